@@ -1,0 +1,80 @@
+"""How collectors explore: pure NumPy functions over the Q-values of a batch of lanes."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.configs import ExplorationConfig
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+
+def epsilon(config: ExplorationConfig, environment_steps: int, index: int = 0, collectors: int = 1) -> float:
+    """Probability of a uniform action of collector `index` of `collectors` after that many global environment steps.
+
+    Linear from `epsilon_initial` to `epsilon_final`, then raised to 1 + i/(N-1) * alpha (Horgan et al. 2018, 4.1).
+    """
+    decayed = min(1.0, environment_steps / max(1, config.epsilon_decay_steps))
+    base = config.epsilon_initial + decayed * (config.epsilon_final - config.epsilon_initial)
+    rung = index / (collectors - 1) if collectors > 1 else 0.0
+    return float(base ** (1.0 + rung * config.ladder_alpha))
+
+
+def greedy(q_values: Floats, mask: Mask | None = None) -> Ints:
+    """The allowed action of largest Q-value in each lane, the first of equals.
+
+    Args:
+      q_values: float32 [lanes, actions].
+      mask: bool [lanes, actions], true where an action is allowed; None allows all.
+
+    Returns:
+      int64 [lanes].
+    """
+    if mask is not None:
+        q_values = np.where(mask, q_values, -np.inf)
+    return q_values.argmax(axis=1)
+
+
+def uniform(shape: tuple[int, int], random: np.random.Generator, mask: Mask | None = None) -> Ints:
+    """A uniformly drawn allowed action in each of `shape[0]` lanes: int64 [lanes]."""
+    if mask is None:
+        return random.integers(0, shape[1], shape[0])
+    # The largest of independent uniform keys is each allowed action's with the same probability.
+    return np.where(mask, random.random(shape), -1.0).argmax(axis=1)
+
+
+def epsilon_greedy(
+    q_values: Floats, epsilon: float, random: np.random.Generator, mask: Mask | None = None
+) -> Ints:
+    """In each lane a uniform allowed action with probability `epsilon`, else the greedy one: int64 [lanes]."""
+    lanes = q_values.shape[0]
+    explores = random.random(lanes) < epsilon
+    actions = greedy(q_values, mask)
+    if explores.any():
+        actions = np.where(explores, uniform((lanes, q_values.shape[1]), random, mask), actions)
+    return actions
+
+
+def boltzmann(
+    q_values: Floats, temperature: float, random: np.random.Generator, mask: Mask | None = None
+) -> Ints:
+    """In each lane an allowed action drawn with probability softmax(Q / temperature): int64 [lanes].
+
+    Drawn by the Gumbel-max trick: argmax(Q / temperature + Gumbel noise) has that distribution.
+    """
+    noise = random.gumbel(size=q_values.shape)
+    return greedy((q_values / temperature + noise).astype(np.float32), mask)
+
+
+def explore(
+    config: ExplorationConfig,
+    q_values: Floats,
+    epsilon: float,
+    random: np.random.Generator,
+    mask: Mask | None = None,
+) -> Ints:
+    """Actions by the configured strategy; a function of the Q-values and the random stream alone: int64 [lanes]."""
+    if config.strategy == "boltzmann":
+        return boltzmann(q_values, config.temperature, random, mask)
+    return epsilon_greedy(q_values, epsilon, random, mask)

@@ -1,0 +1,95 @@
+"""The mathematics of value-based agents: pure functions of tensors.
+
+Shapes: B batch, T frames of a window, A actions. Subscripts follow rlax: `q_tm1` belongs to the state where the
+action was taken, `r_t`, `discount_t` and `q_t` to what followed.
+"""
+
+from typing import NamedTuple
+
+import tensorflow as tf
+from tf_agents.trajectories import StepType
+
+
+class NStepReturn(NamedTuple):
+    """What follows the first frame of a window, folded into one transition."""
+
+    reward: tf.Tensor
+    """float32 [B]: the discounted sum of the rewards up to the bootstrap frame."""
+    discount: tf.Tensor
+    """float32 [B]: what the bootstrap value is multiplied by, gamma to the steps taken; 0 after a termination."""
+    bootstrap_index: tf.Tensor
+    """int32 [B]: the frame to bootstrap from, in [0, T-1]; 0 where the window starts at an episode's end."""
+    valid: tf.Tensor
+    """bool [B]: false where the first frame is an episode's end, so that no transition starts there."""
+
+
+def n_step_return(step_type: tf.Tensor, reward: tf.Tensor, discount: tf.Tensor, gamma: float) -> NStepReturn:
+    """Folds windows of T frames into transitions of at most n = T - 1 steps (Sutton and Barto 2018, equation 7.1).
+
+    Frame t holds the reward and discount of the step taken from it. The fold stops at the first LAST frame and
+    bootstraps there: a termination has put 0 into the discount before it, a truncation has left it 1.
+
+    Args:
+      step_type: int32 [B, T], of TF-Agents' `StepType`.
+      reward: float32 [B, T].
+      discount: float32 [B, T], 0 where the step terminated the episode, else 1.
+      gamma: the discount of one step.
+    """
+    steps = step_type.shape[1] - 1
+    not_last = tf.not_equal(step_type, StepType.LAST)
+    taken = tf.ones_like(reward[:, 0])  # 1 while no boundary has been met: this step is part of the return
+    total = tf.zeros_like(taken)
+    product = tf.ones_like(taken)
+    count = tf.zeros_like(taken)
+    for k in range(steps):
+        taken *= tf.cast(not_last[:, k], tf.float32)
+        total += taken * product * reward[:, k]
+        product *= 1.0 + taken * (gamma * discount[:, k] - 1.0)
+        count += taken
+    return NStepReturn(total, product, tf.cast(count, tf.int32), not_last[:, 0])
+
+
+def masked_q(q: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
+    """Q-values [B, A] with the lowest float where `mask` (bool or 0/1, [B, A]) forbids an action."""
+    return q if mask is None else tf.where(tf.cast(mask, tf.bool), q, q.dtype.min)
+
+
+def action_value(q: tf.Tensor, action: tf.Tensor) -> tf.Tensor:
+    """Q-values [B, A] of the actions int [B]: [B]."""
+    # A sum over a one-hot product compiles to straight vector code; a gather does not.
+    return tf.reduce_sum(q * tf.one_hot(action, q.shape[1], dtype=q.dtype), axis=1)
+
+
+def bootstrap_value(q_t: tf.Tensor, selector_t: tf.Tensor, mask_t: tf.Tensor | None) -> tf.Tensor:
+    """The value to bootstrap from: `q_t` at the best allowed action of `selector_t`.
+
+    With the target network's Q-values in both it is DQN's max (Mnih et al. 2015, equation 2); with the online network's
+    as selector it is Double DQN's (van Hasselt et al. 2016, equation 4).
+
+    Args:
+      q_t: float32 [B, A], evaluates.
+      selector_t: float32 [B, A], selects.
+      mask_t: [B, A], true or 1 where an action is allowed; None allows all.
+
+    Returns:
+      float32 [B].
+    """
+    return action_value(q_t, tf.argmax(masked_q(selector_t, mask_t), axis=1, output_type=tf.int32))
+
+
+def elementwise_loss(td_error: tf.Tensor, kind: str) -> tf.Tensor:
+    """Huber loss with delta 1 ("huber") or half the square ("mse") of each TD error: float32 [B]."""
+    squared = 0.5 * tf.square(td_error)
+    if kind == "mse":
+        return squared
+    absolute = tf.abs(td_error)
+    return tf.where(absolute <= 1.0, squared, absolute - 0.5)
+
+
+def clip_by_global_norm(gradients: list[tf.Tensor], largest: float) -> tuple[list[tf.Tensor], tf.Tensor]:
+    """Gradients scaled down together to a global norm of at most `largest` (0: as they are), and the norm before."""
+    norm = tf.sqrt(tf.add_n([tf.reduce_sum(tf.square(gradient)) for gradient in gradients]))
+    if not largest:
+        return gradients, norm
+    scale = largest / tf.maximum(norm, largest)
+    return [gradient * scale for gradient in gradients], norm

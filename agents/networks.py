@@ -1,0 +1,81 @@
+"""Keras networks: an encoder for any observation, a torso, and the heads of value-based agents."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from agents.specs import ArraySpec, Specs
+
+IMAGE_RANK = 3
+
+
+class _Seeds:
+    """A fresh initializer a layer, all drawn from one seed, so that a seed fixes every initial weight."""
+
+    def __init__(self, seed: int) -> None:
+        self._sequence = np.random.SeedSequence(seed)
+
+    def he_uniform(self) -> tf.keras.initializers.Initializer:
+        (child,) = self._sequence.spawn(1)
+        return tf.keras.initializers.HeUniform(seed=int(child.generate_state(1)[0]))
+
+    def lecun_uniform(self) -> tf.keras.initializers.Initializer:
+        (child,) = self._sequence.spawn(1)
+        return tf.keras.initializers.LecunUniform(seed=int(child.generate_state(1)[0]))
+
+
+def _encode(spec: ArraySpec, leaf: tf.Tensor, seeds: _Seeds, activation: str) -> tf.Tensor:
+    """One observation array as float32 features [B, n] (see `ArraySpec` for what each dtype means)."""
+    if spec.dtype == "int32":
+        flat = tf.keras.layers.Reshape((len(spec.maximum),))(leaf)
+        one_hot = [tf.one_hot(flat[:, j], largest + 1) for j, largest in enumerate(spec.maximum)]
+        return one_hot[0] if len(one_hot) == 1 else tf.keras.layers.Concatenate()(one_hot)
+    features = leaf
+    if spec.dtype == "uint8":
+        features = tf.cast(leaf, tf.float32) / float(spec.maximum[0])
+        if len(spec.shape) == IMAGE_RANK:
+            features = _nature_torso(features, seeds, activation)
+    return tf.keras.layers.Flatten()(features)
+
+
+def _nature_torso(image: tf.Tensor, seeds: _Seeds, activation: str) -> tf.Tensor:
+    """The convolutions of Mnih et al. 2015 (Methods, Model architecture) on float32 [B, height, width, channels]."""
+    for filters, kernel, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
+        image = tf.keras.layers.Conv2D(
+            filters, kernel, stride, padding="same", activation=activation, kernel_initializer=seeds.he_uniform()
+        )(image)
+    return image
+
+
+def q_model(
+    specs: Specs, hidden_units: Sequence[int], activation: str, dueling: bool, seed: int
+) -> tf.keras.Model:
+    """A Keras model from a batch of observations to Q-values.
+
+    Args:
+      specs: of the environment; a masked one's mask is no input.
+      hidden_units: units of each dense layer.
+      activation: of the hidden layers, a Keras name.
+      dueling: Q = V + A - mean(A) (Wang et al. 2016, equation 9) instead of one linear layer.
+      seed: of the initial weights.
+
+    Returns:
+      A functional model: observation nest with batch dimension -> float32 [B, actions].
+    """
+    seeds = _Seeds(seed)
+    leaves = specs.leaves()
+    inputs = {
+        name: tf.keras.Input(spec.shape, dtype=spec.dtype, name=name.replace("/", "_") or "observation")
+        for name, spec in leaves.items()
+    }
+    encoded = [_encode(spec, inputs[name], seeds, activation) for name, spec in leaves.items()]
+    features = encoded[0] if len(encoded) == 1 else tf.keras.layers.Concatenate()(encoded)
+    for units in hidden_units:
+        features = tf.keras.layers.Dense(units, activation, kernel_initializer=seeds.he_uniform())(features)
+    advantages = tf.keras.layers.Dense(specs.num_actions, kernel_initializer=seeds.lecun_uniform())(features)
+    if not dueling:
+        return tf.keras.Model(specs.pack(inputs), advantages)
+    value = tf.keras.layers.Dense(1, kernel_initializer=seeds.lecun_uniform())(features)
+    centered = advantages - tf.reduce_mean(advantages, axis=1, keepdims=True)
+    return tf.keras.Model(specs.pack(inputs), value + centered)
