@@ -25,6 +25,10 @@ class LearningAgent(Protocol):
     def train_step_counter(self) -> tf.Variable:
         """int64 []: gradient steps taken."""
 
+    @property
+    def variables(self) -> Any:
+        """Every variable that training changes: weights, target, optimizer, counters."""
+
     def train(self, experience: Any, weights: Any = None) -> Any:
         """One gradient step on a `Trajectory` [B, config.window_length, ...]; its `LossInfo.extra` is a `LossExtra`."""
 

@@ -1,0 +1,111 @@
+"""Checkpoints: the learner's state, the counters and the replay's contents as one consistent set.
+
+A checkpoint is a directory `checkpoints/<gradient steps>` that is complete once it has that name: it is written under
+another one and renamed. Reverb keeps only its newest checkpoint and deletes what else it finds in its folder, so it
+gets a folder of its own, from which the finished files are linked.
+"""
+
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+log = logging.getLogger(__name__)
+
+_MANIFEST = "manifest.json"
+_REVERB_DONE = "DONE"
+
+
+class Counters(msgspec.Struct):
+    """Global counts of a run; a resumed run goes on from them."""
+
+    environment_steps: int = 0
+    episodes: int = 0
+    transitions: int = 0
+    """Stored in the replay since the run began; the oldest may have left it."""
+    lost_transitions: int = 0
+    """Collected, but not confirmed by the replay when their collector ended."""
+    gradient_steps: int = 0
+    train_seconds: float = 0.0
+
+
+class Manifest(msgspec.Struct):
+    """What a checkpoint holds."""
+
+    format: int
+    counters: Counters
+
+
+class Checkpoint:
+    """A complete checkpoint on disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.learner_prefix = str(path / "learner")
+        self.replay = path / "replay"
+
+    @property
+    def counters(self) -> Counters:
+        """Counts at the time of writing."""
+        return msgspec.json.decode((self.path / _MANIFEST).read_bytes(), type=Manifest).counters
+
+    def is_complete(self) -> bool:
+        """Whether both halves are there."""
+        return (self.path / _MANIFEST).is_file() and (self.replay / _REVERB_DONE).is_file()
+
+
+def newest(folder: Path) -> Checkpoint | None:
+    """The newest complete checkpoint in a folder, or None."""
+    for path in sorted(folder.glob("[0-9]*"), reverse=True):
+        if path.suffix == "" and (checkpoint := Checkpoint(path)).is_complete():
+            return checkpoint
+    return None
+
+
+def reverb_folder(folder: Path) -> Path:
+    """Where Reverb writes its own checkpoints; emptied, so that a server starts from what it is given."""
+    path = folder / "reverb"
+    shutil.rmtree(path, ignore_errors=True)
+    return path
+
+
+def write(
+    folder: Path, counters: Counters, write_learner: Callable[[str], None], write_replay: Callable[[], Path], keep: int
+) -> Checkpoint:
+    """Writes a checkpoint and removes all but the newest `keep`.
+
+    Args:
+      folder: of the run's checkpoints.
+      counters: go into the manifest; the gradient steps name the checkpoint.
+      write_learner: writes the learner's state under a path prefix.
+      write_replay: writes the replay and returns its directory.
+      keep: how many to keep.
+    """
+    name = f"{counters.gradient_steps:012d}"
+    part = folder / f"{name}.part"
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    replay = write_replay()
+    shutil.copytree(replay, part / "replay", copy_function=os.link)
+    write_learner(str(part / "learner"))
+    (part / _MANIFEST).write_bytes(msgspec.json.encode(Manifest(format=1, counters=counters)))
+    for path in part.rglob("*"):
+        _to_disk(path)
+    final = folder / name
+    shutil.rmtree(final, ignore_errors=True)
+    part.rename(final)
+    _to_disk(folder)
+    for old in sorted(path for path in folder.glob("[0-9]*") if path.suffix == "")[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return Checkpoint(final)
+
+
+def _to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

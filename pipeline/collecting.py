@@ -1,0 +1,86 @@
+"""The processes that act: a collector's and the evaluator's, from their start to their last report. No TensorFlow."""
+
+import logging
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from pipeline import environments
+from pipeline.collector import Collector
+from pipeline.config import Experiment
+from pipeline.evaluator import Evaluator
+from pipeline.variables import REPORTS_TABLE, Sender, VariablesReader, wait_for_server
+
+log = logging.getLogger(__name__)
+
+_CONNECT_SECONDS = 120.0
+_REPORT_SECONDS = 5.0
+_POLL_SECONDS = 0.02
+
+
+def run_collector(
+    experiment: Experiment, index: int, address: str, process: str, interrupted: threading.Event
+) -> int:
+    """Collects until the learner says that the run ends; returns the exit code.
+
+    Raises:
+      TimeoutError: the replay did not answer, or did not confirm an insert for `collect.stall_seconds`.
+      EnvironmentFault: an environment broke its contract.
+    """
+    specs = environments.describe(experiment.environment)
+    wait_for_server(address, _CONNECT_SECONDS, f"collector {index}")
+    reader = VariablesReader(address, experiment.collect.variables_seconds)
+    newest = reader.wait(_CONNECT_SECONDS, f"collector {index}")
+    collector = Collector(experiment, specs, index, process, address, newest)
+    sender, background = Sender(address, REPORTS_TABLE), ThreadPoolExecutor(1, "report")
+    sending: Future[bool] | None = None
+    report_at = 0.0
+
+    def keep_waiting() -> bool:
+        silence = time.monotonic() - reader.fetched_at
+        if silence > experiment.collect.stall_seconds:
+            raise TimeoutError(f"collector {index} has not heard from the replay at {address} for {silence:.0f} s")
+        current = reader.newest
+        return not interrupted.is_set() and not (current is not None and current.stopping)
+
+    while keep_waiting():
+        newest = reader.newest or newest
+        collector.use(newest)
+        collector.step()
+        collector.confirm(keep_waiting)
+        now = time.monotonic()
+        if now >= report_at and (sending is None or sending.done()):
+            sending = background.submit(sender.send, collector.report(newest), _REPORT_SECONDS)
+            report_at = now + experiment.collect.report_seconds
+    deadline = time.monotonic() + _REPORT_SECONDS
+    collector.confirm(lambda: time.monotonic() < deadline, everything=True)
+    if sending is not None:
+        sending.result()
+    sender.send(collector.report(newest, last=True), _REPORT_SECONDS)
+    collector.close()
+    return 0
+
+
+def run_evaluator(experiment: Experiment, folder: Path, address: str, interrupted: threading.Event) -> int:
+    """Evaluates until the learner says that the run ends; returns the exit code.
+
+    Raises:
+      TimeoutError: the replay did not answer for `collect.stall_seconds`.
+    """
+    specs = environments.describe(experiment.environment)
+    wait_for_server(address, _CONNECT_SECONDS, "the evaluator")
+    reader = VariablesReader(address, experiment.collect.variables_seconds)
+    newest = reader.wait(_CONNECT_SECONDS, "the evaluator")
+    evaluator, sender = Evaluator(experiment, specs, folder), Sender(address, REPORTS_TABLE)
+    while not interrupted.is_set():
+        silence = time.monotonic() - reader.fetched_at
+        if silence > experiment.collect.stall_seconds:
+            raise TimeoutError(f"the evaluator has not heard from the replay at {address} for {silence:.0f} s")
+        newest = reader.newest or newest
+        if evaluator.is_due(newest):
+            sender.send(evaluator.evaluate(newest), _REPORT_SECONDS)
+        if newest.stopping:
+            break
+        time.sleep(_POLL_SECONDS)
+    return 0

@@ -1,0 +1,142 @@
+"""A collector: steps its lanes, explores, and writes frames into the replay. No TensorFlow."""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import psutil
+
+from agents import Specs
+from agents.exploration import epsilon, explore
+from pipeline import environments
+from pipeline.acting import Actor, make_actor
+from pipeline.config import Experiment
+from pipeline.frames import FIRST, LAST, MID, FrameLayout
+from pipeline.variables import CollectorReport, Variables
+from pipeline.writer import FrameWriter, fill
+
+
+def seed_of(experiment: Experiment, *stream: int) -> int:
+    """A seed for one purpose, independent of those of other streams."""
+    return int(np.random.SeedSequence([experiment.seed, *stream]).generate_state(1)[0] >> 1)
+
+
+class Collector:
+    """One collector with its environments.
+
+    Args:
+      experiment: the run.
+      specs: of its environment.
+      index: which of the run's collectors this is, from 0.
+      process: identifies this process in reports.
+      address: of the replay server.
+      variables: the learner's first publication.
+      incarnation: how often this collector was started before; it has a seed stream of its own.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        specs: Specs,
+        index: int,
+        process: str,
+        address: str,
+        variables: Variables,
+        incarnation: int = 0,
+    ) -> None:
+        collect = experiment.collect
+        self._experiment, self._index, self._process = experiment, index, process
+        self._random = np.random.default_rng([experiment.seed, 1, index, incarnation])
+        self._environment = environments.make(experiment.environment, collect.lanes)
+        self._layout = FrameLayout(specs)
+        self._frames = self._layout.empty(collect.lanes)
+        self._writer = FrameWriter(
+            address, self._layout, collect.lanes, experiment.lanes_per_item, experiment.agent.window_length
+        )
+        self._seen = self._environment.reset(seed_of(experiment, 2, index, incarnation))
+        self._step_type = np.full(collect.lanes, FIRST, np.uint8)
+        self._variables = variables
+        self._variables_since = time.monotonic()
+        weights = [array.numpy() for array in variables.weights]
+        self._actor: Actor = make_actor(
+            experiment.agent, specs, collect.lanes, variables.program, weights, collect.threads
+        )
+        self._epsilon = 1.0
+        self._environment_steps = self._episodes = 0
+        self._returns: list[float] = []
+        self._lengths: list[int] = []
+        self._blocked_seconds = 0.0
+        self._process_info = psutil.Process()
+
+    @property
+    def environment_steps(self) -> int:
+        """Environment steps of this collector; resets are none."""
+        return self._environment_steps
+
+    def use(self, variables: Variables) -> None:
+        """Acts with a newer publication from the next step on."""
+        if variables.gradient_steps != self._variables.gradient_steps:
+            self._actor.set_weights([array.numpy() for array in variables.weights])
+            self._variables_since = time.monotonic()
+        self._variables = variables
+
+    def step(self) -> None:
+        """One step of every lane: act, step the environment, append the frames."""
+        environment, frames, seen = self._environment, self._frames, self._seen
+        scores = self._actor.q_values(seen.observation)
+        steps = max(self._variables.environment_steps, self._environment_steps)
+        exploration = self._experiment.exploration
+        self._epsilon = epsilon(exploration, steps, self._index, self._experiment.collect.collectors)
+        actions = explore(exploration, scores, self._epsilon, self._random, seen.mask)
+
+        fill(frames, self._layout, seen.observation, seen.mask)
+        frames["action"] = actions
+        frames["step_type"] = self._step_type
+        frames["gradient_steps"] = self._variables.gradient_steps
+        was_resetting = environment.resetting
+        self._seen = step = environment.step(actions)
+        ended = step.terminated | step.truncated
+        self._step_type = np.where(was_resetting, np.uint8(FIRST), np.where(ended, np.uint8(LAST), np.uint8(MID)))
+        frames["reward"] = step.reward
+        frames["terminated"] = step.terminated
+        frames["next_step_type"] = self._step_type
+        self._writer.append(frames)
+
+        self._environment_steps += environment.lanes - int(np.count_nonzero(was_resetting))
+        for _, end in environment.episode_ends():
+            self._episodes += 1
+            self._returns.append(end.episode_return)
+            self._lengths.append(end.length)
+
+    def confirm(self, keep_waiting: Callable[[], bool], everything: bool = False) -> bool:
+        """Waits while the rate limiter holds inserts back; see `FrameWriter.confirm`."""
+        started = time.monotonic()
+        confirmed = self._writer.confirm(keep_waiting, everything)
+        self._blocked_seconds += time.monotonic() - started
+        return confirmed
+
+    def report(self, newest: Variables, last: bool = False) -> CollectorReport:
+        """Counts so far, and the episodes ended since the last report."""
+        returns, lengths = tuple(self._returns), tuple(self._lengths)
+        self._returns.clear()
+        self._lengths.clear()
+        return CollectorReport(
+            index=self._index,
+            process=self._process,
+            environment_steps=self._environment_steps,
+            transitions=self._writer.confirmed_transitions,
+            unconfirmed=self._writer.unconfirmed_transitions,
+            episodes=self._episodes,
+            returns=returns,
+            lengths=lengths,
+            epsilon=self._epsilon,
+            weights_age=newest.gradient_steps - self._variables.gradient_steps,
+            weights_seconds=time.monotonic() - self._variables_since,
+            blocked_seconds=self._blocked_seconds,
+            resident_bytes=self._process_info.memory_info().rss,
+            last=last,
+        )
+
+    def close(self) -> None:
+        """Releases the environments."""
+        self._environment.close()

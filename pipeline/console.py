@@ -1,0 +1,136 @@
+"""What a run shows in the terminal: one live table there, plain lines in a log."""
+
+import shlex
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+import msgspec
+from rich.console import Console as Terminal
+from rich.live import Live
+from rich.table import Table
+
+from pipeline.config import Experiment
+from pipeline.ledger import Status, Summary
+from pipeline.run_directory import RunDirectory
+
+_LIVE_SECONDS = 0.25
+_LINE_SECONDS = 2.0
+_MIB = 2.0**20
+_Read = TypeVar("_Read")
+
+
+class Console:
+    """Shows the status that the learner's process writes."""
+
+    def __init__(self, run: RunDirectory, experiment: Experiment) -> None:
+        self._run, self._experiment = run, experiment
+        self._terminal = Terminal(soft_wrap=True, highlight=False)
+        self._live: Live | None = None
+        self._shown_at = 0.0
+        self._shown: Status | None = None
+
+    def __enter__(self) -> "Console":
+        for stale in (self._run.status, self._run.summary):
+            stale.unlink(missing_ok=True)
+        if self._terminal.is_terminal:
+            self._live = Live(console=self._terminal, refresh_per_second=4, transient=True)
+            self._live.start()
+        else:
+            self._terminal.print(f"run directory {self._run.path}; logs in {self._run.logs}")
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def refresh(self) -> None:
+        """Shows the newest status, if it is time to."""
+        now = time.monotonic()
+        if now - self._shown_at < (_LIVE_SECONDS if self._live is not None else _LINE_SECONDS):
+            return
+        self._shown_at = now
+        status = _read(self._run.status, Status)
+        if status is None or status == self._shown:
+            return
+        self._shown = status
+        if self._live is not None:
+            self._live.update(self._table(status))
+        else:
+            self._terminal.print(self._line(status))
+
+    def note(self, text: str) -> None:
+        """Prints a message above the live display."""
+        self._terminal.print(text, style="bold red", markup=False)
+
+    def say_end(self, code: int, reason: str) -> None:
+        """Prints how the run ended and how to look at it."""
+        summary = _read(self._run.summary, Summary)
+        if reason:
+            self.note(reason)
+        if summary is None:
+            self._terminal.print(f"The run ended with exit code {code} before it had a result; see {self._run.logs}")
+            return
+        if summary.message and summary.message != reason:
+            self.note(f"{summary.stop_reason}: {summary.message}")
+        target = self._experiment.stop.target_return
+        result = "solved" if summary.solved else "not solved" if target is not None else "ended"
+        mean = "none" if summary.mean_return is None else f"{summary.mean_return:.1f}"
+        self._terminal.print(
+            f"{self._name} {result}: {summary.environment_steps:,} environment steps, "
+            f"{summary.train_seconds:.1f} s of training after {summary.startup_seconds:.1f} s of start-up, "
+            f"mean evaluation return {mean} (stopped by: {summary.stop_reason})",
+            style="bold",
+        )
+        folder = shlex.quote(str(self._run.path))
+        self._terminal.print(f"Look at it: .venv/bin/tensorboard --logdir {folder}/tensorboard    Run directory: {folder}")
+
+    @property
+    def _name(self) -> str:
+        environment = self._experiment.environment
+        return environment.id or environment.import_path
+
+    def _line(self, status: Status) -> str:
+        return (
+            f"{status.train_seconds:7.1f} s  {status.phase:<19}  {status.environment_steps:>9,} environment steps "
+            f"({status.environment_steps_per_second:,.0f}/s)  {status.gradient_steps:>9,} gradient steps "
+            f"({status.gradient_steps_per_second:,.0f}/s)  episode return {_number(status.episode_return)}  "
+            f"evaluation {_number(status.evaluation_return)}"
+        )
+
+    def _table(self, status: Status) -> Table:
+        table = Table(title=f"{self._name}  ·  {self._run.path}", show_header=False, min_width=72)
+        table.add_column(style="cyan")
+        table.add_column(justify="right")
+        target = self._experiment.stop.target_return
+        goal = "" if target is None else f" of {target:g}"
+        spread = "" if status.evaluation_std is None else f" ± {status.evaluation_std:.1f}"
+        rows = {
+            "phase": f"{status.phase}, {status.train_seconds:.1f} s",
+            "environment steps": f"{status.environment_steps:,}  ({status.environment_steps_per_second:,.0f}/s)",
+            "gradient steps": f"{status.gradient_steps:,}  ({status.gradient_steps_per_second:,.0f}/s)",
+            "episodes": f"{status.episodes:,}",
+            "episode return, last 100": _number(status.episode_return),
+            "evaluation return": f"{_number(status.evaluation_return)}{spread}{goal}",
+            "epsilon": f"{status.epsilon:.3f}",
+            "loss": "-" if status.loss is None else f"{status.loss:.4g}",
+            "samples per insert": f"{status.samples_per_insert:.1f} of {self._experiment.replay.samples_per_insert:g}",
+            "replay": f"{status.replay_size:,} of {self._experiment.replay.capacity:,} transitions",
+            "memory": ", ".join(f"{role} {size / _MIB:.0f}" for role, size in status.resident_bytes.items()) + " MiB",
+        }
+        for name, value in rows.items():
+            table.add_row(name, value)
+        return table
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _read(path: Path, kind: type[_Read]) -> _Read | None:
+    """A file of the learner's process, or None while there is none."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,80 @@
+"""Environments: one factory for gymnasium ids, registered modules and classes of one's own."""
+
+import importlib
+from typing import Any
+
+import gymnasium
+from gymnasium.envs.registration import EnvSpec
+
+from agents import Specs
+from pipeline.config import EnvironmentConfig, UsageError
+from pipeline.environments.lanes import EnvironmentFault, LaneEnvironment, LaneStep
+from pipeline.environments.spaces import specs_of
+
+__all__ = ["EnvironmentFault", "LaneEnvironment", "LaneStep", "describe", "make"]
+
+EXTRAS = {"ALE": "atari", "MinAtar": "minatar", "LunarLander": "box2d", "BipedalWalker": "box2d", "CarRacing": "box2d"}
+"""Optional dependencies of the project by the start of the environment ids that need them."""
+
+
+def make(config: EnvironmentConfig, lanes: int) -> LaneEnvironment:
+    """Makes `lanes` environments stepped in lockstep.
+
+    Raises:
+      UsageError: it does not exist, is not installed, or its spaces are not supported.
+    """
+    spec = _spec(config)
+    mode = config.vectorization
+    if mode == "auto":  # one lane has nothing to vectorise: stepping the environment itself costs a third
+        mode = "vector_entry_point" if spec.vector_entry_point is not None and lanes > 1 else "sync"
+    # The lanes' observations are read before the next step, so gymnasium need not copy them.
+    options = {"vector_kwargs": {"copy": False}} if mode == "sync" else {}
+    try:
+        vector = gymnasium.make_vec(spec, num_envs=lanes, vectorization_mode=mode, **options)  # type: ignore[arg-type]
+    except gymnasium.error.DependencyNotInstalled as error:
+        raise UsageError(f"environment {spec.id!r} is not installed: {_how_to_install(spec.id, str(error))}") from None
+    except (TypeError, gymnasium.error.Error) as error:
+        raise UsageError(f"environment {spec.id!r} cannot be made: {error}") from None
+    return LaneEnvironment(vector, spec.id)
+
+
+def describe(config: EnvironmentConfig) -> Specs:
+    """The environment's interface, from one reset of one lane.
+
+    Raises:
+      UsageError: as `make`.
+      EnvironmentFault: its first observation is not finite.
+    """
+    environment = make(config, 1)
+    try:
+        masked = environment.reset(seed=0).mask is not None
+    finally:
+        environment.close()
+    return specs_of(environment.vector.single_observation_space, environment.vector.single_action_space, masked)
+
+
+def _spec(config: EnvironmentConfig) -> EnvSpec:
+    module_name, _, class_name = config.import_path.partition(":")
+    if module_name:
+        try:
+            module = importlib.import_module(module_name)
+        except ImportError as error:
+            raise UsageError(f"environment.import_path={config.import_path!r} cannot be imported: {error}") from None
+        if class_name:
+            entry_point: Any = getattr(module, class_name, None)
+            if entry_point is None:
+                raise UsageError(f"module {module_name!r} has no {class_name!r} (environment.import_path)")
+            return EnvSpec(config.id or f"{class_name}-v0", entry_point=entry_point, kwargs=dict(config.kwargs))
+    try:
+        spec = gymnasium.spec(config.id)
+    except gymnasium.error.Error as error:
+        raise UsageError(f"no environment {config.id!r}: {_how_to_install(config.id, str(error))}") from None
+    spec.kwargs = {**spec.kwargs, **config.kwargs}
+    return spec
+
+
+def _how_to_install(environment_id: str, reason: str) -> str:
+    for start, extra in EXTRAS.items():
+        if environment_id.startswith(start):
+            return f"install its extra with `.venv/bin/pip install -e '.[{extra}]'`"
+    return reason.replace("\n", " ").strip()

@@ -1,0 +1,149 @@
+"""Environments in lockstep, one lane each, with what the data path needs to know of every step."""
+
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from numpy.typing import NDArray
+
+from pipeline.config import UsageError
+from pipeline.environments.spaces import leaf_readers, specs_of
+
+
+class EnvironmentFault(Exception):
+    """An environment broke its contract; says which environment, lane and step."""
+
+
+class LaneStep(NamedTuple):
+    """What one vector step returned. Arrays are valid until the next step."""
+
+    observation: dict[str, NDArray[Any]]
+    """By leaf name, [lanes, ...]."""
+    mask: NDArray[np.bool_] | None
+    """bool [lanes, actions], the allowed actions; None where the environment gives no `info["action_mask"]`."""
+    reward: NDArray[np.float32]
+    """float32 [lanes]; 0 in lanes that were reset."""
+    terminated: NDArray[np.bool_]
+    """bool [lanes]: the episode reached a terminal state."""
+    truncated: NDArray[np.bool_]
+    """bool [lanes]: the episode was cut off elsewhere."""
+
+
+class EpisodeEnd(NamedTuple):
+    """One finished episode, in raw reward."""
+
+    episode_return: float
+    length: int
+
+
+class LaneEnvironment:
+    """A gymnasium vector environment that resets an ended lane in the step after (`AutoresetMode.NEXT_STEP`)."""
+
+    def __init__(self, vector: gymnasium.vector.VectorEnv[Any, Any, Any], name: str) -> None:
+        if vector.metadata.get("autoreset_mode") != AutoresetMode.NEXT_STEP:
+            raise UsageError(f"environment {name!r} must reset in the step after an episode's end (NEXT_STEP)")
+        self.vector = vector
+        self.lanes = vector.num_envs
+        self.name = name
+        self.specs = specs_of(vector.single_observation_space, vector.single_action_space, masked=False)
+        self._readers = leaf_readers(vector.single_observation_space)
+        self._floats = [leaf for leaf, spec in self.specs.leaves().items() if spec.dtype == "float32"]
+        self._first_action = int(vector.single_action_space.start)
+        self._masked = False
+        self._steps = 0
+        self._returns = np.zeros(self.lanes, np.float64)
+        self._lengths = np.zeros(self.lanes, np.int64)
+        self.resetting = np.zeros(self.lanes, np.bool_)
+        """bool [lanes]: the lane's episode has ended, its next step is a reset."""
+
+    def reset(self, seed: int) -> LaneStep:
+        """Starts new episodes in all lanes; each lane has a seed of its own, derived from `seed`."""
+        own_loop = isinstance(self.vector, (gymnasium.vector.SyncVectorEnv, gymnasium.vector.AsyncVectorEnv))
+        seeds: Any = [seed + lane for lane in range(self.lanes)] if own_loop else seed
+        batch, info = self.vector.reset(seed=seeds)
+        self._masked = "action_mask" in info
+        self._returns[:] = 0.0
+        self._lengths[:] = 0
+        self.resetting = np.zeros(self.lanes, np.bool_)
+        no = np.zeros(self.lanes, np.bool_)
+        return self._checked(batch, info, np.zeros(self.lanes, np.float32), no, no)
+
+    def step(self, actions: NDArray[np.int64]) -> LaneStep:
+        """Steps every lane; lanes in `resetting` ignore their action and begin an episode.
+
+        Args:
+          actions: int64 [lanes], from 0.
+
+        Raises:
+          EnvironmentFault: an observation or reward is not finite, a mask is missing, or the environment raised.
+        """
+        self._steps += 1
+        try:
+            batch, reward, terminated, truncated, info = self.vector.step(actions + self._first_action)
+        except Exception as error:
+            raise EnvironmentFault(f"environment {self.name!r} raised at step {self._steps}: {error!r}") from error
+        reward = np.asarray(reward, np.float32)
+        self._returns += reward
+        self._lengths += ~self.resetting
+        self._ended = terminated | truncated
+        step = self._checked(batch, info, reward, terminated, truncated)
+        self.resetting = self._ended
+        return step
+
+    def episode_ends(self) -> list[tuple[int, EpisodeEnd]]:
+        """Lane and statistics of each episode that the last step ended; clears them for the next episode."""
+        if not self._ended.any():
+            return []
+        lanes = np.flatnonzero(self._ended)
+        ends = [(int(lane), EpisodeEnd(float(self._returns[lane]), int(self._lengths[lane]))) for lane in lanes]
+        self._returns[lanes] = 0.0
+        self._lengths[lanes] = 0
+        return ends
+
+    def close(self) -> None:
+        """Releases the environments."""
+        self.vector.close()
+
+    def _checked(
+        self,
+        batch: Any,
+        info: dict[str, Any],
+        reward: NDArray[np.float32],
+        terminated: NDArray[np.bool_],
+        truncated: NDArray[np.bool_],
+    ) -> LaneStep:
+        observation = {leaf: read(batch) for leaf, read in self._readers.items()}
+        # A sum is finite only if all its terms are: one pass without a temporary mask in the usual case.
+        total = reward.sum() + sum(observation[leaf].sum() for leaf in self._floats)
+        if not np.isfinite(total):
+            self._explain(observation, reward)
+        mask = self._mask(info, terminated | truncated) if self._masked else None
+        return LaneStep(observation, mask, reward, terminated, truncated)
+
+    def _explain(self, observation: dict[str, NDArray[Any]], reward: NDArray[np.float32]) -> None:
+        for what, values in [("reward", reward), *((f"observation {leaf}".strip(), observation[leaf]) for leaf in self._floats)]:
+            bad = ~np.isfinite(values).reshape(self.lanes, -1).all(axis=1)
+            if bad.any():
+                lane = int(np.flatnonzero(bad)[0])
+                raise EnvironmentFault(
+                    f"environment {self.name!r}, lane {lane}, step {self._steps}: {what} is not finite "
+                    f"({values[lane]}); the transition is not stored"
+                )
+
+    def _mask(self, info: dict[str, Any], ended: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        if "action_mask" not in info:
+            given = np.zeros(self.lanes, np.bool_)
+            mask = np.ones((self.lanes, self.specs.num_actions), np.bool_)
+        else:
+            mask = np.array([np.asarray(lane, np.bool_) for lane in info["action_mask"]])
+            given = np.asarray(info.get("_action_mask", np.ones(self.lanes)), np.bool_)
+        mask[ended] = True  # no action is taken on a terminal observation
+        wrong = ~ended & ~(given & mask.any(axis=1))
+        if wrong.any():
+            lane = int(np.flatnonzero(wrong)[0])
+            raise EnvironmentFault(
+                f"environment {self.name!r}, lane {lane}, step {self._steps}: info['action_mask'] is missing or "
+                "allows no action"
+            )
+        return mask

@@ -1,0 +1,58 @@
+"""Scores the greedy policy of a finished or running run.
+
+Example:
+  python -m pipeline.evaluate --run_dir=runs/cartpole --episodes=100
+
+The last line of stdout is JSON: mean_return, std_return, min_return, max_return, episodes, environment_steps.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+
+from pipeline import environments, policies
+from pipeline.command import run_command
+from pipeline.config import UsageError
+from pipeline.evaluator import GreedyRunner
+from pipeline.run_directory import RunDirectory
+
+_RUN_DIR = flags.DEFINE_string("run_dir", None, "Directory of the run.")
+_POLICY = flags.DEFINE_enum("policy", "best", ["best", "latest"], "Of the evaluations so far: the best or the newest.")
+_EPISODES = flags.DEFINE_integer("episodes", 100, "Full episodes to play.", lower_bound=1)
+_SEED = flags.DEFINE_integer("seed", 0, "Of the environments; the same seed plays the same episodes.", lower_bound=0)
+
+
+def main(arguments: list[str]) -> int:
+    """Loads the policy, plays and prints."""
+    if len(arguments) > 1:
+        raise UsageError(f"unexpected argument {arguments[1]!r}: options are written --name=value")
+    if not _RUN_DIR.value:
+        raise UsageError("--run_dir is missing: which run's policy?")
+    run = RunDirectory(Path(_RUN_DIR.value))
+    experiment = run.experiment()
+    policy = policies.load(run.policies / _POLICY.value)
+    specs = environments.describe(experiment.environment)
+    runner = GreedyRunner(experiment, specs, policy, _EPISODES.value)
+    returns, _ = runner.run(policy, _SEED.value)
+    runner.close()
+    print(
+        f"{_POLICY.value} policy of {run.path}, from {policy.environment_steps:,} environment steps, "
+        f"{policy.gradient_steps:,} gradient steps"
+    )
+    result = {
+        "mean_return": float(np.mean(returns)),
+        "std_return": float(np.std(returns)),
+        "min_return": min(returns),
+        "max_return": max(returns),
+        "episodes": len(returns),
+        "environment_steps": policy.environment_steps,
+    }
+    print(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, __doc__))

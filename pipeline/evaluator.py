@@ -1,0 +1,115 @@
+"""The evaluator: greedy episodes with fixed seeds, and the best policy. No TensorFlow."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from agents import Specs
+from agents.exploration import greedy
+from pipeline import environments, policies
+from pipeline.acting import make_actor
+from pipeline.config import Experiment, UsageError
+from pipeline.policies import Policy
+from pipeline.variables import Evaluation, Variables
+
+_MOST_LANES = 64
+
+
+class GreedyRunner:
+    """Plays full episodes with the greedy policy, the same ones for the same seed and weights.
+
+    Args:
+      experiment: the run.
+      specs: of its environment.
+      policy: whose program is run.
+      episodes: of each `run`.
+    """
+
+    def __init__(self, experiment: Experiment, specs: Specs, policy: Policy, episodes: int) -> None:
+        self._lanes = min(episodes, _MOST_LANES)
+        # A fixed number of episodes a lane: taking the first ones to end would favour short ones.
+        self._quota = np.full(self._lanes, episodes // self._lanes) + (
+            np.arange(self._lanes) < episodes % self._lanes
+        )
+        self._environment = environments.make(experiment.environment, self._lanes)
+        weights = [array.numpy() for array in policy.weights]
+        self._actor = make_actor(experiment.agent, specs, self._lanes, policy.program, weights)
+
+    def run(self, policy: Policy, seed: int) -> tuple[list[float], list[int]]:
+        """Returns and lengths of the episodes, in raw reward and environment steps."""
+        self._actor.set_weights([array.numpy() for array in policy.weights])
+        environment, left = self._environment, self._quota.copy()
+        returns: list[float] = []
+        lengths: list[int] = []
+        seen = environment.reset(seed)
+        while left.any():
+            seen = environment.step(greedy(self._actor.q_values(seen.observation), seen.mask))
+            for lane, end in environment.episode_ends():
+                if left[lane]:
+                    left[lane] -= 1
+                    returns.append(end.episode_return)
+                    lengths.append(end.length)
+        return returns, lengths
+
+    def close(self) -> None:
+        """Releases the environments."""
+        self._environment.close()
+
+
+class Evaluator:
+    """Evaluates the newest weights every so many environment steps, and keeps `policies/best` and `policies/latest`."""
+
+    def __init__(self, experiment: Experiment, specs: Specs, folder: Path) -> None:
+        self._experiment, self._specs, self._folder = experiment, specs, folder
+        self._runner: GreedyRunner | None = None
+        self._evaluated_at = -1
+        self._evaluated_version = -1
+        try:
+            self._best = policies.load(folder / "best").mean_return
+        except UsageError:  # none yet
+            self._best = -np.inf
+        self._process_info = psutil.Process()
+
+    def is_due(self, variables: Variables) -> bool:
+        """Whether this publication is to be evaluated."""
+        if variables.gradient_steps in (0, self._evaluated_version):
+            return False
+        if variables.stopping:
+            return variables.evaluate_last
+        # The first evaluation is one interval in, those after it on the multiples of the interval.
+        every = self._experiment.evaluation.every_steps
+        return variables.environment_steps // every > max(0, self._evaluated_at) // every
+
+    def evaluate(self, variables: Variables) -> Evaluation:
+        """Plays the episodes with these weights and saves the policy."""
+        started = time.monotonic()
+        evaluation = self._experiment.evaluation
+        policy = Policy(variables.program, variables.weights, variables.environment_steps, variables.gradient_steps, 0.0)
+        if self._runner is None:
+            self._runner = GreedyRunner(self._experiment, self._specs, policy, evaluation.episodes)
+        returns, lengths = self._runner.run(policy, evaluation.seed)
+        mean = float(np.mean(returns))
+        policy = Policy(
+            variables.program, variables.weights, variables.environment_steps, variables.gradient_steps, mean
+        )
+        is_best = mean > self._best
+        if is_best:
+            self._best = mean
+            policies.save(policy, self._folder / "best")
+        policies.save(policy, self._folder / "latest")
+        self._evaluated_at, self._evaluated_version = variables.environment_steps, variables.gradient_steps
+        return Evaluation(
+            environment_steps=variables.environment_steps,
+            gradient_steps=variables.gradient_steps,
+            mean_return=mean,
+            std_return=float(np.std(returns)),
+            min_return=min(returns),
+            max_return=max(returns),
+            mean_length=float(np.mean(lengths)),
+            episodes=len(returns),
+            seconds=time.monotonic() - started,
+            resident_bytes=self._process_info.memory_info().rss,
+            is_best=is_best,
+        )

@@ -1,0 +1,58 @@
+"""Running an experiment: the checks before it, the launch, and its result."""
+
+import time
+from pathlib import Path
+
+import msgspec
+
+from pipeline import environments
+from pipeline.config import Experiment, UsageError, validate
+from pipeline.launchers import LAUNCHERS, Launch
+from pipeline.ledger import Summary
+from pipeline.ports import refuse_used_port
+from pipeline.run_directory import RunDirectory
+
+
+def launch(
+    experiment: Experiment, run_dir: Path, *, launcher: str = "local", resume: bool = False, started: float | None = None
+) -> int:
+    """Checks an experiment and runs it to its end; returns the exit code.
+
+    Raises:
+      UsageError: it cannot be run as it is; nothing has been written.
+    """
+    started = time.time() if started is None else started
+    if launcher not in LAUNCHERS:
+        raise UsageError(f"no launcher {launcher!r}; there are {', '.join(LAUNCHERS)}")
+    validate(experiment)
+    run = RunDirectory(run_dir.resolve())
+    run.check(experiment, resume)
+    environments.describe(experiment.environment)
+    refuse_used_port(experiment.replay.port)
+    run.create(experiment)
+    return LAUNCHERS[launcher](Launch(experiment, run, started, resume))
+
+
+def train(
+    experiment: Experiment, run_dir: str | Path, *, launcher: str = "local", resume: bool = False
+) -> Summary:
+    """Runs an experiment to its end.
+
+    Args:
+      experiment: what to run, such as `pipeline.config.load("cartpole")`.
+      run_dir: where it leaves config, summary, TensorBoard files, checkpoints, policies and logs.
+      launcher: "local", each role a process, or "inline", all in this one.
+      resume: go on from the newest checkpoint in `run_dir`.
+
+    Returns:
+      The summary that is also in `run_dir/summary.json`.
+
+    Raises:
+      UsageError: the experiment cannot be run as it is; nothing has been written.
+      RuntimeError: a role failed before there was a summary; its log says why.
+    """
+    run = RunDirectory(Path(run_dir).resolve())
+    code = launch(experiment, run.path, launcher=launcher, resume=resume)
+    if not run.summary.is_file():
+        raise RuntimeError(f"the run ended with exit code {code} and no summary; see {run.logs}")
+    return msgspec.json.decode(run.summary.read_bytes(), type=Summary)

@@ -1,0 +1,57 @@
+"""A frame: what one lane saw and did in one vector step, packed into bytes.
+
+A frame travels as one byte column, because each column of a Reverb item costs as much as an item. Frame t holds the
+observation, the action taken on it, and what the step returned, as in TF-Agents' `Trajectory`: reward and discount
+belong to the step from frame t to frame t + 1. The frame at an episode's end (step type LAST) holds the terminal
+observation, and its step is the environment's reset.
+"""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents import Specs
+
+FIRST, MID, LAST = 0, 1, 2  # TF-Agents' StepType
+
+
+class FrameLayout:
+    """Where each field of a frame lies, for the numpy side that writes and the TensorFlow side that reads."""
+
+    def __init__(self, specs: Specs) -> None:
+        self.specs = specs
+        fields: list[Any] = [
+            (self.leaf_field(name), spec.dtype, spec.shape) for name, spec in specs.leaves().items()
+        ]
+        if specs.masked:
+            fields.append(("mask", "bool", (specs.num_actions,)))
+        fields += [
+            ("action", "int32"),
+            ("reward", "float32"),
+            ("terminated", "bool"),
+            ("step_type", "uint8"),
+            ("next_step_type", "uint8"),
+            ("gradient_steps", "int32"),  # of the weights that acted: how old the data is when it is sampled
+        ]
+        self.dtype = np.dtype(fields)
+        self.num_bytes = self.dtype.itemsize
+
+    @staticmethod
+    def leaf_field(name: str) -> str:
+        """Field of the observation's leaf of that name."""
+        return f"observation/{name}"
+
+    @property
+    def column(self) -> str:
+        """Name of the table's column: it holds a digest, so that a frame of any other layout does not fit."""
+        return "frame_" + hashlib.sha256(repr(self.dtype.descr).encode()).hexdigest()[:12]
+
+    def empty(self, lanes: int) -> NDArray[Any]:
+        """A structured array [lanes] to fill; `as_bytes` is a view of it."""
+        return np.zeros(lanes, self.dtype)
+
+    def as_bytes(self, frames: NDArray[Any]) -> NDArray[np.uint8]:
+        """The same memory as uint8 [lanes, num_bytes]."""
+        return frames.view(np.uint8).reshape(len(frames), self.num_bytes)

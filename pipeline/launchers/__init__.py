@@ -1,0 +1,33 @@
+"""Launchers: how the roles of a run become threads, processes or actors. The registry that `--launcher` chooses from."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from pipeline.config import Experiment
+from pipeline.run_directory import RunDirectory
+
+
+class Launch(NamedTuple):
+    """What to launch."""
+
+    experiment: Experiment
+    run: RunDirectory
+    started: float
+    """Wall-clock time at which the user's command started."""
+    resume: bool
+
+
+def _local(launch: Launch) -> int:
+    from pipeline.launchers import local
+
+    return local.run(launch)
+
+
+def _inline(launch: Launch) -> int:
+    from pipeline.launchers import inline
+
+    return inline.run(launch)
+
+
+LAUNCHERS: Mapping[str, Callable[[Launch], int]] = {"local": _local, "inline": _inline}
+"""Each runs an experiment to its end, shows its progress, and returns the exit code. Imported when chosen."""

@@ -1,0 +1,101 @@
+"""All roles in one process, stepped in turn: for debugging and tests.
+
+The ratio of samples to inserts is held by the order of the steps instead of Reverb's limiter, which would block the
+only thread.
+"""
+
+import threading
+import uuid
+
+from pipeline import environments, role
+from pipeline.collector import Collector
+from pipeline.config import Experiment
+from pipeline.console import Console
+from pipeline.evaluator import Evaluator
+from pipeline.launchers import Launch
+from pipeline.ledger import EXIT_CODES, Summary
+from pipeline.ports import free_port
+
+
+def run(launch: Launch) -> int:
+    """Runs all roles in this thread; returns the exit code."""
+    role.quieten_gym()
+    interrupted = role.interruption() if threading.current_thread() is threading.main_thread() else threading.Event()
+    with Console(launch.run, launch.experiment) as console:
+        summary = _Inline(launch, console).run(interrupted)
+    code = EXIT_CODES[summary.stop_reason]
+    console.say_end(code, summary.message)
+    return code
+
+
+class _Inline:
+    def __init__(self, launch: Launch, console: Console) -> None:
+        from pipeline.learning import LearningProcess
+
+        self._experiment: Experiment = launch.experiment
+        self._console = console
+        specs = environments.describe(launch.experiment.environment)
+        port = launch.experiment.replay.port or free_port()
+        self.learning = LearningProcess(
+            launch.experiment, specs, launch.run, port, started=launch.started, blocking=False, resume=launch.resume
+        )
+        self.learning.start()
+        self._collectors = [
+            Collector(launch.experiment, specs, index, uuid.uuid4().hex, self.learning.replay.address, self._variables())
+            for index in range(launch.experiment.collect.collectors)
+        ]
+        self._evaluator = Evaluator(launch.experiment, specs, launch.run.policies)
+
+    def run(self, interrupted: threading.Event) -> Summary:
+        """Alternates the roles until the run ends."""
+        from pipeline.learning import Ended
+
+        message, reason = "", None
+        try:
+            while reason is None:
+                self._collect()
+                self._learn()
+                self._evaluate()
+                self._console.refresh()
+                reason = "interrupted" if interrupted.is_set() else self.learning.ledger.stop_reason()
+        except Ended as ended:
+            reason, message = ended.stop_reason, str(ended)
+        self._collect(last=True)
+        if reason in ("environment_steps", "gradient_steps", "seconds"):
+            self._evaluate(last=True)
+        summary = self.learning.finish(reason, message, save=reason != "diverged")
+        self.learning.replay.stop()
+        return summary
+
+    def _variables(self):  # type: ignore[no-untyped-def]
+        return self.learning.learner.publication(self.learning.ledger.counters.environment_steps)
+
+    def _collect(self, last: bool = False) -> None:
+        variables = self._variables()
+        for collector in self._collectors:
+            collector.use(variables)
+            if not last:
+                collector.step()
+            collector.confirm(lambda: True, everything=True)
+            self.learning.ledger.accept_collector(collector.report(variables, last))
+            if last:
+                collector.close()
+
+    def _learn(self) -> None:
+        replay, learner = self._experiment.replay, self._experiment.learner
+        counters = self.learning.ledger.counters
+        per_call = learner.batch_size * learner.steps_per_call
+        if counters.transitions < replay.min_size:
+            return
+        while (self.learning.gradient_steps * learner.batch_size + per_call) <= (
+            counters.transitions * replay.samples_per_insert
+        ) and self.learning.ledger.stop_reason() is None:
+            self.learning.step()
+        self.learning.step(timeout=0.0)
+
+    def _evaluate(self, last: bool = False) -> None:
+        variables = self._variables()
+        if last:
+            variables = self.learning.learner.publication(variables.environment_steps, True, True)
+        if self._evaluator.is_due(variables):
+            self.learning.ledger.accept_evaluation(self._evaluator.evaluate(variables))

@@ -1,0 +1,186 @@
+"""The learner: gradient steps, many to a call, on all replicas of a MirroredStrategy."""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from agents import Specs, build
+from agents.builder import LearningAgent
+from pipeline import acting
+from pipeline.collector import seed_of
+from pipeline.config import Experiment, UsageError
+from pipeline.frames import FrameLayout
+from pipeline.replay import Sample, decode
+from pipeline.variables import Array, Variables
+
+log = logging.getLogger(__name__)
+
+
+class Outcome(NamedTuple):
+    """What the gradient steps of one call said."""
+
+    loss: float
+    """Mean over the steps."""
+    td_error: float
+    """Mean absolute TD error."""
+    q_mean: float
+    q_max: float
+    gradient_norm: float
+    """Mean norm before clipping."""
+    finite: bool
+    """Whether every loss and gradient was finite."""
+
+
+class Learner:
+    """Owns the agent: weights, optimizer, target network and the count of gradient steps.
+
+    Args:
+      experiment: the run.
+      specs: of its environment.
+      devices: to mirror the agent on, such as `["CPU:0", "CPU:1"]`; None takes every GPU, or the CPU.
+
+    Raises:
+      UsageError: the global batch does not divide among the replicas.
+    """
+
+    def __init__(self, experiment: Experiment, specs: Specs, devices: list[str] | None = None) -> None:
+        self._experiment, self._specs = experiment, specs
+        if devices is None:
+            devices = [device.name for device in tf.config.list_logical_devices("GPU")] or ["CPU:0"]
+        self._strategy = tf.distribute.MirroredStrategy(devices)
+        self._replicas = self._strategy.num_replicas_in_sync
+        if experiment.learner.batch_size % self._replicas:
+            raise UsageError(
+                f"learner.batch_size={experiment.learner.batch_size} does not divide among {self._replicas} replicas"
+            )
+        with self._strategy.scope():
+            self.agent: LearningAgent = build(
+                experiment.agent.__struct_config__.tag, specs, experiment.agent, seed=seed_of(experiment, 0)
+            )
+        self._program = acting.convert(self.agent.acting_model, specs)
+        if not self._program:
+            log.warning("TFLite cannot take this network: actors run it through TensorFlow, more slowly")
+        self._gradient_steps = 0
+        self._call: Callable[[Any], Any] = self._loop(compiled=False)
+        self.loop = "plain"
+
+    @property
+    def gradient_steps(self) -> int:
+        """Gradient steps taken, those before a resume included."""
+        return self._gradient_steps
+
+    def choose_loop(self) -> None:
+        """Compiles the loop around the gradient steps as configured; `auto` measures both forms and takes the faster.
+
+        Trains on a batch of zeros meanwhile and puts the agent's state back.
+        """
+        wanted = self._experiment.learner.loop
+        if wanted == "compiled" and self._replicas > 1:
+            raise UsageError("learner.loop='compiled' needs one replica: XLA refuses variables on two devices")
+        candidates = ("compiled", "plain") if wanted == "auto" else (wanted,)
+        state = [variable.numpy() for variable in self._state()]
+        batch = self._zeros()
+        seconds: dict[str, float] = {}
+        loops: dict[str, Callable[[Any], Any]] = {}
+        for name in candidates:
+            if name == "compiled" and self._replicas > 1:
+                continue
+            loops[name] = self._loop(compiled=name == "compiled")
+            try:
+                loops[name](batch)
+            except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError) as error:
+                if name != "compiled":
+                    raise
+                log.warning("XLA does not compile this agent's gradient step; the plain loop runs it: %s", error)
+                continue
+            seconds[name] = min(_seconds(loops[name], batch) for _ in range(3)) if len(candidates) > 1 else 0.0
+        if not loops or not seconds:
+            loops["plain"], seconds["plain"] = self._loop(compiled=False), 0.0
+        self.loop = min(seconds, key=lambda name: seconds[name])
+        self._call = loops[self.loop]
+        for variable, value in zip(self._state(), state, strict=True):
+            variable.assign(value)
+        steps = self._experiment.learner.steps_per_call
+        log.info(
+            "%s loop of %d gradient steps; %s",
+            self.loop,
+            steps,
+            ", ".join(f"{name} {steps / value:.0f} steps/s" for name, value in seconds.items() if value) or "as asked",
+        )
+
+    def learn(self, sample: Sample) -> Outcome:
+        """Runs the gradient steps of one call on a `Sample` of K batches."""
+        loss, td_error, q_mean, q_max, norm, finite = (value.numpy() for value in self._call(sample.trajectory))
+        self._gradient_steps += self._experiment.learner.steps_per_call
+        return Outcome(float(loss), float(td_error), float(q_mean), float(q_max), float(norm), bool(finite))
+
+    def publication(self, environment_steps: int, stopping: bool = False, evaluate_last: bool = False) -> Variables:
+        """A copy of the weights, to be published."""
+        weights = tuple(Array.of(weight.numpy()) for weight in self.agent.acting_model.weights)
+        return Variables(
+            self.gradient_steps, environment_steps, self._program, weights, stopping, evaluate_last
+        )
+
+    def write(self, prefix: str) -> None:
+        """Writes the agent's state as a TensorFlow checkpoint."""
+        tf.train.Checkpoint(agent=self.agent).write(prefix)
+
+    def read(self, prefix: str) -> None:
+        """Reads what `write` wrote."""
+        tf.train.Checkpoint(agent=self.agent).read(prefix).assert_existing_objects_matched()
+        self._gradient_steps = int(self.agent.train_step_counter.numpy())
+
+    def _state(self) -> list[Any]:
+        return list(self.agent.variables)
+
+    def _loop(self, compiled: bool) -> Callable[[Any], Any]:
+        learner, strategy, agent = self._experiment.learner, self._strategy, self.agent
+        share = learner.batch_size // self._replicas
+
+        def gradient_step(batch: Any) -> Any:
+            replica = tf.distribute.get_replica_context()
+            if self._replicas > 1:  # each replica takes its share of the global batch
+                start = replica.replica_id_in_sync_group * share
+                batch = tf.nest.map_structure(lambda leaf: leaf[start : start + share], batch)
+            loss, extra = agent.train(batch)
+            return loss, tf.abs(extra.td_error), extra.q_mean, extra.q_max, extra.gradient_norm
+
+        def steps(trajectory: Any) -> Any:
+            totals = (tf.zeros(()), tf.zeros(()), tf.zeros(()), tf.constant(-np.inf), tf.zeros(()), tf.constant(True))
+            for k in tf.range(learner.steps_per_call):
+                batch = tf.nest.map_structure(lambda leaf, k=k: leaf[k], trajectory)
+                per_replica = strategy.run(gradient_step, args=(batch,))
+                loss, td_error, q_mean, q_max, norm = per_replica
+                loss = strategy.reduce("SUM", loss, axis=None)
+                td_error = strategy.reduce("MEAN", td_error, axis=None)
+                q_mean = strategy.reduce("MEAN", q_mean, axis=None)
+                q_max = tf.reduce_max(tf.stack(strategy.experimental_local_results(q_max)))
+                norm = strategy.reduce("MEAN", norm, axis=None)
+                finite = tf.math.is_finite(loss) & tf.math.is_finite(norm)
+                totals = (
+                    totals[0] + loss,
+                    totals[1] + tf.reduce_mean(td_error),
+                    totals[2] + q_mean,
+                    tf.maximum(totals[3], q_max),
+                    totals[4] + norm,
+                    totals[5] & finite,
+                )
+            count = float(learner.steps_per_call)
+            return totals[0] / count, totals[1] / count, totals[2] / count, totals[3], totals[4] / count, totals[5]
+
+        return tf.function(steps, jit_compile=compiled)
+
+    def _zeros(self) -> Any:
+        learner, layout = self._experiment.learner, FrameLayout(self._specs)
+        shape = (learner.steps_per_call, learner.batch_size, self._experiment.agent.window_length, layout.num_bytes)
+        return decode(tf.zeros(shape, tf.uint8), layout).trajectory
+
+
+def _seconds(call: Callable[[Any], Any], batch: Any) -> float:
+    started = time.perf_counter()
+    call(batch)[0].numpy()
+    return time.perf_counter() - started

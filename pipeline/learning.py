@@ -1,0 +1,273 @@
+"""The learner's process: replay server, learner, counters, publications, checkpoints and the decision to stop."""
+
+import logging
+import queue
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import psutil
+
+from agents import Specs
+from pipeline import checkpoint, metrics
+from pipeline.config import Experiment
+from pipeline.ledger import Ledger, Summary
+from pipeline.learner import Learner, Outcome
+from pipeline.replay import ReplayServer, Sample
+from pipeline.run_directory import RunDirectory, write_json
+from pipeline.variables import REPORTS_TABLE, VARIABLES_TABLE, CollectorReport, Evaluation, Report, Sender, take
+
+log = logging.getLogger(__name__)
+
+_STATUS_SECONDS = 0.5
+_LEAVE_SECONDS = 20.0
+"""How long a stopping run waits for the last reports."""
+
+
+class Ended(Exception):
+    """The run cannot go on; carries the stop reason and what to tell the user."""
+
+    def __init__(self, stop_reason: str, message: str) -> None:
+        super().__init__(message)
+        self.stop_reason = stop_reason
+
+
+class LearningProcess:
+    """What the learner's process does, one `step` at a time.
+
+    Args:
+      experiment: the run.
+      specs: of its environment.
+      run: its directory.
+      port: of the replay server.
+      started: wall-clock time at which the user's command started.
+      blocking: let Reverb's rate limiter hold collectors and learner to the ratio (not where they share a thread).
+      resume: go on from the newest checkpoint, if there is one.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        specs: Specs,
+        run: RunDirectory,
+        port: int,
+        *,
+        started: float,
+        blocking: bool = True,
+        resume: bool = False,
+    ) -> None:
+        self._experiment, self._run, self._started = experiment, run, started
+        restored = checkpoint.newest(run.checkpoints) if resume else None
+        self.ledger = Ledger(experiment, restored.counters if restored else checkpoint.Counters())
+        self.replay = ReplayServer(
+            experiment,
+            specs,
+            port,
+            checkpoint.reverb_folder(run.checkpoints),
+            restored.replay if restored else None,
+            blocking,
+        )
+        self.learner = Learner(experiment, specs)
+        if restored:
+            self.learner.read(restored.learner_prefix)
+            log.info("resumed from %s", restored.path)
+        self._metrics = metrics.MetricsWriter(run.tensorboard)
+        self._reports: queue.Queue[Report] = queue.Queue()
+        self._samples: queue.Queue[Sample] = queue.Queue(maxsize=1)
+        self._publisher = Sender(self.replay.address, VARIABLES_TABLE)
+        self._background = ThreadPoolExecutor(1, "publish")
+        self._publishing: Future[bool] | None = None
+        self._published_at = self._status_at = 0.0
+        self._checkpoint_at = self._sampled_at = time.monotonic()
+        self._outcome: Outcome | None = None
+        self._data_age = 0.0
+        self._phase = "starting"
+        self._startup_seconds = 0.0
+        self._me = psutil.Process()
+
+    @property
+    def gradient_steps(self) -> int:
+        """Gradient steps taken."""
+        return self.learner.gradient_steps
+
+    def start(self) -> None:
+        """Publishes the first weights, so that collectors begin, and compiles the learner meanwhile."""
+        self._publish(wait=True)
+        threading.Thread(target=self._receive, name="reports", daemon=True).start()
+        threading.Thread(target=self._feed, name="samples", daemon=True).start()
+        self._write_status()
+        self.learner.choose_loop()
+        self._startup_seconds = time.time() - self._started
+        self.ledger.start_training()
+        self._sampled_at = time.monotonic()
+        self._phase = "filling the replay"
+
+    def step(self, timeout: float = 0.1) -> bool:
+        """Waits up to `timeout` seconds for samples and learns from them; does what else is due.
+
+        Returns:
+          Whether it learned.
+
+        Raises:
+          Ended: the run has stalled or diverged.
+        """
+        learned = False
+        try:
+            sample = self._samples.get(timeout=timeout)
+        except queue.Empty:
+            self._refuse_stall()
+        else:
+            self._learn(sample)
+            learned = True
+        self._accept_reports()
+        self.ledger.tick(self.learner.gradient_steps)
+        now = time.monotonic()
+        if now - self._published_at >= self._experiment.learner.publish_seconds:
+            self._publish()
+        if now - self._status_at >= _STATUS_SECONDS:
+            self._write_status()
+        if now - self._checkpoint_at >= self._experiment.checkpoint.every_seconds:
+            self.checkpoint()
+        return learned
+
+    def checkpoint(self) -> None:
+        """Writes learner, counters and replay."""
+        started = time.monotonic()
+        self.ledger.tick(self.learner.gradient_steps)
+        folder, keep = self._run.checkpoints, self._experiment.checkpoint.keep
+        written = checkpoint.write(folder, self.ledger.counters, self.learner.write, self.replay.checkpoint, keep)
+        self._checkpoint_at = time.monotonic()
+        log.info("checkpoint %s in %.2f s", written.path, self._checkpoint_at - started)
+
+    def ask_to_leave(self, evaluate_last: bool) -> None:
+        """Publishes that the run ends: collectors send their last report, the evaluator may score the last weights."""
+        self._phase = "stopping"
+        self._write_status()
+        self._evaluate_last = evaluate_last
+        self._publish(wait=True, stopping=True)
+
+    def drain(self, timeout: float = 0.05) -> bool:
+        """Lets the roles leave: discards samples, so that the rate limiter lets the last inserts in.
+
+        Returns:
+          Whether all have left.
+        """
+        try:
+            self._samples.get(timeout=timeout)
+        except queue.Empty:
+            pass
+        self._accept_reports()
+        evaluated = not self._evaluate_last or (
+            self.ledger.evaluation is not None and self.ledger.evaluation.gradient_steps == self.learner.gradient_steps
+        )
+        return evaluated and self.ledger.collectors_left()
+
+    def finish(self, stop_reason: str, message: str = "", save: bool = True) -> Summary:
+        """Writes the last checkpoint and the summary."""
+        summary = self.ledger.summary(stop_reason, self._startup_seconds, message)
+        if save:
+            self.checkpoint()
+        write_json(self._run.summary, summary)
+        self._phase = "ended"
+        self._write_status()
+        self._metrics.close()
+        return summary
+
+    def _learn(self, sample: Sample) -> None:
+        self._sampled_at = time.monotonic()
+        self._phase = "learning"
+        outcome = self.learner.learn(sample)
+        if not outcome.finite:
+            raise Ended(
+                "diverged",
+                f"loss or gradient was not finite within gradient steps up to {self.learner.gradient_steps}: "
+                "lower agent.learning_rate, clip rewards (agent.reward_clip) or gradients (agent.gradient_clip_norm)",
+            )
+        self._outcome = outcome
+        if time.monotonic() - self._status_at >= _STATUS_SECONDS:
+            self._data_age = self.learner.gradient_steps - float(np.mean(sample.gradient_steps.numpy()))
+
+    def _refuse_stall(self) -> None:
+        waited = time.monotonic() - self._sampled_at
+        if waited > self._experiment.learner.stall_seconds:
+            raise Ended("stalled", f"no experience for {waited:.0f} s: {self.replay.explain_stall()}")
+
+    def _publish(self, wait: bool = False, stopping: bool = False) -> None:
+        if self._publishing is not None:
+            if not wait and not self._publishing.done():
+                return  # the last one is still on its way
+            self._publishing.result()
+        evaluate_last = stopping and self._evaluate_last
+        variables = self.learner.publication(self.ledger.counters.environment_steps, stopping, evaluate_last)
+        self._publishing = self._background.submit(self._publisher.send, variables, 10.0)
+        self._published_at = time.monotonic()
+        if wait:
+            self._publishing.result()
+
+    def _receive(self) -> None:
+        take(self.replay.address, REPORTS_TABLE, Report, 2**31 - 1, self._reports.put)
+
+    def _feed(self) -> None:
+        # A dataset that waits cannot be interrupted: it waits in a thread of its own, the process ends without it.
+        for sample in self.replay.dataset():
+            self._samples.put(sample)
+
+    def _accept_reports(self) -> None:
+        while True:
+            try:
+                report = self._reports.get_nowait()
+            except queue.Empty:
+                return
+            if isinstance(report, CollectorReport):
+                self.ledger.accept_collector(report)
+                role, scalars = f"collector-{report.index}", metrics.collector_scalars(report)
+            else:
+                self.ledger.accept_evaluation(report)
+                log.info("evaluation: %s", report)
+                role, scalars = "evaluator", metrics.evaluation_scalars(report)
+            steps = report.environment_steps if isinstance(report, Evaluation) else self.ledger.counters.environment_steps
+            self._metrics.write(role, scalars, steps)
+
+    def _write_status(self) -> None:
+        self._status_at = time.monotonic()
+        memory: int = self._me.memory_info().rss
+        size = self.replay.info().current_size * self._experiment.lanes_per_item
+        loss = self._outcome.loss if self._outcome else None
+        status = self.ledger.status(self._phase, size, loss, {"learner": memory})
+        write_json(self._run.status, status)
+        scalars: dict[str, Any] = metrics.speed_scalars(
+            status.environment_steps_per_second, status.gradient_steps_per_second, memory
+        )
+        scalars |= metrics.data_scalars(
+            replay_size=size,
+            samples_per_insert=status.samples_per_insert,
+            samples_per_insert_wanted=self._experiment.replay.samples_per_insert,
+            data_age=self._data_age,
+        )
+        if self._outcome is not None:
+            scalars |= metrics.learner_scalars(self._outcome, float(self.learner.agent.learning_rate))
+        self._metrics.write("learner", scalars, self.ledger.counters.environment_steps)
+
+
+def run_to_its_end(process: LearningProcess, interrupted: threading.Event) -> Summary:
+    """Trains until a stop condition holds or `interrupted` is set, lets the roles leave, and saves everything."""
+    message = ""
+    process.start()
+    try:
+        reason = None
+        while reason is None:
+            process.step()
+            reason = "interrupted" if interrupted.is_set() else process.ledger.stop_reason()
+    except Ended as ended:
+        reason, message = ended.stop_reason, str(ended)
+        log.error("%s: %s", reason, message)
+    # After a divergence the weights are not worth keeping: the last checkpoint before it stays the newest.
+    process.ask_to_leave(evaluate_last=reason in ("environment_steps", "gradient_steps", "seconds"))
+    deadline = time.monotonic() + (_LEAVE_SECONDS if reason != "stalled" else 1.0)
+    while not process.drain():
+        if time.monotonic() > deadline:
+            log.warning("roles did not leave within %.0f s of the end", _LEAVE_SECONDS)
+            break
+    return process.finish(reason, message, save=reason != "diverged")

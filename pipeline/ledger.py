@@ -1,0 +1,216 @@
+"""The run's book: exact global counts from the roles' reports, recent results, and when to stop. No TensorFlow."""
+
+import time
+from collections import deque
+
+import msgspec
+import numpy as np
+
+from pipeline.checkpoint import Counters
+from pipeline.config import Experiment
+from pipeline.variables import CollectorReport, Evaluation
+
+_RECENT_EPISODES = 100
+_RATE_SECONDS = 5.0
+
+EXIT_CODES = {
+    "target_return": 0,
+    "environment_steps": 0,
+    "gradient_steps": 0,
+    "seconds": 0,
+    "stalled": 3,
+    "diverged": 4,
+    "interrupted": 1,
+    "failed": 1,
+}
+"""Exit code of a run by its stop reason."""
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """`summary.json` of a run."""
+
+    solved: bool
+    """Whether an evaluation reached the target return; false where there is none."""
+    stop_reason: str
+    seed: int
+    environment_steps: int
+    gradient_steps: int
+    episodes: int
+    mean_return: float | None
+    """Of the last evaluation."""
+    startup_seconds: float
+    """From the command's start until the learner was ready to train: imports, first weights, compilation."""
+    train_seconds: float
+    """From then until the decision to stop, those before a resume included."""
+    environment_steps_per_second: float
+    gradient_steps_per_second: float
+    samples_per_insert: float
+    """Transitions learned from for each one stored."""
+    lost_transitions: int
+    best_mean_return: float | None = None
+    message: str = ""
+
+
+class Status(msgspec.Struct, frozen=True):
+    """`status.json`: what a run does now."""
+
+    phase: str
+    environment_steps: int
+    gradient_steps: int
+    episodes: int
+    train_seconds: float
+    environment_steps_per_second: float
+    gradient_steps_per_second: float
+    samples_per_insert: float
+    replay_size: int
+    episode_return: float | None
+    """Mean of the last 100 training episodes."""
+    evaluation_return: float | None
+    evaluation_std: float | None
+    epsilon: float
+    loss: float | None
+    resident_bytes: dict[str, int]
+
+
+class Ledger:
+    """Adds up what collectors and evaluator report.
+
+    Args:
+      experiment: its stop conditions and batch size.
+      counters: of the checkpoint that the run goes on from, or zeros.
+    """
+
+    def __init__(self, experiment: Experiment, counters: Counters) -> None:
+        self._experiment = experiment
+        self.counters = counters
+        self._first_gradient_steps = counters.gradient_steps
+        self._first_environment_steps = counters.environment_steps
+        self._first_train_seconds = counters.train_seconds
+        self._seen: dict[str, CollectorReport] = {}
+        self._recent: deque[float] = deque(maxlen=_RECENT_EPISODES)
+        self.evaluation: Evaluation | None = None
+        self.best_mean_return: float | None = None
+        self._train_started: float | None = None
+        self._marks: deque[tuple[float, int, int]] = deque()
+
+    def start_training(self) -> None:
+        """Starts the clock of `train_seconds`."""
+        self._train_started = time.monotonic()
+
+    def accept_collector(self, report: CollectorReport) -> None:
+        """Adds what is new in a report; its counts are cumulative, so a repeated one adds nothing."""
+        before = self._seen.get(report.process)
+        counters = self.counters
+        counters.environment_steps += report.environment_steps - (before.environment_steps if before else 0)
+        counters.episodes += report.episodes - (before.episodes if before else 0)
+        counters.transitions += report.transitions - (before.transitions if before else 0)
+        if report.last:
+            counters.lost_transitions += report.unconfirmed
+        self._recent.extend(report.returns)
+        self._seen[report.process] = report
+
+    def accept_evaluation(self, evaluation: Evaluation) -> None:
+        """Takes an evaluation."""
+        self.evaluation = evaluation
+        self.best_mean_return = max(evaluation.mean_return, self.best_mean_return or -np.inf)
+
+    @property
+    def collectors(self) -> list[CollectorReport]:
+        """The newest report of each collector process."""
+        return list(self._seen.values())
+
+    def collectors_left(self) -> bool:
+        """Whether every collector that ever reported has sent its last report."""
+        return all(report.last for report in self._seen.values())
+
+    @property
+    def solved(self) -> bool:
+        """Whether the last evaluation reached the target."""
+        target = self._experiment.stop.target_return
+        return target is not None and self.evaluation is not None and self.evaluation.mean_return >= target
+
+    def tick(self, gradient_steps: int) -> None:
+        """Brings counters and rates up to now."""
+        now = time.monotonic()
+        self.counters.gradient_steps = gradient_steps
+        if self._train_started is not None:
+            self.counters.train_seconds = self._first_train_seconds + now - self._train_started
+        self._marks.append((now, self.counters.environment_steps, gradient_steps))
+        while now - self._marks[0][0] > _RATE_SECONDS and len(self._marks) > 2:
+            self._marks.popleft()
+
+    def rates(self) -> tuple[float, float]:
+        """Environment and gradient steps per second over the last seconds."""
+        if len(self._marks) < 2:
+            return 0.0, 0.0
+        (then, environment_steps, gradient_steps), (now, *latest) = self._marks[0], self._marks[-1]
+        passed = max(now - then, 1e-9)
+        return (latest[0] - environment_steps) / passed, (latest[1] - gradient_steps) / passed
+
+    def stop_reason(self) -> str | None:
+        """Why the run ends now, if it does."""
+        stop, counters = self._experiment.stop, self.counters
+        if self.solved:
+            return "target_return"
+        budgets = {
+            "environment_steps": (stop.environment_steps, counters.environment_steps),
+            "gradient_steps": (stop.gradient_steps, counters.gradient_steps),
+            "seconds": (stop.seconds, counters.train_seconds),
+        }
+        for reason, (budget, spent) in budgets.items():
+            if budget and spent >= budget:
+                return reason
+        return None
+
+    def samples_per_insert(self) -> float:
+        """Transitions learned from for each one stored."""
+        batch = self._experiment.learner.batch_size
+        return self.counters.gradient_steps * batch / max(1, self.counters.transitions)
+
+    def status(self, phase: str, replay_size: int, loss: float | None, resident: dict[str, int]) -> Status:
+        """What to show of the run now."""
+        environment_rate, gradient_rate = self.rates()
+        for report in self._seen.values():
+            if not report.last:
+                resident[f"collector-{report.index}"] = report.resident_bytes
+        if self.evaluation is not None:
+            resident["evaluator"] = self.evaluation.resident_bytes
+        return Status(
+            phase=phase,
+            environment_steps=self.counters.environment_steps,
+            gradient_steps=self.counters.gradient_steps,
+            episodes=self.counters.episodes,
+            train_seconds=self.counters.train_seconds,
+            environment_steps_per_second=environment_rate,
+            gradient_steps_per_second=gradient_rate,
+            samples_per_insert=self.samples_per_insert(),
+            replay_size=replay_size,
+            episode_return=float(np.mean(self._recent)) if self._recent else None,
+            evaluation_return=self.evaluation.mean_return if self.evaluation else None,
+            evaluation_std=self.evaluation.std_return if self.evaluation else None,
+            epsilon=max((report.epsilon for report in self._seen.values()), default=1.0),
+            loss=loss,
+            resident_bytes=resident,
+        )
+
+    def summary(self, stop_reason: str, startup_seconds: float, message: str = "") -> Summary:
+        """The run's result."""
+        counters = self.counters
+        here = max(counters.train_seconds - self._first_train_seconds, 1e-9)
+        return Summary(
+            solved=self.solved,
+            stop_reason=stop_reason,
+            seed=self._experiment.seed,
+            environment_steps=counters.environment_steps,
+            gradient_steps=counters.gradient_steps,
+            episodes=counters.episodes,
+            mean_return=self.evaluation.mean_return if self.evaluation else None,
+            startup_seconds=startup_seconds,
+            train_seconds=counters.train_seconds,
+            environment_steps_per_second=(counters.environment_steps - self._first_environment_steps) / here,
+            gradient_steps_per_second=(counters.gradient_steps - self._first_gradient_steps) / here,
+            samples_per_insert=self.samples_per_insert(),
+            lost_transitions=counters.lost_transitions,
+            best_mean_return=self.best_mean_return,
+            message=message,
+        )

@@ -1,0 +1,97 @@
+"""Every TensorBoard tag by name, and their writers. The horizontal axis is the global count of environment steps."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import tensorflow as tf
+
+from pipeline.learner import Outcome
+from pipeline.variables import CollectorReport, Evaluation
+
+_MIB = 2.0**20
+
+
+class MetricsWriter:
+    """Writes scalars under `<folder>/<role>`, so that TensorBoard shows each role as a run."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._writers: dict[str, tf.summary.SummaryWriter] = {}
+
+    def write(self, role: str, scalars: Mapping[str, float], environment_steps: int) -> None:
+        """Writes one value a tag."""
+        if role not in self._writers:
+            self._writers[role] = tf.summary.create_file_writer(str(self._folder / role), flush_millis=2_000)
+        with self._writers[role].as_default(step=environment_steps):
+            for tag, value in scalars.items():
+                tf.summary.scalar(tag, value)
+
+    def close(self) -> None:
+        """Flushes and closes all files."""
+        for writer in self._writers.values():
+            writer.close()
+
+
+def learner_scalars(outcome: Outcome, learning_rate: float) -> dict[str, float]:
+    """Of the newest fused call."""
+    return {
+        "learner/loss": outcome.loss,
+        "learner/td_error": outcome.td_error,
+        "learner/q_mean": outcome.q_mean,
+        "learner/q_max": outcome.q_max,
+        "learner/gradient_norm": outcome.gradient_norm,
+        "learner/learning_rate": learning_rate,
+    }
+
+
+def data_scalars(
+    *,
+    replay_size: int,
+    samples_per_insert: float,
+    samples_per_insert_wanted: float,
+    data_age: float,
+) -> dict[str, float]:
+    """Of the replay; `data_age` is in gradient steps between acting and learning, the mean of a call's samples."""
+    return {
+        "replay/size": float(replay_size),
+        "replay/samples_per_insert": samples_per_insert,
+        "replay/samples_per_insert_wanted": samples_per_insert_wanted,
+        "replay/data_age_gradient_steps": data_age,
+    }
+
+
+def speed_scalars(environment_steps: float, gradient_steps: float, resident_bytes: int) -> dict[str, float]:
+    """Steps per second, and the learner's memory."""
+    return {
+        "speed/environment_steps_per_second": environment_steps,
+        "speed/gradient_steps_per_second": gradient_steps,
+        "health/resident_mib": resident_bytes / _MIB,
+    }
+
+
+def collector_scalars(report: CollectorReport) -> dict[str, float]:
+    """Of one collector; the episodes are those that ended since its last report."""
+    scalars = {
+        "collector/epsilon": report.epsilon,
+        "collector/weights_age_gradient_steps": float(report.weights_age),
+        "collector/weights_age_seconds": report.weights_seconds,
+        "collector/blocked_seconds": report.blocked_seconds,
+        "health/resident_mib": report.resident_bytes / _MIB,
+    }
+    if report.returns:
+        scalars["episode/return"] = sum(report.returns) / len(report.returns)
+        scalars["episode/length"] = sum(report.lengths) / len(report.lengths)
+    return scalars
+
+
+def evaluation_scalars(evaluation: Evaluation) -> dict[str, float]:
+    """Of one evaluation."""
+    return {
+        "evaluation/mean_return": evaluation.mean_return,
+        "evaluation/std_return": evaluation.std_return,
+        "evaluation/min_return": evaluation.min_return,
+        "evaluation/max_return": evaluation.max_return,
+        "evaluation/mean_length": evaluation.mean_length,
+        "evaluation/seconds": evaluation.seconds,
+        "health/resident_mib": evaluation.resident_bytes / _MIB,
+    }

@@ -1,0 +1,27 @@
+"""Ports of this machine."""
+
+import socket
+
+from pipeline.config import UsageError
+
+
+def free_port() -> int:
+    """A port that nothing listens on now."""
+    with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+        probe.bind(("::", 0))
+        return int(probe.getsockname()[1])
+
+
+def refuse_used_port(port: int) -> None:
+    """Refuses a port that something listens on; 0 stands for a free one and passes.
+
+    gRPC listens with SO_REUSEPORT: a second server on the port would start and share its connections.
+
+    Raises:
+      UsageError: it is in use.
+    """
+    with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind(("::", port))
+        except OSError:
+            raise UsageError(f"port {port} is in use: choose another replay.port, or 0 for a free one") from None

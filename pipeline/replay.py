@@ -1,0 +1,207 @@
+"""The replay: Reverb's tables, the dataset that the learner draws from, and what the rate limiter says.
+
+This is the TensorFlow side, in the process of the server. `pipeline.writer` is the collectors' side.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import reverb
+import tensorflow as tf
+from tf_agents.trajectories import StepType, Trajectory
+
+from agents import Specs
+from pipeline.config import Experiment
+from pipeline.frames import FrameLayout
+from pipeline.ports import refuse_used_port
+from pipeline.variables import REPORTS_TABLE, VARIABLES_TABLE
+from pipeline.writer import EXPERIENCE_TABLE
+
+
+_REPORTS_KEPT = 10_000
+
+
+class Sample(NamedTuple):
+    """The batches of one fused call."""
+
+    trajectory: Any
+    """`Trajectory` [K, B, T, ...]."""
+    gradient_steps: tf.Tensor
+    """int32 [K, B]: version of the weights that acted."""
+
+
+class ReplayServer:
+    """A Reverb server in this process.
+
+    Args:
+      experiment: sizes, ratio and window.
+      specs: of the environment.
+      port: to listen on.
+      folder: for Reverb's own checkpoints; it must hold nothing else.
+      restore_from: a Reverb checkpoint to start from, or None.
+      blocking: hold collectors and learner to the ratio; the inline launcher steers it by itself, as a blocked call in
+        its only thread would wait for ever.
+
+    Raises:
+      UsageError: the port is in use.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        specs: Specs,
+        port: int,
+        folder: Path,
+        restore_from: Path | None = None,
+        blocking: bool = True,
+    ) -> None:
+        refuse_used_port(port)
+        self._experiment = experiment
+        self._layout = FrameLayout(specs)
+        lanes, window = experiment.lanes_per_item, experiment.agent.window_length
+        self.items_per_call = experiment.learner.batch_size * experiment.learner.steps_per_call // lanes
+        item = {self._layout.column: tf.TensorSpec((window, lanes, self._layout.num_bytes), tf.uint8)}
+        message = tf.TensorSpec((None,), tf.uint8)
+        tables = [
+            reverb.Table(
+                EXPERIENCE_TABLE,
+                sampler=reverb.selectors.Uniform(),
+                remover=reverb.selectors.Fifo(),
+                max_size=max(1, experiment.replay.capacity // lanes),
+                rate_limiter=self._rate_limiter(blocking),
+                signature=item,
+            ),
+            reverb.Table(
+                VARIABLES_TABLE,
+                sampler=reverb.selectors.Lifo(),
+                remover=reverb.selectors.Fifo(),
+                max_size=1,
+                rate_limiter=reverb.rate_limiters.MinSize(1),
+                signature=message,
+            ),
+            reverb.Table.queue(REPORTS_TABLE, _REPORTS_KEPT, signature=message),
+        ]
+        folder.mkdir(parents=True, exist_ok=True)
+        fallback = str(restore_from) if restore_from else None
+        checkpointer = reverb.checkpointers.DefaultCheckpointer(str(folder), fallback_checkpoint_path=fallback)
+        self._server = reverb.Server(tables, port, checkpointer)
+        self.address = f"localhost:{port}"
+        self.client = reverb.Client(self.address)
+        for table in (VARIABLES_TABLE, REPORTS_TABLE):  # messages of an earlier life
+            self.client.reset(table)
+
+    def _rate_limiter(self, blocking: bool) -> Any:
+        experiment = self._experiment
+        lanes, ratio = experiment.lanes_per_item, experiment.replay.samples_per_insert
+        min_items = -(-experiment.replay.min_size // lanes)
+        if not blocking:
+            return reverb.rate_limiters.MinSize(min_items)
+        # Samples that wait in the sampler and in tf.data count as taken: with less slack than those, learner and
+        # collectors would run in lockstep; with less than a batch, no batch would ever be complete.
+        ahead = self._iterators * self._in_flight + 2 * self.items_per_call
+        return reverb.rate_limiters.SampleToInsertRatio(ratio, min_items, error_buffer=max(2.0 * ratio, 2.0 * ahead))
+
+    @property
+    def _iterators(self) -> int:
+        # Two iterators fetch small items 1.7 times as fast as one; large ones come fast enough.
+        return 2 if self._experiment.lanes_per_item < 8 else 1
+
+    @property
+    def _in_flight(self) -> int:
+        return min(512, max(8, self.items_per_call // self._iterators))
+
+    def dataset(self) -> tf.data.Dataset:
+        """An endless dataset of `Sample`s, drawn uniformly.
+
+        The transitions of the items drawn for one call are spread so that a batch holds one lane of many items, rather
+        than many lanes of a few: lanes of one item were collected in the same vector step.
+        """
+        learner = self._experiment.learner
+        window, num_bytes = self._experiment.agent.window_length, self._layout.num_bytes
+
+        def draw(_: Any) -> tf.data.Dataset:
+            items = reverb.TrajectoryDataset.from_table_signature(
+                self.address, EXPERIENCE_TABLE, max_in_flight_samples_per_worker=self._in_flight
+            )
+            return items.batch(self.items_per_call, drop_remainder=True)
+
+        def arrange(sample: Any) -> Sample:
+            frames = sample.data[self._layout.column]  # [items, T, lanes, bytes]
+            by_lane = tf.transpose(frames, (2, 0, 1, 3))
+            shape = (learner.steps_per_call, learner.batch_size, window, num_bytes)
+            return decode(tf.reshape(by_lane, shape), self._layout)
+
+        if self._iterators == 1:
+            drawn = draw(None)
+        else:
+            drawn = tf.data.Dataset.range(self._iterators).interleave(
+                draw, cycle_length=self._iterators, num_parallel_calls=self._iterators, deterministic=False
+            )
+        return drawn.map(arrange, num_parallel_calls=1, deterministic=True).prefetch(1)
+
+    def inserted_items(self) -> int:
+        """Items that the experience table has taken since the run began."""
+        completed: int = self.info().rate_limiter_info.insert_stats.completed
+        return completed
+
+    def info(self) -> Any:
+        """Reverb's `TableInfo` of the experience table."""
+        return self.client.server_info(timeout=10)[EXPERIENCE_TABLE]
+
+    def explain_stall(self) -> str:
+        """Which side the rate limiter holds back, in words."""
+        info = self.info()
+        limiter = info.rate_limiter_info
+        inserts, samples = limiter.insert_stats.completed, limiter.sample_stats.completed
+        state = (
+            f"{inserts} items inserted, {samples} sampled, {info.current_size} of {info.max_size} stored, "
+            f"{limiter.samples_per_insert:g} samples per insert wanted"
+        )
+        if info.current_size < limiter.min_size_to_sample:
+            return (
+                f"the learner waits for collectors: the table has {info.current_size} of the "
+                f"{limiter.min_size_to_sample} items that replay.min_size asks for ({state})"
+            )
+        if inserts * limiter.samples_per_insert - samples - 1 < limiter.min_diff:
+            return f"the learner waits for collectors, which do not insert ({state})"
+        return f"the collectors wait for the learner, which does not sample ({state})"
+
+    def checkpoint(self) -> Path:
+        """Writes all tables into the server's folder and returns the checkpoint's path."""
+        return Path(self.client.checkpoint())
+
+    def stop(self) -> None:
+        """Stops serving. Stop writers first: Reverb confirms inserts that it then drops."""
+        self._server.stop()
+
+
+def decode(frames: tf.Tensor, layout: FrameLayout) -> Sample:
+    """Frames uint8 [..., T, num_bytes] as a `Trajectory` [..., T, ...] and their weight versions [..., ] at frame 0."""
+    values: dict[str, tf.Tensor] = {}
+    for name in layout.dtype.names or ():
+        field, offset = (layout.dtype.fields or {})[name][:2]
+        base, shape = field.subdtype if field.subdtype else (field, ())
+        part = frames[..., offset : offset + field.itemsize]
+        outer = tf.shape(part)[:-1] if None in part.shape else part.shape[:-1]
+        if base.itemsize > 1:
+            part = tf.bitcast(tf.reshape(part, (*outer, *shape, base.itemsize)), tf.as_dtype(base))
+        else:
+            part = tf.reshape(part, (*outer, *shape))
+        values[name] = part
+    leaves = {leaf: values[layout.leaf_field(leaf)] for leaf in layout.specs.leaves()}
+    observation = layout.specs.pack(leaves)
+    if layout.specs.masked:
+        observation = (observation, tf.cast(values["mask"], tf.bool))
+    trajectory = Trajectory(
+        step_type=tf.cast(values["step_type"], tf.int32),
+        observation=observation,
+        action=tf.cast(values["action"], tf.int64),
+        policy_info=(),
+        next_step_type=tf.cast(values["next_step_type"], tf.int32),
+        reward=values["reward"],
+        discount=1.0 - tf.cast(values["terminated"], tf.float32),
+    )
+    return Sample(trajectory, values["gradient_steps"][..., 0])
+
+
+assert int(StepType.FIRST) == 0 and int(StepType.MID) == 1 and int(StepType.LAST) == 2  # pipeline.frames writes these

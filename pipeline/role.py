@@ -1,0 +1,108 @@
+"""Entry point of one role's process; launchers start it."""
+
+import importlib
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import uuid
+from ctypes import CDLL
+from pathlib import Path
+
+from absl import app, flags
+
+from pipeline import environments
+from pipeline.config import Experiment, UsageError
+from pipeline.run_directory import RunDirectory
+
+ROLE = flags.DEFINE_enum("role", None, ["learner", "collector", "evaluator"], "What this process does.")
+RUN_DIR = flags.DEFINE_string("run_dir", None, "Run directory with the resolved config.toml.")
+PORT = flags.DEFINE_integer("port", None, "Port of the replay server, which is part of the learner's process.")
+INDEX = flags.DEFINE_integer("index", 0, "Which of the collectors this is.")
+RESUME = flags.DEFINE_bool("resume", False, "Go on from the newest checkpoint.")
+STARTED = flags.DEFINE_float("started", 0.0, "Wall-clock time at which the user's command started.")
+
+log = logging.getLogger("role")
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent() -> None:
+    """Asks Linux to kill this process when its parent dies, however it dies."""
+    CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def interruption() -> threading.Event:
+    """An event that SIGTERM and SIGINT set."""
+    event = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: event.set())
+    return event
+
+
+def learn(experiment: Experiment, run: RunDirectory, interrupted: threading.Event) -> int:
+    """The learner's process, replay included; returns the exit code."""
+    quieten_gym()
+    from pipeline.learning import LearningProcess, run_to_its_end
+    from pipeline.ledger import EXIT_CODES
+
+    specs = environments.describe(experiment.environment)
+    process = LearningProcess(experiment, specs, run, PORT.value, started=STARTED.value, resume=RESUME.value)
+    return EXIT_CODES[run_to_its_end(process, interrupted).stop_reason]
+
+
+def collect(experiment: Experiment, index: int, interrupted: threading.Event) -> int:
+    """A collector's process; returns the exit code."""
+    from pipeline.collecting import run_collector
+
+    return run_collector(experiment, index, f"localhost:{PORT.value}", uuid.uuid4().hex, interrupted)
+
+
+def evaluate(experiment: Experiment, run: RunDirectory, interrupted: threading.Event) -> int:
+    """The evaluator's process; returns the exit code."""
+    from pipeline.collecting import run_evaluator
+
+    return run_evaluator(experiment, run.policies, f"localhost:{PORT.value}", interrupted)
+
+
+def quieten_gym() -> None:
+    """Imports the gym that TF-Agents brings without its notice about being unmaintained: no other message is lost."""
+    stderr, sys.stderr = sys.stderr, open(os.devnull, "w")  # noqa: SIM115
+    try:
+        importlib.import_module("gym")
+    finally:
+        sys.stderr.close()
+        sys.stderr = stderr
+
+
+def main(_: list[str]) -> None:
+    """Runs the role and leaves without waiting for Reverb's threads, which may wait for ever."""
+    die_with_parent()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
+    interrupted = interruption()
+    run = RunDirectory(Path(RUN_DIR.value))
+    started = time.monotonic()
+    code = 1
+    try:
+        experiment = run.experiment()
+        if ROLE.value == "learner":
+            code = learn(experiment, run, interrupted)
+        elif ROLE.value == "collector":
+            code = collect(experiment, INDEX.value, interrupted)
+        else:
+            code = evaluate(experiment, run, interrupted)
+    except (UsageError, TimeoutError, environments.EnvironmentFault) as error:
+        code = 2 if isinstance(error, UsageError) else 3 if isinstance(error, TimeoutError) else 1
+        log.error("%s", error)
+    except Exception:
+        log.exception("the %s ends", ROLE.value)
+    log.info("ends with exit code %d after %.1f s", code, time.monotonic() - started)
+    logging.shutdown()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["role", "run_dir", "port"])
+    app.run(main)

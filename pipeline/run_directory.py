@@ -1,0 +1,84 @@
+"""What a run leaves on disk, and who may write there."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pipeline import config
+from pipeline.config import Experiment, UsageError
+
+_RESUMABLE = ("stop.", "evaluation.", "checkpoint.", "collect.", "exploration.", "learner.", "replay.port", "seed")
+"""What `--resume` may change: all but what the stored weights, frames and tables are made of. The batch, which the
+restored rate limiter's slack was computed for, is in `_FIXED`."""
+_FIXED = ("collect.lanes", "learner.batch_size", "learner.steps_per_call")
+_RESUMABLE_AGENT = ("learning_rate", "learning_rate_final", "learning_rate_decay_steps", "loss", "gradient_clip_norm")
+
+
+class RunDirectory:
+    """Paths of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.toml"
+        self.summary = path / "summary.json"
+        self.status = path / "status.json"
+        self.checkpoints = path / "checkpoints"
+        self.policies = path / "policies"
+        self.tensorboard = path / "tensorboard"
+        self.logs = path / "logs"
+
+    def experiment(self) -> Experiment:
+        """The experiment of the run.
+
+        Raises:
+          UsageError: there is no run here.
+        """
+        if not self.config.is_file():
+            raise UsageError(f"{self.path} holds no run: there is no config.toml")
+        return config.parse(self.config.read_text(), source=str(self.config))
+
+    def check(self, experiment: Experiment, resume: bool) -> None:
+        """Refuses what cannot be run here, before anything is written.
+
+        Raises:
+          UsageError: the directory holds another run, or cannot be resumed with this experiment.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise UsageError(f"--run_dir={self.path} is a file")
+        if not self.config.exists():
+            if self.path.exists() and any(self.path.iterdir()):
+                raise UsageError(f"{self.path} is not empty and holds no run: choose another --run_dir")
+            return
+        if not resume:
+            raise UsageError(f"{self.path} holds a run already: continue it with --resume, or choose another --run_dir")
+        changed = [name for name in config.differences(self.experiment(), experiment) if not _may_change(name)]
+        if changed:
+            raise UsageError(
+                f"{self.path} cannot be resumed with other values of {', '.join(changed)}: its weights, frames and "
+                "tables depend on them"
+            )
+
+    def create(self, experiment: Experiment) -> None:
+        """Writes the resolved config; every process reads it from here."""
+        self.logs.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.config, config.dump(experiment).encode())
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replaces a file; a reader sees the old content or the new."""
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(data)
+    os.replace(part, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replaces a file by indented JSON."""
+    write_atomically(path, msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+
+
+def _may_change(name: str) -> bool:
+    if name in _FIXED:
+        return False
+    return name.startswith(_RESUMABLE) or name.removeprefix("agent.") in _RESUMABLE_AGENT

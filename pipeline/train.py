@@ -1,0 +1,52 @@
+"""Trains an agent: collectors, replay, learner and evaluator in parallel.
+
+Example:
+  python -m pipeline.train --config=cartpole --run_dir=runs/cartpole --set=agent.n_step=3
+
+Exit codes: 0 the run ended at its stop condition, 2 wrong usage or config (nothing is written), 3 stalled,
+4 diverged, 1 anything else, an interruption included.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+from absl import app, flags
+
+from pipeline.command import run_command
+from pipeline.config import UsageError, load
+from pipeline.experiment import launch
+from pipeline.launchers import LAUNCHERS
+from pipeline.run_directory import RunDirectory
+
+_CONFIG = flags.DEFINE_string("config", None, "Path of a TOML config, or the name of a shipped one, such as cartpole.")
+_RUN_DIR = flags.DEFINE_string("run_dir", None, "Where the run leaves everything; new, unless --resume is given.")
+_SEED = flags.DEFINE_integer("seed", None, "Replaces the config's seed.", lower_bound=0)
+_LAUNCHER = flags.DEFINE_enum(
+    "launcher", "local", list(LAUNCHERS), "local: each role a process; inline: all roles in one, for debugging."
+)
+_SET = flags.DEFINE_multi_string(
+    "set", [], "A line of TOML that overrides the config, such as agent.n_step=3; may be repeated."
+)
+_RESUME = flags.DEFINE_bool("resume", False, "Go on from the newest checkpoint in --run_dir; start if there is none.")
+
+
+def main(arguments: list[str]) -> int:
+    """Checks the command line and runs the experiment."""
+    started = time.time()
+    if len(arguments) > 1:
+        raise UsageError(f"unexpected argument {arguments[1]!r}: options are written --name=value")
+    if not _RUN_DIR.value:
+        raise UsageError("--run_dir is missing: where should the run leave its files?")
+    run = RunDirectory(Path(_RUN_DIR.value))
+    name = _CONFIG.value
+    if name is None and _RESUME.value and run.config.is_file():
+        name = str(run.config)
+    if name is None:
+        raise UsageError("--config is missing: give a path or the name of a shipped config")
+    experiment = load(name, tuple(_SET.value), _SEED.value)
+    return launch(experiment, run.path, launcher=_LAUNCHER.value, resume=_RESUME.value, started=started)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, __doc__))

@@ -1,0 +1,202 @@
+"""What travels through Reverb beside experience: weights and counters from the learner, reports to it.
+
+Messages are typed msgpack, never pickles. Each is one item of a byte table: `variables` keeps the newest, `reports` is
+a queue that hands each out once.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import native
+
+VARIABLES_TABLE = "variables"
+REPORTS_TABLE = "reports"
+_BLOCK = 1024  # messages are padded to whole blocks: a writer's column has one shape
+
+
+class Array(msgspec.Struct, frozen=True):
+    """A NumPy array on its way."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: bytes
+
+    @classmethod
+    def of(cls, array: NDArray[Any]) -> "Array":
+        return cls(array.dtype.str, array.shape, array.tobytes())
+
+    def numpy(self) -> NDArray[Any]:
+        return np.frombuffer(self.data, self.dtype).reshape(self.shape)
+
+
+class Variables(msgspec.Struct, frozen=True):
+    """The learner's publication."""
+
+    gradient_steps: int
+    """Of the weights: their version."""
+    environment_steps: int
+    """Global count, on which schedules run."""
+    program: bytes
+    """The Q-network as a TFLite program; empty where TFLite cannot take it."""
+    weights: tuple[Array, ...]
+    stopping: bool = False
+    """The run ends: roles send their last report and leave."""
+    evaluate_last: bool = False
+    """Of a stopping run: the evaluator scores these last weights before it leaves."""
+
+
+class CollectorReport(msgspec.Struct, frozen=True, tag="collector"):
+    """Cumulative counts of one collector process, and the episodes since its last report."""
+
+    index: int
+    process: str
+    """Identifies the process: counts start anew in another one."""
+    environment_steps: int
+    transitions: int
+    """Transitions handed to Reverb and confirmed by it."""
+    unconfirmed: int
+    """Transitions handed over that Reverb has not confirmed; of a last report, they are lost."""
+    episodes: int
+    returns: tuple[float, ...]
+    lengths: tuple[int, ...]
+    epsilon: float
+    weights_age: int
+    """Gradient steps between the newest publication and the weights acting: 0 unless fetching lags."""
+    weights_seconds: float
+    """Seconds since these weights arrived."""
+    blocked_seconds: float
+    """Time spent waiting for the rate limiter."""
+    resident_bytes: int
+    last: bool = False
+
+
+class Evaluation(msgspec.Struct, frozen=True, tag="evaluation"):
+    """Greedy episodes with the weights of one version."""
+
+    environment_steps: int
+    gradient_steps: int
+    mean_return: float
+    std_return: float
+    min_return: float
+    max_return: float
+    mean_length: float
+    episodes: int
+    seconds: float
+    resident_bytes: int
+    is_best: bool
+
+
+Report = CollectorReport | Evaluation
+
+
+class Sender:
+    """Inserts messages into a table."""
+
+    def __init__(self, address: str, table: str) -> None:
+        self._client = native.reverb_client(address)
+        self._table = table
+        self._writer: Any = None
+        self._padded = 0
+
+    def send(self, message: Any, timeout: float) -> bool:
+        """Sends one message; False if the server has not confirmed it within `timeout` seconds."""
+        data = msgspec.msgpack.encode(message)
+        padded = -(-(len(data) + 8) // _BLOCK) * _BLOCK
+        if self._writer is None or padded != self._padded:
+            self._writer = native.reverb_writer(self._client, chunk_length=1, keep_alive=1)
+            self._padded = padded
+        block = np.zeros(padded, np.uint8)
+        block[:8] = np.frombuffer(len(data).to_bytes(8, "little"), np.uint8)
+        block[8 : 8 + len(data)] = np.frombuffer(data, np.uint8)
+        (reference,) = self._writer.Append([block])
+        self._writer.CreateItem(self._table, 1.0, [[reference]], [True])
+        try:
+            self._writer.Flush(0, int(timeout * 1000))
+        except Exception as error:  # the binding's own exception type is not exported
+            if "imeout" not in str(error):
+                raise
+            return False
+        return True
+
+
+def take(address: str, table: str, kind: Any, count: int, handle: Callable[[Any], None]) -> None:
+    """Hands `count` messages of a table to `handle`, as they come. Blocks, without the interpreter lock."""
+    sampler = native.reverb_client(address).NewSampler(table, count, 1)
+    decoder = msgspec.msgpack.Decoder(kind)
+    for _ in range(count):
+        block = np.asarray(sampler.GetNextTrajectory()[-1]).tobytes()
+        size = int.from_bytes(block[:8], "little")
+        handle(decoder.decode(block[8 : 8 + size]))
+
+
+def server_answers(address: str, timeout: float = 1.0) -> bool:
+    """Whether a Reverb server answers at the address."""
+    try:
+        native.reverb_client(address).ServerInfo(max(1, int(timeout)))
+    except Exception:  # any failure of the binding means that there is no answer
+        return False
+    return True
+
+
+def wait_for_server(address: str, seconds: float, who: str) -> None:
+    """Waits until the replay server answers.
+
+    Raises:
+      TimeoutError: it did not within `seconds`; says who waited for what.
+    """
+    deadline = time.monotonic() + seconds
+    while not server_answers(address):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{who} waited {seconds:.0f} s for the replay server at {address}, which does not answer")
+        time.sleep(0.05)
+
+
+class VariablesReader:
+    """Fetches the newest publication in a thread, so that its owner never waits for it.
+
+    Args:
+      address: of the replay server.
+      seconds: between fetches.
+    """
+
+    def __init__(self, address: str, seconds: float) -> None:
+        self._address, self._seconds = address, seconds
+        self._newest: Variables | None = None
+        self._arrived = threading.Event()
+        self.fetched_at = time.monotonic()
+        """Monotonic time of the newest fetch; it stands still when the server does not answer."""
+        threading.Thread(target=self._fetch_for_ever, name="variables", daemon=True).start()
+
+    @property
+    def newest(self) -> Variables | None:
+        """The newest publication that has arrived."""
+        return self._newest
+
+    def wait(self, seconds: float, who: str) -> Variables:
+        """The first publication.
+
+        Raises:
+          TimeoutError: there was none within `seconds`.
+        """
+        if not self._arrived.wait(seconds) or self._newest is None:
+            raise TimeoutError(f"{who} waited {seconds:.0f} s for the learner's first weights at {self._address}")
+        return self._newest
+
+    def _fetch_for_ever(self) -> None:
+        while True:
+            try:
+                take(self._address, VARIABLES_TABLE, Variables, 1, self._accept)
+            except Exception:  # the server is away: its absence is seen in `fetched_at`, and it is asked again
+                time.sleep(self._seconds)
+            time.sleep(self._seconds)
+
+    def _accept(self, variables: Variables) -> None:
+        self._newest = variables
+        self.fetched_at = time.monotonic()
+        self._arrived.set()

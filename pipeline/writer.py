@@ -1,0 +1,105 @@
+"""Writing frames into the replay: the collectors' side, without TensorFlow."""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import native
+from pipeline.frames import FrameLayout
+
+EXPERIENCE_TABLE = "experience"
+_FLUSH_EVERY = 16
+"""Items between two looks at the server's confirmations; Reverb prints a warning from 50 unconfirmed items on."""
+_FLUSH_MS = 200
+"""A flush waits in C++ where no signal handler runs: it waits in slices."""
+
+
+class FrameWriter:
+    """Makes items of each group of lanes' last `window` frames, and bounds what the server has not confirmed.
+
+    Args:
+      address: of the replay server.
+      layout: of the frames.
+      lanes: of the collector.
+      lanes_per_item: lanes of one group; divides `lanes`.
+      window: frames of an item.
+    """
+
+    def __init__(self, address: str, layout: FrameLayout, lanes: int, lanes_per_item: int, window: int) -> None:
+        self._layout = layout
+        self._groups = lanes // lanes_per_item
+        self._lanes_per_item = lanes_per_item
+        self._client = native.reverb_client(address)
+        # One step a chunk: over shared memory or gRPC a sample fetches whole chunks, and a step is large enough.
+        self._writer = native.reverb_writer(self._client, chunk_length=1, keep_alive=window + 1)
+        self._windows: list[deque[Any]] = [deque(maxlen=window) for _ in range(self._groups)]
+        self._window = window
+        self._created = 0
+        self._unconfirmed = 0
+
+    @property
+    def confirmed_transitions(self) -> int:
+        """Transitions that the server has stored for certain."""
+        return (self._created - self._unconfirmed) * self._lanes_per_item
+
+    @property
+    def unconfirmed_transitions(self) -> int:
+        """Transitions handed over that may still be on their way."""
+        return self._unconfirmed * self._lanes_per_item
+
+    def append(self, frames: NDArray[Any]) -> None:
+        """Appends one frame a lane, a structured array [lanes] of the layout, and creates the items they complete."""
+        groups = self._layout.as_bytes(frames).reshape(self._groups, self._lanes_per_item, -1)
+        references = self._writer.Append(list(groups))
+        for window, reference in zip(self._windows, references, strict=True):
+            window.append(reference)
+            if len(window) == self._window:
+                self._writer.CreateItem(EXPERIENCE_TABLE, 1.0, [list(window)], [False])
+                self._created += 1
+                self._unconfirmed += 1
+
+    def confirm(self, keep_waiting: Callable[[], bool], everything: bool = False) -> bool:
+        """Waits until few enough items are unconfirmed: at most 16, or none with `everything`.
+
+        The rate limiter holds collectors back here.
+
+        Args:
+          keep_waiting: asked every 200 ms; False gives up.
+          everything: wait for every item.
+
+        Returns:
+          Whether they are confirmed.
+        """
+        allowed = 0 if everything else _FLUSH_EVERY
+        if self._unconfirmed <= 2 * allowed:
+            return True
+        while not self._flush(allowed):
+            if not keep_waiting():
+                return False
+        return True
+
+    def _flush(self, allowed: int) -> bool:
+        try:
+            self._writer.Flush(allowed, _FLUSH_MS)
+        except Exception as error:  # the binding's own exception type is not exported
+            if "imeout" not in str(error):
+                raise
+            return False
+        self._unconfirmed = min(self._unconfirmed, allowed)
+        return True
+
+
+def fill(
+    frames: NDArray[Any],
+    layout: FrameLayout,
+    observation: dict[str, NDArray[Any]],
+    mask: NDArray[np.bool_] | None,
+) -> None:
+    """Copies what a lane saw into its frame; the environment may reuse these arrays in the next step."""
+    for name, values in observation.items():
+        frames[layout.leaf_field(name)] = values
+    if mask is not None:
+        frames["mask"] = mask
