@@ -34,7 +34,10 @@ class LearningAgent(Protocol):
 
 
 class MakeAgent(Protocol):
-    def __call__(self, specs: Specs, config: Any, *, epsilon: float, seed: int) -> LearningAgent: ...
+    """The function of an algorithm that builds its agent."""
+
+    def __call__(self, specs: Specs, config: Any, *, epsilon: float, seed: int) -> LearningAgent:
+        """See `agents.build`."""
 
 
 class Builder(NamedTuple):
@@ -44,6 +47,7 @@ class Builder(NamedTuple):
     make: MakeAgent
 
     def __call__(self, specs: Specs, config: Any, *, epsilon: float = 0.1, seed: int = 0) -> LearningAgent:
+        """See `agents.build`."""
         return self.make(specs, config, epsilon=epsilon, seed=seed)
 
 

@@ -17,24 +17,14 @@ class DqnConfig(Config, frozen=True, tag_field="kind", tag="dqn"):
         tuple[Annotated[int, Meta(ge=1)], ...],
         Meta(description="Units of each dense layer behind the encoder."),
     ] = (128, 64)
-    activation: Annotated[
-        Literal["relu", "tanh", "elu"], Meta(description="Activation of the hidden layers.")
-    ] = "relu"
-    double: Annotated[
-        bool, Meta(description="Choose the bootstrap action by the online network (Double DQN).")
-    ] = True
-    dueling: Annotated[
-        bool, Meta(description="Split the head into state value and advantages (Dueling DQN).")
-    ] = False
+    activation: Annotated[Literal["relu", "tanh", "elu"], Meta(description="Activation of the hidden layers.")] = "relu"
+    double: Annotated[bool, Meta(description="Choose the bootstrap action by the online network (Double DQN).")] = True
+    dueling: Annotated[bool, Meta(description="Split the head into state value and advantages (Dueling DQN).")] = False
     n_step: Annotated[
         int, Meta(ge=1, le=100, description="Rewards summed before bootstrapping, in environment steps.")
     ] = 1
-    discount: Annotated[
-        float, Meta(ge=0.0, le=1.0, description="Gamma, the discount of one environment step.")
-    ] = 0.99
-    learning_rate: Annotated[
-        float, Meta(gt=0.0, description="Adam's step size at the first gradient step.")
-    ] = 1e-3
+    discount: Annotated[float, Meta(ge=0.0, le=1.0, description="Gamma, the discount of one environment step.")] = 0.99
+    learning_rate: Annotated[float, Meta(gt=0.0, description="Adam's step size at the first gradient step.")] = 1e-3
     learning_rate_final: Annotated[
         float,
         Meta(gt=0.0, description="Adam's step size once learning_rate_decay_steps have passed."),
@@ -62,6 +52,11 @@ class DqnConfig(Config, frozen=True, tag_field="kind", tag="dqn"):
     reward_clip: Annotated[
         float, Meta(ge=0.0, description="Learn from rewards clipped to [-c, c]; 0 does not clip.")
     ] = 0.0
+
+    @property
+    def kind(self) -> str:
+        """The kind's name, a key of `agents.BUILDERS`."""
+        return str(self.__struct_config__.tag)
 
     @property
     def window_length(self) -> int:
@@ -97,6 +92,4 @@ class ExplorationConfig(Config, frozen=True):
             "explores with epsilon^(1 + i/(N-1) * alpha); 0 gives all the same epsilon.",
         ),
     ] = 0.0
-    temperature: Annotated[
-        float, Meta(gt=0.0, description="Boltzmann temperature, in units of Q.")
-    ] = 1.0
+    temperature: Annotated[float, Meta(gt=0.0, description="Boltzmann temperature, in units of Q.")] = 1.0

@@ -8,7 +8,7 @@ from tf_agents.agents import tf_agent
 from tf_agents.agents.dqn import dqn_agent
 from tf_agents.networks import network
 from tf_agents.specs import tensor_spec
-from tf_agents.trajectories import Trajectory, Transition, time_step
+from tf_agents.trajectories import Transition, time_step
 from tf_agents.utils import nest_utils
 
 from agents import losses, networks
@@ -101,7 +101,10 @@ class DqnAgent(dqn_agent.DqnAgent):  # type: ignore[misc]
 
     def _split(self, observation: Any) -> tuple[Any, Any]:
         splitter = self._observation_and_action_constraint_splitter
-        return splitter(observation) if splitter is not None else (observation, None)
+        if splitter is None:
+            return observation, None
+        network_observation, mask = splitter(observation)
+        return network_observation, mask
 
     def _fold(self, experience: Any) -> tuple[Any, tf.Tensor, Any, losses.NStepReturn]:
         """The first observations, actions, bootstrap observations and returns of a batch of experience."""
@@ -124,7 +127,10 @@ class DqnAgent(dqn_agent.DqnAgent):  # type: ignore[misc]
                 f"got experience of shape {experience.reward.shape}"
             )
         folded = losses.n_step_return(
-            experience.step_type, _clip_reward(experience.reward, config.reward_clip), experience.discount, config.discount
+            experience.step_type,
+            _clip_reward(experience.reward, config.reward_clip),
+            experience.discount,
+            config.discount,
         )
         first = tf.nest.map_structure(lambda leaf: leaf[:, 0], experience.observation)
         if config.n_step == 1:  # frame 1 follows; where it does not (no valid transition) its value is masked
@@ -195,4 +201,3 @@ def _tensor_spec(spec: ArraySpec) -> tensor_spec.TensorSpec:
 
 def _clip_reward(reward: tf.Tensor, bound: float) -> tf.Tensor:
     return tf.clip_by_value(reward, -bound, bound) if bound else reward
-

@@ -33,7 +33,8 @@ def greedy(q_values: Floats, mask: Mask | None = None) -> Ints:
     """
     if mask is not None:
         q_values = np.where(mask, q_values, -np.inf)
-    return q_values.argmax(axis=1)
+    actions: Ints = q_values.argmax(axis=1)
+    return actions
 
 
 def uniform(shape: tuple[int, int], random: np.random.Generator, mask: Mask | None = None) -> Ints:
@@ -41,12 +42,11 @@ def uniform(shape: tuple[int, int], random: np.random.Generator, mask: Mask | No
     if mask is None:
         return random.integers(0, shape[1], shape[0])
     # The largest of independent uniform keys is each allowed action's with the same probability.
-    return np.where(mask, random.random(shape), -1.0).argmax(axis=1)
+    actions: Ints = np.where(mask, random.random(shape), -1.0).argmax(axis=1)
+    return actions
 
 
-def epsilon_greedy(
-    q_values: Floats, epsilon: float, random: np.random.Generator, mask: Mask | None = None
-) -> Ints:
+def epsilon_greedy(q_values: Floats, epsilon: float, random: np.random.Generator, mask: Mask | None = None) -> Ints:
     """In each lane a uniform allowed action with probability `epsilon`, else the greedy one: int64 [lanes]."""
     lanes = q_values.shape[0]
     explores = random.random(lanes) < epsilon
@@ -56,9 +56,7 @@ def epsilon_greedy(
     return actions
 
 
-def boltzmann(
-    q_values: Floats, temperature: float, random: np.random.Generator, mask: Mask | None = None
-) -> Ints:
+def boltzmann(q_values: Floats, temperature: float, random: np.random.Generator, mask: Mask | None = None) -> Ints:
     """In each lane an allowed action drawn with probability softmax(Q / temperature): int64 [lanes].
 
     Drawn by the Gumbel-max trick: argmax(Q / temperature + Gumbel noise) has that distribution.

@@ -48,9 +48,7 @@ def _nature_torso(image: tf.Tensor, seeds: _Seeds, activation: str) -> tf.Tensor
     return image
 
 
-def q_model(
-    specs: Specs, hidden_units: Sequence[int], activation: str, dueling: bool, seed: int
-) -> tf.keras.Model:
+def q_model(specs: Specs, hidden_units: Sequence[int], activation: str, dueling: bool, seed: int) -> tf.keras.Model:
     """A Keras model from a batch of observations to Q-values.
 
     Args:

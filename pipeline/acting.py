@@ -40,10 +40,12 @@ class TfliteActor:
         self.set_weights(weights)
 
     def set_weights(self, weights: Weights) -> None:
+        """See `Actor`."""
         for position, weight in enumerate(weights, start=len(self._leaves)):
             self._interpreter.set(position, weight)
 
     def q_values(self, observation: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """See `Actor`."""
         for position, name in enumerate(self._leaves):
             self._interpreter.set(position, observation[name])
         return self._interpreter.run()
@@ -58,18 +60,18 @@ class KerasActor:
         from agents import build
 
         self._specs = specs
-        self._model = build("dqn", specs, config).acting_model
+        self._model = build(config.kind, specs, config).acting_model
         self._function = tf.function(lambda observation: self._model(observation)).get_concrete_function(
-            specs.pack(
-                {name: tf.TensorSpec((lanes, *spec.shape), spec.dtype) for name, spec in specs.leaves().items()}
-            )
+            specs.pack({name: tf.TensorSpec((lanes, *spec.shape), spec.dtype) for name, spec in specs.leaves().items()})
         )
         self.set_weights(weights)
 
     def set_weights(self, weights: Weights) -> None:
+        """See `Actor`."""
         self._model.set_weights(weights)
 
     def q_values(self, observation: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """See `Actor`."""
         import tensorflow as tf
 
         tensors = {name: tf.constant(observation[name]) for name in self._specs.leaves()}
@@ -148,9 +150,7 @@ def _as_function_of_weights(model: "tf.keras.Model", observation: Any, leaves: d
 
     specs = [tf.TensorSpec((None, *leaves[name].shape), leaves[name].dtype) for name in names]
     specs += [tf.TensorSpec(weight.shape, weight.dtype) for weight in model.weights]
-    named = [
-        tf.TensorSpec(spec.shape, spec.dtype, name=f"argument_{position}") for position, spec in enumerate(specs)
-    ]
+    named = [tf.TensorSpec(spec.shape, spec.dtype, name=f"argument_{position}") for position, spec in enumerate(specs)]
     return tf.function(rebuilt).get_concrete_function(*named)
 
 

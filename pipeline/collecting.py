@@ -19,9 +19,7 @@ _REPORT_SECONDS = 5.0
 _POLL_SECONDS = 0.02
 
 
-def run_collector(
-    experiment: Experiment, index: int, address: str, process: str, interrupted: threading.Event
-) -> int:
+def run_collector(experiment: Experiment, index: int, address: str, process: str, interrupted: threading.Event) -> int:
     """Collects until the learner says that the run ends; returns the exit code.
 
     Raises:

@@ -1,10 +1,9 @@
 """What all commands share: flags are parsed, a user's mistake is one line and exit code 2."""
 
-import os
 import sys
 from collections.abc import Callable
 
-from absl import app, flags
+from absl import flags
 
 from pipeline.config import UsageError
 

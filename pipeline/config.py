@@ -13,7 +13,6 @@ from agents import AgentConfig, Config, DqnConfig, ExplorationConfig
 SHIPPED = Path(__file__).resolve().parent.parent / "configs"
 
 
-
 class UsageError(Exception):
     """A mistake of the user's, in one line that says what to do; entry points end with exit code 2."""
 
@@ -92,7 +91,9 @@ class EvaluationConfig(Config, frozen=True):
 class CheckpointConfig(Config, frozen=True):
     """Checkpoints of learner and replay."""
 
-    every_seconds: Annotated[float, Meta(gt=0.0, description="Seconds between checkpoints; one more at the end.")] = 300.0
+    every_seconds: Annotated[float, Meta(gt=0.0, description="Seconds between checkpoints; one more at the end.")] = (
+        300.0
+    )
     keep: Annotated[int, Meta(ge=1, description="Newest checkpoints kept.")] = 2
 
 

@@ -84,7 +84,9 @@ class Console:
             style="bold",
         )
         folder = shlex.quote(str(self._run.path))
-        self._terminal.print(f"Look at it: .venv/bin/tensorboard --logdir {folder}/tensorboard    Run directory: {folder}")
+        self._terminal.print(
+            f"Look at it: .venv/bin/tensorboard --logdir {folder}/tensorboard    Run directory: {folder}"
+        )
 
     @property
     def _name(self) -> str:

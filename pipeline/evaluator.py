@@ -30,9 +30,7 @@ class GreedyRunner:
     def __init__(self, experiment: Experiment, specs: Specs, policy: Policy, episodes: int) -> None:
         self._lanes = min(episodes, _MOST_LANES)
         # A fixed number of episodes a lane: taking the first ones to end would favour short ones.
-        self._quota = np.full(self._lanes, episodes // self._lanes) + (
-            np.arange(self._lanes) < episodes % self._lanes
-        )
+        self._quota = np.full(self._lanes, episodes // self._lanes) + (np.arange(self._lanes) < episodes % self._lanes)
         self._environment = environments.make(experiment.environment, self._lanes)
         weights = [array.numpy() for array in policy.weights]
         self._actor = make_actor(experiment.agent, specs, self._lanes, policy.program, weights)
@@ -86,7 +84,9 @@ class Evaluator:
         """Plays the episodes with these weights and saves the policy."""
         started = time.monotonic()
         evaluation = self._experiment.evaluation
-        policy = Policy(variables.program, variables.weights, variables.environment_steps, variables.gradient_steps, 0.0)
+        policy = Policy(
+            variables.program, variables.weights, variables.environment_steps, variables.gradient_steps, 0.0
+        )
         if self._runner is None:
             self._runner = GreedyRunner(self._experiment, self._specs, policy, evaluation.episodes)
         returns, lengths = self._runner.run(policy, evaluation.seed)

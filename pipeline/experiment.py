@@ -14,7 +14,12 @@ from pipeline.run_directory import RunDirectory
 
 
 def launch(
-    experiment: Experiment, run_dir: Path, *, launcher: str = "local", resume: bool = False, started: float | None = None
+    experiment: Experiment,
+    run_dir: Path,
+    *,
+    launcher: str = "local",
+    resume: bool = False,
+    started: float | None = None,
 ) -> int:
     """Checks an experiment and runs it to its end; returns the exit code.
 
@@ -33,9 +38,7 @@ def launch(
     return LAUNCHERS[launcher](Launch(experiment, run, started, resume))
 
 
-def train(
-    experiment: Experiment, run_dir: str | Path, *, launcher: str = "local", resume: bool = False
-) -> Summary:
+def train(experiment: Experiment, run_dir: str | Path, *, launcher: str = "local", resume: bool = False) -> Summary:
     """Runs an experiment to its end.
 
     Args:

@@ -22,9 +22,7 @@ class FrameLayout:
 
     def __init__(self, specs: Specs) -> None:
         self.specs = specs
-        fields: list[Any] = [
-            (self.leaf_field(name), spec.dtype, spec.shape) for name, spec in specs.leaves().items()
-        ]
+        fields: list[Any] = [(self.leaf_field(name), spec.dtype, spec.shape) for name, spec in specs.leaves().items()]
         if specs.masked:
             fields.append(("mask", "bool", (specs.num_actions,)))
         fields += [
@@ -47,6 +45,11 @@ class FrameLayout:
     def column(self) -> str:
         """Name of the table's column: it holds a digest, so that a frame of any other layout does not fit."""
         return "frame_" + hashlib.sha256(repr(self.dtype.descr).encode()).hexdigest()[:12]
+
+    def fields(self) -> list[tuple[str, tuple[np.dtype[Any], int]]]:
+        """Name, NumPy dtype and byte offset of each field."""
+        fields: Any = self.dtype.fields
+        return [(name, (fields[name][0], fields[name][1])) for name in self.dtype.names or ()]
 
     def empty(self, lanes: int) -> NDArray[Any]:
         """A structured array [lanes] to fill; `as_bytes` is a view of it."""

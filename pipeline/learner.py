@@ -59,7 +59,7 @@ class Learner:
             )
         with self._strategy.scope():
             self.agent: LearningAgent = build(
-                experiment.agent.__struct_config__.tag, specs, experiment.agent, seed=seed_of(experiment, 0)
+                experiment.agent.kind, specs, experiment.agent, seed=seed_of(experiment, 0)
             )
         self._program = acting.convert(self.agent.acting_model, specs)
         if not self._program:
@@ -121,9 +121,7 @@ class Learner:
     def publication(self, environment_steps: int, stopping: bool = False, evaluate_last: bool = False) -> Variables:
         """A copy of the weights, to be published."""
         weights = tuple(Array.of(weight.numpy()) for weight in self.agent.acting_model.weights)
-        return Variables(
-            self.gradient_steps, environment_steps, self._program, weights, stopping, evaluate_last
-        )
+        return Variables(self.gradient_steps, environment_steps, self._program, weights, stopping, evaluate_last)
 
     def write(self, prefix: str) -> None:
         """Writes the agent's state as a TensorFlow checkpoint."""
@@ -172,7 +170,8 @@ class Learner:
             count = float(learner.steps_per_call)
             return totals[0] / count, totals[1] / count, totals[2] / count, totals[3], totals[4] / count, totals[5]
 
-        return tf.function(steps, jit_compile=compiled)
+        loop: Callable[[Any], Any] = tf.function(steps, jit_compile=compiled)
+        return loop
 
     def _zeros(self) -> Any:
         learner, layout = self._experiment.learner, FrameLayout(self._specs)

@@ -1,5 +1,6 @@
 """The learner's process: replay server, learner, counters, publications, checkpoints and the decision to stop."""
 
+import contextlib
 import logging
 import queue
 import threading
@@ -13,8 +14,8 @@ import psutil
 from agents import Specs
 from pipeline import checkpoint, metrics
 from pipeline.config import Experiment
-from pipeline.ledger import Ledger, Summary
 from pipeline.learner import Learner, Outcome
+from pipeline.ledger import Ledger, Summary
 from pipeline.replay import ReplayServer, Sample
 from pipeline.run_directory import RunDirectory, write_json
 from pipeline.variables import REPORTS_TABLE, VARIABLES_TABLE, CollectorReport, Evaluation, Report, Sender, take
@@ -121,6 +122,11 @@ class LearningProcess:
         else:
             self._learn(sample)
             learned = True
+        self.tend()
+        return learned
+
+    def tend(self) -> None:
+        """Does what is due beside learning: reports, publications, status, checkpoints."""
         self._accept_reports()
         self.ledger.tick(self.learner.gradient_steps)
         now = time.monotonic()
@@ -130,7 +136,6 @@ class LearningProcess:
             self._write_status()
         if now - self._checkpoint_at >= self._experiment.checkpoint.every_seconds:
             self.checkpoint()
-        return learned
 
     def checkpoint(self) -> None:
         """Writes learner, counters and replay."""
@@ -154,10 +159,8 @@ class LearningProcess:
         Returns:
           Whether all have left.
         """
-        try:
+        with contextlib.suppress(queue.Empty):
             self._samples.get(timeout=timeout)
-        except queue.Empty:
-            pass
         self._accept_reports()
         evaluated = not self._evaluate_last or (
             self.ledger.evaluation is not None and self.ledger.evaluation.gradient_steps == self.learner.gradient_steps
@@ -227,7 +230,9 @@ class LearningProcess:
                 self.ledger.accept_evaluation(report)
                 log.info("evaluation: %s", report)
                 role, scalars = "evaluator", metrics.evaluation_scalars(report)
-            steps = report.environment_steps if isinstance(report, Evaluation) else self.ledger.counters.environment_steps
+            steps = (
+                report.environment_steps if isinstance(report, Evaluation) else self.ledger.counters.environment_steps
+            )
             self._metrics.write(role, scalars, steps)
 
     def _write_status(self) -> None:

@@ -11,7 +11,6 @@ the tests hold this module against the public classes.
 import ctypes
 import importlib.util
 import sys
-from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -40,7 +39,8 @@ def _load(name: str) -> ModuleType:
     folder = _package(package).joinpath(*path)
     ctypes.CDLL(str(_package("tensorflow") / "libtensorflow_framework.so.2"))
     spec = importlib.util.spec_from_file_location(name, folder.with_suffix(".so"))
-    assert isinstance(spec, ModuleSpec) and spec.loader is not None
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{name} cannot be loaded")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # a later `import reverb` must find this one
     spec.loader.exec_module(module)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import reverb
 import tensorflow as tf
-from tf_agents.trajectories import StepType, Trajectory
+from tf_agents.trajectories import Trajectory
 
 from agents import Specs
 from pipeline.config import Experiment
@@ -16,7 +16,6 @@ from pipeline.frames import FrameLayout
 from pipeline.ports import refuse_used_port
 from pipeline.variables import REPORTS_TABLE, VARIABLES_TABLE
 from pipeline.writer import EXPERIENCE_TABLE
-
 
 _REPORTS_KEPT = 10_000
 
@@ -178,8 +177,7 @@ class ReplayServer:
 def decode(frames: tf.Tensor, layout: FrameLayout) -> Sample:
     """Frames uint8 [..., T, num_bytes] as a `Trajectory` [..., T, ...] and their weight versions [..., ] at frame 0."""
     values: dict[str, tf.Tensor] = {}
-    for name in layout.dtype.names or ():
-        field, offset = (layout.dtype.fields or {})[name][:2]
+    for name, (field, offset) in layout.fields():
         base, shape = field.subdtype if field.subdtype else (field, ())
         part = frames[..., offset : offset + field.itemsize]
         outer = tf.shape(part)[:-1] if None in part.shape else part.shape[:-1]
@@ -202,6 +200,3 @@ def decode(frames: tf.Tensor, layout: FrameLayout) -> Sample:
         discount=1.0 - tf.cast(values["terminated"], tf.float32),
     )
     return Sample(trajectory, values["gradient_steps"][..., 0])
-
-
-assert int(StepType.FIRST) == 0 and int(StepType.MID) == 1 and int(StepType.LAST) == 2  # pipeline.frames writes these

@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 
 from pipeline.command import run_command
 from pipeline.config import UsageError, load

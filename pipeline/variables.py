@@ -29,9 +29,11 @@ class Array(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, array: NDArray[Any]) -> "Array":
+        """A copy of an array."""
         return cls(array.dtype.str, array.shape, array.tobytes())
 
     def numpy(self) -> NDArray[Any]:
+        """The array, read-only."""
         return np.frombuffer(self.data, self.dtype).reshape(self.shape)
 
 
@@ -153,7 +155,9 @@ def wait_for_server(address: str, seconds: float, who: str) -> None:
     deadline = time.monotonic() + seconds
     while not server_answers(address):
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{who} waited {seconds:.0f} s for the replay server at {address}, which does not answer")
+            raise TimeoutError(
+                f"{who} waited {seconds:.0f} s for the replay server at {address}, which does not answer"
+            )
         time.sleep(0.05)
 
 

@@ -49,7 +49,7 @@ class LaneEnvironment:
         self.specs = specs_of(vector.single_observation_space, vector.single_action_space, masked=False)
         self._readers = leaf_readers(vector.single_observation_space)
         self._floats = [leaf for leaf, spec in self.specs.leaves().items() if spec.dtype == "float32"]
-        self._first_action = int(vector.single_action_space.start)
+        self._first_action = int(getattr(vector.single_action_space, "start", 0))
         self._masked = False
         self._steps = 0
         self._returns = np.zeros(self.lanes, np.float64)
@@ -122,7 +122,10 @@ class LaneEnvironment:
         return LaneStep(observation, mask, reward, terminated, truncated)
 
     def _explain(self, observation: dict[str, NDArray[Any]], reward: NDArray[np.float32]) -> None:
-        for what, values in [("reward", reward), *((f"observation {leaf}".strip(), observation[leaf]) for leaf in self._floats)]:
+        for what, values in [
+            ("reward", reward),
+            *((f"observation {leaf}".strip(), observation[leaf]) for leaf in self._floats),
+        ]:
             bad = ~np.isfinite(values).reshape(self.lanes, -1).all(axis=1)
             if bad.any():
                 lane = int(np.flatnonzero(bad)[0])

@@ -1,5 +1,6 @@
 """Gymnasium spaces as the arrays that agents learn from."""
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -25,7 +26,7 @@ def specs_of(observation: spaces.Space[Any], action: spaces.Space[Any], masked: 
             "(discretise it with a wrapper, or choose another environment)"
         )
     leaves = {name: _array_spec(space) for name, space, _ in _leaves(observation, "", lambda batch: batch)}
-    return Specs(leaves[""] if set(leaves) == {""} else leaves, int(action.n), masked)
+    return Specs(leaves[""] if set(leaves) == {""} else leaves, _count(action), masked)
 
 
 def leaf_readers(observation: spaces.Space[Any]) -> dict[str, Callable[[Any], NDArray[Any]]]:
@@ -43,7 +44,16 @@ def _leaves(space: spaces.Space[Any], name: str, get: Getter) -> Iterator[tuple[
         yield name, space, get
     for key, part in parts:
         path = f"{name}/{key}" if name else str(key)
-        yield from _leaves(part, path, lambda batch, key=key: get(batch)[key])
+        yield from _leaves(part, path, functools.partial(_part, get, key))
+
+
+def _count(space: spaces.Discrete) -> int:
+    count: Any = space.n
+    return int(count)
+
+
+def _part(get: Getter, key: Any, batch: Any) -> Any:
+    return get(batch)[key]
 
 
 def _array_spec(space: spaces.Space[Any]) -> ArraySpec:
@@ -52,9 +62,9 @@ def _array_spec(space: spaces.Space[Any]) -> ArraySpec:
     if isinstance(space, spaces.Box) and space.dtype == np.uint8:
         return ArraySpec(space.shape, "uint8", (int(space.high.max()),))
     if isinstance(space, spaces.Discrete):
-        return ArraySpec((), "int32", (int(space.n) - 1,))
+        return ArraySpec((), "int32", (_count(space) - 1,))
     if isinstance(space, spaces.MultiDiscrete):
-        return ArraySpec(space.shape, "int32", tuple(int(n) - 1 for n in space.nvec.ravel()))
+        return ArraySpec(space.shape, "int32", tuple((np.asarray(space.nvec, np.int64).ravel() - 1).tolist()))
     if isinstance(space, spaces.MultiBinary):
         return ArraySpec(space.shape, "uint8", (1,))
     raise UsageError(

@@ -1,4 +1,4 @@
-"""Launchers: how the roles of a run become threads, processes or actors. The registry that `--launcher` chooses from."""
+"""How the roles of a run become processes: the registry that `--launcher` chooses from."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple

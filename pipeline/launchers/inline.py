@@ -15,6 +15,7 @@ from pipeline.evaluator import Evaluator
 from pipeline.launchers import Launch
 from pipeline.ledger import EXIT_CODES, Summary
 from pipeline.ports import free_port
+from pipeline.variables import Variables
 
 
 def run(launch: Launch) -> int:
@@ -41,7 +42,9 @@ class _Inline:
         )
         self.learning.start()
         self._collectors = [
-            Collector(launch.experiment, specs, index, uuid.uuid4().hex, self.learning.replay.address, self._variables())
+            Collector(
+                launch.experiment, specs, index, uuid.uuid4().hex, self.learning.replay.address, self._variables()
+            )
             for index in range(launch.experiment.collect.collectors)
         ]
         self._evaluator = Evaluator(launch.experiment, specs, launch.run.policies)
@@ -67,7 +70,7 @@ class _Inline:
         self.learning.replay.stop()
         return summary
 
-    def _variables(self):  # type: ignore[no-untyped-def]
+    def _variables(self) -> Variables:
         return self.learning.learner.publication(self.learning.ledger.counters.environment_steps)
 
     def _collect(self, last: bool = False) -> None:
@@ -91,7 +94,7 @@ class _Inline:
             counters.transitions * replay.samples_per_insert
         ) and self.learning.ledger.stop_reason() is None:
             self.learning.step()
-        self.learning.step(timeout=0.0)
+        self.learning.tend()
 
     def _evaluate(self, last: bool = False) -> None:
         variables = self._variables()

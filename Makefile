@@ -1,0 +1,49 @@
+# `make train` and `make test` set everything up by themselves; a second call starts at once.
+PYTHON ?= python3.11
+VENV := .venv
+RUN := $(VENV)/bin/python
+READY := $(VENV)/.ready
+RUN_DIR ?= runs/cartpole-$(shell date +%Y%m%d-%H%M%S)
+CONFIG ?= cartpole
+TEST_PROCESSES ?= 2
+
+.PHONY: setup train test check lint types lock benchmarks clean help
+
+help: ## Lists the targets.
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+setup: $(READY) ## Creates .venv with the locked dependencies and this package.
+
+# The lock holds every file's hash. The package itself is linked, so that edits need no reinstall.
+$(READY): requirements.lock pyproject.toml
+	@found="$$($(PYTHON) --version 2>&1 || true)"; case "$$found" in "Python 3.11."*) ;; *) \
+	  other="$$(python3 --version 2>&1 || true)"; \
+	  echo "error: Python 3.11 is needed (TF-Agents and Reverb have no build for others); found: $${other:-no python3}." \
+	    "Install it, or name it: make setup PYTHON=/path/to/python3.11" >&2; exit 1;; esac
+	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	@echo "installing the locked dependencies into $(VENV), once (about a minute)"
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
+
+train: $(READY) ## Trains CartPole-v1 until it is solved (CONFIG=name, RUN_DIR=path).
+	@$(RUN) -m pipeline.train --config=$(CONFIG) --run_dir=$(RUN_DIR)
+
+test: $(READY) ## Runs the tests.
+	@$(RUN) -m pytest -n $(TEST_PROCESSES) --dist=loadgroup
+
+lint: $(READY)
+	@$(RUN) -m ruff format --check .
+	@$(RUN) -m ruff check .
+
+types: $(READY)
+	@$(RUN) -m mypy
+
+check: lint types test ## Lints, type-checks and tests: what CI runs.
+
+lock: $(READY) ## Renews requirements.lock from pyproject.toml; needs uv on the PATH.
+	@uv pip compile pyproject.toml --extra dev --generate-hashes --python-version 3.11 \
+	  --python-platform x86_64-manylinux_2_28 --no-emit-index-url --no-header -o requirements.lock
+
+clean: ## Removes .venv and caches; runs stay.
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info
