@@ -47,7 +47,7 @@ def _leaves(space: spaces.Space[Any], name: str, get: Getter) -> Iterator[tuple[
         yield from _leaves(part, path, functools.partial(_part, get, key))
 
 
-def _count(space: spaces.Discrete) -> int:
+def _count(space: spaces.Discrete[Any]) -> int:
     count: Any = space.n
     return int(count)
 

@@ -1,0 +1,47 @@
+"""A filled Reverb table in this process, and a way to fill one with random frames."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from agents import Specs
+from pipeline.config import Experiment
+from pipeline.frames import MID, FrameLayout
+from pipeline.ports import free_port
+from pipeline.replay import ReplayServer
+from pipeline.writer import FrameWriter
+
+
+def serve(experiment: Experiment, specs: Specs) -> ReplayServer:
+    """A replay server without a ratio to hold: it takes and gives as fast as it can."""
+    folder = Path(tempfile.mkdtemp(prefix="reverb-dqn-"))
+    return ReplayServer(experiment, specs, free_port(), folder, blocking=False)
+
+
+def writer(experiment: Experiment, specs: Specs, address: str) -> FrameWriter:
+    """A writer as a collector has it."""
+    return FrameWriter(
+        address,
+        FrameLayout(specs),
+        experiment.collect.lanes,
+        experiment.lanes_per_item,
+        experiment.agent.window_length,
+    )
+
+
+def fill(experiment: Experiment, specs: Specs, address: str, transitions: int) -> None:
+    """Writes that many transitions of random observations, actions and rewards."""
+    layout, lanes = FrameLayout(specs), experiment.collect.lanes
+    frame_writer, random = writer(experiment, specs, address), np.random.default_rng(0)
+    frames = layout.empty(lanes)
+    for _ in range(transitions // lanes + experiment.agent.n_step):
+        for name, spec in specs.leaves().items():
+            frames[layout.leaf_field(name)] = random.normal(size=(lanes, *spec.shape))
+        frames["action"] = random.integers(0, specs.num_actions, lanes)
+        frames["reward"] = random.normal(size=lanes)
+        frames["terminated"] = random.random(lanes) < 0.01
+        frames["step_type"] = frames["next_step_type"] = MID
+        frame_writer.append(frames)
+        frame_writer.confirm(lambda: True)
+    frame_writer.confirm(lambda: True, everything=True)

@@ -1,0 +1,43 @@
+"""What the benchmarks share: repeats, medians, the machine, the JSON line."""
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def rates(calls: Mapping[str, Callable[[], int]], seconds: float, repeats: int) -> dict[str, list[float]]:
+    """Units per second of several calls, measured in turn (A B A B ...), so that noise meets all alike.
+
+    Args:
+      calls: each does some work and returns how many units it did.
+      seconds: of one measurement of one call.
+      repeats: measurements of each.
+    """
+    results: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(repeats):
+        for name, call in calls.items():
+            started, units = time.perf_counter(), 0
+            while time.perf_counter() - started < seconds:
+                units += call()
+            results[name].append(units / (time.perf_counter() - started))
+    return results
+
+
+def median(values: list[float]) -> float:
+    """The median, rounded to what such measurements can tell."""
+    return float(f"{statistics.median(values):.4g}")
+
+
+def spread(values: list[float]) -> str:
+    """ "median (least to largest)" for people."""
+    return f"{statistics.median(values):,.0f} ({min(values):,.0f} to {max(values):,.0f})"
+
+
+def print_result(result: dict[str, Any]) -> None:
+    """Prints the closing JSON line with the machine beside the result."""
+    cores = len(os.sched_getaffinity(0))
+    print(json.dumps({**result, "machine": f"{cores} cores, {platform.machine()}, Python {platform.python_version()}"}))
