@@ -1,4 +1,4 @@
-"""Environment steps per second into Reverb by lanes, Q-network in the loop, collector on one core, server on the others.
+"""Environment steps per second into Reverb by lanes, Q-network in the loop, the collector alone on one core.
 
 Example:
   python -m benchmarks.collector --lanes=1,16,64

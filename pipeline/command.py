@@ -1,5 +1,6 @@
-"""What all commands share: flags are parsed, a user's mistake is one line and exit code 2."""
+"""What all commands share: flags are parsed, help is for newcomers, a user's mistake is one line and exit code 2."""
 
+import re
 import sys
 from collections.abc import Callable
 
@@ -15,17 +16,32 @@ def run_command(main: Callable[[list[str]], int], description: str | None) -> in
       main: raises `UsageError` for what the user has to mend.
       description: shown above the flags by `--help`.
     """
-    module = sys.modules["__main__"]
+    if {"--help", "-h", "-help"} & set(sys.argv[1:]):
+        print(_help(description or ""))
+        return 0
     try:
         arguments = flags.FLAGS(sys.argv)
     except flags.Error as error:
         print(f"error: {error} (--help lists the flags)", file=sys.stderr)
         return 2
-    if flags.FLAGS["help"].value if "help" in flags.FLAGS else False:
-        print(description, flags.FLAGS.module_help(module), sep="\n")
-        return 0
     try:
         return main(arguments)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+def _help(description: str) -> str:
+    lines = [description.strip(), "", "Flags:"]
+    for flag in flags.FLAGS.get_key_flags_for_module(sys.modules["__main__"]):
+        name = f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}={_kind(flag)}"
+        default = f" (default: {flag.default_as_str.strip(chr(39))})" if flag.default not in (None, [], False) else ""
+        text = re.sub(r"^<.*?>: |;\s+repeat this option.*", "", flag.help, flags=re.DOTALL)  # absl's additions
+        lines += [f"  {name}", f"      {text}{default}"]
+    return "\n".join(lines)
+
+
+def _kind(flag: flags.Flag) -> str:
+    if isinstance(flag, flags.EnumFlag):
+        return "|".join(flag.parser.enum_values)
+    return {"int": "N", "float": "X"}.get(flag.flag_type(), "TEXT")

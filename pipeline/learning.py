@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import psutil
+import tensorflow as tf
 
 from agents import Specs
-from pipeline import checkpoint, metrics
+from pipeline import checkpoint, metrics, native
 from pipeline.config import Experiment
 from pipeline.learner import Learner, Outcome
 from pipeline.ledger import Ledger, Summary
@@ -76,7 +77,7 @@ class LearningProcess:
             log.info("resumed from %s", restored.path)
         self._metrics = metrics.MetricsWriter(run.tensorboard)
         self._reports: queue.Queue[Report] = queue.Queue()
-        self._samples: queue.Queue[Sample] = queue.Queue(maxsize=1)
+        self._samples: queue.Queue[Sample | Exception] = queue.Queue(maxsize=1)
         self._publisher = Sender(self.replay.address, VARIABLES_TABLE)
         self._background = ThreadPoolExecutor(1, "publish")
         self._publishing: Future[bool] | None = None
@@ -120,6 +121,8 @@ class LearningProcess:
         except queue.Empty:
             self._refuse_stall()
         else:
+            if isinstance(sample, Exception):
+                raise sample
             self._learn(sample)
             learned = True
         self.tend()
@@ -210,12 +213,15 @@ class LearningProcess:
             self._publishing.result()
 
     def _receive(self) -> None:
-        take(self.replay.address, REPORTS_TABLE, Report, 2**31 - 1, self._reports.put)
+        take(native.reverb_client(self.replay.address), REPORTS_TABLE, Report, 2**31 - 1, self._reports.put)
 
     def _feed(self) -> None:
         # A dataset that waits cannot be interrupted: it waits in a thread of its own, the process ends without it.
-        for sample in self.replay.dataset():
-            self._samples.put(sample)
+        try:
+            for sample in self.replay.dataset():
+                self._samples.put(sample)
+        except tf.errors.OpError as error:
+            self._samples.put(error)
 
     def _accept_reports(self) -> None:
         while True:

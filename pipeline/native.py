@@ -10,6 +10,7 @@ the tests hold this module against the public classes.
 
 import ctypes
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -35,6 +36,7 @@ def _load(name: str) -> ModuleType:
         return sys.modules[name]
     if "tensorflow" in sys.modules:
         return importlib.import_module(name)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # its C++ code announces oneDNN on stderr otherwise
     package, *path = name.split(".")
     folder = _package(package).joinpath(*path)
     ctypes.CDLL(str(_package("tensorflow") / "libtensorflow_framework.so.2"))

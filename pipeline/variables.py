@@ -127,9 +127,17 @@ class Sender:
         return True
 
 
-def take(address: str, table: str, kind: Any, count: int, handle: Callable[[Any], None]) -> None:
-    """Hands `count` messages of a table to `handle`, as they come. Blocks, without the interpreter lock."""
-    sampler = native.reverb_client(address).NewSampler(table, count, 1)
+def take(client: Any, table: str, kind: Any, count: int, handle: Callable[[Any], None]) -> None:
+    """Hands `count` messages of a table to `handle`, as they come. Blocks, without the interpreter lock.
+
+    Args:
+      client: of `native.reverb_client`.
+      table: to take from.
+      kind: type of its messages.
+      count: of messages.
+      handle: called with each.
+    """
+    sampler = client.NewSampler(table, count, 1)
     decoder = msgspec.msgpack.Decoder(kind)
     for _ in range(count):
         block = np.asarray(sampler.GetNextTrajectory()[-1]).tobytes()
@@ -171,6 +179,7 @@ class VariablesReader:
 
     def __init__(self, address: str, seconds: float) -> None:
         self._address, self._seconds = address, seconds
+        self._client = native.reverb_client(address)
         self._newest: Variables | None = None
         self._arrived = threading.Event()
         self.fetched_at = time.monotonic()
@@ -195,7 +204,7 @@ class VariablesReader:
     def _fetch_for_ever(self) -> None:
         while True:
             try:
-                take(self._address, VARIABLES_TABLE, Variables, 1, self._accept)
+                take(self._client, VARIABLES_TABLE, Variables, 1, self._accept)
             except Exception:  # the server is away: its absence is seen in `fetched_at`, and it is asked again
                 time.sleep(self._seconds)
             time.sleep(self._seconds)

@@ -1,0 +1,93 @@
+"""Replay servers, publications and experiments on the counting environment."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from agents import ArraySpec, Specs
+from pipeline.config import Experiment, parse
+from pipeline.ports import free_port
+from pipeline.variables import Array, Variables
+
+COUNTING = (
+    "environment.import_path='environments_for_tests:Counting'",
+    "environment.id=''",
+    "collect.lanes=4",
+    "learner.batch_size=8",
+    "learner.steps_per_call=4",
+    "replay.min_size=8",
+)
+
+
+@pytest.fixture(scope="session")
+def make_experiment() -> Callable[..., Experiment]:
+    """A small experiment on `Counting`, with overrides."""
+    return lambda *overrides: parse("", (*COUNTING, *overrides))
+
+
+@pytest.fixture(scope="session")
+def counting_specs() -> Specs:
+    return Specs(ArraySpec((4,), "float32"), 3)
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Starts replay servers on free ports. By default without a ratio to hold, so that no insert can block a test."""
+    from pipeline.replay import ReplayServer
+
+    servers: list[ReplayServer] = []
+
+    def start(experiment: Experiment, specs: Specs, restore_from: Path | None = None, blocking: bool = False) -> Any:
+        folder = tmp_path / f"reverb-{len(servers)}"
+        servers.append(ReplayServer(experiment, specs, free_port(), folder, restore_from, blocking))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def publish() -> Callable[..., Variables]:
+    """Publications of a linear Q-network that prefers one action, whatever it observes."""
+    from agents.networks import q_model
+    from pipeline import acting
+
+    programs: dict[str, bytes] = {}
+
+    def make(specs: Specs, prefers: int = 0, gradient_steps: int = 0, environment_steps: int = 0) -> Variables:
+        if repr(specs) not in programs:
+            programs[repr(specs)] = acting.convert(q_model(specs, (), "relu", dueling=False, seed=0), specs)
+        (leaf,) = specs.leaves().values()
+        kernel = np.zeros((int(np.prod(leaf.shape)), specs.num_actions), np.float32)
+        bias = np.eye(specs.num_actions, dtype=np.float32)[prefers]
+        weights = (Array.of(kernel), Array.of(bias))
+        return Variables(gradient_steps, environment_steps, programs[repr(specs)], weights)
+
+    return make
+
+
+@pytest.fixture
+def draw() -> Callable[..., dict[str, Any]]:
+    """Transitions that the learner would get in some calls, by field: NumPy arrays [transitions, T, ...]."""
+
+    def from_server(server: Any, calls: int) -> dict[str, Any]:
+        samples = list(server.dataset().take(calls).as_numpy_iterator())
+        names = ("step_type", "next_step_type", "reward", "discount", "action", "observation")
+        fields = {name: [getattr(sample.trajectory, name) for sample in samples] for name in names}
+        fields["gradient_steps"] = [sample.gradient_steps for sample in samples]
+        return {name: _flat(parts) for name, parts in fields.items()}
+
+    return from_server
+
+
+def _flat(parts: list[Any]) -> Any:
+    """Joins [K, B, ...] arrays, or nests of them, to [transitions, ...]."""
+    import tensorflow as tf
+
+    return tf.nest.map_structure(
+        lambda *leaves: np.concatenate([leaf.reshape(-1, *leaf.shape[2:]) for leaf in leaves]), *parts
+    )
