@@ -9,6 +9,7 @@ from pathlib import Path
 from pipeline import environments
 from pipeline.collector import Collector
 from pipeline.config import Experiment
+from pipeline.environments import EnvironmentFault
 from pipeline.evaluator import Evaluator
 from pipeline.variables import REPORTS_TABLE, Sender, VariablesReader, wait_for_server
 
@@ -42,20 +43,26 @@ def run_collector(experiment: Experiment, index: int, address: str, process: str
         current = reader.newest
         return not interrupted.is_set() and not (current is not None and current.stopping)
 
-    while keep_waiting():
-        newest = reader.newest or newest
-        collector.use(newest)
-        collector.step()
-        collector.confirm(keep_waiting)
-        now = time.monotonic()
-        if now >= report_at and (sending is None or sending.done()):
-            sending = background.submit(sender.send, collector.report(newest), _REPORT_SECONDS)
-            report_at = now + experiment.collect.report_seconds
+    fault: EnvironmentFault | None = None
+    try:
+        while keep_waiting():
+            newest = reader.newest or newest
+            collector.use(newest)
+            collector.step()
+            collector.confirm(keep_waiting)
+            now = time.monotonic()
+            if now >= report_at and (sending is None or sending.done()):
+                sending = background.submit(sender.send, collector.report(newest), _REPORT_SECONDS)
+                report_at = now + experiment.collect.report_seconds
+    except EnvironmentFault as error:
+        fault = error
     deadline = time.monotonic() + _REPORT_SECONDS
     collector.confirm(lambda: time.monotonic() < deadline, everything=True)
     if sending is not None:
         sending.result()
-    sender.send(collector.report(newest, last=True), _REPORT_SECONDS)
+    sender.send(collector.report(newest, last=True, fault=str(fault or "")), _REPORT_SECONDS)
+    if fault is not None:
+        raise fault
     collector.close()
     return 0
 

@@ -115,7 +115,7 @@ class Collector:
         self._blocked_seconds += time.monotonic() - started
         return confirmed
 
-    def report(self, newest: Variables, last: bool = False) -> CollectorReport:
+    def report(self, newest: Variables, last: bool = False, fault: str = "") -> CollectorReport:
         """Counts so far, and the episodes ended since the last report."""
         returns, lengths = tuple(self._returns), tuple(self._lengths)
         self._returns.clear()
@@ -135,6 +135,7 @@ class Collector:
             blocked_seconds=self._blocked_seconds,
             resident_bytes=self._process_info.memory_info().rss,
             last=last,
+            fault=fault,
         )
 
     def close(self) -> None:

@@ -30,6 +30,7 @@ class Console:
         self._live: Live | None = None
         self._shown_at = 0.0
         self._shown: Status | None = None
+        self._noted = ""
 
     def __enter__(self) -> "Console":
         for stale in (self._run.status, self._run.summary):
@@ -62,6 +63,7 @@ class Console:
 
     def note(self, text: str) -> None:
         """Prints a message above the live display."""
+        self._noted += text
         self._terminal.print(text, style="bold red", markup=False)
 
     def say_end(self, code: int, reason: str) -> None:
@@ -72,7 +74,7 @@ class Console:
         if summary is None:
             self._terminal.print(f"The run ended with exit code {code} before it had a result; see {self._run.logs}")
             return
-        if summary.message and summary.message != reason:
+        if summary.message and summary.message not in self._noted:
             self.note(f"{summary.stop_reason}: {summary.message}")
         target = self._experiment.stop.target_return
         result = "solved" if summary.solved else "not solved" if target is not None else "ended"

@@ -270,7 +270,8 @@ def run_to_its_end(process: LearningProcess, interrupted: threading.Event) -> Su
         reason = None
         while reason is None:
             process.step()
-            reason = "interrupted" if interrupted.is_set() else process.ledger.stop_reason()
+            reason = process.ledger.stop_reason() or ("interrupted" if interrupted.is_set() else None)
+        message = process.ledger.fault
     except Ended as ended:
         reason, message = ended.stop_reason, str(ended)
         log.error("%s: %s", reason, message)

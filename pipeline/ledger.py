@@ -12,6 +12,8 @@ from pipeline.variables import CollectorReport, Evaluation
 
 _RECENT_EPISODES = 100
 _RATE_SECONDS = 5.0
+_SILENT_REPORTS = 20
+"""A collector that has missed so many reports was killed."""
 
 EXIT_CODES = {
     "target_return": 0,
@@ -87,6 +89,9 @@ class Ledger:
         self._first_environment_steps = counters.environment_steps
         self._first_train_seconds = counters.train_seconds
         self._seen: dict[str, CollectorReport] = {}
+        self._heard: dict[str, float] = {}
+        self.fault = ""
+        """What ended a collector, if something did."""
         self._recent: deque[float] = deque(maxlen=_RECENT_EPISODES)
         self.evaluation: Evaluation | None = None
         self.best_mean_return: float | None = None
@@ -108,6 +113,9 @@ class Ledger:
             counters.lost_transitions += report.unconfirmed
         self._recent.extend(report.returns)
         self._seen[report.process] = report
+        self._heard[report.process] = time.monotonic()
+        if report.fault:
+            self.fault = report.fault
 
     def accept_evaluation(self, evaluation: Evaluation) -> None:
         """Takes an evaluation."""
@@ -120,8 +128,10 @@ class Ledger:
         return list(self._seen.values())
 
     def collectors_left(self) -> bool:
-        """Whether every collector that ever reported has sent its last report."""
-        return all(report.last for report in self._seen.values())
+        """Whether every collector that ever reported has sent its last report, or fallen silent."""
+        now = time.monotonic()
+        silence = _SILENT_REPORTS * self._experiment.collect.report_seconds
+        return all(report.last or now - self._heard[process] > silence for process, report in self._seen.items())
 
     @property
     def solved(self) -> bool:
@@ -150,6 +160,8 @@ class Ledger:
     def stop_reason(self) -> str | None:
         """Why the run ends now, if it does."""
         stop, counters = self._experiment.stop, self.counters
+        if self.fault:
+            return "failed"
         if self.solved:
             return "target_return"
         budgets = {

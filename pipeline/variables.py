@@ -76,6 +76,9 @@ class CollectorReport(msgspec.Struct, frozen=True, tag="collector"):
     """Time spent waiting for the rate limiter."""
     resident_bytes: int
     last: bool = False
+    """The process ends after this report."""
+    fault: str = ""
+    """Of a last report: what in the environment ended the process."""
 
 
 class Evaluation(msgspec.Struct, frozen=True, tag="evaluation"):

@@ -63,6 +63,8 @@ class _Inline:
                 reason = "interrupted" if interrupted.is_set() else self.learning.ledger.stop_reason()
         except Ended as ended:
             reason, message = ended.stop_reason, str(ended)
+        except environments.EnvironmentFault as fault:
+            reason, message = "failed", str(fault)
         self._collect(last=True)
         if reason in ("environment_steps", "gradient_steps", "seconds"):
             self._evaluate(last=True)

@@ -68,13 +68,13 @@ class Supervisor:
     def _watch(self, console: Console) -> tuple[int, str]:
         """Shows progress until the learner has ended or another role has failed: exit code and reason in words."""
         stop_deadline: float | None = None
-        learner = self._processes["learner"]
+        launch, learner = self._launch, self._processes["learner"]
         while True:
             console.refresh()
             if (code := learner.poll()) is not None:
-                if code in (0, 3, 4):
-                    return code, ""
-                return (code if code in (1, 2) else 1), "" if self._signals else self._last_words("learner", code)
+                # Where the learner ended in good order, its summary says why.
+                in_order = code in (0, 3, 4) or (code == 1 and launch.run.summary.is_file())
+                return (code if code in (0, 2, 3, 4) else 1), "" if in_order else self._last_words("learner", code)
             if self._signals > 1:
                 return 1, "interrupted twice: ended without a checkpoint"
             if self._signals and stop_deadline is None:
@@ -85,7 +85,7 @@ class Supervisor:
             failed = [name for name, process in self._processes.items() if process.poll() not in (None, 0)]
             if failed and stop_deadline is None:
                 console.note(self._last_words(failed[0], self._processes[failed[0]].returncode))
-                learner.terminate()  # it saves what has been learned
+                learner.terminate()  # it saves what has been learned, unless the failed role has told it to already
                 stop_deadline = time.monotonic() + _STOP_SECONDS
             time.sleep(_POLL_SECONDS)
 

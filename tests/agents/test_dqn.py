@@ -168,9 +168,7 @@ def test_two_step_target_bootstraps_at_the_first_boundary(
         ([False, True], 0.5),  # 1 + 0.5 * 5 - 3: the 10 is forbidden
     ],
 )
-def test_plain_target_maximises_over_allowed_actions(
-    masked_plain: DqnAgent, mask: list[bool], expected: float
-) -> None:
+def test_plain_target_maximises_over_allowed_actions(masked_plain: DqnAgent, mask: list[bool], expected: float) -> None:
     # The mask of the state where the action was taken must not matter: it says the opposite.
     masks = [[not allowed for allowed in mask], mask]
     assert td_error(masked_plain, window([S, S_NEXT], masks=masks)) == [expected]
@@ -229,9 +227,7 @@ def test_a_transition_is_the_window_that_it_was_folded_from(two_step: DqnAgent) 
 
 def test_importance_weights_scale_each_loss_linearly(plain: DqnAgent) -> None:
     # Huber of 3 is 2.5, of -2 it is 1.5.
-    experience = batch_of(
-        window([S, S_NEXT]), window([S, S_NEXT], step_types=[MID, LAST], discounts=[0.0, 1.0])
-    )
+    experience = batch_of(window([S, S_NEXT]), window([S, S_NEXT], step_types=[MID, LAST], discounts=[0.0, 1.0]))
     for weights, expected in (
         ([1.0, 1.0], 2.0),
         ([2.0, 0.0], 2.5),
@@ -286,8 +282,8 @@ def test_a_gradient_step_moves_the_weights_by_the_learning_rate() -> None:
     agent = linear_agent(learning_rate=0.25)
     agent.train(window([S, S_NEXT]))
     # Adam's first step is the learning rate, upwards, as the TD error is positive.
-    np.testing.assert_allclose(agent.acting_model.weights[0], ONLINE + np.float32([[0.25, 0], [0, 0]]), rtol=1e-5)
-    np.testing.assert_allclose(agent.acting_model.weights[1], [0.25, 0.0], rtol=1e-5)
+    np.testing.assert_allclose(agent.acting_model.weights[0], ONLINE + np.float32([[0.25, 0], [0, 0]]), rtol=1e-4)
+    np.testing.assert_allclose(agent.acting_model.weights[1], [0.25, 0.0], rtol=1e-4)
     assert agent.train_step_counter.numpy() == 1
 
 
@@ -378,21 +374,13 @@ def test_its_variables_are_its_whole_state() -> None:
 @pytest.mark.parametrize("is_double", [False, True])
 def test_one_step_loss_is_that_of_tf_agents_own_agent(is_double: bool) -> None:
     config = DqnConfig(hidden_units=(8,), double=is_double, discount=0.9)
-    ours = agents.build("dqn", SPECS, config, seed=1)
-    ours.acting_model.set_weights([weight + 0.3 for weight in ours.acting_model.get_weights()])
+    ours = agents.build("dqn", SPECS, config)
     kind = dqn_agent.DdqnAgent if is_double else dqn_agent.DqnAgent
-    networks = [QNetwork(SPECS, config, seed=0), QNetwork(SPECS, config, seed=0)]
-    theirs = kind(
-        ours.time_step_spec,
-        ours.action_spec,
-        q_network=networks[0],
-        target_q_network=networks[1],
-        optimizer=None,
-        gamma=0.9,
-        epsilon_greedy=0.1,
-    )
-    for network, weights in zip(networks, (ours.acting_model.get_weights(), target_weights(ours)), strict=True):
-        network.model.set_weights(weights)
+    online, target = QNetwork(SPECS, config, seed=1), QNetwork(SPECS, config, seed=2)
+    theirs = kind(ours.time_step_spec, ours.action_spec, q_network=online, target_q_network=target, optimizer=None)
+    ours.acting_model.set_weights(target.model.get_weights())
+    ours.initialize()
+    ours.acting_model.set_weights(online.model.get_weights())
     random = np.random.default_rng(2)
     step_type = tf.constant(random.integers(0, 3, (64, 2)), tf.int32)
     experience = Trajectory(
@@ -405,8 +393,8 @@ def test_one_step_loss_is_that_of_tf_agents_own_agent(is_double: bool) -> None:
         discount=tf.constant(random.integers(0, 2, (64, 2)), tf.float32),
     )
     weights = tf.constant(random.random(64), tf.float32)
-    mine, reference = ours.loss(experience, weights=weights), theirs.loss(experience, weights=weights)
+    mine = ours.loss(experience, weights=weights)
+    reference = theirs.loss(experience, weights=weights, gamma=0.9)  # theirs takes its own gamma only in `train`
     assert mine.loss.numpy() > 0.1
     np.testing.assert_allclose(mine.loss, reference.loss, rtol=1e-5)
-    valid = step_type[:, 0].numpy() != LAST  # at boundaries they mask the loss and leave the TD error
-    np.testing.assert_allclose(mine.extra.td_error[valid], reference.extra.td_error[valid], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(mine.extra.td_error, reference.extra.td_error, rtol=1e-4, atol=1e-5)

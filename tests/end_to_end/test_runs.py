@@ -222,8 +222,9 @@ def test_nan_from_an_environment_is_named_and_ends_the_run(run_dir: Path, launch
     result = train(run_dir, *SHRUNK, *broken, "collect.lanes=4", flags=(f"--launcher={launcher}",))
     assert result.returncode == 1, result.stdout + result.stderr
     assert "NanEnvironment" in result.stdout + result.stderr
-    assert "lane 0, step 20" in result.stdout + result.stderr
+    assert "lane 0, step 21" in result.stdout + result.stderr
     assert "Traceback" not in result.stdout + result.stderr
+    assert summary(run_dir)["stop_reason"] == "failed"
 
 
 def test_inline_runs_and_resumes(run_dir: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any, get_type_hints
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import inspect
 
@@ -164,9 +164,15 @@ def test_a_number_above_its_range_names_field_and_bound(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, kind in NUMBERS.items() if isinstance(kind, inspect.FloatType)])
-@pytest.mark.parametrize("value", ["nan", "inf"])
-def test_a_number_that_is_not_finite_is_refused(name: str, value: str) -> None:
-    assert name in refusal(f"{name}={value}")
+def test_nan_is_refused(name: str) -> None:
+    assert name in refusal(f"{name}=nan")
+
+
+@pytest.mark.parametrize(
+    "name", ["replay.samples_per_insert", "agent.learning_rate", "agent.learning_rate_final", "agent.adam_epsilon"]
+)
+def test_infinity_is_refused_where_it_cannot_work(name: str) -> None:
+    assert name in refusal(f"{name}=inf")
 
 
 @pytest.mark.parametrize("name", LITERALS)
@@ -313,6 +319,7 @@ def experiments(draw: Any) -> Experiment:
     )
 
 
+@settings(max_examples=50)
 @given(experiments())
 def test_dumped_experiments_parse_to_the_same(experiment: Experiment) -> None:
     assert parse(dump(experiment)) == experiment

@@ -1,0 +1,250 @@
+"""Every algorithm of the registry, used as a plain TF-Agents agent, and what `agents` promises to its callers."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import tensorflow as tf
+from tf_agents.agents import tf_agent
+from tf_agents.drivers import dynamic_step_driver
+from tf_agents.environments import random_py_environment, tf_py_environment
+from tf_agents.replay_buffers import tf_uniform_replay_buffer
+from tf_agents.specs import array_spec
+from tf_agents.trajectories import Trajectory, time_step
+
+import agents
+from agents import BUILDERS, AgentConfig, ArraySpec, DqnConfig, ExplorationConfig, Specs
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+FIRST, MID, LAST = 0, 1, 2
+OBSERVATIONS: dict[str, Any] = {
+    "float32": ArraySpec((4,), "float32"),
+    "float32 scalar": ArraySpec((), "float32"),
+    "float32 matrix": ArraySpec((3, 2), "float32"),
+    "uint8": ArraySpec((5,), "uint8", (255,)),
+    "image": ArraySpec((84, 84, 4), "uint8", (255,)),
+    "category": ArraySpec((), "int32", (6,)),
+    "categories": ArraySpec((3,), "int32", (1, 4, 2)),
+    "dict": {
+        "vector": ArraySpec((2,), "float32"),
+        "image": ArraySpec((12, 12, 1), "uint8", (255,)),
+        "kind": ArraySpec((), "int32", (3,)),
+        "with a space": ArraySpec((2,), "uint8", (7,)),
+    },
+}
+VECTOR = Specs(ArraySpec((4,), "float32"), 3)
+MASKED = VECTOR._replace(masked=True)
+
+
+def random_observations(specs: Specs, shape: tuple[int, ...], random: np.random.Generator) -> Any:
+    """Tensors [*shape, ...] within the bounds of the observation, and a mask that allows at least one action."""
+
+    def draw(spec: ArraySpec) -> tf.Tensor:
+        if spec.dtype == "float32":
+            return tf.constant(random.normal(size=(*shape, *spec.shape)), tf.float32)
+        largest = np.broadcast_to(spec.maximum, spec.shape) if spec.dtype == "uint8" else spec.maximum
+        values = random.integers(0, np.reshape(largest, spec.shape) + 1, (*shape, *spec.shape))
+        return tf.constant(values, spec.dtype)
+
+    observation = specs.pack({name: draw(spec) for name, spec in specs.leaves().items()})
+    if not specs.masked:
+        return observation
+    mask = random.random((*shape, specs.num_actions)) < 0.5
+    mask[..., 0] |= ~mask.any(axis=-1)
+    return observation, tf.constant(mask)
+
+
+def random_experience(specs: Specs, config: AgentConfig, seed: int = 0, batch: int = 8) -> Trajectory:
+    random = np.random.default_rng(seed)
+    shape = (batch, config.window_length)
+    step_type = tf.constant(random.integers(0, 3, shape), tf.int32)
+    return Trajectory(
+        step_type=step_type,
+        observation=random_observations(specs, shape, random),
+        action=tf.constant(random.integers(0, specs.num_actions, shape)),
+        policy_info=(),
+        next_step_type=tf.roll(step_type, -1, axis=1),
+        reward=tf.constant(random.normal(size=shape), tf.float32),
+        discount=tf.constant(random.integers(0, 2, shape), tf.float32),
+    )
+
+
+@pytest.fixture(scope="module", params=list(BUILDERS))
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def config(kind: str) -> AgentConfig:
+    return BUILDERS[kind].config()
+
+
+@pytest.mark.parametrize("observation", OBSERVATIONS.values(), ids=OBSERVATIONS)
+def test_builds_on_every_observation_and_trains_to_finite_q_values(
+    kind: str, config: AgentConfig, observation: Any
+) -> None:
+    specs = Specs(observation, 3)
+    agent = agents.build(kind, specs, config)
+    loss = agent.train(random_experience(specs, config)).loss
+    assert np.isfinite(loss)
+    q_values = agent.acting_model(random_observations(specs, (5,), np.random.default_rng(1)))
+    assert q_values.dtype == tf.float32
+    assert q_values.shape == (5, 3)
+    assert np.isfinite(q_values).all()
+    assert np.ptp(q_values) > 0
+
+
+def test_is_a_tf_agents_agent(kind: str, config: AgentConfig) -> None:
+    agent = agents.build(kind, VECTOR, config)
+    assert isinstance(agent, tf_agent.TFAgent)
+    assert agent.train_sequence_length == config.window_length
+    assert agent.train_step_counter.numpy() == 0
+    assert agent.learning_rate.numpy() == pytest.approx(config.learning_rate)
+
+
+def test_a_seed_fixes_the_initial_weights_and_another_changes_them(kind: str, config: AgentConfig) -> None:
+    one, same, other = (agents.build(kind, VECTOR, config, seed=seed).acting_model.get_weights() for seed in (7, 7, 8))
+    assert all(np.array_equal(weight, equal) for weight, equal in zip(one, same, strict=True))
+    assert any(not np.array_equal(weight, different) for weight, different in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("n_step", [1, 3])
+@pytest.mark.parametrize("action_dtype", [np.int32, np.int64])
+def test_trains_on_what_its_collect_policy_drove_into_a_tf_agents_buffer(
+    kind: str, config: AgentConfig, n_step: int, action_dtype: type
+) -> None:
+    observation = {
+        "position": array_spec.BoundedArraySpec((2,), np.float32, -1.0, 1.0),
+        "phase": array_spec.BoundedArraySpec((), np.int32, 0, 3),
+    }
+    environment = tf_py_environment.TFPyEnvironment(
+        random_py_environment.RandomPyEnvironment(
+            observation, array_spec.BoundedArraySpec((), action_dtype, 0, 2), episode_end_probability=0.2, seed=1
+        )
+    )
+    config = msgspec.structs.replace(config, n_step=n_step)
+    specs = Specs.from_tf_agents(environment.time_step_spec(), environment.action_spec())
+    agent = agents.build(kind, specs, config, epsilon=0.5)
+    replay = tf_uniform_replay_buffer.TFUniformReplayBuffer(agent.collect_data_spec, environment.batch_size, 50)
+    dynamic_step_driver.DynamicStepDriver(environment, agent.collect_policy, [replay.add_batch], num_steps=30).run()
+    dataset = replay.as_dataset(sample_batch_size=16, num_steps=n_step + 1, single_deterministic_pass=False)
+    before = agent.acting_model.get_weights()
+    trajectory, _ = next(iter(dataset))
+    assert np.isfinite(agent.train(trajectory).loss)
+    assert agent.train_step_counter.numpy() == 1
+    assert any((old != new).any() for old, new in zip(before, agent.acting_model.get_weights(), strict=True))
+
+
+def choices(mask: list[bool] | None) -> Trajectory:
+    """One state, three actions that end the episode, with rewards of 1, 3 and 2."""
+    length, batch = 2, 3
+    observation: Any = tf.ones((batch, length, 4))
+    if mask is not None:
+        observation = (observation, tf.tile([[mask]], (batch, length, 1)))
+    return Trajectory(
+        step_type=tf.tile([[FIRST, LAST]], (batch, 1)),
+        observation=observation,
+        action=tf.tile(tf.constant([[0], [1], [2]], tf.int64), (1, length)),
+        policy_info=(),
+        next_step_type=tf.tile([[LAST, FIRST]], (batch, 1)),
+        reward=tf.tile([[1.0], [3.0], [2.0]], (1, length)),
+        discount=tf.tile([[0.0, 1.0]], (batch, 1)),
+    )
+
+
+@pytest.mark.parametrize(("mask", "best"), [(None, 1), ([True, False, True], 2), ([True, False, False], 0)])
+def test_learns_the_best_of_the_allowed_actions(
+    kind: str, config: AgentConfig, mask: list[bool] | None, best: int
+) -> None:
+    agent = agents.build(kind, VECTOR if mask is None else MASKED, config)
+    train = tf.function(agent.train)
+    for _ in range(200):
+        train(choices(mask))
+    observation = tf.nest.map_structure(lambda leaf: leaf[:, 0], choices(mask).observation)
+    np.testing.assert_allclose(agent.acting_model(tf.ones((1, 4))), [[1.0, 3.0, 2.0]], atol=0.2)
+    assert agent.policy.action(time_step.restart(observation, 3)).action.numpy().tolist() == [best] * 3
+
+
+def test_a_masked_policy_never_takes_a_forbidden_action(kind: str, config: AgentConfig) -> None:
+    agent = agents.build(kind, MASKED, config, epsilon=1.0)
+    for seed in range(3):
+        agent.train(random_experience(MASKED, config, seed))
+    observation, mask = random_observations(MASKED, (500,), np.random.default_rng(3))
+    q_values = agent.acting_model(observation).numpy()
+    step = time_step.restart((observation, mask), 500)
+    greedy = agent.policy.action(step).action.numpy()
+    assert greedy.tolist() == np.where(mask, q_values, -np.inf).argmax(axis=1).tolist()
+    assert (greedy != q_values.argmax(axis=1)).any()  # some masks did forbid the best action
+    explored = agent.collect_policy.action(step).action.numpy()
+    assert mask.numpy()[np.arange(500), explored].all()
+    assert (explored != greedy).any()
+
+
+def test_epsilon_is_that_of_the_collect_policy(kind: str, config: AgentConfig) -> None:
+    step = time_step.restart(random_observations(VECTOR, (500,), np.random.default_rng(4)), 500)
+    never = agents.build(kind, VECTOR, config, epsilon=0.0)
+    greedy = never.policy.action(step).action.numpy()
+    assert (never.collect_policy.action(step).action.numpy() == greedy).all()
+    always = agents.build(kind, VECTOR, config, epsilon=1.0)
+    # A third of uniform actions is greedy by chance: 167 of 500, with a standard deviation of 11.
+    assert 100 < (always.collect_policy.action(step).action.numpy() == greedy).sum() < 234
+
+
+def test_every_builder_can_be_called_as_build(kind: str, config: AgentConfig) -> None:
+    direct = BUILDERS[kind](VECTOR, config, seed=5).acting_model.get_weights()
+    through = agents.build(kind, VECTOR, config, seed=5).acting_model.get_weights()
+    assert all(np.array_equal(one, other) for one, other in zip(direct, through, strict=True))
+
+
+def test_every_config_names_its_kind_and_survives_plain_values(kind: str, config: AgentConfig) -> None:
+    plain = msgspec.to_builtins(config)
+    assert plain["kind"] == kind
+    assert msgspec.convert(plain, AgentConfig) == config
+
+
+def test_a_config_refuses_unknown_fields_wrong_values_and_changes(config: AgentConfig) -> None:
+    plain = msgspec.to_builtins(config)
+    with pytest.raises(msgspec.ValidationError, match="unknown field `n_steps`"):
+        msgspec.convert(plain | {"n_steps": 3}, AgentConfig)
+    for wrong in ({"n_step": 0}, {"discount": 1.5}, {"learning_rate": 0.0}, {"n_step": "3"}):
+        with pytest.raises(msgspec.ValidationError, match=next(iter(wrong))):
+            msgspec.convert(plain | wrong, AgentConfig)
+    with pytest.raises(AttributeError):
+        config.n_step = 2  # type: ignore[misc]
+
+
+def test_an_unknown_kind_is_refused_with_the_kinds_there_are() -> None:
+    with pytest.raises(ValueError, match=r"unknown agent kind 'dnq'; there are .*dqn"):
+        agents.build("dnq", VECTOR, DqnConfig())
+
+
+def test_the_configuration_of_something_else_is_refused(kind: str) -> None:
+    wanted = BUILDERS[kind].config.__name__
+    with pytest.raises(ValueError, match=f"agent kind '{kind}' takes {wanted}, not ExplorationConfig"):
+        agents.build(kind, VECTOR, ExplorationConfig())  # type: ignore[arg-type]
+
+
+def test_a_missing_attribute_is_named() -> None:
+    with pytest.raises(AttributeError, match="module 'agents' has no attribute 'Dqn'"):
+        _ = agents.Dqn
+
+
+def test_importing_agents_and_making_configs_and_specs_does_not_import_tensorflow() -> None:
+    script = """
+import json, sys
+import agents
+from agents import ArraySpec, DqnConfig, ExplorationConfig, Specs, exploration
+DqnConfig(n_step=3).window_length
+exploration.epsilon(ExplorationConfig(), 10)
+Specs({"a": ArraySpec((2,), "float32")}, 2).leaves()
+print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    modules = set(json.loads(done.stdout))
+    assert {"agents", "numpy"} <= modules
+    assert not modules & {"tensorflow", "tf_agents", "keras", "tensorflow_probability", "reverb", "pipeline", "absl"}
