@@ -40,7 +40,7 @@ def build(kind: str, specs: Specs, config: AgentConfig, *, epsilon: float = 0.1,
       An initialized `tf_agents.agents.TFAgent`.
 
     Raises:
-      ValueError: no such kind, or the configuration of another one.
+      ValueError: no such kind, the configuration of another one, or a value out of its range.
     """
     from agents.builder import build as build_agent
 

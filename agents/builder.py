@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
+import msgspec
 import tensorflow as tf
 
 from agents import dqn
@@ -63,4 +64,8 @@ def build(kind: str, specs: Specs, config: AgentConfig, *, epsilon: float, seed:
     builder = BUILDERS[kind]
     if not isinstance(config, builder.config):
         raise ValueError(f"agent kind {kind!r} takes {builder.config.__name__}, not {type(config).__name__}")
+    try:
+        msgspec.convert(msgspec.to_builtins(config), builder.config)  # structs check their ranges only when converted
+    except msgspec.ValidationError as error:
+        raise ValueError(f"{builder.config.__name__}: {error}") from None
     return builder(specs, config, epsilon=epsilon, seed=seed)

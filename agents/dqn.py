@@ -13,7 +13,7 @@ from tf_agents.utils import nest_utils
 
 from agents import losses, networks
 from agents.configs import DqnConfig
-from agents.optimizers import FlatAdam
+from agents.optimizers import Adam
 from agents.specs import ArraySpec, Specs
 
 
@@ -52,7 +52,7 @@ class DqnAgent(dqn_agent.DqnAgent):  # type: ignore[misc]
     `LossInfo.extra` is a `LossExtra`, with the TD errors that priorities are made of.
 
     `train` takes a `Trajectory` [B, n_step + 1, ...] or a `Transition` [B, ...] whose reward and discount already span
-    its steps (without the last gamma, as TF-Agents has it).
+    its steps (without the last gamma, as TF-Agents has it); `reward_clip` then clips that sum.
     """
 
     def __init__(self, specs: Specs, config: DqnConfig, exploration_epsilon: float, seed: int) -> None:
@@ -79,7 +79,7 @@ class DqnAgent(dqn_agent.DqnAgent):  # type: ignore[misc]
                 name="gradient_steps",
             ),
         )
-        self._optimizer = FlatAdam(
+        self._optimizer = Adam(
             self._q_network.trainable_weights,
             config.learning_rate,
             learning_rate_final=config.learning_rate_final,

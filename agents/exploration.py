@@ -49,9 +49,9 @@ def uniform(shape: tuple[int, int], random: np.random.Generator, mask: Mask | No
 def epsilon_greedy(q_values: Floats, epsilon: float, random: np.random.Generator, mask: Mask | None = None) -> Ints:
     """In each lane a uniform allowed action with probability `epsilon`, else the greedy one: int64 [lanes]."""
     lanes = q_values.shape[0]
-    explores = random.random(lanes) < epsilon
     actions = greedy(q_values, mask)
-    if explores.any():
+    explores = random.random(lanes) < epsilon
+    if np.logical_or.reduce(explores):
         actions = np.where(explores, uniform((lanes, q_values.shape[1]), random, mask), actions)
     return actions
 

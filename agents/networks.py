@@ -33,7 +33,7 @@ def _encode(spec: ArraySpec, leaf: tf.Tensor, seeds: _Seeds, activation: str) ->
         return one_hot[0] if len(one_hot) == 1 else tf.keras.layers.Concatenate()(one_hot)
     features = leaf
     if spec.dtype == "uint8":
-        features = tf.cast(leaf, tf.float32) / float(spec.maximum[0])
+        features = tf.cast(leaf, tf.float32) / float(max(1, spec.maximum[0]))
         if len(spec.shape) == IMAGE_RANK:
             features = _nature_torso(features, seeds, activation)
     return tf.keras.layers.Flatten()(features)
@@ -64,8 +64,8 @@ def q_model(specs: Specs, hidden_units: Sequence[int], activation: str, dueling:
     seeds = _Seeds(seed)
     leaves = specs.leaves()
     inputs = {
-        name: tf.keras.Input(spec.shape, dtype=spec.dtype, name=name.replace("/", "_") or "observation")
-        for name, spec in leaves.items()
+        name: tf.keras.Input(spec.shape, dtype=spec.dtype, name=f"leaf_{position}")
+        for position, (name, spec) in enumerate(leaves.items())
     }
     encoded = [_encode(spec, inputs[name], seeds, activation) for name, spec in leaves.items()]
     features = encoded[0] if len(encoded) == 1 else tf.keras.layers.Concatenate()(encoded)

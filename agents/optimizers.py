@@ -13,7 +13,7 @@ import tensorflow as tf
 from agents.losses import clip_by_global_norm
 
 
-class FlatAdam(tf.Module):  # type: ignore[misc]
+class Adam(tf.Module):  # type: ignore[misc]
     """Adam (Kingma and Ba 2015, algorithm 1 in the efficient form of section 2), with clipping by global norm.
 
     Create it in the scope of the distribution strategy that trains.
@@ -66,10 +66,11 @@ class FlatAdam(tf.Module):  # type: ignore[misc]
           float32 []: the global norm of the summed gradient before clipping.
         """
         replica = tf.distribute.get_replica_context()
-        flat = tf.concat([tf.reshape(gradient, [-1]) for gradient in gradients], axis=0)
         if replica.num_replicas_in_sync > 1:
-            flat = replica.all_reduce(tf.distribute.ReduceOp.SUM, flat)
-        (flat,), norm = clip_by_global_norm([flat], self._clip_norm)
+            gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, list(gradients))
+        # Scaled and joined in one pass: XLA would compute a vector joined before again for each of its uses.
+        clipped, norm = clip_by_global_norm(list(gradients), self._clip_norm)
+        flat = tf.concat([tf.reshape(gradient, [-1]) for gradient in clipped], axis=0)
         replica.merge_call(self._update_replicas, args=(flat,))
         return norm
 

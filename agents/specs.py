@@ -53,23 +53,32 @@ class Specs(NamedTuple):
         Raises:
           ValueError: the actions are not one integer from 0, or an observation's dtype is not supported.
         """
-        if action_spec.shape.rank != 0 or not action_spec.dtype.is_integer or np.any(action_spec.minimum != 0):
-            raise ValueError(f"actions must be one integer from 0; got {action_spec}")
+        if not _is_choice(action_spec):
+            raise ValueError(f"actions must be one integer from 0, with a largest one; got {action_spec}")
         observation = time_step_spec.observation
-        if isinstance(observation, Mapping):
+        if isinstance(observation, Mapping) and observation:
             packed: Observation = {name: _array_spec(spec) for name, spec in observation.items()}
         else:
             packed = _array_spec(observation)
         return cls(packed, int(np.max(action_spec.maximum)) + 1)
 
 
+def _is_choice(spec: Any) -> bool:
+    bounded = hasattr(spec, "minimum") and hasattr(spec, "maximum")
+    return bounded and tuple(spec.shape) == () and spec.dtype.is_integer and not np.any(spec.minimum)
+
+
 def _array_spec(spec: Any) -> ArraySpec:
-    shape, dtype = tuple(spec.shape), spec.dtype.as_numpy_dtype
-    if dtype == np.float32:
-        return ArraySpec(shape, "float32")
-    if dtype == np.uint8:
-        return ArraySpec(shape, "uint8", (int(np.max(spec.maximum)),))
-    if dtype == np.int32:
-        largest = np.broadcast_to(spec.maximum, shape).ravel()
-        return ArraySpec(shape, "int32", tuple(int(value) for value in largest))
-    raise ValueError(f"observations must be float32, uint8 or int32; got {spec}")
+    if hasattr(spec, "shape") and hasattr(spec, "dtype"):
+        shape, dtype = tuple(spec.shape), spec.dtype.as_numpy_dtype
+        if dtype == np.float32:
+            return ArraySpec(shape, "float32")
+        if hasattr(spec, "maximum") and dtype == np.uint8:
+            return ArraySpec(shape, "uint8", (int(np.max(spec.maximum)),))
+        if hasattr(spec, "maximum") and dtype == np.int32 and not np.any(spec.minimum):
+            largest = np.broadcast_to(spec.maximum, shape).ravel()
+            return ArraySpec(shape, "int32", tuple(int(value) for value in largest))
+    raise ValueError(
+        "observations must be float32, uint8 or int32 (these two bounded, from 0), one array or a flat dict of them; "
+        f"got {spec}"
+    )

@@ -14,7 +14,7 @@ from typing import Any
 import tensorflow as tf
 from absl import flags
 
-from agents import Specs
+from agents import Specs, build
 from agents.dqn import QNetwork
 from benchmarks import live_replay
 from benchmarks.measure import median, print_result, rates, spread
@@ -45,7 +45,8 @@ def main(_: list[str]) -> int:
         one = Learner(load("cartpole", (*fixed, f'learner.loop="{loop}"')), specs)
         one.choose_loop()
         calls[loop] = _fused(one, samples, experiment.learner.steps_per_call)
-    calls["per_call"] = _per_call(learner.agent, samples, experiment.learner.steps_per_call)
+    plain_agent = build(experiment.agent.kind, specs, experiment.agent)
+    calls["per_call"] = _per_call(plain_agent, samples, experiment.learner.steps_per_call)
     calls["tf_agents_per_call"] = _per_call(_stock_agent(experiment, specs), samples, experiment.learner.steps_per_call)
     for call in calls.values():
         call()
@@ -91,6 +92,7 @@ def _stock_agent(experiment: Experiment, specs: Specs) -> Any:
     from tf_agents.agents.dqn import dqn_agent
     from tf_agents.specs import tensor_spec
     from tf_agents.trajectories import time_step
+    from tf_agents.utils import common
 
     from agents.dqn import observation_spec
 
@@ -100,7 +102,7 @@ def _stock_agent(experiment: Experiment, specs: Specs) -> Any:
         tensor_spec.BoundedTensorSpec((), tf.int64, 0, specs.num_actions - 1),
         q_network=QNetwork(specs, config, seed=0),
         optimizer=tf.keras.optimizers.Adam(config.learning_rate),
-        td_errors_loss_fn=dqn_agent.element_wise_huber_loss,
+        td_errors_loss_fn=common.element_wise_huber_loss,
         gamma=config.discount,
         target_update_period=config.target_update_period,
         gradient_clipping=config.gradient_clip_norm,

@@ -5,15 +5,17 @@ from collections.abc import Callable
 
 import numpy as np
 import psutil
+from numpy.typing import NDArray
 
 from agents import Specs
 from agents.exploration import epsilon, explore
 from pipeline import environments
 from pipeline.acting import Actor, make_actor
 from pipeline.config import Experiment
+from pipeline.environments import LaneStep
 from pipeline.frames import FIRST, LAST, MID, FrameLayout
 from pipeline.variables import CollectorReport, Variables
-from pipeline.writer import FrameWriter, fill
+from pipeline.writer import FrameWriter
 
 
 def seed_of(experiment: Experiment, *stream: int) -> int:
@@ -50,6 +52,7 @@ class Collector:
         self._environment = environments.make(experiment.environment, collect.lanes)
         self._layout = FrameLayout(specs)
         self._frames = self._layout.empty(collect.lanes)
+        self._fields = {name: self._frames[name] for name, _ in self._layout.fields()}  # views
         self._writer = FrameWriter(
             address, self._layout, collect.lanes, experiment.lanes_per_item, experiment.agent.window_length
         )
@@ -82,31 +85,42 @@ class Collector:
 
     def step(self) -> None:
         """One step of every lane: act, step the environment, append the frames."""
-        environment, frames, seen = self._environment, self._frames, self._seen
+        environment, fields, seen = self._environment, self._fields, self._seen
         scores = self._actor.q_values(seen.observation)
         steps = max(self._variables.environment_steps, self._environment_steps)
         exploration = self._experiment.exploration
         self._epsilon = epsilon(exploration, steps, self._index, self._experiment.collect.collectors)
         actions = explore(exploration, scores, self._epsilon, self._random, seen.mask)
 
-        fill(frames, self._layout, seen.observation, seen.mask)
-        frames["action"] = actions
-        frames["step_type"] = self._step_type
-        frames["gradient_steps"] = self._variables.gradient_steps
+        self._fill(seen, actions)
+        resets = int(np.count_nonzero(environment.resetting)) if environment.any_resetting else 0
         was_resetting = environment.resetting
         self._seen = step = environment.step(actions)
-        ended = step.terminated | step.truncated
-        self._step_type = np.where(was_resetting, np.uint8(FIRST), np.where(ended, np.uint8(LAST), np.uint8(MID)))
-        frames["reward"] = step.reward
-        frames["terminated"] = step.terminated
-        frames["next_step_type"] = self._step_type
-        self._writer.append(frames)
+        self._step_type[:] = MID
+        if environment.any_resetting or resets:
+            self._step_type[environment.resetting] = LAST
+            self._step_type[was_resetting] = FIRST
+        fields["reward"][:] = step.reward
+        fields["terminated"][:] = step.terminated
+        fields["next_step_type"][:] = self._step_type
+        self._writer.append(self._frames)
 
-        self._environment_steps += environment.lanes - int(np.count_nonzero(was_resetting))
+        self._environment_steps += environment.lanes - resets
         for _, end in environment.episode_ends():
             self._episodes += 1
             self._returns.append(end.episode_return)
             self._lengths.append(end.length)
+
+    def _fill(self, seen: LaneStep, actions: NDArray[np.int64]) -> None:
+        """Writes what the lanes saw and did into their frames, before the environment reuses its arrays."""
+        fields = self._fields
+        for name, values in seen.observation.items():
+            fields[self._layout.leaf_field(name)][...] = values
+        if seen.mask is not None:
+            fields["mask"][...] = seen.mask
+        fields["action"][:] = actions
+        fields["step_type"][:] = self._step_type
+        fields["gradient_steps"][:] = self._variables.gradient_steps
 
     def confirm(self, keep_waiting: Callable[[], bool], everything: bool = False) -> bool:
         """Waits while the rate limiter holds inserts back; see `FrameWriter.confirm`."""

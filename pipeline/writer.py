@@ -4,7 +4,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import native
@@ -90,16 +89,3 @@ class FrameWriter:
             return False
         self._unconfirmed = min(self._unconfirmed, allowed)
         return True
-
-
-def fill(
-    frames: NDArray[Any],
-    layout: FrameLayout,
-    observation: dict[str, NDArray[Any]],
-    mask: NDArray[np.bool_] | None,
-) -> None:
-    """Copies what a lane saw into its frame; the environment may reuse these arrays in the next step."""
-    for name, values in observation.items():
-        frames[layout.leaf_field(name)] = values
-    if mask is not None:
-        frames["mask"] = mask

@@ -1,5 +1,6 @@
 """Environments whose every frame says where it comes from, and ones that do one thing wrong; used by import path."""
 
+import copy
 from typing import Any
 
 import gymnasium
@@ -93,19 +94,20 @@ class Masked(Counting):
 
 
 class Faulty(Counting):
-    """Breaks in lane 1 after its second step.
+    """Breaks in one lane at the second step of an episode.
 
     Args:
       fault: "nan_observation", "inf_observation", "nan_reward", "huge_reward" or "raises".
+      lane: which one.
     """
 
-    def __init__(self, fault: str) -> None:
+    def __init__(self, fault: str, lane: int = 1) -> None:
         super().__init__()
-        self.fault = fault
+        self.fault, self.faulty_lane = fault, lane % LANES_APART
 
     def step(self, action: Any) -> Any:
         observation, reward, terminated, truncated, info = super().step(action)
-        if self.lane == 1 and self.step_number == 2:
+        if self.lane == self.faulty_lane and self.step_number == 2:
             if self.fault == "raises":
                 raise RuntimeError("the simulator crashed")
             if self.fault.endswith("observation"):
@@ -146,7 +148,7 @@ class Observing(gymnasium.Env[Any, Any]):
     action_space = spaces.Discrete(2)
 
     def __init__(self, kind: str) -> None:
-        self.observation_space = SPACES[kind]
+        self.observation_space = copy.deepcopy(SPACES[kind])
         self._step = 0
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> Any:

@@ -1,5 +1,6 @@
 """Environments in lockstep, one lane each, with what the data path needs to know of every step."""
 
+import math
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -56,6 +57,8 @@ class LaneEnvironment:
         self._lengths = np.zeros(self.lanes, np.int64)
         self.resetting = np.zeros(self.lanes, np.bool_)
         """bool [lanes]: the lane's episode has ended, its next step is a reset."""
+        self.any_resetting = False
+        """Whether any lane is in `resetting`; asked at every step, and most steps end no episode."""
 
     def reset(self, seed: int) -> LaneStep:
         """Starts new episodes in all lanes; each lane has a seed of its own, derived from `seed`."""
@@ -66,6 +69,7 @@ class LaneEnvironment:
         self._returns[:] = 0.0
         self._lengths[:] = 0
         self.resetting = np.zeros(self.lanes, np.bool_)
+        self.any_resetting = False
         no = np.zeros(self.lanes, np.bool_)
         return self._checked(batch, info, np.zeros(self.lanes, np.float32), no, no)
 
@@ -80,22 +84,26 @@ class LaneEnvironment:
         """
         self._steps += 1
         try:
-            batch, reward, terminated, truncated, info = self.vector.step(actions + self._first_action)
+            if self._first_action:
+                actions = actions + self._first_action
+            batch, reward, terminated, truncated, info = self.vector.step(actions)
         except Exception as error:
             raise EnvironmentFault(f"environment {self.name!r} raised at step {self._steps}: {error!r}") from error
         reward = np.asarray(reward, np.float32)
         self._returns += reward
-        self._lengths += ~self.resetting
-        self._ended = terminated | truncated
+        self._lengths += 1
+        if self.any_resetting:
+            self._lengths[self.resetting] = 0
         step = self._checked(batch, info, reward, terminated, truncated)
-        self.resetting = self._ended
+        self.resetting = terminated | truncated
+        self.any_resetting = bool(self.resetting.any())
         return step
 
     def episode_ends(self) -> list[tuple[int, EpisodeEnd]]:
         """Lane and statistics of each episode that the last step ended; clears them for the next episode."""
-        if not self._ended.any():
+        if not self.any_resetting:
             return []
-        lanes = np.flatnonzero(self._ended)
+        lanes = np.flatnonzero(self.resetting)
         ends = [(int(lane), EpisodeEnd(float(self._returns[lane]), int(self._lengths[lane]))) for lane in lanes]
         self._returns[lanes] = 0.0
         self._lengths[lanes] = 0
@@ -115,8 +123,10 @@ class LaneEnvironment:
     ) -> LaneStep:
         observation = {leaf: read(batch) for leaf, read in self._readers.items()}
         # A sum is finite only if all its terms are: one pass without a temporary mask in the usual case.
-        total = reward.sum() + sum(observation[leaf].sum() for leaf in self._floats)
-        if not np.isfinite(total):
+        total = np.add.reduce(reward)
+        for leaf in self._floats:
+            total += np.add.reduce(observation[leaf], axis=None)
+        if not math.isfinite(total):
             self._explain(observation, reward)
         mask = self._mask(info, terminated | truncated) if self._masked else None
         return LaneStep(observation, mask, reward, terminated, truncated)
@@ -141,8 +151,9 @@ class LaneEnvironment:
         else:
             mask = np.array([np.asarray(lane, np.bool_) for lane in info["action_mask"]])
             given = np.asarray(info.get("_action_mask", np.ones(self.lanes)), np.bool_)
-        mask[ended] = True  # no action is taken on a terminal observation
-        wrong = ~ended & ~(given & mask.any(axis=1))
+        unusable = ~(given & mask.any(axis=1))
+        mask[ended & unusable] = True  # no action is taken there; a truncated one that has a mask is bootstrapped by it
+        wrong = ~ended & unusable
         if wrong.any():
             lane = int(np.flatnonzero(wrong)[0])
             raise EnvironmentFault(

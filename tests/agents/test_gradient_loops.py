@@ -87,8 +87,10 @@ def test_the_learners_loop_agrees_with_eager(loop: str, trajectory: Trajectory, 
         SPECS,
         devices=["CPU:0"],
     )
+    before = state_of(learner.agent)
     learner.choose_loop()
     assert learner.loop == loop
+    assert_equal_states(state_of(learner.agent), before)
     for variable, value in zip(learner.agent.variables, state_of(start()), strict=True):
         variable.assign(value)
     outcome = learner.learn(Sample(trajectory, tf.zeros((STEPS, BATCH), tf.int32)))

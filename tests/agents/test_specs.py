@@ -73,14 +73,23 @@ def test_from_tf_agents_refuses_other_dtypes_in_words(observation: Any) -> None:
         (tensor_spec.TensorSpec((3,), tf.uint8), ACTION),
         (tensor_spec.TensorSpec((), tf.int32), ACTION),
         ({"a": {"b": tensor_spec.TensorSpec((3,), tf.float32)}}, ACTION),
-        ((tensor_spec.TensorSpec((3,), tf.float32), tensor_spec.TensorSpec((3,), tf.bool)), ACTION),
+        ([tensor_spec.TensorSpec((3,), tf.float32), tensor_spec.TensorSpec((3,), tf.float32)], ACTION),
+        (tensor_spec.BoundedTensorSpec((), tf.int32, -2, 3), ACTION),
         (tensor_spec.TensorSpec((3,), tf.float32), tensor_spec.TensorSpec((), tf.int32)),
         (tensor_spec.TensorSpec((3,), tf.float32), [ACTION]),
     ],
-    ids=["uint8 without bounds", "int32 without bounds", "nested", "tuple", "action without bounds", "action nest"],
+    ids=[
+        "uint8 without bounds",
+        "int32 without bounds",
+        "nested",
+        "list",
+        "categories not from 0",
+        "action without bounds",
+        "action nest",
+    ],
 )
 def test_from_tf_agents_refuses_what_it_cannot_read_by_value_error(observation: Any, action: Any) -> None:
-    with pytest.raises(ValueError, match="actions|observations"):
+    with pytest.raises(ValueError, match=r"actions|observations"):
         specs_of(observation, action)
 
 
