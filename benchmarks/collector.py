@@ -4,6 +4,7 @@ Example:
   python -m benchmarks.collector --lanes=1,16,64
 """
 
+import gc
 import json
 import os
 import subprocess
@@ -12,7 +13,6 @@ import time
 
 from absl import flags
 
-from benchmarks import live_replay
 from benchmarks.measure import median, print_result, spread
 from pipeline import Experiment, environments, load
 from pipeline.collector import Collector
@@ -22,6 +22,7 @@ from pipeline.variables import VARIABLES_TABLE, Sender, VariablesReader
 _LANES = flags.DEFINE_list("lanes", ["1", "16", "64"], "Lanes of the collector, all stored in one item.")
 _SECONDS = flags.DEFINE_float("seconds", 2.0, "Of one measurement.", lower_bound=0.01)
 _REPEATS = flags.DEFINE_integer("repeats", 5, "Measurements of each.", lower_bound=1)
+_CORE = flags.DEFINE_integer("core", None, "The core that this collector is held to.")
 _COLLECT_INTO = flags.DEFINE_string("collect_into", None, "Address of a server: this process is the collector.")
 
 
@@ -31,12 +32,13 @@ def _experiment(lanes: int) -> Experiment:
 
 def collect(lanes: int, address: str) -> None:
     """Collects with a mostly greedy policy and prints environment steps per second, one line a measurement."""
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    os.sched_setaffinity(0, {_CORE.value})
     experiment = _experiment(lanes)
     reader = VariablesReader(address, experiment.collect.variables_seconds)
     variables = reader.wait(60.0, "the benchmark")
     specs = environments.describe(experiment.environment)
     collector = Collector(experiment, specs, 0, "benchmark", address, variables)
+    gc.freeze()
     for repeat in range(_REPEATS.value + 1):  # the first one warms up
         before, started = collector.environment_steps, time.perf_counter()
         while (passed := time.perf_counter() - started) < _SECONDS.value:
@@ -49,8 +51,9 @@ def collect(lanes: int, address: str) -> None:
     os._exit(0)
 
 
-def measure(lanes: int) -> float:
+def measure(lanes: int, core: int) -> float:
     """Starts a server here and a collector in a process of its own."""
+    from benchmarks import live_replay  # imports TensorFlow, which a collector's process does not have
     from pipeline.learner import Learner
 
     experiment = _experiment(lanes)
@@ -59,7 +62,7 @@ def measure(lanes: int) -> float:
     publication = Learner(experiment, specs).publication(environment_steps=100_000)
     Sender(server.address, VARIABLES_TABLE).send(publication, 10.0)
     command = [sys.executable, "-m", "benchmarks.collector", f"--lanes={lanes}", f"--collect_into={server.address}"]
-    command += [f"--seconds={_SECONDS.value}", f"--repeats={_REPEATS.value}"]
+    command += [f"--core={core}", f"--seconds={_SECONDS.value}", f"--repeats={_REPEATS.value}"]
     output = subprocess.run(command, check=True, capture_output=True, text=True, timeout=600).stdout
     values = [json.loads(line) for line in output.splitlines()]
     print(f"{lanes:3d} lanes: {spread(values)} environment steps/s")
@@ -73,7 +76,7 @@ def main(_: list[str]) -> int:
         collect(int(_LANES.value[0]), _COLLECT_INTO.value)
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, set(cores[1:] or cores))
-    result = {lanes: measure(int(lanes)) for lanes in _LANES.value}
+    result = {lanes: measure(int(lanes), cores[0]) for lanes in _LANES.value}
     os.sched_setaffinity(0, set(cores))
     print_result({"environment_steps_per_second": result})
     return 0

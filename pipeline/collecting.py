@@ -1,5 +1,6 @@
 """The processes that act: a collector's and the evaluator's, from their start to their last report. No TensorFlow."""
 
+import gc
 import logging
 import threading
 import time
@@ -33,6 +34,7 @@ def run_collector(experiment: Experiment, index: int, address: str, process: str
     newest = reader.wait(_CONNECT_SECONDS, f"collector {index}")
     collector = Collector(experiment, specs, index, process, address, newest)
     sender, background = Sender(address, REPORTS_TABLE), ThreadPoolExecutor(1, "report")
+    gc.freeze()  # what is here now stays: collections need not look at it again
     sending: Future[bool] | None = None
     report_at = 0.0
 

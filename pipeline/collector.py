@@ -106,10 +106,10 @@ class Collector:
         self._writer.append(self._frames)
 
         self._environment_steps += environment.lanes - resets
-        for _, end in environment.episode_ends():
-            self._episodes += 1
-            self._returns.append(end.episode_return)
-            self._lengths.append(end.length)
+        _, returns, lengths = environment.episode_ends()
+        self._episodes += len(returns)
+        self._returns += returns
+        self._lengths += lengths
 
     def _fill(self, seen: LaneStep, actions: NDArray[np.int64]) -> None:
         """Writes what the lanes saw and did into their frames, before the environment reuses its arrays."""

@@ -44,11 +44,11 @@ class GreedyRunner:
         seen = environment.reset(seed)
         while left.any():
             seen = environment.step(greedy(self._actor.q_values(seen.observation), seen.mask))
-            for lane, end in environment.episode_ends():
+            for lane, episode_return, length in zip(*environment.episode_ends(), strict=True):
                 if left[lane]:
                     left[lane] -= 1
-                    returns.append(end.episode_return)
-                    lengths.append(end.length)
+                    returns.append(episode_return)
+                    lengths.append(length)
         return returns, lengths
 
     def close(self) -> None:

@@ -1,5 +1,6 @@
 """Writing frames into the replay: the collectors' side, without TensorFlow."""
 
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,12 @@ from pipeline.frames import FrameLayout
 EXPERIENCE_TABLE = "experience"
 _FLUSH_EVERY = 16
 """Items between two looks at the server's confirmations; Reverb prints a warning from 50 unconfirmed items on."""
+_BURST_ITEMS = 32
+_BURST_SECONDS = 0.02
+"""Items are created in bursts of so many, or after this time. Created one by one, each wakes Reverb's writer thread and
+makes a gRPC message of its own: three times the CPU."""
+_CHUNK_BYTES = 2048
+_CHUNK_STEPS = 16
 _FLUSH_MS = 200
 """A flush waits in C++ where no signal handler runs: it waits in slices."""
 
@@ -32,10 +39,15 @@ class FrameWriter:
         self._groups = lanes // lanes_per_item
         self._lanes_per_item = lanes_per_item
         self._client = native.reverb_client(address)
-        # One step a chunk: over shared memory or gRPC a sample fetches whole chunks, and a step is large enough.
-        self._writer = native.reverb_writer(self._client, chunk_length=1, keep_alive=window + 1)
+        # Steps of a chunk are compressed and stored as one, which halves the memory of small ones; but a sample
+        # decompresses whole chunks, so large steps get a chunk each.
+        chunk_length = max(1, min(_CHUNK_STEPS, _CHUNK_BYTES // (lanes_per_item * layout.num_bytes)))
+        keep_alive = max(window, chunk_length) + _BURST_ITEMS
+        self._writer = native.reverb_writer(self._client, chunk_length, keep_alive)
         self._windows: list[deque[Any]] = [deque(maxlen=window) for _ in range(self._groups)]
         self._window = window
+        self._pending: list[list[Any]] = []
+        self._burst_at = time.monotonic()
         self._created = 0
         self._unconfirmed = 0
 
@@ -47,18 +59,20 @@ class FrameWriter:
     @property
     def unconfirmed_transitions(self) -> int:
         """Transitions handed over that may still be on their way."""
-        return self._unconfirmed * self._lanes_per_item
+        return (self._unconfirmed + len(self._pending)) * self._lanes_per_item
 
     def append(self, frames: NDArray[Any]) -> None:
-        """Appends one frame a lane, a structured array [lanes] of the layout, and creates the items they complete."""
+        """Appends one frame a lane, a structured array [lanes] of the layout; the items they complete follow soon."""
         groups = self._layout.as_bytes(frames).reshape(self._groups, self._lanes_per_item, -1)
         references = self._writer.Append(list(groups))
         for window, reference in zip(self._windows, references, strict=True):
             window.append(reference)
             if len(window) == self._window:
-                self._writer.CreateItem(EXPERIENCE_TABLE, 1.0, [list(window)], [False])
-                self._created += 1
-                self._unconfirmed += 1
+                self._pending.append(list(window))
+        now = time.monotonic()
+        if len(self._pending) >= _BURST_ITEMS or now - self._burst_at > _BURST_SECONDS:
+            self._create()
+            self._burst_at = now
 
     def confirm(self, keep_waiting: Callable[[], bool], everything: bool = False) -> bool:
         """Waits until few enough items are unconfirmed: at most 16, or none with `everything`.
@@ -72,6 +86,8 @@ class FrameWriter:
         Returns:
           Whether they are confirmed.
         """
+        if everything:
+            self._create()
         allowed = 0 if everything else _FLUSH_EVERY
         if self._unconfirmed <= 2 * allowed:
             return True
@@ -79,6 +95,13 @@ class FrameWriter:
             if not keep_waiting():
                 return False
         return True
+
+    def _create(self) -> None:
+        for window in self._pending:
+            self._writer.CreateItem(EXPERIENCE_TABLE, 1.0, [window], [False])
+        self._created += len(self._pending)
+        self._unconfirmed += len(self._pending)
+        self._pending.clear()
 
     def _flush(self, allowed: int) -> bool:
         try:

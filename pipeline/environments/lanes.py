@@ -31,11 +31,16 @@ class LaneStep(NamedTuple):
     """bool [lanes]: the episode was cut off elsewhere."""
 
 
-class EpisodeEnd(NamedTuple):
-    """One finished episode, in raw reward."""
+class EpisodeEnds(NamedTuple):
+    """The episodes that a step ended, in raw reward, one entry an ended lane."""
 
-    episode_return: float
-    length: int
+    lanes: list[int]
+    returns: list[float]
+    lengths: list[int]
+    """In environment steps."""
+
+
+_NO_ENDS = EpisodeEnds([], [], [])
 
 
 class LaneEnvironment:
@@ -99,14 +104,15 @@ class LaneEnvironment:
         self.any_resetting = bool(self.resetting.any())
         return step
 
-    def episode_ends(self) -> list[tuple[int, EpisodeEnd]]:
-        """Lane and statistics of each episode that the last step ended; clears them for the next episode."""
+    def episode_ends(self) -> EpisodeEnds:
+        """Statistics of the episodes that the last step ended; clears them for the next ones. Call it once a step."""
         if not self.any_resetting:
-            return []
-        lanes = np.flatnonzero(self.resetting)
-        ends = [(int(lane), EpisodeEnd(float(self._returns[lane]), int(self._lengths[lane]))) for lane in lanes]
-        self._returns[lanes] = 0.0
-        self._lengths[lanes] = 0
+            return _NO_ENDS
+        ended = self.resetting
+        ends = EpisodeEnds(
+            np.flatnonzero(ended).tolist(), self._returns[ended].tolist(), self._lengths[ended].tolist()
+        )
+        self._returns[ended] = 0.0
         return ends
 
     def close(self) -> None:
