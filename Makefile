@@ -1,5 +1,5 @@
 # `make train` and `make test` set everything up by themselves; a second call starts at once.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
@@ -16,10 +16,9 @@ setup: $(READY) ## Creates .venv with the locked dependencies and this package.
 
 # The lock holds every file's hash. The package itself is linked, so that edits need no reinstall.
 $(READY): requirements.lock pyproject.toml
-	@found="$$($(PYTHON) --version 2>&1 || true)"; case "$$found" in "Python 3.11."*) ;; *) \
-	  other="$$(python3 --version 2>&1 || true)"; \
-	  echo "error: Python 3.11 is needed (TF-Agents and Reverb have no build for others); found: $${other:-no python3}." \
-	    "Install it, or name it: make setup PYTHON=/path/to/python3.11" >&2; exit 1;; esac
+	@found="$$($(or $(PYTHON),python3) --version 2>&1)"; case "$$found" in "Python 3.11."*) ;; *) \
+	  echo "error: Python 3.11 is needed (TF-Agents and Reverb have no build for another); found: $${found:-none}." \
+	    "Install it, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1;; esac
 	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	@echo "installing the locked dependencies into $(VENV), once (about a minute)"
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock

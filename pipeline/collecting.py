@@ -12,13 +12,14 @@ from pipeline.collector import Collector
 from pipeline.config import Experiment
 from pipeline.environments import EnvironmentFault
 from pipeline.evaluator import Evaluator
-from pipeline.variables import REPORTS_TABLE, Sender, VariablesReader, wait_for_server
+from pipeline.variables import REPORTS_TABLE, CollectorReport, Sender, VariablesReader, wait_for_server
 
 log = logging.getLogger(__name__)
 
 _CONNECT_SECONDS = 120.0
 _REPORT_SECONDS = 5.0
 _POLL_SECONDS = 0.02
+_LOG_SECONDS = 10.0
 
 
 def run_collector(experiment: Experiment, index: int, address: str, process: str, interrupted: threading.Event) -> int:
@@ -36,7 +37,7 @@ def run_collector(experiment: Experiment, index: int, address: str, process: str
     sender, background = Sender(address, REPORTS_TABLE), ThreadPoolExecutor(1, "report")
     gc.freeze()  # what is here now stays: collections need not look at it again
     sending: Future[bool] | None = None
-    report_at = 0.0
+    report_at = log_at = 0.0
 
     def keep_waiting() -> bool:
         silence = time.monotonic() - reader.fetched_at
@@ -54,8 +55,12 @@ def run_collector(experiment: Experiment, index: int, address: str, process: str
             collector.confirm(keep_waiting)
             now = time.monotonic()
             if now >= report_at and (sending is None or sending.done()):
-                sending = background.submit(sender.send, collector.report(newest), _REPORT_SECONDS)
+                report = collector.report(newest)
+                sending = background.submit(sender.send, report, _REPORT_SECONDS)
                 report_at = now + experiment.collect.report_seconds
+                if now >= log_at:
+                    log.info("%s", _in_words(report))
+                    log_at = now + _LOG_SECONDS
     except EnvironmentFault as error:
         fault = error
     deadline = time.monotonic() + _REPORT_SECONDS
@@ -67,6 +72,14 @@ def run_collector(experiment: Experiment, index: int, address: str, process: str
         raise fault
     collector.close()
     return 0
+
+
+def _in_words(report: CollectorReport) -> str:
+    return (
+        f"{report.environment_steps} environment steps, {report.episodes} episodes, epsilon {report.epsilon:.3f}, "
+        f"weights {report.weights_age} gradient steps and {report.weights_seconds:.2f} s old, "
+        f"{report.blocked_seconds:.1f} s held back by the rate limiter"
+    )
 
 
 def run_evaluator(experiment: Experiment, folder: Path, address: str, interrupted: threading.Event) -> int:

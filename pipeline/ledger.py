@@ -118,8 +118,9 @@ class Ledger:
             self.fault = report.fault
 
     def accept_evaluation(self, evaluation: Evaluation) -> None:
-        """Takes an evaluation."""
-        self.evaluation = evaluation
+        """Takes an evaluation; once one has reached the target, those still on their way do not undo it."""
+        if not self.solved:
+            self.evaluation = evaluation
         self.best_mean_return = max(evaluation.mean_return, self.best_mean_return or -np.inf)
 
     @property
@@ -135,7 +136,7 @@ class Ledger:
 
     @property
     def solved(self) -> bool:
-        """Whether the last evaluation reached the target."""
+        """Whether an evaluation has reached the target."""
         target = self._experiment.stop.target_return
         return target is not None and self.evaluation is not None and self.evaluation.mean_return >= target
 

@@ -29,11 +29,13 @@ def run_python() -> Callable[..., str]:
     """Runs code in a fresh Python process and returns what it printed; what hangs there ends with the timeout."""
 
     def run(code: str, *arguments: str, timeout: float = 60.0) -> str:
+        # A process that waits in C++ may hold the interpreter lock: faulthandler ends it all the same, with its stacks.
+        watchdog = f"import faulthandler; faulthandler.dump_traceback_later({timeout}, exit=True)\n"
         result = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(code), *arguments],
+            [sys.executable, "-c", watchdog + textwrap.dedent(code), *arguments],
             capture_output=True,
             text=True,
-            timeout=timeout,
+            timeout=timeout + 10,
             check=False,
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{TESTS}"},

@@ -99,15 +99,16 @@ class Faulty(Counting):
     Args:
       fault: "nan_observation", "inf_observation", "nan_reward", "huge_reward" or "raises".
       lane: which one.
+      episode: the first one that breaks.
     """
 
-    def __init__(self, fault: str, lane: int = 1) -> None:
+    def __init__(self, fault: str, lane: int = 1, episode: int = 0) -> None:
         super().__init__()
-        self.fault, self.faulty_lane = fault, lane % LANES_APART
+        self.fault, self.faulty_lane, self.first_faulty = fault, lane % LANES_APART, episode
 
     def step(self, action: Any) -> Any:
         observation, reward, terminated, truncated, info = super().step(action)
-        if self.lane == self.faulty_lane and self.step_number == 2:
+        if self.lane == self.faulty_lane and self.episode >= self.first_faulty and self.step_number == 2:
             if self.fault == "raises":
                 raise RuntimeError("the simulator crashed")
             if self.fault.endswith("observation"):

@@ -109,9 +109,7 @@ class LaneEnvironment:
         if not self.any_resetting:
             return _NO_ENDS
         ended = self.resetting
-        ends = EpisodeEnds(
-            np.flatnonzero(ended).tolist(), self._returns[ended].tolist(), self._lengths[ended].tolist()
-        )
+        ends = EpisodeEnds(np.flatnonzero(ended).tolist(), self._returns[ended].tolist(), self._lengths[ended].tolist())
         self._returns[ended] = 0.0
         return ends
 

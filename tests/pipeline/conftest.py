@@ -75,6 +75,8 @@ def draw() -> Callable[..., dict[str, Any]]:
     """Transitions that the learner would get in some calls, by field: NumPy arrays [transitions, T, ...]."""
 
     def from_server(server: Any, calls: int) -> dict[str, Any]:
+        info = server.info()
+        assert info.current_size >= info.rate_limiter_info.min_size_to_sample, "drawing would wait for ever"
         samples = list(server.dataset().take(calls).as_numpy_iterator())
         names = ("step_type", "next_step_type", "reward", "discount", "action", "observation")
         fields = {name: [getattr(sample.trajectory, name) for sample in samples] for name in names}

@@ -1,7 +1,12 @@
 """A collector against a real replay: exact counts, complete frames, weights of the newest version."""
 
 import json
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +19,10 @@ from pipeline.collector import Collector, seed_of
 from pipeline.config import Experiment
 from pipeline.environments import EnvironmentFault
 from pipeline.frames import FIRST, LAST
+from pipeline.ports import free_port
+from pipeline.run_directory import RunDirectory
 
+ROOT = Path(environments.__file__).parent.parent.parent
 LANES = 4
 NO_EXPLORATION = ("exploration.epsilon_initial=0.0", "exploration.epsilon_final=0.0")
 
@@ -227,13 +235,14 @@ def test_a_fault_ends_collecting_and_what_came_before_is_stored(
     lane = seed_of(make_experiment(), 2, 0, 0) % LANES_APART
     experiment = make_experiment(
         "environment.import_path='environments_for_tests:Faulty'",
-        f"environment.kwargs={{fault='nan_reward', lane={lane + 2}}}",
+        f"environment.kwargs={{fault='nan_reward', lane={lane + 2}, episode=3}}",
     )
     server = serve(experiment, counting_specs)
     collector = start(experiment, server)
     with pytest.raises(EnvironmentFault, match=r"Faulty.*lane 2, step [0-9]+: reward"):
         run(collector, 30)
     assert collector.confirm(lambda: True, everything=True)
+    assert server.inserted_items() > 4
     drawn = draw(server, 20)
     assert np.isfinite(drawn["reward"]).all()
     assert np.isfinite(drawn["observation"]).all()
@@ -268,7 +277,7 @@ from pipeline.variables import *
 
 overrides = ("environment.import_path='environments_for_tests:Counting'", "collect.lanes=4", "learner.batch_size=8",
              "learner.steps_per_call=2", "collect.report_seconds=0.05", "replay.min_size=8",
-             "replay.samples_per_insert=0.05")
+             "replay.samples_per_insert=1.0")
 experiment, specs = parse("", overrides), Specs(ArraySpec((4,), "float32"), 3)
 server = ReplayServer(experiment, specs, free_port(), Path(sys.argv[1]), blocking=BLOCKING)
 model = q_model(specs, (), "relu", dueling=False, seed=0)
@@ -290,6 +299,11 @@ def poll(condition):
 for target in (collect, receive):
     threading.Thread(target=target, daemon=True).start()
 poll(lambda: len(reports) >= 3 and server.inserted_items() > 20)
+if BLOCKING:
+    held = -1
+    while held != server.inserted_items():  # until the limiter holds the collector back
+        held = server.inserted_items()
+        time.sleep(1.0)
 sender.send(Variables(1, 0, program, weights, stopping=True), 10)
 poll(lambda: codes and reports[-1].last)
 last = reports[-1]
@@ -314,6 +328,59 @@ def test_a_collector_runs_until_it_is_told_to_leave(
     assert result["steps"] > 0
     if blocking:  # nobody samples: the limiter keeps some items out, and the collector leaves without them
         assert 0 < result["transitions"] <= 4 * result["items"]
+        assert result["unconfirmed"] > 0
     else:
         assert result["transitions"] == 4 * result["items"]
         assert result["unconfirmed"] == 0
+
+
+SERVE_AND_PUBLISH = """
+import sys, time
+from pathlib import Path
+from agents import ArraySpec, Specs
+from agents.networks import q_model
+from pipeline import acting
+from pipeline.replay import ReplayServer
+from pipeline.role import die_with_parent
+from pipeline.run_directory import RunDirectory
+from pipeline.variables import VARIABLES_TABLE, Array, Sender, Variables
+
+die_with_parent()
+run, specs = RunDirectory(Path(sys.argv[1])), Specs(ArraySpec((4,), "float32"), 3)
+server = ReplayServer(run.experiment(), specs, int(sys.argv[2]), run.checkpoints / "reverb")
+model = q_model(specs, (), "relu", dueling=False, seed=0)
+weights = tuple(Array.of(weight.numpy()) for weight in model.weights)
+sender = Sender(server.address, VARIABLES_TABLE)
+sender.send(Variables(0, 0, acting.convert(model, specs), weights), 10)
+while server.inserted_items() < 20:
+    time.sleep(0.05)
+print("collecting", flush=True)
+time.sleep(300)
+"""
+
+
+@pytest.mark.parametrize("ending", ["the replay dies", "the collector is told to end"])
+def test_a_collector_that_is_held_back_ends_in_time(tmp_path: Any, make_experiment: Any, ending: str) -> None:
+    experiment = make_experiment(
+        "collect.stall_seconds=2.0", "replay.samples_per_insert=1.0", "learner.steps_per_call=2"
+    )
+    RunDirectory(tmp_path).create(experiment)
+    port = free_port()
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    options = {"cwd": ROOT, "env": environment, "stderr": subprocess.DEVNULL}
+    arguments = [str(tmp_path), str(port)]
+    server = subprocess.Popen([sys.executable, "-c", SERVE_AND_PUBLISH, *arguments], stdout=subprocess.PIPE, **options)
+    role = ["-m", "pipeline.role", "--role=collector", f"--run_dir={tmp_path}", f"--port={port}"]
+    collector = subprocess.Popen([sys.executable, *role], **options)
+    try:
+        assert server.stdout.readline() == b"collecting\n"
+        if ending == "the replay dies":
+            server.kill()
+        else:
+            time.sleep(1.0)  # the limiter holds it back by now
+            collector.terminate()
+        assert collector.wait(20) == (3 if ending == "the replay dies" else 0)
+    finally:
+        for process in (collector, server):
+            process.kill()
+            process.wait()

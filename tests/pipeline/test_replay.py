@@ -445,6 +445,23 @@ end(appended=fill(other, 500))
     assert result["appended"] == 500
 
 
+def test_a_restored_ratio_lets_both_sides_go_on(limited: Callable[[str], Any]) -> None:
+    result = limited("""
+overrides = ("replay.min_size=40", "replay.samples_per_insert=1.0")
+_, server, writer = start(*overrides)
+start_taking(server)
+before = fill(writer, 150, seconds=20.0)
+writer.confirm(lambda: True, everything=True)
+path, drawn = server.checkpoint(), len(taken)
+_, restored, other = start(*overrides, restore_from=path, folder="restored")
+start_taking(restored)
+after = fill(other, 150, seconds=20.0)
+other.confirm(lambda: True, everything=True)
+end(before=before, after=after, inserts=restored.inserted_items(), went_on=len(taken) > drawn)
+""")
+    assert result == {"before": 150, "after": 150, "inserts": 2 * 149, "went_on": True}
+
+
 def test_giving_up_leaves_the_count_of_unconfirmed_transitions(limited: Callable[[str], Any]) -> None:
     result = limited("""
 _, server, writer = start("replay.min_size=40", "replay.samples_per_insert=1.0")

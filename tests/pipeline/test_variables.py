@@ -185,6 +185,8 @@ from pathlib import Path
 from agents import ArraySpec, Specs
 from pipeline.config import parse
 from pipeline.replay import ReplayServer
+from pipeline.role import die_with_parent
+die_with_parent()
 specs = Specs(ArraySpec((4,), "float32"), 3)
 server = ReplayServer(parse(""), specs, int(sys.argv[1]), Path(sys.argv[2]))
 print("ready", flush=True)
@@ -211,7 +213,7 @@ def end(**result):
 
 @pytest.fixture
 def reading(run_python: Callable[..., str], tmp_path: Any) -> Callable[[str], Any]:
-    return lambda code: json.loads(run_python(READING + code, str(tmp_path / "reverb")).splitlines()[-1])
+    return lambda code: json.loads(run_python(READING + code, str(tmp_path / "r"), timeout=25.0).splitlines()[-1])
 
 
 def test_a_reader_gets_the_newest_until_the_server_dies(reading: Callable[[str], Any]) -> None:

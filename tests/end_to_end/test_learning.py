@@ -1,0 +1,42 @@
+"""That runs learn: they fail if learning breaks."""
+
+from pathlib import Path
+
+import pytest
+
+import pipeline
+
+LOCK = (
+    'environment.id=""',
+    'environment.import_path="environments_to_solve:CombinationLock"',
+    "agent.learning_rate=1e-3",
+    "collect.lanes=8",
+    "replay.min_size=256",
+    "replay.samples_per_insert=64",
+    "learner.steps_per_call=8",
+    'learner.loop="plain"',
+    "exploration.epsilon_decay_steps=4000",
+    "evaluation.episodes=1",
+    "evaluation.every_steps=500",
+    "stop.target_return=6.0",
+    "stop.environment_steps=30000",
+)
+
+
+@pytest.mark.parametrize("variant", [(), ("agent.n_step=3", "agent.dueling=true", "agent.double=false")], ids=str)
+def test_the_optimal_return_is_reached(tmp_path: Path, variant: tuple[str, ...]) -> None:
+    summary = pipeline.train(pipeline.load("cartpole", (*LOCK, *variant)), tmp_path / "run", launcher="inline")
+    assert summary.solved
+    assert summary.mean_return == 6.0
+    assert summary.stop_reason == "target_return"
+
+
+@pytest.mark.xdist_group("cartpole")
+def test_cartpole_is_solved_in_parallel(tmp_path: Path) -> None:
+    summary = pipeline.train(pipeline.load("cartpole"), tmp_path / "run")
+    assert summary.solved
+    assert summary.mean_return is not None
+    assert summary.mean_return >= 475.0
+    assert summary.environment_steps <= 125_000
+    assert summary.samples_per_insert == pytest.approx(pipeline.load("cartpole").replay.samples_per_insert, rel=0.2)
+    assert summary.lost_transitions == 0

@@ -1,0 +1,194 @@
+"""Evaluations: fixed episodes, fairly counted; the best policy is kept."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from environments_for_tests import episode_length, reward_of
+
+from agents import Specs
+from pipeline import environments, policies
+from pipeline.config import Experiment, UsageError
+from pipeline.evaluator import Evaluator, GreedyRunner
+from pipeline.policies import Policy
+from pipeline.variables import Array, Variables
+
+
+@pytest.fixture
+def policy_of(publish: Callable[..., Variables]) -> Callable[..., Policy]:
+    """A policy that prefers one action."""
+
+    def make(specs: Specs, prefers: int = 0) -> Policy:
+        variables = publish(specs, prefers)
+        return Policy(variables.program, variables.weights, 0, 0, 0.0)
+
+    return make
+
+
+def episode_return(lane: int, episode: int, action: int) -> float:
+    return sum(reward_of(lane, episode, step, action) for step in range(episode_length(lane, episode)))
+
+
+@pytest.mark.parametrize("episodes", [1, 5, 64, 70, 200])
+def test_every_lane_plays_its_share_of_episodes(
+    make_experiment: Any, counting_specs: Specs, policy_of: Any, episodes: int
+) -> None:
+    policy = policy_of(counting_specs, prefers=2)
+    runner = GreedyRunner(make_experiment(), counting_specs, policy, episodes)
+    returns, lengths = runner.run(policy, 0)
+    runner.close()
+    lanes = min(episodes, 64)
+    # Taking the first episodes to end, whoever played them, would give more short ones.
+    played = [(lane, episode) for lane in range(lanes) for episode in range((episodes - lane - 1) // lanes + 1)]
+    assert len(played) == episodes
+    assert sorted(lengths) == sorted(episode_length(*one) for one in played)
+    assert sorted(returns) == sorted(episode_return(*one, action=2) for one in played)
+
+
+@pytest.mark.parametrize("environment_id", ["NoisyForTests-v0", "CartPole-v1", "Acrobot-v1"])
+def test_the_same_seed_and_weights_play_the_same_episodes(
+    make_experiment: Any, policy_of: Any, environment_id: str
+) -> None:
+    experiment = make_experiment(
+        f"environment.id='{environment_id}'", "environment.import_path='environments_for_tests'"
+    )
+    specs = environments.describe(experiment.environment)
+    policies_ = [policy_of(specs, 0), policy_of(specs, 1)]
+    runners = [GreedyRunner(experiment, specs, policies_[0], 7) for _ in range(2)]
+    first = runners[0].run(policies_[0], 5)
+    runners[0].run(policies_[1], 5)
+    assert runners[0].run(policies_[0], 5) == first
+    assert runners[1].run(policies_[0], 5) == first
+    if environment_id != "Acrobot-v1":  # there a constant action never ends an episode early
+        assert runners[0].run(policies_[0], 6) != first
+    for runner in runners:
+        runner.close()
+
+
+def test_greedy_actions_keep_to_the_mask(make_experiment: Any, policy_of: Any) -> None:
+    experiment = make_experiment("environment.import_path='environments_for_tests:Masked'")
+    specs = environments.describe(experiment.environment)
+    policy = policy_of(specs, prefers=2)
+    runner = GreedyRunner(experiment, specs, policy, 10)
+    returns, _ = runner.run(policy, 0)  # a forbidden action would raise
+    runner.close()
+    assert len(returns) == 10
+
+
+@pytest.fixture
+def evaluate(make_experiment: Any, counting_specs: Specs, publish: Any, tmp_path: Path) -> Callable[..., Any]:
+    """Evaluates a publication, by an evaluator of `tmp_path` unless one is given."""
+
+    def run(prefers: int, gradient_steps: int, evaluator: Evaluator | None = None) -> Any:
+        evaluator = evaluator or Evaluator(make_experiment("evaluation.episodes=6"), counting_specs, tmp_path)
+        return evaluator.evaluate(publish(counting_specs, prefers, gradient_steps, 10 * gradient_steps))
+
+    return run
+
+
+def test_an_evaluation_describes_its_episodes(
+    make_experiment: Any, counting_specs: Specs, policy_of: Any, evaluate: Any
+) -> None:
+    evaluation = evaluate(prefers=1, gradient_steps=3)
+    policy = policy_of(counting_specs, 1)
+    runner = GreedyRunner(make_experiment(), counting_specs, policy, 6)
+    returns, lengths = runner.run(policy, make_experiment().evaluation.seed)
+    runner.close()
+    assert evaluation.mean_return == pytest.approx(np.mean(returns))
+    assert evaluation.std_return == pytest.approx(np.std(returns))
+    assert (evaluation.min_return, evaluation.max_return) == (min(returns), max(returns))
+    assert evaluation.mean_length == pytest.approx(np.mean(lengths))
+    assert (evaluation.episodes, evaluation.gradient_steps, evaluation.environment_steps) == (6, 3, 30)
+    assert evaluation.is_best
+    assert evaluation.seconds > 0
+
+
+def test_the_best_and_the_latest_policies_are_kept(
+    make_experiment: Any, counting_specs: Specs, evaluate: Any, tmp_path: Path
+) -> None:
+    evaluator = Evaluator(make_experiment("evaluation.episodes=6"), counting_specs, tmp_path)
+    assert [evaluate(prefers, version, evaluator).is_best for version, prefers in enumerate((1, 0, 2, 2, 1), 1)] == [
+        True,
+        False,
+        True,
+        False,
+        False,
+    ]
+    best, latest = policies.load(tmp_path / "best"), policies.load(tmp_path / "latest")
+    assert (best.gradient_steps, best.environment_steps) == (3, 30)
+    assert latest.gradient_steps == 5
+    assert best.mean_return > latest.mean_return
+    assert best.weights[-1].numpy().argmax() == 2
+    assert latest.weights[-1].numpy().argmax() == 1
+
+
+def test_a_resumed_run_keeps_its_best_policy(evaluate: Any, tmp_path: Path) -> None:
+    assert evaluate(2, 1).is_best
+    assert not evaluate(1, 2).is_best  # by a new evaluator of the same folder
+    assert policies.load(tmp_path / "best").gradient_steps == 1
+    assert policies.load(tmp_path / "latest").gradient_steps == 2
+
+
+def test_evaluations_are_due_at_multiples_of_the_interval(
+    make_experiment: Any, counting_specs: Specs, publish: Any, tmp_path: Path
+) -> None:
+    experiment: Experiment = make_experiment("evaluation.every_steps=100", "evaluation.episodes=2")
+    evaluator = Evaluator(experiment, counting_specs, tmp_path)
+
+    def is_due(gradient_steps: int, environment_steps: int) -> bool:
+        return evaluator.is_due(publish(counting_specs, 0, gradient_steps, environment_steps))
+
+    assert not is_due(0, 500)  # nothing has been learned
+    assert not is_due(1, 99)
+    assert is_due(1, 100)
+    evaluator.evaluate(publish(counting_specs, 0, 7, 130))
+    assert not is_due(7, 250)  # these weights have been evaluated
+    assert not is_due(8, 199)
+    assert is_due(8, 200)
+    evaluator.evaluate(publish(counting_specs, 0, 8, 460))
+    assert not is_due(9, 499)
+    assert is_due(9, 500)
+
+
+def test_a_stopping_run_evaluates_its_last_weights_once_where_asked(
+    make_experiment: Any, counting_specs: Specs, publish: Any, tmp_path: Path
+) -> None:
+    evaluator = Evaluator(make_experiment("evaluation.episodes=2"), counting_specs, tmp_path)
+    running = publish(counting_specs, 0, 5, 1)
+    last = msgspec.structs.replace(running, stopping=True, evaluate_last=True)
+    assert not evaluator.is_due(running)
+    assert evaluator.is_due(last)
+    assert not evaluator.is_due(msgspec.structs.replace(running, stopping=True, environment_steps=10**6))
+    evaluator.evaluate(last)
+    assert not evaluator.is_due(last)
+
+
+def test_policies_are_saved_and_loaded(tmp_path: Path) -> None:
+    policy = Policy(b"program", (Array.of(np.ones((2, 3), np.float32)),), 1, 2, -3.5)
+    policies.save(policy, tmp_path / "best")
+    policies.save(msgspec.structs.replace(policy, gradient_steps=9), tmp_path / "best")
+    assert policies.load(tmp_path / "best") == msgspec.structs.replace(policy, gradient_steps=9)
+    assert [path.name for path in (tmp_path / "best").iterdir()] == ["policy.msgpack"]
+
+
+def test_a_missing_policy_is_a_users_mistake(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no policy in .*evaluation"):
+        policies.load(tmp_path / "best")
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00\x01", b"\x81\xa1a\x01", msgspec.msgpack.encode([1, 2])], ids=repr)
+def test_a_file_that_is_no_policy_is_a_users_mistake(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "policy.msgpack").write_bytes(content)
+    with pytest.raises(UsageError, match=r"policy\.msgpack is not a policy"):
+        policies.load(tmp_path)
+
+
+def test_a_cut_off_policy_is_a_users_mistake(tmp_path: Path) -> None:
+    policies.save(Policy(b"program" * 100, (), 1, 2, 3.0), tmp_path)
+    path = tmp_path / "policy.msgpack"
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(UsageError, match="is not a policy"):
+        policies.load(tmp_path)
