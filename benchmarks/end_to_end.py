@@ -18,7 +18,7 @@ from absl import flags
 import pipeline
 from benchmarks.measure import median, print_result, spread
 from pipeline.command import run_command
-from pipeline.role import quieten_gym
+from pipeline.process import quieten_gym
 
 _STEPS = flags.DEFINE_integer("steps", 20_000, "Gradient steps of one of our runs.", lower_bound=1)
 _PEER_STEPS = flags.DEFINE_integer("peer_steps", 1_000, "Gradient steps of TF-Agents' run; 0 leaves it out.")

@@ -1,20 +1,18 @@
 """Entry point of one role's process; launchers start it."""
 
-import importlib
 import logging
 import os
-import signal
 import sys
 import threading
 import time
 import uuid
-from ctypes import CDLL
 from pathlib import Path
 
 from absl import app, flags
 
 from pipeline import environments
 from pipeline.config import Experiment, UsageError
+from pipeline.process import die_with_parent, interruption, quieten_gym
 from pipeline.run_directory import RunDirectory
 
 ROLE = flags.DEFINE_enum("role", None, ["learner", "collector", "evaluator"], "What this process does.")
@@ -25,20 +23,6 @@ RESUME = flags.DEFINE_bool("resume", False, "Go on from the newest checkpoint.")
 STARTED = flags.DEFINE_float("started", 0.0, "Wall-clock time at which the user's command started.")
 
 log = logging.getLogger("role")
-_PR_SET_PDEATHSIG = 1
-
-
-def die_with_parent() -> None:
-    """Asks Linux to kill this process when its parent dies, however it dies."""
-    CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def interruption() -> threading.Event:
-    """An event that SIGTERM and SIGINT set."""
-    event = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: event.set())
-    return event
 
 
 def learn(experiment: Experiment, run: RunDirectory, interrupted: threading.Event) -> int:
@@ -64,16 +48,6 @@ def evaluate(experiment: Experiment, run: RunDirectory, interrupted: threading.E
     from pipeline.collecting import run_evaluator
 
     return run_evaluator(experiment, run.policies, f"localhost:{PORT.value}", interrupted)
-
-
-def quieten_gym() -> None:
-    """Imports the gym that TF-Agents brings without its notice about being unmaintained: no other message is lost."""
-    stderr, sys.stderr = sys.stderr, open(os.devnull, "w")  # noqa: SIM115
-    try:
-        importlib.import_module("gym")
-    finally:
-        sys.stderr.close()
-        sys.stderr = stderr
 
 
 def main(_: list[str]) -> None:

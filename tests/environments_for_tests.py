@@ -181,6 +181,19 @@ class Continuous(Counting):
     action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
 
 
+class WithArguments(Counting):
+    """Observes as many numbers as asked."""
+
+    def __init__(self, size: int = 2) -> None:
+        super().__init__()
+        if size < 0:
+            raise ValueError("size must be positive")
+        self.observation_space = spaces.Box(-1.0, 1.0, (size,), np.float32)
+
+    def _observation(self, action: int) -> Any:
+        return np.zeros(self.observation_space.shape, np.float32)
+
+
 class Noisy(gymnasium.Env[Any, Any]):
     """Random observations, rewards and episode lengths, all from the generator that the seed makes."""
 
@@ -211,3 +224,4 @@ gymnasium.register("CountingForTests-v0", entry_point=Counting, vector_entry_poi
 gymnasium.register("VectorOnlyForTests-v0", entry_point=None, vector_entry_point=counting_vector)
 gymnasium.register("SameStepForTests-v0", entry_point=Counting, vector_entry_point=same_step_vector)
 gymnasium.register("NoisyForTests-v0", entry_point=Noisy, max_episode_steps=20)
+gymnasium.register("WithArgumentsForTests-v0", entry_point=WithArguments)

@@ -7,7 +7,7 @@ only thread.
 import threading
 import uuid
 
-from pipeline import environments, role
+from pipeline import environments
 from pipeline.collector import Collector
 from pipeline.config import Experiment
 from pipeline.console import Console
@@ -15,13 +15,14 @@ from pipeline.evaluator import Evaluator
 from pipeline.launchers import Launch
 from pipeline.ledger import EXIT_CODES, Summary
 from pipeline.ports import free_port
+from pipeline.process import interruption, quieten_gym
 from pipeline.variables import Variables
 
 
 def run(launch: Launch) -> int:
     """Runs all roles in this thread; returns the exit code."""
-    role.quieten_gym()
-    interrupted = role.interruption() if threading.current_thread() is threading.main_thread() else threading.Event()
+    quieten_gym()
+    interrupted = interruption() if threading.current_thread() is threading.main_thread() else threading.Event()
     with Console(launch.run, launch.experiment) as console:
         summary = _Inline(launch, console).run(interrupted)
     code = EXIT_CODES[summary.stop_reason]

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from pipeline.config import shipped
+from pipeline.config import load, shipped
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TIMEOUT = 240
@@ -236,7 +236,7 @@ def test_inline_runs_and_resumes(run_dir: Path) -> None:
     after = summary(run_dir)
     assert before["gradient_steps"] == 400
     assert after["gradient_steps"] == 480
-    assert after["samples_per_insert"] == pytest.approx(32.0, rel=0.1)
+    assert after["samples_per_insert"] == pytest.approx(load("cartpole").replay.samples_per_insert, rel=0.1)
 
 
 @pytest.mark.parametrize(

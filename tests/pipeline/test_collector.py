@@ -321,7 +321,7 @@ def test_a_collector_runs_until_it_is_told_to_leave(
     run_python: Callable[..., str], tmp_path: Any, blocking: bool
 ) -> None:
     code = RUN_COLLECTOR.replace("BLOCKING", str(blocking))
-    result = json.loads(run_python(code, str(tmp_path / "reverb")).splitlines()[-1])
+    result = json.loads(run_python(code, str(tmp_path / "r"), timeout=40.0).splitlines()[-1])
     assert result["codes"] == [0]
     assert result["last"] == [False] * (len(result["last"]) - 1) + [True]
     assert result["returns"] == result["episodes"] > 0

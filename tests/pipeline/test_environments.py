@@ -160,11 +160,12 @@ def test_a_reset_begins_all_lanes_anew(make: Make, vectorization: str) -> None:
     assert equal(first, trajectory(environment, 0, 4))
     environment.reset(0)
     assert not environment.resetting.any()
-    ends = []
+    ended = {}
     for _ in range(3):
         environment.step(numbers(3))
-        ends += environment.episode_ends()
-    assert {lane: end.length for lane, end in ends}[0] == episode_length(0, 0)
+        lanes, _, lengths = environment.episode_ends()
+        ended |= dict(zip(lanes, lengths, strict=True))
+    assert ended[0] == episode_length(0, 0)
 
 
 # Seeds
@@ -508,24 +509,21 @@ def test_an_import_path_that_leads_nowhere_is_refused(path: str) -> None:
 
 
 def test_arguments_reach_the_environment(make: Make) -> None:
-    environment = make(EnvironmentConfig(id="FrozenLake-v1", kwargs={"map_name": "8x8"}))
-    assert environment.specs.leaves()[""].maximum == (63,)
+    environment = make(of_class("WithArguments", size=7))
+    assert environment.specs.leaves()[""].shape == (7,)
 
 
-@pytest.mark.parametrize("vectorization", ["sync", "vector_entry_point"])
-def test_an_unknown_argument_is_refused(vectorization: str) -> None:
-    message = refusal(EnvironmentConfig(id="CartPole-v1", kwargs={"gravitas": 1}, vectorization=vectorization), 2)
-    assert "gravitas" in message
+def test_an_unknown_argument_is_refused() -> None:
+    assert "gravitas" in refusal(of_class("WithArguments", gravitas=1))
 
 
 def test_an_argument_that_the_environment_refuses_is_a_users_mistake() -> None:
-    message = refusal(EnvironmentConfig(id="FrozenLake-v1", kwargs={"map_name": "9x9"}))
-    assert "9x9" in message
+    assert "size must be positive" in refusal(of_class("WithArguments", size=-1))
 
 
 def test_arguments_of_one_environment_do_not_reach_the_next(make: Make) -> None:
-    make(EnvironmentConfig(id="FrozenLake-v1", kwargs={"map_name": "8x8"}))
-    assert make(EnvironmentConfig(id="FrozenLake-v1")).specs.leaves()[""].maximum == (15,)
+    make(registered("WithArgumentsForTests-v0", kwargs={"size": 7}))
+    assert make(registered("WithArgumentsForTests-v0")).specs.leaves()[""].shape == (2,)
 
 
 def test_auto_takes_the_environments_own_vectorization(make: Make) -> None:
@@ -580,7 +578,7 @@ def test_episode_statistics_are_those_of_a_slow_reference(make: Make, config: En
             ended[lane] = bool(step.terminated[lane] or step.truncated[lane])
             if ended[lane]:
                 expected.append((lane, pytest.approx(sum(rewards[lane])), len(rewards[lane])))
-        assert [(lane, end.episode_return, end.length) for lane, end in environment.episode_ends()] == expected
+        assert list(zip(*environment.episode_ends(), strict=True)) == expected
         episodes += len(expected)
     assert episodes > 20
 
@@ -588,7 +586,7 @@ def test_episode_statistics_are_those_of_a_slow_reference(make: Make, config: En
 def test_no_episode_has_ended_before_the_first_step(make: Make) -> None:
     environment = make(of_class("Counting"))
     environment.reset(0)
-    assert environment.episode_ends() == []
+    assert environment.episode_ends().lanes == []
 
 
 def test_a_reset_forgets_unfinished_episodes(make: Make) -> None:
@@ -598,12 +596,13 @@ def test_a_reset_forgets_unfinished_episodes(make: Make) -> None:
         environment.step(numbers(3))
         environment.episode_ends()
     environment.reset(0)
-    ends = {}
+    ended = {}
     for _ in range(3):
         environment.step(numbers(3))
-        ends |= dict(environment.episode_ends())
-    assert ends[0].length == episode_length(0, 0)
-    assert ends[0].episode_return == sum(reward_of(0, 0, step, 0) for step in range(episode_length(0, 0)))
+        lanes, returns, lengths = environment.episode_ends()
+        ended |= dict(zip(lanes, zip(returns, lengths, strict=True), strict=True))
+    length = episode_length(0, 0)
+    assert ended[0] == (sum(reward_of(0, 0, step, 0) for step in range(length)), length)
 
 
 def test_every_extra_that_is_named_exists() -> None:

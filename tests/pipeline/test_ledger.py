@@ -163,12 +163,21 @@ def test_a_run_stops_when_an_evaluation_reaches_the_target() -> None:
     assert book.stop_reason() == "target_return"
 
 
-def test_the_last_evaluation_decides_whether_a_run_is_solved() -> None:
+def test_an_evaluation_that_was_on_its_way_does_not_undo_a_solved_run() -> None:
     book = ledger(*ALL)
     book.accept_evaluation(evaluation(9.0))
     book.accept_evaluation(evaluation(1.0))
-    assert not book.solved
+    assert book.solved
+    assert book.summary("target_return", 0.0).mean_return == 9.0
     assert book.best_mean_return == 9.0
+
+
+def test_the_mean_return_is_the_last_evaluations() -> None:
+    book = ledger(*ALL)
+    for mean in (4.0, 1.0):
+        book.accept_evaluation(evaluation(mean))
+    summary = book.summary("seconds", 0.0)
+    assert (summary.solved, summary.mean_return, summary.best_mean_return) == (False, 1.0, 4.0)
 
 
 def test_without_a_target_nothing_is_solved() -> None:
@@ -257,7 +266,7 @@ def test_the_summary_holds_totals_and_this_lifes_rates() -> None:
     )
     book = ledger("seed=4", "stop.target_return=5.0", "learner.batch_size=64", counters=counters)
     book.accept_collector(report(count=50, last=True, unconfirmed=3))
-    book.accept_evaluation(evaluation(8.0))
+    book.accept_evaluation(evaluation(4.0))
     book.accept_evaluation(evaluation(6.0))
     book.tick(320)
     book.counters.train_seconds = 70.0
@@ -276,7 +285,7 @@ def test_the_summary_holds_totals_and_this_lifes_rates() -> None:
         gradient_steps_per_second=2.0,
         samples_per_insert=320 * 64 / 1000,
         lost_transitions=5,
-        best_mean_return=8.0,
+        best_mean_return=6.0,
         message="words",
     )
     assert msgspec.json.decode(msgspec.json.encode(summary), type=Summary) == summary

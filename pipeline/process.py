@@ -1,0 +1,33 @@
+"""What processes of a run do at their start."""
+
+import importlib
+import os
+import signal
+import sys
+import threading
+from ctypes import CDLL
+
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent() -> None:
+    """Asks Linux to kill this process when its parent dies, however it dies."""
+    CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def interruption() -> threading.Event:
+    """An event that SIGTERM and SIGINT set."""
+    event = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: event.set())
+    return event
+
+
+def quieten_gym() -> None:
+    """Imports the gym that TF-Agents brings without its notice about being unmaintained: no other message is lost."""
+    stderr, sys.stderr = sys.stderr, open(os.devnull, "w")  # noqa: SIM115
+    try:
+        importlib.import_module("gym")
+    finally:
+        sys.stderr.close()
+        sys.stderr = stderr
