@@ -1,6 +1,8 @@
 """An experiment as frozen typed structs: TOML in, validated, TOML out. No TensorFlow here."""
 
+import datetime
 import difflib
+import math
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args
@@ -152,7 +154,11 @@ def load(name_or_path: str, overrides: tuple[str, ...] = (), seed: int | None = 
         path = SHIPPED / f"{name_or_path}.toml"
     if not path.is_file():
         raise UsageError(f"no config {name_or_path!r}: give a path or one of {', '.join(shipped())}")
-    return parse(path.read_text(), overrides, seed, source=str(path))
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read: {error}") from None
+    return parse(text, overrides, seed, source=str(path))
 
 
 def parse(text: str, overrides: tuple[str, ...] = (), seed: int | None = None, source: str = "config") -> Experiment:
@@ -163,6 +169,7 @@ def parse(text: str, overrides: tuple[str, ...] = (), seed: int | None = None, s
     if seed is not None:
         tree["seed"] = seed
     _refuse_unknown(tree, Experiment, "")
+    _refuse_infinite(tree, "")
     try:
         experiment = msgspec.convert(tree, Experiment)
     except msgspec.ValidationError as error:
@@ -175,7 +182,8 @@ def dump(experiment: Experiment) -> str:
     """The fully resolved experiment as TOML; `parse` of it gives the same experiment."""
     import tomli_w
 
-    tree = msgspec.to_builtins(experiment)
+    dates = (datetime.date, datetime.datetime, datetime.time)  # TOML has them, so arguments of environments may be some
+    tree = msgspec.to_builtins(experiment, builtin_types=dates)
     return tomli_w.dumps({key: _without_none(value) for key, value in tree.items()})
 
 
@@ -200,8 +208,9 @@ def validate(experiment: Experiment) -> None:
             f"learner.batch_size={learner.batch_size} is larger than replay.capacity={replay.capacity}",
         ),
         (
-            replay.min_size > replay.capacity,
-            f"replay.min_size={replay.min_size} is above replay.capacity={replay.capacity}: it would never be reached",
+            -(-replay.min_size // lanes) > replay.capacity // lanes,
+            f"replay.min_size={replay.min_size} is above replay.capacity={replay.capacity}, in whole items of {lanes} "
+            "lanes: it would never be reached",
         ),
         (
             replay.capacity < lanes,
@@ -236,7 +245,8 @@ def _toml(text: str, source: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{source}: not TOML: {error} (strings need quotes)") from None
+        where = source.replace("\n", " ")
+        raise UsageError(f"{where}: not TOML: {error} (strings need quotes)") from None
 
 
 def _merge(tree: dict[str, Any], update: dict[str, Any]) -> None:
@@ -261,6 +271,14 @@ def _refuse_unknown(tree: dict[str, Any], struct: Any, prefix: str) -> None:
             _refuse_unknown(value, section, f"{prefix}{key}.")
 
 
+def _refuse_infinite(tree: dict[str, Any], prefix: str) -> None:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            _refuse_infinite(value, f"{prefix}{key}.")
+        elif isinstance(value, float) and not math.isfinite(value) and not prefix.startswith("environment.kwargs"):
+            raise UsageError(f"{prefix}{key} must be finite, not {value}")
+
+
 def _struct_of(annotation: Any, value: Any) -> Any:
     """The struct that a field's value is converted to, if it is one; of a tagged union the one that its tag names."""
     members = get_args(annotation) if isinstance(annotation, type(Union[int, str])) else (annotation,)
@@ -275,7 +293,24 @@ def _struct_of(annotation: Any, value: Any) -> Any:
 def _in_words(message: str) -> str:
     """msgspec's message with the field first: "agent.n_step: Expected `int` >= 1"."""
     text, separator, path = message.partition(" - at `$.")
-    return f"{path.rstrip('`')}: {text}" if separator else text
+    path = path.rstrip("`")
+    choices = f" (there are {', '.join(_choices(path))})" if text.startswith("Invalid") else ""
+    return f"{path}: {text}{choices}" if separator else text
+
+
+def _choices(path: str) -> list[str]:
+    """What a field with a fixed set of values takes."""
+    section, _, name = path.partition(".")
+    for info in msgspec.inspect.multi_type_info([field.type for field in msgspec.structs.fields(Experiment)]):
+        if not isinstance(info, msgspec.inspect.StructType) or not isinstance(info.cls, type):
+            continue
+        if (section, name) == ("agent", info.tag_field):
+            return [str(info.tag)]
+        for field in info.fields:
+            kind = field.type.type if isinstance(field.type, msgspec.inspect.Metadata) else field.type
+            if field.name == name and isinstance(kind, msgspec.inspect.LiteralType):
+                return [str(value) for value in kind.values]
+    return []
 
 
 def _without_none(value: Any) -> Any:

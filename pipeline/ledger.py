@@ -109,7 +109,7 @@ class Ledger:
         counters.environment_steps += report.environment_steps - (before.environment_steps if before else 0)
         counters.episodes += report.episodes - (before.episodes if before else 0)
         counters.transitions += report.transitions - (before.transitions if before else 0)
-        if report.last:
+        if report.last and not (before and before.last):
             counters.lost_transitions += report.unconfirmed
         self._recent.extend(report.returns)
         self._seen[report.process] = report
@@ -121,7 +121,8 @@ class Ledger:
         """Takes an evaluation; once one has reached the target, those still on their way do not undo it."""
         if not self.solved:
             self.evaluation = evaluation
-        self.best_mean_return = max(evaluation.mean_return, self.best_mean_return or -np.inf)
+        if self.best_mean_return is None or evaluation.mean_return > self.best_mean_return:
+            self.best_mean_return = evaluation.mean_return
 
     @property
     def collectors(self) -> list[CollectorReport]:

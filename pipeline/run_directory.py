@@ -45,8 +45,9 @@ class RunDirectory:
         Raises:
           UsageError: the directory holds another run, or cannot be resumed with this experiment.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise UsageError(f"--run_dir={self.path} is a file")
+        for path in (self.path, *self.path.parents):
+            if path.exists() and not path.is_dir():
+                raise UsageError(f"--run_dir={self.path} cannot be: {path} is a file")
         if not self.config.exists():
             if self.path.exists() and any(self.path.iterdir()):
                 raise UsageError(f"{self.path} is not empty and holds no run: choose another --run_dir")

@@ -1,5 +1,6 @@
 """Environments: one factory for gymnasium ids, registered modules and classes of one's own."""
 
+import copy
 import importlib
 from typing import Any
 
@@ -26,15 +27,17 @@ def make(config: EnvironmentConfig, lanes: int) -> LaneEnvironment:
     spec = _spec(config)
     mode = config.vectorization
     if mode == "auto":  # one lane has nothing to vectorise: stepping the environment itself costs a third
-        mode = "vector_entry_point" if spec.vector_entry_point is not None and lanes > 1 else "sync"
+        own = spec.vector_entry_point is not None and (lanes > 1 or spec.entry_point is None)
+        mode = "vector_entry_point" if own else "sync"
     # The lanes' observations are read before the next step, so gymnasium need not copy them.
     options = {"vector_kwargs": {"copy": False}} if mode == "sync" else {}
     try:
         vector = gymnasium.make_vec(spec, num_envs=lanes, vectorization_mode=mode, **options)  # type: ignore[arg-type]
     except gymnasium.error.DependencyNotInstalled as error:
         raise UsageError(f"environment {spec.id!r} is not installed: {_how_to_install(spec.id, str(error))}") from None
-    except (TypeError, gymnasium.error.Error) as error:
-        raise UsageError(f"environment {spec.id!r} cannot be made: {error}") from None
+    except Exception as error:  # whatever its constructor makes of environment.kwargs
+        reason = str(error).replace("\n", " ")
+        raise UsageError(f"environment {spec.id!r} cannot be made: {type(error).__name__}: {reason}") from None
     return LaneEnvironment(vector, spec.id)
 
 
@@ -55,18 +58,18 @@ def describe(config: EnvironmentConfig) -> Specs:
 
 def _spec(config: EnvironmentConfig) -> EnvSpec:
     module_name, _, class_name = config.import_path.partition(":")
-    if module_name:
+    if config.import_path:
         try:
             module = importlib.import_module(module_name)
-        except ImportError as error:
+        except (ImportError, TypeError, ValueError) as error:
             raise UsageError(f"environment.import_path={config.import_path!r} cannot be imported: {error}") from None
         if class_name:
             entry_point: Any = getattr(module, class_name, None)
             if entry_point is None:
                 raise UsageError(f"module {module_name!r} has no {class_name!r} (environment.import_path)")
-            return EnvSpec(config.id or f"{class_name}-v0", entry_point=entry_point, kwargs=dict(config.kwargs))
+            return EnvSpec(f"{class_name}-v0", entry_point=entry_point, kwargs=dict(config.kwargs))
     try:
-        spec = gymnasium.spec(config.id)
+        spec = copy.deepcopy(gymnasium.spec(config.id))  # the registry's own must not get our arguments
     except gymnasium.error.Error as error:
         raise UsageError(f"no environment {config.id!r}: {_how_to_install(config.id, str(error))}") from None
     spec.kwargs = {**spec.kwargs, **config.kwargs}

@@ -149,13 +149,17 @@ class LaneEnvironment:
                 )
 
     def _mask(self, info: dict[str, Any], ended: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        if "action_mask" not in info:
-            given = np.zeros(self.lanes, np.bool_)
-            mask = np.ones((self.lanes, self.specs.num_actions), np.bool_)
-        else:
-            mask = np.array([np.asarray(lane, np.bool_) for lane in info["action_mask"]])
-            given = np.asarray(info.get("_action_mask", np.ones(self.lanes)), np.bool_)
-        unusable = ~(given & mask.any(axis=1))
+        mask = np.zeros((self.lanes, self.specs.num_actions), np.bool_)
+        given = np.asarray(info.get("_action_mask", np.full(self.lanes, "action_mask" in info)), np.bool_)
+        for lane in np.flatnonzero(given):
+            row = np.asarray(info["action_mask"][lane], np.bool_)
+            if row.shape != mask[lane].shape:
+                raise EnvironmentFault(
+                    f"environment {self.name!r}, lane {lane}, step {self._steps}: info['action_mask'] has shape "
+                    f"{row.shape}, there are {self.specs.num_actions} actions"
+                )
+            mask[lane] = row
+        unusable = ~mask.any(axis=1)
         mask[ended & unusable] = True  # no action is taken there; a truncated one that has a mask is bootstrapped by it
         wrong = ~ended & unusable
         if wrong.any():
