@@ -53,16 +53,18 @@ class Checkpoint:
         return msgspec.json.decode((self.path / _MANIFEST).read_bytes(), type=Manifest).counters
 
     def is_complete(self) -> bool:
-        """Whether both halves are there."""
-        return (self.path / _MANIFEST).is_file() and (self.replay / _REVERB_DONE).is_file()
+        """Whether both halves and a manifest are there."""
+        try:
+            _ = self.counters
+        except (OSError, msgspec.MsgspecError):
+            return False
+        return Path(f"{self.learner_prefix}.index").is_file() and (self.replay / _REVERB_DONE).is_file()
 
 
 def newest(folder: Path) -> Checkpoint | None:
     """The newest complete checkpoint in a folder, or None."""
-    for path in sorted(folder.glob("[0-9]*"), reverse=True):
-        if path.suffix == "" and (checkpoint := Checkpoint(path)).is_complete():
-            return checkpoint
-    return None
+    complete = _complete(folder)
+    return complete[0] if complete else None
 
 
 def reverb_folder(folder: Path) -> Path:
@@ -98,9 +100,17 @@ def write(
     shutil.rmtree(final, ignore_errors=True)
     part.rename(final)
     _to_disk(folder)
-    for old in sorted(path for path in folder.glob("[0-9]*") if path.suffix == "")[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
-    return Checkpoint(final)
+    written = Checkpoint(final)
+    older = [checkpoint for checkpoint in _complete(folder) if checkpoint.path != final]
+    for checkpoint in older[max(0, keep - 1) :]:
+        shutil.rmtree(checkpoint.path, ignore_errors=True)
+    return written
+
+
+def _complete(folder: Path) -> list[Checkpoint]:
+    """Every complete checkpoint of a folder, the newest first."""
+    paths = sorted((path for path in folder.glob("[0-9]*") if path.suffix == ""), reverse=True)
+    return [checkpoint for checkpoint in map(Checkpoint, paths) if checkpoint.is_complete()]
 
 
 def _to_disk(path: Path) -> None:

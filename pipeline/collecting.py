@@ -34,20 +34,46 @@ def run_collector(experiment: Experiment, index: int, address: str, process: str
     reader = VariablesReader(address, experiment.collect.variables_seconds)
     newest = reader.wait(_CONNECT_SECONDS, f"collector {index}")
     collector = Collector(experiment, specs, index, process, address, newest)
-    sender, background = Sender(address, REPORTS_TABLE), ThreadPoolExecutor(1, "report")
+    sender = Sender(address, REPORTS_TABLE)
     gc.freeze()  # what is here now stays: collections need not look at it again
+    fault: EnvironmentFault | None = None
+    try:
+        try:
+            _collect(experiment, collector, reader, sender, interrupted)
+        except EnvironmentFault as error:
+            fault = error
+        deadline = time.monotonic() + _REPORT_SECONDS
+        collector.confirm(lambda: time.monotonic() < deadline, everything=True)
+        last = collector.report(reader.newest or newest, last=True, fault=str(fault or ""))
+        sender.send(last, _REPORT_SECONDS)
+    finally:
+        collector.close()
+    if fault is not None:
+        raise fault
+    return 0
+
+
+def _collect(
+    experiment: Experiment,
+    collector: Collector,
+    reader: VariablesReader,
+    sender: Sender,
+    interrupted: threading.Event,
+) -> None:
+    """Collects and reports until the run ends."""
+    stall_seconds = experiment.collect.stall_seconds
+    newest = reader.wait(_CONNECT_SECONDS, "a collector")
     sending: Future[bool] | None = None
     report_at = log_at = 0.0
 
     def keep_waiting() -> bool:
         silence = time.monotonic() - reader.fetched_at
-        if silence > experiment.collect.stall_seconds:
-            raise TimeoutError(f"collector {index} has not heard from the replay at {address} for {silence:.0f} s")
+        if silence > stall_seconds:
+            raise TimeoutError(f"a collector has not heard from the replay for {silence:.0f} s")
         current = reader.newest
         return not interrupted.is_set() and not (current is not None and current.stopping)
 
-    fault: EnvironmentFault | None = None
-    try:
+    with ThreadPoolExecutor(1, "report") as background:
         while keep_waiting():
             newest = reader.newest or newest
             collector.use(newest)
@@ -61,17 +87,6 @@ def run_collector(experiment: Experiment, index: int, address: str, process: str
                 if now >= log_at:
                     log.info("%s", _in_words(report))
                     log_at = now + _LOG_SECONDS
-    except EnvironmentFault as error:
-        fault = error
-    deadline = time.monotonic() + _REPORT_SECONDS
-    collector.confirm(lambda: time.monotonic() < deadline, everything=True)
-    if sending is not None:
-        sending.result()
-    sender.send(collector.report(newest, last=True, fault=str(fault or "")), _REPORT_SECONDS)
-    if fault is not None:
-        raise fault
-    collector.close()
-    return 0
 
 
 def _in_words(report: CollectorReport) -> str:

@@ -153,5 +153,6 @@ class Collector:
         )
 
     def close(self) -> None:
-        """Releases the environments."""
+        """Ends the connection and releases the environments."""
+        self._writer.close()
         self._environment.close()

@@ -42,9 +42,12 @@ class FrameLayout:
         return f"observation/{name}"
 
     @property
-    def column(self) -> str:
-        """Name of the table's column: it holds a digest, so that a frame of any other layout does not fit."""
-        return "frame_" + hashlib.sha256(repr(self.dtype.descr).encode()).hexdigest()[:12]
+    def table(self) -> str:
+        """Name of the experience table: it holds a digest, so that frames of any other layout find no table.
+
+        The table's signature refuses other sizes; Reverb has no name for what the bytes mean.
+        """
+        return "experience_" + hashlib.sha256(repr(self.dtype.descr).encode()).hexdigest()[:12]
 
     def fields(self) -> list[tuple[str, tuple[np.dtype[Any], int]]]:
         """Name, NumPy dtype and byte offset of each field."""

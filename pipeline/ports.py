@@ -21,6 +21,8 @@ def refuse_used_port(port: int) -> None:
       UsageError: it is in use.
     """
     with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+        # Connections that have ended hold a port for a minute; only a listening socket is in the way.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("::", port))
         except OSError:

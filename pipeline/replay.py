@@ -11,13 +11,13 @@ import tensorflow as tf
 from tf_agents.trajectories import Trajectory
 
 from agents import Specs
-from pipeline.config import Experiment
+from pipeline.config import Experiment, UsageError
 from pipeline.frames import FrameLayout
 from pipeline.ports import refuse_used_port
 from pipeline.variables import REPORTS_TABLE, VARIABLES_TABLE
-from pipeline.writer import EXPERIENCE_TABLE
 
 _REPORTS_KEPT = 10_000
+_COLUMN = "frames"
 
 
 class Sample(NamedTuple):
@@ -42,7 +42,7 @@ class ReplayServer:
         its only thread would wait for ever.
 
     Raises:
-      UsageError: the port is in use.
+      UsageError: the port is in use, or the checkpoint's tables have other settings.
     """
 
     def __init__(
@@ -59,11 +59,11 @@ class ReplayServer:
         self._layout = FrameLayout(specs)
         lanes, window = experiment.lanes_per_item, experiment.agent.window_length
         self.items_per_call = experiment.learner.batch_size * experiment.learner.steps_per_call // lanes
-        item = {self._layout.column: tf.TensorSpec((window, lanes, self._layout.num_bytes), tf.uint8)}
+        item = {_COLUMN: tf.TensorSpec((window, lanes, self._layout.num_bytes), tf.uint8)}
         message = tf.TensorSpec((None,), tf.uint8)
         tables = [
             reverb.Table(
-                EXPERIENCE_TABLE,
+                self._layout.table,
                 sampler=reverb.selectors.Uniform(),
                 remover=reverb.selectors.Fifo(),
                 max_size=max(1, experiment.replay.capacity // lanes),
@@ -83,9 +83,16 @@ class ReplayServer:
         folder.mkdir(parents=True, exist_ok=True)
         fallback = str(restore_from) if restore_from else None
         checkpointer = reverb.checkpointers.DefaultCheckpointer(str(folder), fallback_checkpoint_path=fallback)
+        wanted = _settings(tables[0].info)
         self._server = reverb.Server(tables, port, checkpointer)
         self.address = f"localhost:{port}"
         self.client = reverb.Client(self.address)
+        if (restored := _settings(self.info())) != wanted:  # Reverb restores the settings with the items
+            self._server.stop()
+            raise UsageError(
+                f"the checkpoint's replay has other settings ({restored}) than asked for ({wanted}): resume with the "
+                "same [replay] section, batches and launcher"
+            )
         for table in (VARIABLES_TABLE, REPORTS_TABLE):  # messages of an earlier life
             self.client.reset(table)
 
@@ -120,12 +127,12 @@ class ReplayServer:
 
         def draw(_: Any) -> tf.data.Dataset:
             items = reverb.TrajectoryDataset.from_table_signature(
-                self.address, EXPERIENCE_TABLE, max_in_flight_samples_per_worker=self._in_flight
+                self.address, self._layout.table, max_in_flight_samples_per_worker=self._in_flight
             )
             return items.batch(self.items_per_call, drop_remainder=True)
 
         def arrange(sample: Any) -> Sample:
-            frames = sample.data[self._layout.column]  # [items, T, lanes, bytes]
+            frames = sample.data[_COLUMN]  # [items, T, lanes, bytes]
             by_lane = tf.transpose(frames, (2, 0, 1, 3))
             shape = (learner.steps_per_call, learner.batch_size, window, num_bytes)
             return decode(tf.reshape(by_lane, shape), self._layout)
@@ -145,7 +152,7 @@ class ReplayServer:
 
     def info(self) -> Any:
         """Reverb's `TableInfo` of the experience table."""
-        return self.client.server_info(timeout=10)[EXPERIENCE_TABLE]
+        return self.client.server_info(timeout=10)[self._layout.table]
 
     def explain_stall(self) -> str:
         """Which side the rate limiter holds back, in words."""
@@ -172,6 +179,15 @@ class ReplayServer:
     def stop(self) -> None:
         """Stops serving. Stop writers first: Reverb confirms inserts that it then drops."""
         self._server.stop()
+
+
+def _settings(info: Any) -> str:
+    """What of a table its checkpoint decides, as text to compare and to show."""
+    limiter = info.rate_limiter_info
+    return (
+        f"{info.max_size} items, at least {limiter.min_size_to_sample}, {limiter.samples_per_insert:g} samples per "
+        f"insert within {limiter.min_diff:g} to {limiter.max_diff:g}"
+    )
 
 
 def decode(frames: tf.Tensor, layout: FrameLayout) -> Sample:

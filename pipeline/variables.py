@@ -114,6 +114,8 @@ class Sender:
         data = msgspec.msgpack.encode(message)
         padded = -(-(len(data) + 8) // _BLOCK) * _BLOCK
         if self._writer is None or padded != self._padded:
+            if not server_answers(self._client, timeout):  # opening a writer to an absent server waits for ever
+                return False
             self._writer = native.reverb_writer(self._client, chunk_length=1, keep_alive=1)
             self._padded = padded
         block = np.zeros(padded, np.uint8)
@@ -148,10 +150,10 @@ def take(client: Any, table: str, kind: Any, count: int, handle: Callable[[Any],
         handle(decoder.decode(block[8 : 8 + size]))
 
 
-def server_answers(address: str, timeout: float = 1.0) -> bool:
-    """Whether a Reverb server answers at the address."""
+def server_answers(client: Any, timeout: float = 1.0) -> bool:
+    """Whether the server of a client of `native.reverb_client` answers."""
     try:
-        native.reverb_client(address).ServerInfo(max(1, int(timeout)))
+        client.ServerInfo(max(1, int(timeout)))
     except Exception:  # any failure of the binding means that there is no answer
         return False
     return True
@@ -163,8 +165,9 @@ def wait_for_server(address: str, seconds: float, who: str) -> None:
     Raises:
       TimeoutError: it did not within `seconds`; says who waited for what.
     """
+    client = native.reverb_client(address)
     deadline = time.monotonic() + seconds
-    while not server_answers(address):
+    while not server_answers(client):
         if time.monotonic() > deadline:
             raise TimeoutError(
                 f"{who} waited {seconds:.0f} s for the replay server at {address}, which does not answer"

@@ -8,9 +8,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from pipeline import native
+from pipeline.config import UsageError
 from pipeline.frames import FrameLayout
 
-EXPERIENCE_TABLE = "experience"
 _FLUSH_EVERY = 16
 """Items between two looks at the server's confirmations; Reverb prints a warning from 50 unconfirmed items on."""
 _BURST_ITEMS = 32
@@ -32,6 +32,9 @@ class FrameWriter:
       lanes: of the collector.
       lanes_per_item: lanes of one group; divides `lanes`.
       window: frames of an item.
+
+    Raises:
+      UsageError: when items are created, the replay has no table for this layout, lanes and window.
     """
 
     def __init__(self, address: str, layout: FrameLayout, lanes: int, lanes_per_item: int, window: int) -> None:
@@ -96,9 +99,18 @@ class FrameWriter:
                 return False
         return True
 
+    def close(self) -> None:
+        """Drops what is unconfirmed and ends the connection; a writer that is only deleted waits for the limiter."""
+        self._writer.Close()
+
     def _create(self) -> None:
-        for window in self._pending:
-            self._writer.CreateItem(EXPERIENCE_TABLE, 1.0, [window], [False])
+        try:
+            for window in self._pending:
+                self._writer.CreateItem(self._layout.table, 1.0, [window], [False])
+        except ValueError as error:
+            raise UsageError(
+                f"the replay takes frames of another layout: does this process see the learner's environment? ({error})"
+            ) from None
         self._created += len(self._pending)
         self._unconfirmed += len(self._pending)
         self._pending.clear()

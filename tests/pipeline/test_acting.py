@@ -53,7 +53,10 @@ def random_weights(model: Any, seed: int) -> list[Any]:
     return [(random.normal(size=weight.shape) * 0.2).astype(np.float32) for weight in model.weights]
 
 
-@pytest.fixture(scope="module", params=[(kind, dueling) for kind in OBSERVATIONS for dueling in (False, True)], ids=str)
+NETWORKS = [(kind, number % 2 == 0) for number, kind in enumerate(OBSERVATIONS)] + [("vector", False)]
+
+
+@pytest.fixture(scope="module", params=NETWORKS, ids=str)
 def network(request: pytest.FixtureRequest) -> Any:
     """Specs, model, converted program and configuration of a network."""
     kind, dueling = request.param

@@ -185,6 +185,10 @@ def fill(server: Any, layout: FrameLayout, first: int, count: int) -> None:
     assert writer.confirm(lambda: True, everything=True)
 
 
+def touch_learner(prefix: str) -> None:
+    Path(prefix + ".index").touch()
+
+
 def contents(drawn: dict[str, Any]) -> dict[tuple[int, int], bytes]:
     """Every transition drawn, by its number and lane."""
     return {
@@ -205,7 +209,7 @@ def test_a_restored_replay_holds_the_same_transitions(
     assert {number for number, _ in before} == set(range(10, 30))
     counters = Counters(environment_steps=124, transitions=120, gradient_steps=640)
 
-    written = checkpoint.write(tmp_path / "c", counters, lambda prefix: Path(prefix).touch(), server.checkpoint, keep=1)
+    written = checkpoint.write(tmp_path / "c", counters, touch_learner, server.checkpoint, keep=1)
 
     found = checkpoint.newest(tmp_path / "c") or written
     restored = serve(experiment, counting_specs, found.replay)
@@ -227,7 +231,7 @@ def test_checkpoints_of_one_replay_follow_each_other(
     for round_ in range(3):
         fill(server, layout, 10 * round_, 11)
         counters = Counters(gradient_steps=round_)
-        written.append(checkpoint.write(tmp_path / "c", counters, lambda prefix: None, server.checkpoint, keep=2))
+        written.append(checkpoint.write(tmp_path / "c", counters, touch_learner, server.checkpoint, keep=2))
     assert not written[0].path.exists()
     for one, items in zip(written[1:], (20, 30), strict=True):
         assert serve(make_experiment(), counting_specs, one.replay).info().current_size == items

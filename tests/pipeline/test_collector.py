@@ -298,7 +298,7 @@ def poll(condition):
 
 for target in (collect, receive):
     threading.Thread(target=target, daemon=True).start()
-poll(lambda: len(reports) >= 3 and server.inserted_items() > 20)
+poll(lambda: (BLOCKING or len(reports) >= 3) and server.inserted_items() > 20)
 if BLOCKING:
     held = -1
     while held != server.inserted_items():  # until the limiter holds the collector back
@@ -379,7 +379,7 @@ def test_a_collector_that_is_held_back_ends_in_time(tmp_path: Any, make_experime
         else:
             time.sleep(1.0)  # the limiter holds it back by now
             collector.terminate()
-        assert collector.wait(20) == (3 if ending == "the replay dies" else 0)
+        assert collector.wait(40) == (3 if ending == "the replay dies" else 0)
     finally:
         for process in (collector, server):
             process.kill()

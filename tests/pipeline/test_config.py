@@ -217,7 +217,7 @@ def test_a_section_must_be_a_table() -> None:
                 "learner.batch_size=64",
                 "learner.steps_per_call=2",
             ),
-            ("replay.capacity", "128"),
+            ("replay.capacity",),
         ),
         (("environment.id=''",), ("environment.id", "import_path")),
         (("environment.id=''", "environment.import_path='package.module'"), ("environment.id", "import_path")),

@@ -94,7 +94,7 @@ BASE = Specs({"a": ArraySpec((2,), "float32"), "b": ArraySpec((), "int32", (3,))
 
 def test_equal_specs_have_equal_columns() -> None:
     other = Specs({"b": ArraySpec((), "int32", (3,)), "a": ArraySpec((2,), "float32")}, 3)
-    assert FrameLayout(BASE).column == FrameLayout(other).column
+    assert FrameLayout(BASE).table == FrameLayout(other).table
 
 
 @pytest.mark.parametrize(
@@ -110,9 +110,9 @@ def test_equal_specs_have_equal_columns() -> None:
     ids=["shape", "dtype", "name", "rank", "leaf", "mask"],
 )
 def test_another_layout_has_another_column(other: Specs) -> None:
-    assert FrameLayout(other).column != FrameLayout(BASE).column
+    assert FrameLayout(other).table != FrameLayout(BASE).table
 
 
 def test_the_number_of_masked_actions_is_part_of_the_layout() -> None:
     three, four = BASE._replace(masked=True), BASE._replace(masked=True, num_actions=4)
-    assert FrameLayout(three).column != FrameLayout(four).column
+    assert FrameLayout(three).table != FrameLayout(four).table

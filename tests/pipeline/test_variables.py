@@ -160,7 +160,7 @@ def test_reports_keep_their_kind(address: str) -> None:
 
 
 def test_a_server_that_is_up_answers(address: str) -> None:
-    assert server_answers(address)
+    assert server_answers(native.reverb_client(address))
     wait_for_server(address, 0.0, "somebody")
 
 
