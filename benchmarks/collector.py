@@ -2,6 +2,8 @@
 
 Example:
   python -m benchmarks.collector --lanes=1,16,64
+
+`bare` is the vector environment alone, stepped with fixed actions on the same core in the same run.
 """
 
 import gc
@@ -11,6 +13,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 from absl import flags
 
 from benchmarks.measure import median, print_result, spread
@@ -31,7 +34,7 @@ def _experiment(lanes: int) -> Experiment:
 
 
 def collect(lanes: int, address: str) -> None:
-    """Collects with a mostly greedy policy and prints environment steps per second, one line a measurement."""
+    """Prints environment steps per second collected with a mostly greedy policy, and bare, one line a measurement."""
     os.sched_setaffinity(0, {_CORE.value})
     experiment = _experiment(lanes)
     reader = VariablesReader(address, experiment.collect.variables_seconds)
@@ -45,13 +48,26 @@ def collect(lanes: int, address: str) -> None:
             collector.use(reader.newest or variables)
             collector.step()
             collector.confirm(lambda: True)
+        collected = (collector.environment_steps - before) / passed
         if repeat:
-            print((collector.environment_steps - before) / passed, flush=True)
+            print(json.dumps([collected, bare(experiment)]), flush=True)
     sys.stdout.flush()
     os._exit(0)
 
 
-def measure(lanes: int, core: int) -> float:
+def bare(experiment: Experiment) -> float:
+    """Environment steps per second of the vector environment alone."""
+    vector = environments.make(experiment.environment, experiment.collect.lanes).vector
+    vector.reset(seed=0)
+    actions = np.zeros(vector.num_envs, np.int64)
+    steps, started = 0, time.perf_counter()
+    while (passed := time.perf_counter() - started) < _SECONDS.value / 4:
+        vector.step(actions)
+        steps += vector.num_envs
+    return steps / passed
+
+
+def measure(lanes: int, core: int) -> dict[str, float]:
     """Starts a server here and a collector in a process of its own."""
     from benchmarks import live_replay  # imports TensorFlow, which a collector's process does not have
     from pipeline.learner import Learner
@@ -65,9 +81,10 @@ def measure(lanes: int, core: int) -> float:
     command += [f"--core={core}", f"--seconds={_SECONDS.value}", f"--repeats={_REPEATS.value}"]
     output = subprocess.run(command, check=True, capture_output=True, text=True, timeout=600).stdout
     values = [json.loads(line) for line in output.splitlines()]
-    print(f"{lanes:3d} lanes: {spread(values)} environment steps/s")
+    collected, alone = [value[0] for value in values], [value[1] for value in values]
+    print(f"{lanes:3d} lanes: {spread(collected)} environment steps/s; bare environment {spread(alone)}")
     server.stop()
-    return median(values)
+    return {"collected": median(collected), "bare": median(alone)}
 
 
 def main(_: list[str]) -> int:

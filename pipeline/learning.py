@@ -87,7 +87,9 @@ class LearningProcess:
         self._data_age = 0.0
         self._phase = "starting"
         self._startup_seconds = 0.0
-        self._me = psutil.Process()
+        self._processes = {"learner": psutil.Process()}
+        if blocking and (parent := psutil.Process().parent()) is not None:  # roles in processes of their own have one
+            self._processes["supervisor"] = parent
 
     @property
     def gradient_steps(self) -> int:
@@ -243,13 +245,13 @@ class LearningProcess:
 
     def _write_status(self) -> None:
         self._status_at = time.monotonic()
-        memory: int = self._me.memory_info().rss
+        resident = {role: process.memory_info().rss for role, process in self._processes.items()}
         size = self.replay.info().current_size * self._experiment.lanes_per_item
         loss = self._outcome.loss if self._outcome else None
-        status = self.ledger.status(self._phase, size, loss, {"learner": memory})
+        status = self.ledger.status(self._phase, size, loss, dict(resident))
         write_json(self._run.status, status)
         scalars: dict[str, Any] = metrics.speed_scalars(
-            status.environment_steps_per_second, status.gradient_steps_per_second, memory
+            status.environment_steps_per_second, status.gradient_steps_per_second, resident["learner"]
         )
         scalars |= metrics.data_scalars(
             replay_size=size,
@@ -259,7 +261,10 @@ class LearningProcess:
         )
         if self._outcome is not None:
             scalars |= metrics.learner_scalars(self._outcome, float(self.learner.agent.learning_rate))
-        self._metrics.write("learner", scalars, self.ledger.counters.environment_steps)
+        steps = self.ledger.counters.environment_steps
+        self._metrics.write("learner", scalars, steps)
+        if "supervisor" in resident:
+            self._metrics.write("supervisor", metrics.memory_scalars(resident["supervisor"]), steps)
 
 
 def run_to_its_end(process: LearningProcess, interrupted: threading.Event) -> Summary:

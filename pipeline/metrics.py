@@ -60,12 +60,17 @@ def data_scalars(
     }
 
 
+def memory_scalars(resident_bytes: int) -> dict[str, float]:
+    """Of any process."""
+    return {"health/resident_mib": resident_bytes / _MIB}
+
+
 def speed_scalars(environment_steps: float, gradient_steps: float, resident_bytes: int) -> dict[str, float]:
     """Steps per second, and the learner's memory."""
     return {
         "speed/environment_steps_per_second": environment_steps,
         "speed/gradient_steps_per_second": gradient_steps,
-        "health/resident_mib": resident_bytes / _MIB,
+        **memory_scalars(resident_bytes),
     }
 
 
@@ -76,7 +81,7 @@ def collector_scalars(report: CollectorReport) -> dict[str, float]:
         "collector/weights_age_gradient_steps": float(report.weights_age),
         "collector/weights_age_seconds": report.weights_seconds,
         "collector/blocked_seconds": report.blocked_seconds,
-        "health/resident_mib": report.resident_bytes / _MIB,
+        **memory_scalars(report.resident_bytes),
     }
     if report.returns:
         scalars["episode/return"] = sum(report.returns) / len(report.returns)
@@ -93,5 +98,5 @@ def evaluation_scalars(evaluation: Evaluation) -> dict[str, float]:
         "evaluation/max_return": evaluation.max_return,
         "evaluation/mean_length": evaluation.mean_length,
         "evaluation/seconds": evaluation.seconds,
-        "health/resident_mib": evaluation.resident_bytes / _MIB,
+        **memory_scalars(evaluation.resident_bytes),
     }

@@ -29,8 +29,16 @@ class Supervisor:
 
     def run(self) -> int:
         """Runs to the end and returns the exit code."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._on_signal)
+        # Called from Python, the handlers are the caller's again when the run has ended.
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, self._on_signal) for number in numbers}
+        try:
+            return self._run()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _run(self) -> int:
         launch = self._launch
         with Console(launch.run, launch.experiment) as console:
             try:

@@ -278,3 +278,21 @@ def test_sending_to_a_dead_server_fails_in_time(reading: Callable[[str], Any], s
     assert result["first"]
     assert len(result["times"]) == 3
     assert max(result["times"]) < 3.0
+
+
+def test_a_sender_whose_message_did_not_arrive_can_be_dropped(reading: Callable[[str], Any]) -> None:
+    result = reading("""
+server, address = serve()
+sender = Sender(address, REPORTS_TABLE)
+first = sender.send("x", 10)
+server.kill()
+server.wait()
+second = sender.send("x", 0.5)
+started = time.monotonic()
+if hasattr(sender, "close"):
+    sender.close()
+del sender
+end(first=first, second=second, seconds=time.monotonic() - started)
+""")
+    assert (result["first"], result["second"]) == (True, False)
+    assert result["seconds"] < 5.0
