@@ -33,7 +33,7 @@ def test_the_optimal_return_is_reached(tmp_path: Path, variant: tuple[str, ...])
 
 @pytest.mark.xdist_group("cartpole")
 def test_cartpole_is_solved_in_parallel(tmp_path: Path) -> None:
-    # Of some thirty runs one in ten took over 80,000 environment steps: twice the usual budget leaves no chance to luck.
+    # One run in ten takes over 80,000 environment steps: twice the usual budget leaves nothing to luck.
     experiment = pipeline.load("cartpole", ("stop.environment_steps=240_000",))
     summary = pipeline.train(experiment, tmp_path / "run")
     assert summary.solved
