@@ -88,7 +88,8 @@ def write(
     """
     name = f"{counters.gradient_steps:012d}"
     part = folder / f"{name}.part"
-    shutil.rmtree(part, ignore_errors=True)
+    for unfinished in folder.glob("*.part"):  # of writes that were killed
+        shutil.rmtree(unfinished, ignore_errors=True)
     part.mkdir(parents=True)
     replay = write_replay()
     shutil.copytree(replay, part / "replay", copy_function=os.link)

@@ -47,6 +47,7 @@ def run_collector(experiment: Experiment, index: int, address: str, process: str
         last = collector.report(reader.newest or newest, last=True, fault=str(fault or ""))
         sender.send(last, _REPORT_SECONDS)
     finally:
+        sender.close()
         collector.close()
     if fault is not None:
         raise fault
@@ -81,7 +82,7 @@ def _collect(
             collector.confirm(keep_waiting)
             now = time.monotonic()
             if now >= report_at and (sending is None or sending.done()):
-                report = collector.report(newest)
+                report = collector.report(reader.newest or newest)
                 sending = background.submit(sender.send, report, _REPORT_SECONDS)
                 report_at = now + experiment.collect.report_seconds
                 if now >= log_at:
@@ -108,14 +109,17 @@ def run_evaluator(experiment: Experiment, folder: Path, address: str, interrupte
     reader = VariablesReader(address, experiment.collect.variables_seconds)
     newest = reader.wait(_CONNECT_SECONDS, "the evaluator")
     evaluator, sender = Evaluator(experiment, specs, folder), Sender(address, REPORTS_TABLE)
-    while not interrupted.is_set():
-        silence = time.monotonic() - reader.fetched_at
-        if silence > experiment.collect.stall_seconds:
-            raise TimeoutError(f"the evaluator has not heard from the replay at {address} for {silence:.0f} s")
-        newest = reader.newest or newest
-        if evaluator.is_due(newest):
-            sender.send(evaluator.evaluate(newest), _REPORT_SECONDS)
-        if newest.stopping:
-            break
-        time.sleep(_POLL_SECONDS)
+    try:
+        while not interrupted.is_set():
+            silence = time.monotonic() - reader.fetched_at
+            if silence > experiment.collect.stall_seconds:
+                raise TimeoutError(f"the evaluator has not heard from the replay at {address} for {silence:.0f} s")
+            newest = reader.newest or newest
+            if evaluator.is_due(newest):
+                sender.send(evaluator.evaluate(newest), _REPORT_SECONDS)
+            if newest.stopping:
+                break
+            time.sleep(_POLL_SECONDS)
+    finally:
+        sender.close()
     return 0

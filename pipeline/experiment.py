@@ -32,7 +32,10 @@ def launch(
     validate(experiment)
     run = RunDirectory(run_dir.resolve())
     run.check(experiment, resume)
-    environments.describe(experiment.environment)
+    try:
+        environments.describe(experiment.environment)
+    except environments.EnvironmentFault as fault:
+        raise UsageError(str(fault)) from None
     refuse_used_port(experiment.replay.port)
     run.create(experiment)
     return LAUNCHERS[launcher](Launch(experiment, run, started, resume))

@@ -155,7 +155,8 @@ class LearningProcess:
         """Publishes that the run ends: collectors send their last report, the evaluator may score the last weights."""
         self._phase = "stopping"
         self._write_status()
-        self._evaluate_last = evaluate_last
+        self._evaluate_last = evaluate_last and self.learner.gradient_steps > 0
+        self.ledger.await_last_reports()
         self._publish(wait=True, stopping=True)
 
     def drain(self, timeout: float = 0.05) -> bool:

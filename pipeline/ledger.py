@@ -129,6 +129,11 @@ class Ledger:
         """The newest report of each collector process."""
         return list(self._seen.values())
 
+    def await_last_reports(self) -> None:
+        """Gives every collector its time to leave: one that the rate limiter held back has been silent."""
+        now = time.monotonic()
+        self._heard = dict.fromkeys(self._heard, now)
+
     def collectors_left(self) -> bool:
         """Whether every collector that ever reported has sent its last report, or fallen silent."""
         now = time.monotonic()

@@ -116,6 +116,7 @@ class Sender:
         if self._writer is None or padded != self._padded:
             if not server_answers(self._client, timeout):  # opening a writer to an absent server waits for ever
                 return False
+            self.close()
             self._writer = native.reverb_writer(self._client, chunk_length=1, keep_alive=1)
             self._padded = padded
         block = np.zeros(padded, np.uint8)
@@ -130,6 +131,12 @@ class Sender:
                 raise
             return False
         return True
+
+    def close(self) -> None:
+        """Ends the connection. A writer that is only deleted waits for its server, with the interpreter lock."""
+        if self._writer is not None:
+            self._writer.Close()
+            self._writer = None
 
 
 def take(client: Any, table: str, kind: Any, count: int, handle: Callable[[Any], None]) -> None:

@@ -78,7 +78,7 @@ class FrameWriter:
             self._burst_at = now
 
     def confirm(self, keep_waiting: Callable[[], bool], everything: bool = False) -> bool:
-        """Waits until few enough items are unconfirmed: at most 16, or none with `everything`.
+        """Waits, if more than 32 items are unconfirmed, until 16 are; with `everything`, until none is.
 
         The rate limiter holds collectors back here.
 
