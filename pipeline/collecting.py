@@ -68,9 +68,7 @@ def _collect(
     report_at = log_at = 0.0
 
     def keep_waiting() -> bool:
-        silence = time.monotonic() - reader.fetched_at
-        if silence > stall_seconds:
-            raise TimeoutError(f"a collector has not heard from the replay for {silence:.0f} s")
+        reader.refuse_silence(stall_seconds, "a collector")
         current = reader.newest
         return not interrupted.is_set() and not (current is not None and current.stopping)
 
@@ -111,9 +109,7 @@ def run_evaluator(experiment: Experiment, folder: Path, address: str, interrupte
     evaluator, sender = Evaluator(experiment, specs, folder), Sender(address, REPORTS_TABLE)
     try:
         while not interrupted.is_set():
-            silence = time.monotonic() - reader.fetched_at
-            if silence > experiment.collect.stall_seconds:
-                raise TimeoutError(f"the evaluator has not heard from the replay at {address} for {silence:.0f} s")
+            reader.refuse_silence(experiment.collect.stall_seconds, "the evaluator")
             newest = reader.newest or newest
             if evaluator.is_due(newest):
                 sender.send(evaluator.evaluate(newest), _REPORT_SECONDS)

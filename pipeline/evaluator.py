@@ -3,6 +3,7 @@
 import time
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import psutil
 
@@ -91,9 +92,7 @@ class Evaluator:
             self._runner = GreedyRunner(self._experiment, self._specs, policy, evaluation.episodes)
         returns, lengths = self._runner.run(policy, evaluation.seed)
         mean = float(np.mean(returns))
-        policy = Policy(
-            variables.program, variables.weights, variables.environment_steps, variables.gradient_steps, mean
-        )
+        policy = msgspec.structs.replace(policy, mean_return=mean)
         is_best = mean > self._best
         if is_best:
             self._best = mean

@@ -82,7 +82,7 @@ class Learner:
         if wanted == "compiled" and self._replicas > 1:
             raise UsageError("learner.loop='compiled' needs one replica: XLA refuses variables on two devices")
         candidates = ("compiled", "plain") if wanted == "auto" else (wanted,)
-        state = [variable.numpy() for variable in self._state()]
+        state = [variable.numpy() for variable in self.agent.variables]
         batch = self._zeros()
         seconds: dict[str, float] = {}
         loops: dict[str, Callable[[Any], Any]] = {}
@@ -98,11 +98,11 @@ class Learner:
                 log.warning("XLA does not compile this agent's gradient step; the plain loop runs it: %s", error)
                 continue
             seconds[name] = min(_seconds(loops[name], batch) for _ in range(3)) if len(candidates) > 1 else 0.0
-        if not loops or not seconds:
+        if not seconds:
             loops["plain"], seconds["plain"] = self._loop(compiled=False), 0.0
         self.loop = min(seconds, key=lambda name: seconds[name])
         self._call = loops[self.loop]
-        for variable, value in zip(self._state(), state, strict=True):
+        for variable, value in zip(self.agent.variables, state, strict=True):
             variable.assign(value)
         steps = self._experiment.learner.steps_per_call
         log.info(
@@ -131,9 +131,6 @@ class Learner:
         """Reads what `write` wrote."""
         tf.train.Checkpoint(agent=self.agent).read(prefix).assert_existing_objects_matched()
         self._gradient_steps = int(self.agent.train_step_counter.numpy())
-
-    def _state(self) -> list[Any]:
-        return list(self.agent.variables)
 
     def _loop(self, compiled: bool) -> Callable[[Any], Any]:
         learner, strategy, agent = self._experiment.learner, self._strategy, self.agent

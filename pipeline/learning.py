@@ -232,17 +232,19 @@ class LearningProcess:
                 report = self._reports.get_nowait()
             except queue.Empty:
                 return
-            if isinstance(report, CollectorReport):
-                self.ledger.accept_collector(report)
-                role, scalars = f"collector-{report.index}", metrics.collector_scalars(report)
-            else:
-                self.ledger.accept_evaluation(report)
-                log.info("evaluation: %s", report)
-                role, scalars = "evaluator", metrics.evaluation_scalars(report)
-            steps = (
-                report.environment_steps if isinstance(report, Evaluation) else self.ledger.counters.environment_steps
-            )
-            self._metrics.write(role, scalars, steps)
+            self.accept(report)
+
+    def accept(self, report: Report) -> None:
+        """Enters a report into the ledger and TensorBoard."""
+        if isinstance(report, CollectorReport):
+            self.ledger.accept_collector(report)
+            role, scalars = f"collector-{report.index}", metrics.collector_scalars(report)
+        else:
+            self.ledger.accept_evaluation(report)
+            log.info("evaluation: %s", report)
+            role, scalars = "evaluator", metrics.evaluation_scalars(report)
+        steps = report.environment_steps if isinstance(report, Evaluation) else self.ledger.counters.environment_steps
+        self._metrics.write(role, scalars, steps)
 
     def _write_status(self) -> None:
         self._status_at = time.monotonic()

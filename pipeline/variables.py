@@ -214,6 +214,16 @@ class VariablesReader:
             raise TimeoutError(f"{who} waited {seconds:.0f} s for the learner's first weights at {self._address}")
         return self._newest
 
+    def refuse_silence(self, seconds: float, who: str) -> None:
+        """Checks that the server has answered of late.
+
+        Raises:
+          TimeoutError: the last fetch is longer ago than that many seconds.
+        """
+        silence = time.monotonic() - self.fetched_at
+        if silence > seconds:
+            raise TimeoutError(f"{who} has not heard from the replay at {self._address} for {silence:.0f} s")
+
     def _fetch_for_ever(self) -> None:
         while True:
             try:

@@ -83,6 +83,7 @@ class _Inline:
             if not last:
                 collector.step()
             collector.confirm(lambda: True, everything=True)
+            # Counted at every step, as the ratio is steered by the counts; too often to go to TensorBoard.
             self.learning.ledger.accept_collector(collector.report(variables, last))
             if last:
                 collector.close()
@@ -104,4 +105,4 @@ class _Inline:
         if last:
             variables = self.learning.learner.publication(variables.environment_steps, True, True)
         if self._evaluator.is_due(variables):
-            self.learning.ledger.accept_evaluation(self._evaluator.evaluate(variables))
+            self.learning.accept(self._evaluator.evaluate(variables))
