@@ -1,8 +1,7 @@
-"""Adam over one flat vector.
+"""Adam by TensorFlow's fused kernel, with clipping by global norm and gradients summed over replicas.
 
 Keras' Adam updates each variable by some ten operations. A Q-network of three layers has six small variables, so most
-of an update's time is overhead; over one vector of all weights the same arithmetic is one fused loop, and gradients of
-several replicas are summed in one collective.
+of such an update is overhead; the kernel is one operation a variable, and XLA makes one vector loop of it.
 """
 
 from collections.abc import Sequence
@@ -40,13 +39,12 @@ class Adam(tf.Module):  # type: ignore[misc]
         epsilon: float = 1e-7,
         clip_norm: float = 0.0,
     ) -> None:
-        super().__init__("flat_adam")
+        super().__init__("adam")
         self._weights = tuple(variables)
-        self._sizes = [int(variable.shape.num_elements()) for variable in variables]
         self._initial, self._final, self._decay_steps = learning_rate, learning_rate_final, decay_steps
         self._epsilon, self._clip_norm = epsilon, clip_norm
-        self.first_moment = tf.Variable(tf.zeros(sum(self._sizes)), trainable=False, name="first_moment")
-        self.second_moment = tf.Variable(tf.zeros(sum(self._sizes)), trainable=False, name="second_moment")
+        self.first_moments = [_zeros_like(weight, "first_moment") for weight in variables]
+        self.second_moments = [_zeros_like(weight, "second_moment") for weight in variables]
         self.updates = tf.Variable(0, dtype=tf.int64, trainable=False, name="updates")
 
     def learning_rate(self) -> tf.Tensor:
@@ -68,29 +66,44 @@ class Adam(tf.Module):  # type: ignore[misc]
         replica = tf.distribute.get_replica_context()
         if replica.num_replicas_in_sync > 1:
             gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, list(gradients))
-        # Scaled and joined in one pass: XLA would compute a vector joined before again for each of its uses.
         clipped, norm = clip_by_global_norm(list(gradients), self._clip_norm)
-        flat = tf.concat([tf.reshape(gradient, [-1]) for gradient in clipped], axis=0)
-        replica.merge_call(self._update_replicas, args=(flat,))
+        count = tf.cast(self.updates, tf.float32) + 1.0
+        powers = tf.pow(self.beta_1, count), tf.pow(self.beta_2, count)
+        replica.merge_call(self._update_replicas, args=(clipped, self.learning_rate(), *powers))
         return norm
 
-    def _update_replicas(self, strategy: tf.distribute.Strategy, gradient: Any) -> None:
-        rest = (self.second_moment, self.updates, gradient, self._weights)
-        strategy.extended.update(self.first_moment, self._update, args=rest, group=True)
+    def _update_replicas(
+        self, strategy: tf.distribute.Strategy, gradients: Sequence[Any], rate: Any, power_1: Any, power_2: Any
+    ) -> None:
+        groups = zip(self._weights, self.first_moments, self.second_moments, gradients, strict=True)
+        for weight, first_moment, second_moment, gradient in groups:
+            rest = (first_moment, second_moment, gradient, rate, power_1, power_2)
+            strategy.extended.update(weight, self._update, args=rest, group=True)
+        strategy.extended.update(self.updates, lambda updates: updates.assign_add(1), group=True)
 
     def _update(
         self,
+        weight: tf.Variable,
         first_moment: tf.Variable,
         second_moment: tf.Variable,
-        updates: tf.Variable,
         gradient: tf.Tensor,
-        weights: Sequence[tf.Variable],
+        rate: tf.Tensor,
+        power_1: tf.Tensor,
+        power_2: tf.Tensor,
     ) -> None:
-        rate = self.learning_rate()
-        count = tf.cast(updates.assign_add(1), tf.float32)
-        correction = tf.sqrt(1.0 - tf.pow(self.beta_2, count)) / (1.0 - tf.pow(self.beta_1, count))
-        first = first_moment.assign_add((1.0 - self.beta_1) * (gradient - first_moment))
-        second = second_moment.assign_add((1.0 - self.beta_2) * (tf.square(gradient) - second_moment))
-        change = rate * correction * first / (tf.sqrt(second) + self._epsilon)
-        for weight, part in zip(weights, tf.split(change, self._sizes), strict=True):
-            weight.assign_sub(tf.reshape(part, weight.shape))
+        tf.raw_ops.ResourceApplyAdam(
+            var=weight.handle,
+            m=first_moment.handle,
+            v=second_moment.handle,
+            beta1_power=power_1,
+            beta2_power=power_2,
+            lr=rate,
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            epsilon=self._epsilon,
+            grad=gradient,
+        )
+
+
+def _zeros_like(weight: tf.Variable, name: str) -> tf.Variable:
+    return tf.Variable(tf.zeros_like(weight), trainable=False, name=name)

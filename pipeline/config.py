@@ -69,7 +69,7 @@ class LearnerConfig(Config, frozen=True):
     batch_size: Annotated[int, Meta(ge=1, description="Transitions of a gradient step, over all replicas.")] = 64
     steps_per_call: Annotated[
         int, Meta(ge=1, description="Gradient steps run by one call into TensorFlow; their batches are drawn at once.")
-    ] = 50
+    ] = 100
     loop: Annotated[
         Literal["auto", "compiled", "plain"],
         Meta(description="XLA program or TensorFlow loop around these steps; auto measures both at start."),

@@ -1,6 +1,7 @@
 """The learner: gradient steps, many to a call, on all replicas of a MirroredStrategy."""
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -18,6 +19,9 @@ from pipeline.replay import Sample, decode
 from pipeline.variables import Array, Variables
 
 log = logging.getLogger(__name__)
+
+_DISPATCH_SECONDS = 200e-6
+"""The plain loop's gradient step takes longer than this by the dispatch of its operations alone."""
 
 
 class Outcome(NamedTuple):
@@ -65,8 +69,9 @@ class Learner:
         if not self._program:
             log.warning("TFLite cannot take this network: actors run it through TensorFlow, more slowly")
         self._gradient_steps = 0
-        self._call: Callable[[Any], Any] = self._loop(compiled=False)
-        self.loop = "plain"
+        self._call: Callable[[Any], Any] | None = None
+        self.loop = ""
+        """The form of the loop, "compiled" or "plain"; empty until it is chosen."""
 
     @property
     def gradient_steps(self) -> int:
@@ -74,14 +79,16 @@ class Learner:
         return self._gradient_steps
 
     def choose_loop(self) -> None:
-        """Compiles the loop around the gradient steps as configured; `auto` measures both forms and takes the faster.
+        """Compiles the loop around the gradient steps as configured.
 
-        Trains on a batch of zeros meanwhile and puts the agent's state back.
+        `auto` measures both forms and takes the faster; a compiled step that is faster than dispatching a plain one
+        needs no comparison. Trains on a batch of zeros meanwhile and puts the agent's state back.
         """
         wanted = self._experiment.learner.loop
         if wanted == "compiled" and self._replicas > 1:
             raise UsageError("learner.loop='compiled' needs one replica: XLA refuses variables on two devices")
         candidates = ("compiled", "plain") if wanted == "auto" else (wanted,)
+        _set_compiler_flags()
         state = [variable.numpy() for variable in self.agent.variables]
         batch = self._zeros()
         seconds: dict[str, float] = {}
@@ -98,6 +105,8 @@ class Learner:
                 log.warning("XLA does not compile this agent's gradient step; the plain loop runs it: %s", error)
                 continue
             seconds[name] = min(_seconds(loops[name], batch) for _ in range(3)) if len(candidates) > 1 else 0.0
+            if 0.0 < seconds[name] < _DISPATCH_SECONDS * self._experiment.learner.steps_per_call:
+                break  # tracing the plain loop would take half a second to lose
         if not seconds:
             loops["plain"], seconds["plain"] = self._loop(compiled=False), 0.0
         self.loop = min(seconds, key=lambda name: seconds[name])
@@ -113,8 +122,11 @@ class Learner:
         )
 
     def learn(self, sample: Sample) -> Outcome:
-        """Runs the gradient steps of one call on a `Sample` of K batches."""
-        loss, td_error, q_mean, q_max, norm, finite = (value.numpy() for value in self._call(sample.trajectory))
+        """Runs the gradient steps of one call on a `Sample` of K batches; chooses the loop first if that is to do."""
+        if self._call is None:
+            self.choose_loop()
+        assert self._call is not None
+        loss, td_error, q_mean, q_max, norm, finite = self._call(sample.trajectory).numpy()
         self._gradient_steps += self._experiment.learner.steps_per_call
         return Outcome(float(loss), float(td_error), float(q_mean), float(q_max), float(norm), bool(finite))
 
@@ -144,7 +156,8 @@ class Learner:
             return loss, tf.reduce_mean(tf.abs(extra.td_error)), extra.q_mean, extra.q_max, extra.gradient_norm
 
         def step(k: tf.Tensor, totals: tuple[tf.Tensor, ...], trajectory: Any) -> Any:
-            batch = tf.nest.map_structure(lambda leaf: leaf[k], trajectory)
+            position = k + self._pointers_first() if compiled else k
+            batch = tf.nest.map_structure(lambda leaf: tf.gather(leaf, position), trajectory)
             results = [
                 tf.stack(strategy.experimental_local_results(result))
                 for result in strategy.run(gradient_step, args=(batch,))
@@ -155,17 +168,37 @@ class Learner:
             sums = (totals[0] + loss, totals[1] + td_error, totals[2] + q_mean)
             return k + 1, (*sums, tf.maximum(totals[3], q_max), totals[4] + norm, totals[5] & finite), trajectory
 
-        def steps(trajectory: Any) -> Any:
+        def steps(*leaves: tf.Tensor) -> tf.Tensor:
+            trajectory = tf.nest.pack_sequence_as(zeros, leaves)
             zero, count = tf.zeros(()), learner.steps_per_call
             totals = (zero, zero, zero, tf.constant(-np.inf), zero, tf.constant(True))
             start = (tf.constant(0), totals, trajectory)
             _, totals, _ = tf.while_loop(lambda k, *_: k < count, step, start, maximum_iterations=count)
             loss, td_error, q_mean, q_max, norm, finite = totals
-            return loss / count, td_error / count, q_mean / count, q_max, norm / count, finite
+            means = (loss / count, td_error / count, q_mean / count, q_max, norm / count)
+            return tf.stack([*means, tf.cast(finite, tf.float32)])
 
         # Nothing here is Python control flow on tensors: without autograph's rewriting, tracing is twice as fast.
-        loop: Callable[[Any], Any] = tf.function(steps, jit_compile=compiled, autograph=False)
-        return loop
+        # A concrete function of flat tensors is called in half the time: no structure is matched against a signature.
+        zeros = self._zeros()
+        flat = [tf.TensorSpec(leaf.shape, leaf.dtype) for leaf in tf.nest.flatten(zeros)]
+        function = tf.function(steps, jit_compile=compiled, autograph=False)
+        traced = function.get_concrete_function(*flat)
+
+        def call(trajectory: Any) -> Any:
+            return traced(*tf.nest.flatten(trajectory))
+
+        return call
+
+    def _pointers_first(self) -> tf.Tensor:
+        """0, computed from every variable that a gradient step changes; a batch's position needs it.
+
+        XLA on a CPU loads the address of a loop's variable where the variable is first read. After a call (a matrix
+        product) LLVM no longer knows this address to be the one that is written, and the update in place stays scalar.
+        Read before all else, the addresses are known and the updates are vector loops: a tenth of the loop's time.
+        """
+        firsts = [tf.reshape(variable, [-1])[0] for variable in self.agent.variables if variable.dtype == tf.float32]
+        return tf.cast(tf.math.is_nan(tf.add_n(firsts)), tf.int32)  # an addend of 0 that XLA cannot fold away
 
     def _zeros(self) -> Any:
         learner, layout = self._experiment.learner, FrameLayout(self._specs)
@@ -173,7 +206,20 @@ class Learner:
         return decode(tf.zeros(shape, tf.uint8), layout).trajectory
 
 
+def _set_compiler_flags() -> None:
+    """Puts the flags that suit small networks before the user's own; XLA reads them when it first compiles.
+
+    One thread: the products of small networks take less time than handing parts of them to other threads does, and
+    replay has use for these.
+    No tree reductions: for norms, biases and means of this size they take longer than the sums that they replace.
+    """
+    ours = "--xla_cpu_multi_thread_eigen=false --xla_disable_hlo_passes=tree_reduction_rewriter"
+    given = os.environ.get("XLA_FLAGS", "")
+    if ours not in given:
+        os.environ["XLA_FLAGS"] = f"{ours} {given}".rstrip()
+
+
 def _seconds(call: Callable[[Any], Any], batch: Any) -> float:
     started = time.perf_counter()
-    call(batch)[0].numpy()
+    call(batch).numpy()
     return time.perf_counter() - started

