@@ -51,7 +51,7 @@ def epsilon_greedy(q_values: Floats, epsilon: float, random: np.random.Generator
     lanes = q_values.shape[0]
     actions = greedy(q_values, mask)
     explores = random.random(lanes) < epsilon
-    if np.logical_or.reduce(explores):
+    if np.count_nonzero(explores):
         actions = np.where(explores, uniform((lanes, q_values.shape[1]), random, mask), actions)
     return actions
 

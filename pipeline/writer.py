@@ -5,18 +5,20 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import native
 from pipeline.config import UsageError
 from pipeline.frames import FrameLayout
 
-_FLUSH_EVERY = 16
-"""Items between two looks at the server's confirmations; Reverb prints a warning from 50 unconfirmed items on."""
-_BURST_ITEMS = 32
+_UNCONFIRMED_ITEMS = 32
+"""So many may be on their way after `confirm`. The next burst, usually of 16, comes on top; after a burst out of turn
+it can be of 31, and Reverb prints a warning from 50 on."""
+_BURST_ITEMS = 16
 _BURST_SECONDS = 0.02
-"""Items are created in bursts of so many, or after this time. Created one by one, each wakes Reverb's writer thread and
-makes a gRPC message of its own: three times the CPU."""
+"""Items are created in bursts of at least so many, or after this time. Created one by one, each wakes Reverb's writer
+thread and makes a gRPC message of its own: three times the CPU."""
 _CHUNK_BYTES = 2048
 _CHUNK_STEPS = 16
 _FLUSH_MS = 200
@@ -44,11 +46,14 @@ class FrameWriter:
         self._client = native.reverb_client(address)
         # Steps of a chunk are compressed and stored as one, which halves the memory of small ones; but a sample
         # decompresses whole chunks, so large steps get a chunk each.
-        chunk_length = max(1, min(_CHUNK_STEPS, _CHUNK_BYTES // (lanes_per_item * layout.num_bytes)))
-        keep_alive = max(window, chunk_length) + _BURST_ITEMS
-        self._writer = native.reverb_writer(self._client, chunk_length, keep_alive)
+        self._chunk_length = max(1, min(_CHUNK_STEPS, _CHUNK_BYTES // (lanes_per_item * layout.num_bytes)))
+        self._chunk_steps = 0  # of the chunk that is being filled
+        keep_alive = window + self._chunk_length + _BURST_ITEMS
+        self._writer = native.reverb_writer(self._client, self._chunk_length, keep_alive)
         self._windows: list[deque[Any]] = [deque(maxlen=window) for _ in range(self._groups)]
         self._window = window
+        self._frames: NDArray[Any] | None = None
+        self._columns: list[NDArray[np.uint8]] = []  # the bytes of `_frames`, by group
         self._pending: list[list[Any]] = []
         self._burst_at = time.monotonic()
         self._created = 0
@@ -66,19 +71,26 @@ class FrameWriter:
 
     def append(self, frames: NDArray[Any]) -> None:
         """Appends one frame a lane, a structured array [lanes] of the layout; the items they complete follow soon."""
-        groups = self._layout.as_bytes(frames).reshape(self._groups, self._lanes_per_item, -1)
-        references = self._writer.Append(list(groups))
+        if frames is not self._frames:  # a collector fills the same array again and again
+            self._frames = frames
+            self._columns = list(self._layout.as_bytes(frames).reshape(self._groups, self._lanes_per_item, -1))
+        references = self._writer.Append(self._columns)
+        self._chunk_steps = (self._chunk_steps + 1) % self._chunk_length
         for window, reference in zip(self._windows, references, strict=True):
             window.append(reference)
             if len(window) == self._window:
                 self._pending.append(list(window))
+        # Reverb's writer thread sleeps at the first item whose chunk is not complete. Items created while their chunk
+        # lacks one step are therefore sent together after that step; others wake the thread one by one.
+        completes_next = self._chunk_steps == self._chunk_length - 1
+        enough = _BURST_ITEMS if completes_next else 2 * _BURST_ITEMS
         now = time.monotonic()
-        if len(self._pending) >= _BURST_ITEMS or now - self._burst_at > _BURST_SECONDS:
+        if len(self._pending) >= enough or now - self._burst_at > _BURST_SECONDS:
             self._create()
             self._burst_at = now
 
     def confirm(self, keep_waiting: Callable[[], bool], everything: bool = False) -> bool:
-        """Waits, if more than 32 items are unconfirmed, until 16 are; with `everything`, until none is.
+        """Waits until at most 32 items are unconfirmed; with `everything`, until none is.
 
         The rate limiter holds collectors back here.
 
@@ -91,8 +103,9 @@ class FrameWriter:
         """
         if everything:
             self._create()
-        allowed = 0 if everything else _FLUSH_EVERY
-        if self._unconfirmed <= 2 * allowed:
+            self._chunk_steps = 0  # waiting for all closes the chunk that the newest items need
+        allowed = 0 if everything else _UNCONFIRMED_ITEMS
+        if self._unconfirmed <= allowed:
             return True
         while not self._flush(allowed):
             if not keep_waiting():

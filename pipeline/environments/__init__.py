@@ -1,6 +1,7 @@
 """Environments: one factory for gymnasium ids, registered modules and classes of one's own."""
 
 import copy
+import functools
 import importlib
 from typing import Any
 
@@ -10,6 +11,7 @@ from gymnasium.envs.registration import EnvSpec
 from agents import Specs
 from pipeline.config import EnvironmentConfig, UsageError
 from pipeline.environments.lanes import EnvironmentFault, LaneEnvironment, LaneStep
+from pipeline.environments.serial import SerialVectorEnv
 from pipeline.environments.spaces import specs_of
 
 __all__ = ["EnvironmentFault", "LaneEnvironment", "LaneStep", "describe", "make"]
@@ -29,10 +31,11 @@ def make(config: EnvironmentConfig, lanes: int) -> LaneEnvironment:
     if mode == "auto":  # one lane has nothing to vectorise: stepping the environment itself costs a third
         own = spec.vector_entry_point is not None and (lanes > 1 or spec.entry_point is None)
         mode = "vector_entry_point" if own else "sync"
-    # The lanes' observations are read before the next step, so gymnasium need not copy them.
-    options = {"vector_kwargs": {"copy": False}} if mode == "sync" else {}
     try:
-        vector = gymnasium.make_vec(spec, num_envs=lanes, vectorization_mode=mode, **options)  # type: ignore[arg-type]
+        if mode == "sync":
+            vector: Any = SerialVectorEnv([functools.partial(gymnasium.make, spec)] * lanes)
+        else:
+            vector = gymnasium.make_vec(spec, num_envs=lanes, vectorization_mode=mode)
     except gymnasium.error.DependencyNotInstalled as error:
         raise UsageError(f"environment {spec.id!r} is not installed: {_how_to_install(spec.id, str(error))}") from None
     except Exception as error:  # whatever its constructor makes of environment.kwargs

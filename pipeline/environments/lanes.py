@@ -59,7 +59,7 @@ class LaneEnvironment:
         self._masked = False
         self._steps = 0
         self._returns = np.zeros(self.lanes, np.float64)
-        self._lengths = np.zeros(self.lanes, np.int64)
+        self._began = np.zeros(self.lanes, np.int64)  # the step that each lane's episode began in
         self.resetting = np.zeros(self.lanes, np.bool_)
         """bool [lanes]: the lane's episode has ended, its next step is a reset."""
         self.any_resetting = False
@@ -72,11 +72,11 @@ class LaneEnvironment:
         batch, info = self.vector.reset(seed=seeds)
         self._masked = "action_mask" in info
         self._returns[:] = 0.0
-        self._lengths[:] = 0
+        self._began[:] = self._steps
         self.resetting = np.zeros(self.lanes, np.bool_)
         self.any_resetting = False
         no = np.zeros(self.lanes, np.bool_)
-        return self._checked(batch, info, np.zeros(self.lanes, np.float32), no, no)
+        return self._checked(batch, info, np.zeros(self.lanes, np.float32), no, no, no)
 
     def step(self, actions: NDArray[np.int64]) -> LaneStep:
         """Steps every lane; lanes in `resetting` ignore their action and begin an episode.
@@ -96,12 +96,12 @@ class LaneEnvironment:
             raise EnvironmentFault(f"environment {self.name!r} raised at step {self._steps}: {error!r}") from error
         reward = np.asarray(reward, np.float32)
         self._returns += reward
-        self._lengths += 1
         if self.any_resetting:
-            self._lengths[self.resetting] = 0
-        step = self._checked(batch, info, reward, terminated, truncated)
-        self.resetting = terminated | truncated
-        self.any_resetting = bool(self.resetting.any())
+            self._began[self.resetting] = self._steps
+        ended = terminated | truncated
+        step = self._checked(batch, info, reward, terminated, truncated, ended)
+        self.resetting = ended
+        self.any_resetting = np.count_nonzero(ended) > 0
         return step
 
     def episode_ends(self) -> EpisodeEnds:
@@ -109,7 +109,8 @@ class LaneEnvironment:
         if not self.any_resetting:
             return _NO_ENDS
         ended = self.resetting
-        ends = EpisodeEnds(np.flatnonzero(ended).tolist(), self._returns[ended].tolist(), self._lengths[ended].tolist())
+        lengths = self._steps - self._began[ended]
+        ends = EpisodeEnds(np.flatnonzero(ended).tolist(), self._returns[ended].tolist(), lengths.tolist())
         self._returns[ended] = 0.0
         return ends
 
@@ -124,6 +125,7 @@ class LaneEnvironment:
         reward: NDArray[np.float32],
         terminated: NDArray[np.bool_],
         truncated: NDArray[np.bool_],
+        ended: NDArray[np.bool_],
     ) -> LaneStep:
         observation = {leaf: read(batch) for leaf, read in self._readers.items()}
         # A sum is finite only if all its terms are: one pass without a temporary mask in the usual case.
@@ -132,7 +134,7 @@ class LaneEnvironment:
             total += np.add.reduce(observation[leaf], axis=None)
         if not math.isfinite(total):
             self._explain(observation, reward)
-        mask = self._mask(info, terminated | truncated) if self._masked else None
+        mask = self._mask(info, ended) if self._masked else None
         return LaneStep(observation, mask, reward, terminated, truncated)
 
     def _explain(self, observation: dict[str, NDArray[Any]], reward: NDArray[np.float32]) -> None:

@@ -23,6 +23,7 @@ from agents import ArraySpec
 from pipeline import environments
 from pipeline.config import EnvironmentConfig, UsageError
 from pipeline.environments import EnvironmentFault, LaneEnvironment, LaneStep
+from pipeline.environments.serial import SerialVectorEnv
 
 ROOT = Path(environments.__file__).parent.parent.parent
 Make = Callable[..., LaneEnvironment]
@@ -532,10 +533,42 @@ def test_auto_takes_the_environments_own_vectorization(make: Make) -> None:
 
 
 def test_modes_are_as_asked(make: Make) -> None:
-    for mode, kind in (("sync", "SyncVectorEnv"), ("async", "AsyncVectorEnv")):
+    for mode, kind in (("sync", "SerialVectorEnv"), ("async", "AsyncVectorEnv")):
         environment = make(EnvironmentConfig(id="CartPole-v1", vectorization=mode), 2)
         assert type(environment.vector).__name__ == kind
         assert environment.vector.metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP
+
+
+@pytest.mark.parametrize("kind", ["box", "dict", "mask"])
+def test_serial_lanes_do_what_gymnasiums_do(make: Make, kind: str) -> None:
+    config = {
+        "box": registered("NoisyForTests-v0", vectorization="sync"),
+        "dict": of_class("Observing", kind="dict"),
+        "mask": of_class("Masked"),
+    }[kind]
+    ours = make(config)
+    theirs = LaneEnvironment(SyncVectorEnv(ours.vector.env_fns), ours.name)
+    one, other = (environment.reset(5) for environment in (ours, theirs))
+    random = np.random.default_rng(0)
+    for _ in range(60):
+        actions = random.integers(0, 2, 3) if one.mask is None else one.mask.argmax(axis=1)
+        one, other = (copy_of(environment.step(actions)) for environment in (ours, theirs))
+        assert all(np.array_equal(one.observation[name], other.observation[name]) for name in other.observation)
+        for mine, reference in zip(one[1:], other[1:], strict=True):
+            assert np.array_equal(mine, reference)
+        assert ours.episode_ends() == theirs.episode_ends()
+    theirs.close()
+
+
+def test_an_observation_of_another_shape_is_a_fault(make: Make) -> None:
+    class Shrinking(Counting):
+        def _observation(self, action: int) -> Any:
+            return super()._observation(action)[: 4 if action < 1 else 1]
+
+    environment = LaneEnvironment(SerialVectorEnv([Shrinking] * 2), "Shrinking-v0")
+    environment.reset(0)
+    with pytest.raises(EnvironmentFault, match=r"Shrinking-v0.*lane 1.*\(1,\)"):
+        environment.step(np.array([0, 1]))
 
 
 def test_vectorization_that_an_environment_lacks_is_refused() -> None:

@@ -78,6 +78,26 @@ def test_what_is_written_is_drawn_byte_for_byte(
     assert seen == {(start, lane) for start in range(steps - n_step) for lane in range(8)}
 
 
+@pytest.mark.parametrize("lanes_per_item", [1, 4])
+def test_what_is_unconfirmed_stays_bounded(
+    serve: Serve, make_experiment: MakeExperiment, counting_specs: Specs, lanes_per_item: int
+) -> None:
+    experiment = make_experiment(f"replay.lanes_per_item={lanes_per_item}")
+    layout, server = FrameLayout(counting_specs), serve(experiment, counting_specs)
+    writer = FrameWriter(server.address, layout, 4, lanes_per_item, experiment.agent.window_length)
+    steps, groups, frames = 400, 4 // lanes_per_item, layout.empty(4)
+    for step in range(steps):
+        frames["gradient_steps"] = step
+        writer.append(frames)
+        assert writer.confirm(lambda: True)
+        assert writer.unconfirmed_transitions <= (32 + 32) * lanes_per_item
+        handed_over = writer.unconfirmed_transitions + writer.confirmed_transitions
+        assert handed_over == step * groups * lanes_per_item
+    assert writer.confirm(lambda: True, everything=True)
+    assert writer.confirmed_transitions == (steps - 1) * 4
+    assert server.inserted_items() == (steps - 1) * groups
+
+
 def collect(server: ReplayServer, experiment: Experiment, specs: Specs, variables: Any, steps: int) -> Collector:
     collector = Collector(experiment, specs, 0, "process", server.address, variables)
     for _ in range(steps):
