@@ -45,4 +45,4 @@ lock: $(READY) ## Renews requirements.lock from pyproject.toml; needs uv on the 
 	  --python-platform x86_64-manylinux_2_28 --no-emit-index-url --no-header -o requirements.lock
 
 clean: ## Removes .venv and caches; runs stay.
-	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	@rm -rf $(VENV) .peers .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -1,6 +1,7 @@
 """A filled Reverb table in this process, and a way to fill one with random frames."""
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,26 @@ def writer(experiment: Experiment, specs: Specs, address: str) -> FrameWriter:
         experiment.lanes_per_item,
         experiment.agent.window_length,
     )
+
+
+def writing(experiment: Experiment, specs: Specs, address: str) -> Callable[[], int]:
+    """A call that appends 64 vector steps and returns how many transitions they are."""
+    frame_writer, lanes = writer(experiment, specs, address), experiment.collect.lanes
+    frames = FrameLayout(specs).empty(lanes)
+
+    def write() -> int:
+        for _ in range(64):
+            frame_writer.append(frames)
+            frame_writer.confirm(lambda: True)
+        return 64 * lanes
+
+    return write
+
+
+def drawing(server: ReplayServer) -> Callable[[], int]:
+    """A call that draws the batches of one call of the learner and returns how many transitions they are."""
+    samples = iter(server.dataset())
+    return lambda: int(np.prod(next(samples).gradient_steps.shape))
 
 
 def fill(experiment: Experiment, specs: Specs, address: str, transitions: int) -> None:

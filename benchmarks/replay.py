@@ -6,14 +6,12 @@ Example:
 
 import sys
 
-import numpy as np
 from absl import flags
 
 from benchmarks import live_replay
 from benchmarks.measure import median, print_result, rates, spread
 from pipeline import environments, load
 from pipeline.command import run_command
-from pipeline.frames import FrameLayout
 
 _LANES = flags.DEFINE_list("lanes", ["1", "8", "16", "32", "64"], "Lanes of a collector, all stored in one item.")
 _SECONDS = flags.DEFINE_float("seconds", 1.0, "Of one measurement.", lower_bound=0.01)
@@ -26,20 +24,11 @@ def measure(lanes: int) -> dict[str, float]:
     specs = environments.describe(experiment.environment)
     server = live_replay.serve(experiment, specs)
     live_replay.fill(experiment, specs, server.address, 20_000)
-    frame_writer = live_replay.writer(experiment, specs, server.address)
-    frames = FrameLayout(specs).empty(lanes)
-    samples = iter(server.dataset())
-
-    def write() -> int:
-        for _ in range(64):
-            frame_writer.append(frames)
-            frame_writer.confirm(lambda: True)
-        return 64 * lanes
-
-    def sample() -> int:
-        return int(np.prod(next(samples).gradient_steps.shape))
-
-    results = rates({"insert": write, "sample": sample}, _SECONDS.value, _REPEATS.value)
+    calls = {
+        "insert": live_replay.writing(experiment, specs, server.address),
+        "sample": live_replay.drawing(server),
+    }
+    results = rates(calls, _SECONDS.value, _REPEATS.value)
     print(f"{lanes:3d} lanes: insert {spread(results['insert'])}/s, sample {spread(results['sample'])}/s")
     return {name: median(values) for name, values in results.items()}
 

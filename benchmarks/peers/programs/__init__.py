@@ -1,0 +1,1 @@
+"""One program a peer, run in its virtual environment: `python -m benchmarks.peers.programs.NAME --work=...`."""
