@@ -1,4 +1,4 @@
-"""Environment steps per second into Reverb by lanes, Q-network in the loop, the collector alone on one core.
+"""Environment steps per second into Reverb by lanes, Q-network in the loop; with --pin the collector on one core.
 
 Example:
   python -m benchmarks.collector --lanes=1,16,64
@@ -25,6 +25,9 @@ from pipeline.variables import VARIABLES_TABLE, Sender, VariablesReader
 _LANES = flags.DEFINE_list("lanes", ["1", "16", "64"], "Lanes of the collector, all stored in one item.")
 _SECONDS = flags.DEFINE_float("seconds", 2.0, "Of one measurement.", lower_bound=0.01)
 _REPEATS = flags.DEFINE_integer("repeats", 5, "Measurements of each.", lower_bound=1)
+_PIN = flags.DEFINE_boolean(
+    "pin", True, "Hold the collector, its threads included, to one core, the server to the rest."
+)
 _CORE = flags.DEFINE_integer("core", None, "The core that this collector is held to.")
 _COLLECT_INTO = flags.DEFINE_string("collect_into", None, "Address of a server: this process is the collector.")
 
@@ -35,7 +38,8 @@ def _experiment(lanes: int) -> Experiment:
 
 def collect(lanes: int, address: str) -> None:
     """Prints environment steps per second collected with a mostly greedy policy, and bare, one line a measurement."""
-    os.sched_setaffinity(0, {_CORE.value})
+    if _CORE.value is not None:
+        os.sched_setaffinity(0, {_CORE.value})
     experiment = _experiment(lanes)
     reader = VariablesReader(address, experiment.collect.variables_seconds)
     variables = reader.wait(60.0, "the benchmark")
@@ -67,7 +71,7 @@ def bare(experiment: Experiment) -> float:
     return steps / passed
 
 
-def measure(lanes: int, core: int) -> dict[str, float]:
+def measure(lanes: int, core: int | None) -> dict[str, float]:
     """Starts a server here and a collector in a process of its own."""
     from benchmarks import live_replay  # imports TensorFlow, which a collector's process does not have
     from pipeline.learner import Learner
@@ -78,7 +82,8 @@ def measure(lanes: int, core: int) -> dict[str, float]:
     publication = Learner(experiment, specs).publication(environment_steps=100_000)
     Sender(server.address, VARIABLES_TABLE).send(publication, 10.0)
     command = [sys.executable, "-m", "benchmarks.collector", f"--lanes={lanes}", f"--collect_into={server.address}"]
-    command += [f"--core={core}", f"--seconds={_SECONDS.value}", f"--repeats={_REPEATS.value}"]
+    command += [f"--seconds={_SECONDS.value}", f"--repeats={_REPEATS.value}"]
+    command += [] if core is None else [f"--core={core}"]
     output = subprocess.run(command, check=True, capture_output=True, text=True, timeout=600).stdout
     values = [json.loads(line) for line in output.splitlines()]
     collected, alone = [value[0] for value in values], [value[1] for value in values]
@@ -92,8 +97,9 @@ def main(_: list[str]) -> int:
     if _COLLECT_INTO.value:
         collect(int(_LANES.value[0]), _COLLECT_INTO.value)
     cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, set(cores[1:] or cores))
-    result = {lanes: measure(int(lanes), cores[0]) for lanes in _LANES.value}
+    if _PIN.value:
+        os.sched_setaffinity(0, set(cores[1:] or cores))
+    result = {lanes: measure(int(lanes), cores[0] if _PIN.value else None) for lanes in _LANES.value}
     os.sched_setaffinity(0, set(cores))
     print_result({"environment_steps_per_second": result})
     return 0

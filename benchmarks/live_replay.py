@@ -22,13 +22,7 @@ def serve(experiment: Experiment, specs: Specs) -> ReplayServer:
 
 def writer(experiment: Experiment, specs: Specs, address: str) -> FrameWriter:
     """A writer as a collector has it."""
-    return FrameWriter(
-        address,
-        FrameLayout(specs),
-        experiment.collect.lanes,
-        experiment.lanes_per_item,
-        experiment.agent.window_length,
-    )
+    return FrameWriter.of(experiment, FrameLayout(specs), address)
 
 
 def writing(experiment: Experiment, specs: Specs, address: str) -> Callable[[], int]:
@@ -65,4 +59,5 @@ def fill(experiment: Experiment, specs: Specs, address: str, transitions: int) -
         frames["step_type"] = frames["next_step_type"] = MID
         frame_writer.append(frames)
         frame_writer.confirm(lambda: True)
+    frame_writer.complete()
     frame_writer.confirm(lambda: True, everything=True)

@@ -43,6 +43,7 @@ def run_collector(experiment: Experiment, index: int, address: str, process: str
         except EnvironmentFault as error:
             fault = error
         deadline = time.monotonic() + _REPORT_SECONDS
+        collector.complete()
         collector.confirm(lambda: time.monotonic() < deadline, everything=True)
         last = collector.report(reader.newest or newest, last=True, fault=str(fault or ""))
         sender.send(last, _REPORT_SECONDS)

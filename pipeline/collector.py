@@ -53,9 +53,7 @@ class Collector:
         self._layout = FrameLayout(specs)
         self._frames = self._layout.empty(collect.lanes)
         self._fields = {name: self._frames[name] for name, _ in self._layout.fields()}  # views
-        self._writer = FrameWriter(
-            address, self._layout, collect.lanes, experiment.lanes_per_item, experiment.agent.window_length
-        )
+        self._writer = FrameWriter.of(experiment, self._layout, address)
         self._seen = self._environment.reset(seed_of(experiment, 2, index, incarnation))
         self._step_type = np.full(collect.lanes, FIRST, np.uint8)
         self._variables = variables
@@ -128,6 +126,10 @@ class Collector:
         confirmed = self._writer.confirm(keep_waiting, everything)
         self._blocked_seconds += time.monotonic() - started
         return confirmed
+
+    def complete(self) -> None:
+        """Hands over what waits for more steps to be stored; before the last `confirm`."""
+        self._writer.complete()
 
     def report(self, newest: Variables, last: bool = False, fault: str = "") -> CollectorReport:
         """Counts so far, and the episodes ended since the last report."""

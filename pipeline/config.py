@@ -12,6 +12,8 @@ from msgspec import Meta
 
 from agents import AgentConfig, Config, DqnConfig, ExplorationConfig
 
+_AUTO_TRANSITIONS_PER_ITEM = 16
+
 SHIPPED = Path(__file__).resolve().parent.parent / "configs"
 
 
@@ -44,6 +46,14 @@ class ReplayConfig(Config, frozen=True):
     ] = 32.0
     lanes_per_item: Annotated[
         int, Meta(ge=0, description="Environment lanes stored in one Reverb item; 0 stores all of a collector's.")
+    ] = 0
+    steps_per_item: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Successive steps whose windows share a Reverb item, which then costs less a transition; 0 "
+            "takes 1, or for few lanes, all in one item, a power of two that makes about 16 transitions.",
+        ),
     ] = 0
     port: Annotated[int, Meta(ge=0, le=65535, description="Port of the Reverb server; 0 takes a free one.")] = 0
 
@@ -132,6 +142,29 @@ class Experiment(Config, frozen=True):
         """Lanes of one replay item, with 0 resolved."""
         return self.replay.lanes_per_item or self.collect.lanes
 
+    @property
+    def steps_per_item(self) -> int:
+        """Steps whose windows share a replay item, with 0 resolved."""
+        if self.replay.steps_per_item or self.replay.lanes_per_item:
+            return self.replay.steps_per_item or 1
+        wanted = _AUTO_TRANSITIONS_PER_ITEM // self.collect.lanes
+        if wanted < 2:
+            return 1
+        power_of_two = 1 << (wanted.bit_length() - 1)
+        # What fits the learner's calls and the replay's sizes; whoever asks for more is told of what does not.
+        drawn = self.learner.batch_size * self.learner.steps_per_call
+        return math.gcd(power_of_two, drawn // math.gcd(drawn, self.collect.lanes))
+
+    @property
+    def transitions_per_item(self) -> int:
+        """Transitions of one replay item."""
+        return self.lanes_per_item * self.steps_per_item
+
+    @property
+    def item_length(self) -> int:
+        """Successive frames of one replay item: the windows of its steps overlap."""
+        return self.agent.window_length + self.steps_per_item - 1
+
 
 def shipped() -> list[str]:
     """Names of the configs in `configs/`."""
@@ -194,27 +227,28 @@ def validate(experiment: Experiment) -> None:
       UsageError: says which, and what would do.
     """
     replay, collect, learner = experiment.replay, experiment.collect, experiment.learner
-    lanes = experiment.lanes_per_item
+    lanes, steps, transitions = experiment.lanes_per_item, experiment.steps_per_item, experiment.transitions_per_item
+    item = f"items of {lanes} lanes" + (f" and {steps} steps" if steps > 1 else "")
     drawn = learner.batch_size * learner.steps_per_call
     problems = [
         (collect.lanes % lanes != 0, f"replay.lanes_per_item={lanes} does not divide collect.lanes={collect.lanes}"),
         (
-            drawn % lanes != 0,
-            f"learner.batch_size * learner.steps_per_call = {drawn} transitions are not whole items of {lanes} lanes: "
-            f"change learner.steps_per_call or replay.lanes_per_item",
+            drawn % transitions != 0,
+            f"learner.batch_size * learner.steps_per_call = {drawn} transitions are not whole {item}: "
+            f"change learner.steps_per_call, replay.lanes_per_item or replay.steps_per_item",
         ),
         (
             learner.batch_size > replay.capacity,
             f"learner.batch_size={learner.batch_size} is larger than replay.capacity={replay.capacity}",
         ),
         (
-            -(-replay.min_size // lanes) > replay.capacity // lanes,
-            f"replay.min_size={replay.min_size} is above replay.capacity={replay.capacity}, in whole items of {lanes} "
-            "lanes: it would never be reached",
+            -(-replay.min_size // transitions) > replay.capacity // transitions,
+            f"replay.min_size={replay.min_size} is above replay.capacity={replay.capacity}, in whole {item}: "
+            "it would never be reached",
         ),
         (
-            replay.capacity < lanes,
-            f"replay.capacity={replay.capacity} does not hold one item of {lanes} lanes",
+            replay.capacity < transitions,
+            f"replay.capacity={replay.capacity} does not hold one of the {item}",
         ),
         (
             not experiment.environment.id and ":" not in experiment.environment.import_path,

@@ -249,7 +249,7 @@ class LearningProcess:
     def _write_status(self) -> None:
         self._status_at = time.monotonic()
         resident = {role: process.memory_info().rss for role, process in self._processes.items()}
-        size = self.replay.info().current_size * self._experiment.lanes_per_item
+        size = self.replay.info().current_size * self._experiment.transitions_per_item
         loss = self._outcome.loss if self._outcome else None
         status = self.ledger.status(self._phase, size, loss, dict(resident))
         write_json(self._run.status, status)

@@ -57,16 +57,16 @@ class ReplayServer:
         refuse_used_port(port)
         self._experiment = experiment
         self._layout = FrameLayout(specs)
-        lanes, window = experiment.lanes_per_item, experiment.agent.window_length
-        self.items_per_call = experiment.learner.batch_size * experiment.learner.steps_per_call // lanes
-        item = {_COLUMN: tf.TensorSpec((window, lanes, self._layout.num_bytes), tf.uint8)}
+        lanes, transitions = experiment.lanes_per_item, experiment.transitions_per_item
+        self.items_per_call = experiment.learner.batch_size * experiment.learner.steps_per_call // transitions
+        item = {_COLUMN: tf.TensorSpec((experiment.item_length, lanes, self._layout.num_bytes), tf.uint8)}
         message = tf.TensorSpec((None,), tf.uint8)
         tables = [
             reverb.Table(
                 self._layout.table,
                 sampler=reverb.selectors.Uniform(),
                 remover=reverb.selectors.Fifo(),
-                max_size=max(1, experiment.replay.capacity // lanes),
+                max_size=max(1, experiment.replay.capacity // transitions),
                 rate_limiter=self._rate_limiter(blocking),
                 signature=item,
             ),
@@ -98,8 +98,8 @@ class ReplayServer:
 
     def _rate_limiter(self, blocking: bool) -> Any:
         experiment = self._experiment
-        lanes, ratio = experiment.lanes_per_item, experiment.replay.samples_per_insert
-        min_items = -(-experiment.replay.min_size // lanes)
+        ratio = experiment.replay.samples_per_insert
+        min_items = -(-experiment.replay.min_size // experiment.transitions_per_item)
         if not blocking:
             return reverb.rate_limiters.MinSize(min_items)
         # Samples that wait in the sampler and in tf.data count as taken: with less slack than those, learner and
@@ -110,7 +110,7 @@ class ReplayServer:
     @property
     def _iterators(self) -> int:
         # Two iterators fetch small items 1.7 times as fast as one; large ones come fast enough.
-        return 2 if self._experiment.lanes_per_item < 8 else 1
+        return 2 if self._experiment.transitions_per_item < 8 else 1
 
     @property
     def _in_flight(self) -> int:
@@ -119,10 +119,10 @@ class ReplayServer:
     def dataset(self) -> tf.data.Dataset:
         """An endless dataset of `Sample`s, drawn uniformly.
 
-        The transitions of the items drawn for one call are spread so that a batch holds one lane of many items, rather
-        than many lanes of a few: lanes of one item were collected in the same vector step.
+        The transitions of the items drawn for one call are spread so that a batch holds one of each of many items,
+        rather than many of a few: lanes of an item were collected in the same vector steps, its steps in succession.
         """
-        learner = self._experiment.learner
+        learner, steps = self._experiment.learner, self._experiment.steps_per_item
         window, num_bytes = self._experiment.agent.window_length, self._layout.num_bytes
 
         def draw(_: Any) -> tf.data.Dataset:
@@ -132,10 +132,11 @@ class ReplayServer:
             return items.batch(self.items_per_call, drop_remainder=True)
 
         def arrange(sample: Any) -> Sample:
-            frames = sample.data[_COLUMN]  # [items, T, lanes, bytes]
+            frames = sample.data[_COLUMN]  # [items, item_length, lanes, bytes]
             by_lane = tf.transpose(frames, (2, 0, 1, 3))
+            windows = tf.stack([by_lane[:, :, step : step + window] for step in range(steps)]) if steps > 1 else by_lane
             shape = (learner.steps_per_call, learner.batch_size, window, num_bytes)
-            return decode(tf.reshape(by_lane, shape), self._layout)
+            return decode(tf.reshape(windows, shape), self._layout)
 
         if self._iterators == 1:
             drawn = draw(None)

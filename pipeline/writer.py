@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import native
-from pipeline.config import UsageError
+from pipeline.config import Experiment, UsageError
 from pipeline.frames import FrameLayout
 
 _UNCONFIRMED_ITEMS = 32
@@ -17,8 +17,8 @@ _UNCONFIRMED_ITEMS = 32
 it can be of 31, and Reverb prints a warning from 50 on."""
 _BURST_ITEMS = 16
 _BURST_SECONDS = 0.02
-"""Items are created in bursts of at least so many, or after this time. Created one by one, each wakes Reverb's writer
-thread and makes a gRPC message of its own: three times the CPU."""
+"""Items of one step are created in bursts of at least so many, larger ones in bursts of as many steps, or after this
+time. Created one by one, each wakes Reverb's writer thread and makes a gRPC message of its own: three times the CPU."""
 _CHUNK_BYTES = 2048
 _CHUNK_STEPS = 16
 _FLUSH_MS = 200
@@ -26,20 +26,23 @@ _FLUSH_MS = 200
 
 
 class FrameWriter:
-    """Makes items of each group of lanes' last `window` frames, and bounds what the server has not confirmed.
+    """Makes items of each group of lanes' windows, and bounds what the server has not confirmed.
 
     Args:
       address: of the replay server.
       layout: of the frames.
       lanes: of the collector.
       lanes_per_item: lanes of one group; divides `lanes`.
-      window: frames of an item.
+      window: frames that make a transition.
+      steps_per_item: an item has the windows that begin in so many successive steps: window + steps_per_item - 1 of them.
 
     Raises:
       UsageError: when items are created, the replay has no table for this layout, lanes and window.
     """
 
-    def __init__(self, address: str, layout: FrameLayout, lanes: int, lanes_per_item: int, window: int) -> None:
+    def __init__(
+        self, address: str, layout: FrameLayout, lanes: int, lanes_per_item: int, window: int, steps_per_item: int = 1
+    ) -> None:
         self._layout = layout
         self._groups = lanes // lanes_per_item
         self._lanes_per_item = lanes_per_item
@@ -48,26 +51,44 @@ class FrameWriter:
         # decompresses whole chunks, so large steps get a chunk each.
         self._chunk_length = max(1, min(_CHUNK_STEPS, _CHUNK_BYTES // (lanes_per_item * layout.num_bytes)))
         self._chunk_steps = 0  # of the chunk that is being filled
-        keep_alive = window + self._chunk_length + _BURST_ITEMS
+        self._burst_items = max(1, _BURST_ITEMS // steps_per_item)
+        keep_alive = window + 2 * steps_per_item + self._chunk_length + _BURST_ITEMS
         self._writer = native.reverb_writer(self._client, self._chunk_length, keep_alive)
-        self._windows: list[deque[Any]] = [deque(maxlen=window) for _ in range(self._groups)]
-        self._window = window
+        self._lanes, self._window, self._steps_per_item = lanes, window, steps_per_item
+        length = window + steps_per_item - 1
+        self._recent: list[deque[Any]] = [deque(maxlen=length) for _ in range(self._groups)]  # frames, by group
+        self._steps = 0
+        self._uncovered = 0  # of the newest windows, those that no item has yet
         self._frames: NDArray[Any] | None = None
         self._columns: list[NDArray[np.uint8]] = []  # the bytes of `_frames`, by group
         self._pending: list[list[Any]] = []
         self._burst_at = time.monotonic()
         self._created = 0
         self._unconfirmed = 0
+        self._stored_twice = 0  # transitions of the newest item of each group that older ones have too
+
+    @classmethod
+    def of(cls, experiment: Experiment, layout: FrameLayout, address: str) -> "FrameWriter":
+        """A writer as the experiment's collectors have it."""
+        return cls(
+            address,
+            layout,
+            experiment.collect.lanes,
+            experiment.lanes_per_item,
+            experiment.agent.window_length,
+            experiment.steps_per_item,
+        )
 
     @property
     def confirmed_transitions(self) -> int:
         """Transitions that the server has stored for certain."""
-        return (self._created - self._unconfirmed) * self._lanes_per_item
+        twice = self._stored_twice * max(0, self._groups - self._unconfirmed - len(self._pending))
+        return (self._created - self._unconfirmed) * self._lanes_per_item * self._steps_per_item - twice
 
     @property
     def unconfirmed_transitions(self) -> int:
-        """Transitions handed over that may still be on their way."""
-        return (self._unconfirmed + len(self._pending)) * self._lanes_per_item
+        """Transitions of this writer that the server may not have: on their way, or waiting for an item's last step."""
+        return max(0, self._steps - self._window + 1) * self._lanes - self.confirmed_transitions
 
     def append(self, frames: NDArray[Any]) -> None:
         """Appends one frame a lane, a structured array [lanes] of the layout; the items they complete follow soon."""
@@ -76,14 +97,17 @@ class FrameWriter:
             self._columns = list(self._layout.as_bytes(frames).reshape(self._groups, self._lanes_per_item, -1))
         references = self._writer.Append(self._columns)
         self._chunk_steps = (self._chunk_steps + 1) % self._chunk_length
-        for window, reference in zip(self._windows, references, strict=True):
-            window.append(reference)
-            if len(window) == self._window:
-                self._pending.append(list(window))
+        for recent, reference in zip(self._recent, references, strict=True):
+            recent.append(reference)
+        self._steps += 1
+        if self._steps >= self._window:
+            self._uncovered += 1
+        if self._uncovered == self._steps_per_item:
+            self._cover()
         # Reverb's writer thread sleeps at the first item whose chunk is not complete. Items created while their chunk
         # lacks one step are therefore sent together after that step; others wake the thread one by one.
         completes_next = self._chunk_steps == self._chunk_length - 1
-        enough = _BURST_ITEMS if completes_next else 2 * _BURST_ITEMS
+        enough = self._burst_items if completes_next else 2 * self._burst_items
         now = time.monotonic()
         if len(self._pending) >= enough or now - self._burst_at > _BURST_SECONDS:
             self._create()
@@ -112,14 +136,27 @@ class FrameWriter:
                 return False
         return True
 
+    def complete(self) -> None:
+        """Makes a last item of the windows that wait for more steps, beside some that other items have already.
+
+        Windows of a writer that never had an item's steps have none: they stay unconfirmed.
+        """
+        if self._uncovered and len(self._recent[0]) == self._recent[0].maxlen:
+            self._stored_twice = (self._steps_per_item - self._uncovered) * self._lanes_per_item
+            self._cover()
+
     def close(self) -> None:
         """Drops what is unconfirmed and ends the connection; a writer that is only deleted waits for the limiter."""
         self._writer.Close()
 
+    def _cover(self) -> None:
+        self._pending += [list(recent) for recent in self._recent]
+        self._uncovered = 0
+
     def _create(self) -> None:
         try:
-            for window in self._pending:
-                self._writer.CreateItem(self._layout.table, 1.0, [window], [False])
+            for frames in self._pending:
+                self._writer.CreateItem(self._layout.table, 1.0, [frames], [False])
         except ValueError as error:
             raise UsageError(
                 f"the replay takes frames of another layout: does this process see the learner's environment? ({error})"

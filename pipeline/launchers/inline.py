@@ -80,7 +80,9 @@ class _Inline:
         variables = self._variables()
         for collector in self._collectors:
             collector.use(variables)
-            if not last:
+            if last:
+                collector.complete()
+            else:
                 collector.step()
             collector.confirm(lambda: True, everything=True)
             # Counted at every step, as the ratio is steered by the counts; too often to go to TensorBoard.

@@ -19,6 +19,7 @@ COUNTING = (
     "learner.batch_size=8",
     "learner.steps_per_call=4",
     "replay.min_size=8",
+    "replay.steps_per_item=1",
 )
 
 

@@ -266,6 +266,31 @@ def test_lanes_per_item_0_stands_for_all_lanes() -> None:
     assert parse("", ("collect.lanes=10", "replay.lanes_per_item=5", "learner.batch_size=10")).lanes_per_item == 5
 
 
+@pytest.mark.parametrize(
+    ("overrides", "steps"),
+    [
+        (("collect.lanes=1",), 16),
+        (("collect.lanes=4",), 4),
+        (("collect.lanes=5",), 2),
+        (("collect.lanes=16",), 1),
+        (("collect.lanes=64",), 1),
+        (("collect.lanes=1", "replay.steps_per_item=3", "learner.batch_size=3"), 3),
+        (("collect.lanes=4", "replay.lanes_per_item=1"), 1),
+        (("collect.lanes=1", "learner.batch_size=2", "learner.steps_per_call=2"), 4),
+        (("collect.lanes=1", "learner.batch_size=3", "learner.steps_per_call=1"), 1),
+    ],
+)
+def test_steps_per_item_0_makes_items_of_few_lanes_larger(overrides: tuple[str, ...], steps: int) -> None:
+    experiment = parse("", overrides)
+    assert experiment.steps_per_item == steps
+    assert experiment.transitions_per_item == steps * experiment.lanes_per_item
+    assert experiment.item_length == steps + 1
+
+
+def test_steps_that_do_not_make_whole_calls_are_refused() -> None:
+    assert "replay.steps_per_item" in refusal("collect.lanes=1", "replay.steps_per_item=7")
+
+
 TOML_VALUES = st.recursive(
     st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | st.text(),
     lambda values: st.lists(values, max_size=3) | st.dictionaries(st.text(), values, max_size=3),
@@ -308,13 +333,18 @@ def experiments(draw: Any) -> Experiment:
     experiment = draw(values(EXPERIMENT))
     replace = msgspec.structs.replace
     per_item, groups, batches, items = (draw(st.integers(1, 8)) for _ in range(4))
-    capacity = 8 * per_item * batches * items
+    steps = draw(st.integers(0, 3))
+    capacity = 24 * per_item * batches * items
     return replace(
         experiment,
         collect=replace(experiment.collect, lanes=per_item * groups),
-        learner=replace(experiment.learner, batch_size=per_item * batches),
+        learner=replace(experiment.learner, batch_size=per_item * batches * max(1, steps)),
         replay=replace(
-            experiment.replay, lanes_per_item=per_item, capacity=capacity, min_size=draw(st.integers(1, capacity))
+            experiment.replay,
+            lanes_per_item=per_item,
+            steps_per_item=steps,
+            capacity=capacity,
+            min_size=draw(st.integers(1, 24 * per_item)),
         ),
     )
 

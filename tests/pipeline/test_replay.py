@@ -38,27 +38,33 @@ def numbered_frames(layout: FrameLayout, lanes: int, steps: int) -> Any:
 
 def write(server: ReplayServer, experiment: Experiment, layout: FrameLayout, frames: Any) -> FrameWriter:
     """Writes frames [steps, lanes] and waits until the server has them."""
-    lanes, window = experiment.collect.lanes, experiment.agent.window_length
-    writer = FrameWriter(server.address, layout, lanes, experiment.lanes_per_item, window)
+    writer = FrameWriter.of(experiment, layout, server.address)
     for step in frames:
         writer.append(step)
         assert writer.confirm(lambda: True)
+    writer.complete()
     assert writer.confirm(lambda: True, everything=True)
     return writer
 
 
 @pytest.mark.parametrize("n_step", [1, 3])
+@pytest.mark.parametrize("steps_per_item", [1, 4])
 @pytest.mark.parametrize("lanes_per_item", [1, 2, 8])
 def test_what_is_written_is_drawn_byte_for_byte(
-    serve: Serve, draw: Any, make_experiment: MakeExperiment, lanes_per_item: int, n_step: int
+    serve: Serve, draw: Any, make_experiment: MakeExperiment, lanes_per_item: int, steps_per_item: int, n_step: int
 ) -> None:
-    experiment = make_experiment("collect.lanes=8", f"replay.lanes_per_item={lanes_per_item}", f"agent.n_step={n_step}")
+    experiment = make_experiment(
+        "collect.lanes=8",
+        f"replay.lanes_per_item={lanes_per_item}",
+        f"replay.steps_per_item={steps_per_item}",
+        f"agent.n_step={n_step}",
+    )
     layout, server, steps, window = FrameLayout(RICH), serve(experiment, RICH), 12, n_step + 1
     frames = numbered_frames(layout, 8, steps)
     writer = write(server, experiment, layout, frames)
-    items = (steps - n_step) * 8 // lanes_per_item
+    items = -(-(steps - n_step) // steps_per_item) * 8 // lanes_per_item
     assert server.inserted_items() == server.info().current_size == items
-    assert writer.confirmed_transitions == items * lanes_per_item
+    assert writer.confirmed_transitions == (steps - n_step) * 8
     assert writer.unconfirmed_transitions == 0
 
     drawn = draw(server, 80)
@@ -76,6 +82,35 @@ def test_what_is_written_is_drawn_byte_for_byte(
             values = expected.observation[0][name].numpy()[start : start + window, lane]
             assert leaves[name][j].tobytes() == values.tobytes()
     assert seen == {(start, lane) for start in range(steps - n_step) for lane in range(8)}
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_writer_that_ends_within_an_item_stores_the_rest_and_counts_it_once(
+    serve: Serve, draw: Any, make_experiment: MakeExperiment, counting_specs: Specs, groups: int
+) -> None:
+    experiment = make_experiment(f"replay.lanes_per_item={4 // groups}", "replay.steps_per_item=4")
+    layout, server = FrameLayout(counting_specs), serve(experiment, counting_specs)
+    frames = numbered_frames(layout, 4, 11)  # 10 windows: two items, and two windows more
+    writer = FrameWriter.of(experiment, layout, server.address)
+    for step in frames:
+        writer.append(step)
+    assert writer.confirm(lambda: True, everything=True)
+    assert (writer.confirmed_transitions, writer.unconfirmed_transitions) == (8 * 4, 2 * 4)
+    writer.complete()
+    assert (writer.confirmed_transitions, writer.unconfirmed_transitions) == (8 * 4, 2 * 4)
+    assert writer.confirm(lambda: True, everything=True)
+    assert (writer.confirmed_transitions, writer.unconfirmed_transitions) == (10 * 4, 0)
+    assert server.inserted_items() == 3 * groups
+    assert set(draw(server, 40)["gradient_steps"]) == set(range(10))
+
+
+def test_a_writer_too_short_for_one_item_counts_what_it_could_not_store(
+    serve: Serve, make_experiment: MakeExperiment, counting_specs: Specs
+) -> None:
+    experiment = make_experiment("replay.steps_per_item=8", "learner.batch_size=64")
+    layout, server = FrameLayout(counting_specs), serve(experiment, counting_specs)
+    writer = write(server, experiment, layout, numbered_frames(layout, 4, 6))
+    assert (writer.confirmed_transitions, writer.unconfirmed_transitions) == (0, 5 * 4)
 
 
 @pytest.mark.parametrize("lanes_per_item", [1, 4])
@@ -103,6 +138,7 @@ def collect(server: ReplayServer, experiment: Experiment, specs: Specs, variable
     for _ in range(steps):
         collector.step()
         assert collector.confirm(lambda: True)
+    collector.complete()
     assert collector.confirm(lambda: True, everything=True)
     return collector
 
@@ -130,7 +166,7 @@ def check_window(window: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("n_step", [1, 3])
-@pytest.mark.parametrize("lanes_per_item", [1, 2, 0])
+@pytest.mark.parametrize(("lanes_per_item", "steps_per_item"), [(1, 1), (2, 4), (0, 1), (0, 8)])
 def test_windows_are_consecutive_frames_of_one_lane_and_none_is_skipped(
     serve: Serve,
     draw: Any,
@@ -138,9 +174,14 @@ def test_windows_are_consecutive_frames_of_one_lane_and_none_is_skipped(
     counting_specs: Specs,
     publish: Any,
     lanes_per_item: int,
+    steps_per_item: int,
     n_step: int,
 ) -> None:
-    experiment = make_experiment(f"replay.lanes_per_item={lanes_per_item}", f"agent.n_step={n_step}")
+    experiment = make_experiment(
+        f"replay.lanes_per_item={lanes_per_item}",
+        f"replay.steps_per_item={steps_per_item}",
+        f"agent.n_step={n_step}",
+    )
     server, steps = serve(experiment, counting_specs), 25
     collector = collect(server, experiment, counting_specs, publish(counting_specs), steps)
 
@@ -163,12 +204,20 @@ def test_windows_are_consecutive_frames_of_one_lane_and_none_is_skipped(
     collector.close()
 
 
-@pytest.mark.parametrize("lanes_per_item", [1, 4])
+@pytest.mark.parametrize(("lanes_per_item", "steps_per_item"), [(1, 1), (1, 4), (4, 1), (4, 4)])
 def test_every_transition_is_drawn_with_the_same_chance(
-    serve: Serve, draw: Any, make_experiment: MakeExperiment, counting_specs: Specs, lanes_per_item: int
+    serve: Serve,
+    draw: Any,
+    make_experiment: MakeExperiment,
+    counting_specs: Specs,
+    lanes_per_item: int,
+    steps_per_item: int,
 ) -> None:
     experiment = make_experiment(
-        f"replay.lanes_per_item={lanes_per_item}", "learner.batch_size=64", "learner.steps_per_call=50"
+        f"replay.lanes_per_item={lanes_per_item}",
+        f"replay.steps_per_item={steps_per_item}",
+        "learner.batch_size=64",
+        "learner.steps_per_call=50",
     )
     layout, server, steps = FrameLayout(counting_specs), serve(experiment, counting_specs), 61
     write(server, experiment, layout, numbered_frames(layout, 4, steps))
@@ -180,9 +229,9 @@ def test_every_transition_is_drawn_with_the_same_chance(
     if lanes_per_item == 4:
         assert (counts == counts[:, :1]).all()
     expected = counts.mean()
-    # The lanes of an item are drawn together, which multiplies the statistic by their number.
-    statistic = ((counts - expected) ** 2 / expected).sum() / lanes_per_item
-    freedom = counts.size / lanes_per_item - 1
+    # The transitions of an item are drawn together, which multiplies the statistic by their number.
+    statistic = ((counts - expected) ** 2 / expected).sum() / experiment.transitions_per_item
+    freedom = counts.size / experiment.transitions_per_item - 1
     assert statistic < freedom + 6 * np.sqrt(2 * freedom)
 
 
@@ -331,7 +380,8 @@ specs = Specs(ArraySpec((4,), "float32"), 3)
 layout = FrameLayout(specs)
 
 def start(*overrides, restore_from=None, folder="reverb", blocking=True):
-    experiment = parse("", ("collect.lanes=4", "learner.batch_size=8", "learner.steps_per_call=2", *overrides))
+    sizes = ("collect.lanes=4", "replay.steps_per_item=1", "learner.batch_size=8", "learner.steps_per_call=2")
+    experiment = parse("", (*sizes, *overrides))
     server = ReplayServer(experiment, specs, free_port(), Path(sys.argv[1]) / folder, restore_from, blocking)
     return experiment, server, FrameWriter(server.address, layout, 4, experiment.lanes_per_item, 2)
 
