@@ -12,7 +12,8 @@ from msgspec import Meta
 
 from agents import AgentConfig, Config, DqnConfig, ExplorationConfig
 
-_AUTO_TRANSITIONS_PER_ITEM = 16
+_ITEM_TRANSITIONS = 64
+_ITEM_STEPS = 16
 
 SHIPPED = Path(__file__).resolve().parent.parent / "configs"
 
@@ -52,7 +53,8 @@ class ReplayConfig(Config, frozen=True):
         Meta(
             ge=0,
             description="Successive steps whose windows share a Reverb item, which then costs less a transition; 0 "
-            "takes 1, or for few lanes, all in one item, a power of two that makes about 16 transitions.",
+            "takes 1 if lanes_per_item is given, else a power of two up to 16 that makes items of about 64 transitions "
+            "or a quarter of a batch.",
         ),
     ] = 0
     port: Annotated[int, Meta(ge=0, le=65535, description="Port of the Reverb server; 0 takes a free one.")] = 0
@@ -147,13 +149,16 @@ class Experiment(Config, frozen=True):
         """Steps whose windows share a replay item, with 0 resolved."""
         if self.replay.steps_per_item or self.replay.lanes_per_item:
             return self.replay.steps_per_item or 1
-        wanted = _AUTO_TRANSITIONS_PER_ITEM // self.collect.lanes
-        if wanted < 2:
-            return 1
-        power_of_two = 1 << (wanted.bit_length() - 1)
-        # What fits the learner's calls and the replay's sizes; whoever asks for more is told of what does not.
-        drawn = self.learner.batch_size * self.learner.steps_per_call
-        return math.gcd(power_of_two, drawn // math.gcd(drawn, self.collect.lanes))
+        # A batch then still draws from many items, and a call's items are many episodes apart.
+        wanted = max(_ITEM_TRANSITIONS, self.learner.batch_size // 4) // self.collect.lanes
+        steps = 1 << (min(max(1, wanted), _ITEM_STEPS).bit_length() - 1)
+        while steps > 1 and not self._takes_whole_items(self.collect.lanes * steps):
+            steps //= 2
+        return steps
+
+    def _takes_whole_items(self, transitions: int) -> bool:
+        drawn, replay = self.learner.batch_size * self.learner.steps_per_call, self.replay
+        return drawn % transitions == 0 and -(-replay.min_size // transitions) <= replay.capacity // transitions
 
     @property
     def transitions_per_item(self) -> int:

@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 _DISPATCH_SECONDS = 200e-6
 """The plain loop's gradient step takes longer than this by the dispatch of its operations alone."""
 
+_ONE_CORE = 0.85
+"""The compiled loop runs on one core and leaves the others to replay: it is chosen if no more than this much slower."""
+
 
 class Outcome(NamedTuple):
     """What the gradient steps of one call said."""
@@ -109,7 +112,7 @@ class Learner:
                 break  # tracing the plain loop would take half a second to lose
         if not seconds:
             loops["plain"], seconds["plain"] = self._loop(compiled=False), 0.0
-        self.loop = min(seconds, key=lambda name: seconds[name])
+        self.loop = min(seconds, key=lambda name: seconds[name] * (_ONE_CORE if name == "compiled" else 1.0))
         self._call = loops[self.loop]
         for variable, value in zip(self.agent.variables, state, strict=True):
             variable.assign(value)

@@ -34,7 +34,7 @@ class FrameWriter:
       lanes: of the collector.
       lanes_per_item: lanes of one group; divides `lanes`.
       window: frames that make a transition.
-      steps_per_item: an item has the windows that begin in so many successive steps: window + steps_per_item - 1 of them.
+      steps_per_item: an item has the windows that begin in so many successive steps (window + steps_per_item - 1).
 
     Raises:
       UsageError: when items are created, the replay has no table for this layout, lanes and window.

@@ -127,3 +127,22 @@ def test_initial_weights_do_not_depend_on_what_was_drawn_before() -> None:
         one, networks.q_model(VECTOR, (8,), "relu", dueling=False, seed=0).get_weights(), strict=True
     ):
         np.testing.assert_array_equal(weight, equal)
+
+
+@pytest.mark.parametrize("batch", [3, 600])
+@pytest.mark.parametrize("units", [1, 2, 4, 5])
+def test_a_narrow_layer_has_the_values_and_gradients_of_a_dense_one(units: int, batch: int) -> None:
+    random = np.random.default_rng(0)
+    features = tf.constant(random.normal(size=(batch, 6)), tf.float32)
+    weight = tf.constant(random.normal(size=(batch, units)), tf.float32)
+    results = []
+    for layer in (networks.NarrowDense(units), tf.keras.layers.Dense(units)):
+        layer.build((batch, 6))
+        layer.set_weights([np.float32(np.arange(6 * units).reshape(6, units) / 10), np.float32(np.arange(units))])
+        with tf.GradientTape() as tape:
+            tape.watch(features)
+            values = layer(features)
+            loss = tf.reduce_sum(values * weight)
+        results.append([values, *tape.gradient(loss, [features, *layer.trainable_weights])])
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)

@@ -270,14 +270,16 @@ def test_lanes_per_item_0_stands_for_all_lanes() -> None:
     ("overrides", "steps"),
     [
         (("collect.lanes=1",), 16),
-        (("collect.lanes=4",), 4),
-        (("collect.lanes=5",), 2),
-        (("collect.lanes=16",), 1),
+        (("collect.lanes=4",), 16),
+        (("collect.lanes=10",), 4),
+        (("collect.lanes=16",), 4),
+        (("collect.lanes=16", "learner.batch_size=1024"), 16),
         (("collect.lanes=64",), 1),
         (("collect.lanes=1", "replay.steps_per_item=3", "learner.batch_size=3"), 3),
         (("collect.lanes=4", "replay.lanes_per_item=1"), 1),
         (("collect.lanes=1", "learner.batch_size=2", "learner.steps_per_call=2"), 4),
         (("collect.lanes=1", "learner.batch_size=3", "learner.steps_per_call=1"), 1),
+        (("collect.lanes=10", "replay.capacity=100", "replay.min_size=100"), 2),
     ],
 )
 def test_steps_per_item_0_makes_items_of_few_lanes_larger(overrides: tuple[str, ...], steps: int) -> None:
