@@ -44,6 +44,8 @@ class Summary(msgspec.Struct, frozen=True):
     """From the command's start until the learner was ready to train: imports, first weights, compilation."""
     train_seconds: float
     """From then until the decision to stop, those before a resume included."""
+    filling_seconds: float
+    """Of these, since this start: until the replay was filled and the first gradient steps were done."""
     environment_steps_per_second: float
     gradient_steps_per_second: float
     samples_per_insert: float
@@ -96,6 +98,7 @@ class Ledger:
         self.evaluation: Evaluation | None = None
         self.best_mean_return: float | None = None
         self._train_started: float | None = None
+        self._filling_seconds: float | None = None
         self._marks: deque[tuple[float, int, int]] = deque()
 
     def start_training(self) -> None:
@@ -152,6 +155,8 @@ class Ledger:
         self.counters.gradient_steps = gradient_steps
         if self._train_started is not None:
             self.counters.train_seconds = self._first_train_seconds + now - self._train_started
+            if self._filling_seconds is None and gradient_steps > self._first_gradient_steps:
+                self._filling_seconds = now - self._train_started
         self._marks.append((now, self.counters.environment_steps, gradient_steps))
         while now - self._marks[0][0] > _RATE_SECONDS and len(self._marks) > 2:
             self._marks.popleft()
@@ -226,6 +231,7 @@ class Ledger:
             mean_return=self.evaluation.mean_return if self.evaluation else None,
             startup_seconds=startup_seconds,
             train_seconds=counters.train_seconds,
+            filling_seconds=here if self._filling_seconds is None else self._filling_seconds,
             environment_steps_per_second=(counters.environment_steps - self._first_environment_steps) / here,
             gradient_steps_per_second=(counters.gradient_steps - self._first_gradient_steps) / here,
             samples_per_insert=self.samples_per_insert(),

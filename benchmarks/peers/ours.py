@@ -17,6 +17,7 @@ from typing import Any
 import pipeline
 from benchmarks.peers import works
 from benchmarks.peers.works import Request
+from pipeline.config import LearnerConfig
 from pipeline.ledger import Summary
 
 PLAIN = ("agent.double=false", "agent.n_step=1", "agent.hidden_units=[128, 64]")
@@ -44,11 +45,16 @@ def solve(request: Request) -> dict[str, Any]:
 
 
 def fixed(request: Request) -> dict[str, Any]:
-    """One gradient step per environment step: 64 samples per insert at batch 64."""
+    """One gradient step per environment step: 64 samples per insert at batch 64.
+
+    The clock starts, as the peers' does, after the warm-up: here with the end of the first call of gradient steps.
+    """
     ratio = ("learner.batch_size=64", "replay.samples_per_insert=64", f"replay.min_size={works.WARM_UP}")
-    stop = (f"stop.gradient_steps={request.steps}", f"stop.seconds={request.seconds}")
+    first = LearnerConfig().steps_per_call
+    stop = (f"stop.gradient_steps={request.steps + first}", f"stop.seconds={request.seconds}")
     summary = _train("cartpole", (*PLAIN, *UNENDING, *ratio, *stop), request.seed)
-    return {"steps_per_second": summary.gradient_steps_per_second, "steps": summary.gradient_steps}
+    steps = summary.gradient_steps - first
+    return {"steps_per_second": steps / (summary.train_seconds - summary.filling_seconds), "steps": steps}
 
 
 def learner(request: Request) -> dict[str, Any]:

@@ -281,6 +281,7 @@ def test_the_summary_holds_totals_and_this_lifes_rates() -> None:
         mean_return=6.0,
         startup_seconds=12.5,
         train_seconds=70.0,
+        filling_seconds=10.0,
         environment_steps_per_second=5.0,
         gradient_steps_per_second=2.0,
         samples_per_insert=320 * 64 / 1000,
@@ -289,6 +290,19 @@ def test_the_summary_holds_totals_and_this_lifes_rates() -> None:
         message="words",
     )
     assert msgspec.json.decode(msgspec.json.encode(summary), type=Summary) == summary
+
+
+def test_filling_lasts_until_the_first_gradient_steps_of_this_life() -> None:
+    book = ledger(counters=Counters(gradient_steps=300, train_seconds=50.0))
+    book.start_training()
+    time.sleep(0.02)
+    book.tick(300)
+    time.sleep(0.02)
+    book.tick(310)
+    time.sleep(0.02)
+    book.tick(320)
+    summary = book.summary("seconds", 1.0)
+    assert 0.04 <= summary.filling_seconds <= summary.train_seconds - 50.0 - 0.02
 
 
 def test_a_run_that_never_trained_has_a_summary() -> None:
