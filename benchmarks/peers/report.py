@@ -11,6 +11,7 @@ import matplotlib.figure
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.ticker import NullFormatter
 
 from benchmarks.peers import plan
 from benchmarks.peers.results import Run, done, values
@@ -260,6 +261,7 @@ def plot(runs: list[Run], path: Path) -> None:
         axis.barh(peers, middles, xerr=[below, above], color=colours, ecolor="#555555", capsize=2)
         axis.set_title(figure.title, fontsize=10)
         axis.set_xscale("log")
+        axis.xaxis.set_minor_formatter(NullFormatter())  # labels of two decades and more would run into each other
         axis.spines[["top", "right"]].set_visible(False)
         for row, middle in enumerate(middles):
             at = (1.01, row)  # beside the panel, where no bar reaches
