@@ -13,7 +13,7 @@ from msgspec import Meta
 from agents import AgentConfig, Config, DqnConfig, ExplorationConfig
 
 _ITEM_TRANSITIONS = 64
-_ITEM_STEPS = 16
+_ITEM_STEPS = 32
 
 SHIPPED = Path(__file__).resolve().parent.parent / "configs"
 
@@ -53,7 +53,7 @@ class ReplayConfig(Config, frozen=True):
         Meta(
             ge=0,
             description="Successive steps whose windows share a Reverb item, which then costs less a transition; 0 "
-            "takes 1 if lanes_per_item is given, else a power of two up to 16 that makes items of about 64 transitions "
+            "takes 1 if lanes_per_item is given, else a power of two up to 32 that makes items of about 64 transitions "
             "or a quarter of a batch.",
         ),
     ] = 0

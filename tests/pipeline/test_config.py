@@ -269,7 +269,7 @@ def test_lanes_per_item_0_stands_for_all_lanes() -> None:
 @pytest.mark.parametrize(
     ("overrides", "steps"),
     [
-        (("collect.lanes=1",), 16),
+        (("collect.lanes=1",), 32),
         (("collect.lanes=4",), 16),
         (("collect.lanes=10",), 4),
         (("collect.lanes=16",), 4),
