@@ -39,5 +39,8 @@ def test_cartpole_is_solved_in_parallel(tmp_path: Path) -> None:
     assert summary.solved
     assert summary.mean_return is not None
     assert summary.mean_return >= 475.0
-    assert summary.samples_per_insert == pytest.approx(experiment.replay.samples_per_insert, rel=0.2)
+    # The learner may lag by what waits between the two: unconfirmed and queued items, the limiter's slack, what is
+    # collected while the run ends. Together these were 4,900 to 9,800 environment steps, however long the run was.
+    used = summary.samples_per_insert / experiment.replay.samples_per_insert * summary.environment_steps
+    assert used == pytest.approx(summary.environment_steps, abs=20_000)
     assert summary.lost_transitions == 0
