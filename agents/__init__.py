@@ -6,7 +6,18 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from agents.configs import AgentConfig, Config, DqnConfig, ExplorationConfig
+from agents.configs import (
+    AgentConfig,
+    C51Config,
+    Config,
+    DqnConfig,
+    ExplorationConfig,
+    IqnConfig,
+    QLearningConfig,
+    QrDqnConfig,
+    R2d2Config,
+    RainbowConfig,
+)
 from agents.specs import ArraySpec, Specs
 
 if TYPE_CHECKING:
@@ -18,9 +29,15 @@ __all__ = [
     "BUILDERS",
     "AgentConfig",
     "ArraySpec",
+    "C51Config",
     "Config",
     "DqnConfig",
     "ExplorationConfig",
+    "IqnConfig",
+    "QLearningConfig",
+    "QrDqnConfig",
+    "R2d2Config",
+    "RainbowConfig",
     "Specs",
     "build",
 ]
@@ -40,7 +57,8 @@ def build(kind: str, specs: Specs, config: AgentConfig, *, epsilon: float = 0.1,
       An initialized `tf_agents.agents.TFAgent`.
 
     Raises:
-      ValueError: no such kind, the configuration of another one, or a value out of its range.
+      ValueError: no such kind, the configuration of another one, a value out of its range, or an environment that the
+        kind cannot learn.
     """
     from agents.builder import build as build_agent
 

@@ -6,8 +6,17 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 import tensorflow as tf
 
-from agents import dqn
-from agents.configs import AgentConfig, DqnConfig
+from agents import c51, dqn, q_learning, quantile, r2d2
+from agents.configs import (
+    AgentConfig,
+    C51Config,
+    DqnConfig,
+    IqnConfig,
+    QLearningConfig,
+    QrDqnConfig,
+    R2d2Config,
+    RainbowConfig,
+)
 from agents.specs import Specs
 
 
@@ -16,7 +25,16 @@ class LearningAgent(Protocol):
 
     @property
     def acting_model(self) -> tf.keras.Model:
-        """Maps a batch of observations to one score an action, float32 [B, A]; the greedy policy takes the largest."""
+        """Maps a batch of observations to one score an action, float32 [B, A]; the greedy policy takes the largest.
+
+        Where the configuration has `state_units` it maps a list of observations and states float32 [B, state_units] to
+        scores and the states that follow, side by side: float32 [B, A + state_units].
+        With `noise_units` it maps a list of observations and noise float32 [B, noise_units], 0 for the greedy policy.
+        """
+
+    @property
+    def noise_units(self) -> int:
+        """Width of the noise that the acting model takes; 0 where it takes none."""
 
     @property
     def learning_rate(self) -> tf.Tensor:
@@ -54,6 +72,12 @@ class Builder(NamedTuple):
 
 BUILDERS: Mapping[str, Builder] = {
     "dqn": Builder(DqnConfig, dqn.build),
+    "c51": Builder(C51Config, c51.build),
+    "rainbow": Builder(RainbowConfig, c51.build),
+    "qr_dqn": Builder(QrDqnConfig, quantile.build_qr_dqn),
+    "iqn": Builder(IqnConfig, quantile.build_iqn),
+    "r2d2": Builder(R2d2Config, r2d2.build),
+    "q_learning": Builder(QLearningConfig, q_learning.build),
 }
 
 
@@ -68,4 +92,6 @@ def build(kind: str, specs: Specs, config: AgentConfig, *, epsilon: float, seed:
         msgspec.convert(msgspec.to_builtins(config), builder.config)  # structs check their ranges only when converted
     except msgspec.ValidationError as error:
         raise ValueError(f"{builder.config.__name__}: {error}") from None
+    if reason := config.unsuitable_for(specs):
+        raise ValueError(f"agent kind {kind!r}: {reason}")
     return builder(specs, config, epsilon=epsilon, seed=seed)

@@ -5,13 +5,52 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from agents.specs import Specs
+
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A section of an experiment: frozen, typed, without unknown fields."""
 
 
-class DqnConfig(Config, frozen=True, tag_field="kind", tag="dqn"):
-    """Deep Q-learning (Mnih et al. 2015) with Double (van Hasselt et al. 2016) and Dueling (Wang et al. 2016)."""
+class WindowConfig(Config, frozen=True):
+    """What every agent has that learns from windows of n + 1 frames."""
+
+    n_step: Annotated[
+        int, Meta(ge=1, le=100, description="Rewards summed before bootstrapping, in environment steps.")
+    ] = 1
+    discount: Annotated[float, Meta(ge=0.0, le=1.0, description="Gamma, the discount of one environment step.")] = 0.99
+    reward_clip: Annotated[
+        float, Meta(ge=0.0, description="Learn from rewards clipped to [-c, c]; 0 does not clip.")
+    ] = 0.0
+
+    @property
+    def kind(self) -> str:
+        """The kind's name, a key of `agents.BUILDERS`."""
+        return str(self.__struct_config__.tag)
+
+    @property
+    def window_length(self) -> int:
+        """Frames of one window: the transition's start and n_step successors."""
+        return self.n_step + 1
+
+    @property
+    def stride(self) -> int:
+        """Steps from the start of one window of a lane to the start of the next."""
+        return 1
+
+    @property
+    def state_units(self) -> int:
+        """Numbers of recurrent state that a policy carries from step to step and frames store; 0 for none."""
+        return 0
+
+    def unsuitable_for(self, specs: Specs) -> str:
+        """Why the kind cannot learn an environment of these specs; empty if it can."""
+        del specs
+        return ""
+
+
+class DeepConfig(WindowConfig, frozen=True):
+    """What every agent has that learns values by a network, a target network and Adam."""
 
     hidden_units: Annotated[
         tuple[Annotated[int, Meta(ge=1)], ...],
@@ -20,10 +59,13 @@ class DqnConfig(Config, frozen=True, tag_field="kind", tag="dqn"):
     activation: Annotated[Literal["relu", "tanh", "elu"], Meta(description="Activation of the hidden layers.")] = "relu"
     double: Annotated[bool, Meta(description="Choose the bootstrap action by the online network (Double DQN).")] = True
     dueling: Annotated[bool, Meta(description="Split the head into state value and advantages (Dueling DQN).")] = False
-    n_step: Annotated[
-        int, Meta(ge=1, le=100, description="Rewards summed before bootstrapping, in environment steps.")
-    ] = 1
-    discount: Annotated[float, Meta(ge=0.0, le=1.0, description="Gamma, the discount of one environment step.")] = 0.99
+    noisy: Annotated[
+        bool,
+        Meta(description="Dense layers with learned noise, which explores (Noisy nets, Fortunato et al. 2018)."),
+    ] = False
+    noisy_sigma: Annotated[
+        float, Meta(gt=0.0, description="Initial scale of the noise, before division by the root of a layer's inputs.")
+    ] = 0.5
     learning_rate: Annotated[float, Meta(gt=0.0, description="Adam's step size at the first gradient step.")] = 1e-3
     learning_rate_final: Annotated[
         float,
@@ -36,9 +78,6 @@ class DqnConfig(Config, frozen=True, tag_field="kind", tag="dqn"):
     adam_epsilon: Annotated[
         float, Meta(gt=0.0, description="Adam's epsilon, added to the root of the second moment.")
     ] = 1e-7
-    loss: Annotated[
-        Literal["huber", "mse"], Meta(description="Loss of one TD error: Huber with delta 1, or half its square.")
-    ] = "huber"
     gradient_clip_norm: Annotated[
         float, Meta(ge=0.0, description="Largest global norm of a gradient; 0 does not clip.")
     ] = 10.0
@@ -49,22 +88,166 @@ class DqnConfig(Config, frozen=True, tag_field="kind", tag="dqn"):
         float,
         Meta(gt=0.0, le=1.0, description="Share of the online weights in an update; 1 copies them."),
     ] = 1.0
-    reward_clip: Annotated[
-        float, Meta(ge=0.0, description="Learn from rewards clipped to [-c, c]; 0 does not clip.")
+
+
+class DqnConfig(DeepConfig, frozen=True, tag_field="kind", tag="dqn"):
+    """Deep Q-learning (Mnih et al. 2015) with Double (van Hasselt et al. 2016) and Dueling (Wang et al. 2016)."""
+
+    loss: Annotated[
+        Literal["huber", "mse"], Meta(description="Loss of one TD error: Huber with delta 1, or half its square.")
+    ] = "huber"
+    munchausen: Annotated[
+        bool,
+        Meta(
+            description="Add the scaled log-policy to the reward and bootstrap softly (M-DQN, Vieillard et al. 2020); "
+            "needs double=false, as there is no maximum to choose."
+        ),
+    ] = False
+    munchausen_scale: Annotated[float, Meta(ge=0.0, le=1.0, description="Alpha, the log-policy's share.")] = 0.9
+    munchausen_temperature: Annotated[
+        float, Meta(gt=0.0, description="Tau, the temperature of the softmax policy, in units of Q.")
+    ] = 0.03
+    munchausen_floor: Annotated[
+        float, Meta(le=0.0, description="l0, the least that tau * log pi is taken to be.")
+    ] = -1.0
+    cql_alpha: Annotated[
+        float,
+        Meta(
+            ge=0.0, description="Weight of the conservative penalty (CQL, Kumar et al. 2020, equation 4); 0 has none."
+        ),
     ] = 0.0
 
-    @property
-    def kind(self) -> str:
-        """The kind's name, a key of `agents.BUILDERS`."""
-        return str(self.__struct_config__.tag)
+    def __post_init__(self) -> None:
+        if self.munchausen and self.double:
+            raise ValueError(
+                "munchausen=true bootstraps from a softmax: set double=false, there is no maximum to choose"
+            )
+
+
+class C51Config(DeepConfig, frozen=True, tag_field="kind", tag="c51"):
+    """Categorical DQN (Bellemare et al. 2017): a distribution of the return over fixed atoms."""
+
+    num_atoms: Annotated[int, Meta(ge=2, le=1_000, description="Atoms of the distribution.")] = 51
+    v_min: Annotated[float, Meta(description="Return of the first atom: the least that is learned.")] = -10.0
+    v_max: Annotated[float, Meta(description="Return of the last atom: the largest that is learned.")] = 10.0
+
+    def __post_init__(self) -> None:
+        if self.v_min >= self.v_max:
+            raise ValueError(f"v_min={self.v_min:g} must be below v_max={self.v_max:g}: they span the returns")
+
+
+class RainbowConfig(C51Config, frozen=True, tag_field="kind", tag="rainbow"):
+    """Rainbow (Hessel et al. 2018): C51 with every switch on; `replay.prioritized` is the sixth."""
+
+    dueling: Annotated[bool, Meta(description="Split the head into state value and advantages (Dueling DQN).")] = True
+    noisy: Annotated[
+        bool,
+        Meta(description="Dense layers with learned noise, which explores (Noisy nets, Fortunato et al. 2018)."),
+    ] = True
+    n_step: Annotated[
+        int, Meta(ge=1, le=100, description="Rewards summed before bootstrapping, in environment steps.")
+    ] = 3
+
+
+class QuantileConfig(DeepConfig, frozen=True):
+    """What agents have that learn quantiles of the return."""
+
+    kappa: Annotated[
+        float, Meta(gt=0.0, description="Where the quantile Huber loss turns from quadratic to linear.")
+    ] = 1.0
+    cql_alpha: Annotated[
+        float,
+        Meta(
+            ge=0.0, description="Weight of the conservative penalty (CQL, Kumar et al. 2020, equation 4); 0 has none."
+        ),
+    ] = 0.0
+
+
+class QrDqnConfig(QuantileConfig, frozen=True, tag_field="kind", tag="qr_dqn"):
+    """Quantile-regression DQN (Dabney et al. 2018a): the return's quantiles at fixed fractions."""
+
+    num_quantiles: Annotated[int, Meta(ge=1, le=1_000, description="Quantiles, at the midpoints of equal parts.")] = 50
+
+
+class IqnConfig(QuantileConfig, frozen=True, tag_field="kind", tag="iqn"):
+    """Implicit quantile networks (Dabney et al. 2018b): the return's quantile at any fraction that is asked for."""
+
+    quantile_samples: Annotated[int, Meta(ge=1, description="N, fractions drawn for the values learned.")] = 32
+    target_quantile_samples: Annotated[
+        int, Meta(ge=1, description="N', fractions drawn for the values bootstrapped from.")
+    ] = 32
+    acting_quantiles: Annotated[int, Meta(ge=1, description="K, fixed fractions whose mean acts.")] = 32
+    embedding_cosines: Annotated[int, Meta(ge=1, description="n, cosines that a fraction is embedded by.")] = 64
+
+
+class R2d2Config(DeepConfig, frozen=True, tag_field="kind", tag="r2d2"):
+    """Recurrent replay (R2D2, Kapturowski et al. 2019), and its plain form (DRQN, Hausknecht and Stone 2015).
+
+    Batches and the replay count sequences: one is a transition of `replay`, `learner` and samples per insert.
+    """
+
+    lstm_units: Annotated[int, Meta(ge=1, description="Units of the LSTM behind the hidden layers.")] = 64
+    burn_in: Annotated[
+        int, Meta(ge=0, description="Frames that only warm the recurrent state up, before those learned from.")
+    ] = 8
+    sequence: Annotated[int, Meta(ge=1, description="Frames of a sequence that are learned from.")] = 16
+    period: Annotated[
+        int, Meta(ge=1, description="Steps between the starts of sequences; below `sequence` they overlap.")
+    ] = 8
+    stored_state: Annotated[
+        bool, Meta(description="Start from the state that acted, which frames store; false starts from zeros (DRQN).")
+    ] = True
+    value_rescaling: Annotated[
+        bool, Meta(description="Learn h(Q) = sign(Q)(sqrt(|Q| + 1) - 1) + 0.001 Q (Pohlen et al. 2018).")
+    ] = True
+    priority_maximum_share: Annotated[
+        float, Meta(ge=0.0, le=1.0, description="Eta: a sequence's priority is eta max + (1 - eta) mean of its errors.")
+    ] = 0.9
+    loss: Annotated[
+        Literal["huber", "mse"], Meta(description="Loss of one TD error: Huber with delta 1, or half its square.")
+    ] = "huber"
+
+    def __post_init__(self) -> None:
+        if self.noisy:
+            raise ValueError("a recurrent network has no noisy form: set noisy=false")
 
     @property
     def window_length(self) -> int:
-        """Frames of one replay item: the transition's start and n_step successors."""
-        return self.n_step + 1
+        """Frames of a sequence: burn-in, those learned from, and n more to bootstrap from."""
+        return self.burn_in + self.sequence + self.n_step
+
+    @property
+    def stride(self) -> int:
+        """See `WindowConfig`."""
+        return self.period
+
+    @property
+    def state_units(self) -> int:
+        """See `WindowConfig`: the LSTM's output and cell."""
+        return 2 * self.lstm_units
 
 
-AgentConfig = DqnConfig
+class QLearningConfig(WindowConfig, frozen=True, tag_field="kind", tag="q_learning"):
+    """Tabular Q-learning (Watkins 1989): one weight a state and action. Observations must be categories."""
+
+    learning_rate: Annotated[
+        float, Meta(gt=0.0, le=1.0, description="Share of the TD error that one transition moves its entry by.")
+    ] = 0.1
+    learning_rate_final: Annotated[
+        float, Meta(gt=0.0, le=1.0, description="The same once learning_rate_decay_steps have passed.")
+    ] = 0.01
+    learning_rate_decay_steps: Annotated[
+        int, Meta(ge=0, description="Gradient steps of linear decay of the share; 0 keeps it constant.")
+    ] = 0
+    initial_value: Annotated[float, Meta(description="Of every entry; above all returns it explores.")] = 0.0
+
+    def unsuitable_for(self, specs: Specs) -> str:
+        """See `WindowConfig`."""
+        wrong = [name or "the observation" for name, spec in specs.leaves().items() if spec.dtype != "int32"]
+        return f"a table needs Discrete or MultiDiscrete observations, and {wrong[0]} is none" if wrong else ""
+
+
+AgentConfig = DqnConfig | C51Config | RainbowConfig | QrDqnConfig | IqnConfig | R2d2Config | QLearningConfig
 """The tagged union of every kind's configuration: `kind` in a config file chooses the member."""
 
 
@@ -72,8 +255,11 @@ class ExplorationConfig(Config, frozen=True):
     """How collectors choose actions from Q-values."""
 
     strategy: Annotated[
-        Literal["epsilon_greedy", "boltzmann"],
-        Meta(description="Uniform actions with probability epsilon, or actions drawn by softmax of Q."),
+        Literal["epsilon_greedy", "boltzmann", "greedy"],
+        Meta(
+            description="Uniform actions with probability epsilon, actions drawn by softmax of Q, or the best action "
+            "always, which explores where the network is noisy."
+        ),
     ] = "epsilon_greedy"
     epsilon_initial: Annotated[
         float, Meta(ge=0.0, le=1.0, description="Probability of a uniform action at the start.")
@@ -93,3 +279,14 @@ class ExplorationConfig(Config, frozen=True):
         ),
     ] = 0.0
     temperature: Annotated[float, Meta(gt=0.0, description="Boltzmann temperature, in units of Q.")] = 1.0
+    count_bonus: Annotated[
+        float,
+        Meta(
+            ge=0.0,
+            description="Reward added for a state's first visit, for its n-th this over the root of n; returns are "
+            "reported without it; 0 pays none.",
+        ),
+    ] = 0.0
+    count_cells: Annotated[
+        float, Meta(gt=0.0, description="Cells that a standard deviation of a float feature is cut into for counting.")
+    ] = 4.0

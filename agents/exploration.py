@@ -73,6 +73,8 @@ def explore(
     mask: Mask | None = None,
 ) -> Ints:
     """Actions by the configured strategy; a function of the Q-values and the random stream alone: int64 [lanes]."""
+    if config.strategy == "greedy":
+        return greedy(q_values, mask)
     if config.strategy == "boltzmann":
         return boltzmann(q_values, config.temperature, random, mask)
     return epsilon_greedy(q_values, epsilon, random, mask)

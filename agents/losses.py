@@ -60,6 +60,11 @@ def action_value(q: tf.Tensor, action: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(q * tf.one_hot(action, q.shape[1], dtype=q.dtype), axis=1)
 
 
+def of_action(values: tf.Tensor, action: tf.Tensor) -> tf.Tensor:
+    """Numbers [B, A, M] of the actions int [B]: [B, M]."""
+    return tf.reduce_sum(values * tf.one_hot(action, values.shape[1], dtype=values.dtype)[:, :, tf.newaxis], axis=1)
+
+
 def bootstrap_value(q_t: tf.Tensor, selector_t: tf.Tensor, mask_t: tf.Tensor | None) -> tf.Tensor:
     """The value to bootstrap from: `q_t` at the best allowed action of `selector_t`.
 
@@ -77,6 +82,96 @@ def bootstrap_value(q_t: tf.Tensor, selector_t: tf.Tensor, mask_t: tf.Tensor | N
     return action_value(q_t, tf.argmax(masked_q(selector_t, mask_t), axis=1, output_type=tf.int32))
 
 
+def soft_policy(q: tf.Tensor, mask: tf.Tensor | None, temperature: float) -> tuple[tf.Tensor, tf.Tensor]:
+    """Softmax(q / temperature) over the allowed actions, and temperature times its logarithm: float32 [B, A] each.
+
+    The scaled logarithm is computed as q - max - temperature * logsumexp (Vieillard et al. 2020, appendix B.1), which
+    does not overflow; it is the lowest float where an action is forbidden.
+    """
+    q = masked_q(q, mask)
+    centered = q - tf.reduce_max(q, axis=1, keepdims=True)
+    log_policy = centered - temperature * tf.reduce_logsumexp(centered / temperature, axis=1, keepdims=True)
+    return tf.nn.softmax(centered / temperature, axis=1), masked_q(log_policy, mask)
+
+
+def munchausen_bonus(
+    q_tm1: tf.Tensor, mask_tm1: tf.Tensor | None, action: tf.Tensor, scale: float, temperature: float, floor: float
+) -> tf.Tensor:
+    """What M-DQN adds to the reward: scale * clip(temperature * log pi(a|s), floor, 0), float32 [B].
+
+    Vieillard et al. 2020, equations 3 and 4; `q_tm1` [B, A] is the target network's. With n-step returns the first
+    action's alone is added, as M-IQN does there.
+    """
+    _, log_policy = soft_policy(q_tm1, mask_tm1, temperature)
+    taken = tf.gather(log_policy, action, axis=1, batch_dims=1)  # the product of a one-hot with the lowest float is not
+    return scale * tf.clip_by_value(taken, floor, 0.0)
+
+
+def soft_bootstrap_value(q_t: tf.Tensor, mask_t: tf.Tensor | None, temperature: float) -> tf.Tensor:
+    """Sum over actions of pi(a|s) (q - temperature * log pi(a|s)), float32 [B] (Vieillard et al. 2020, equation 2)."""
+    policy, log_policy = soft_policy(q_t, mask_t, temperature)
+    entropy_regularised = policy * (masked_q(q_t, mask_t) - log_policy)
+    return tf.reduce_sum(tf.where(policy > 0.0, entropy_regularised, 0.0), axis=1)
+
+
+def conservative_penalty(q: tf.Tensor, mask: tf.Tensor | None, action: tf.Tensor) -> tf.Tensor:
+    """log sum over actions of exp(q), less q of the action in the data: float32 [B] (Kumar et al. 2020, equation 4)."""
+    return tf.reduce_logsumexp(masked_q(q, mask), axis=1) - action_value(q, action)
+
+
+def project(support: tf.Tensor, atoms: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
+    """The projection of a distribution onto an evenly spaced support (Bellemare et al. 2017, algorithm 1).
+
+    Args:
+      support: float32 [M], ascending, evenly spaced.
+      atoms: float32 [B, N], where the mass lies; mass beyond the support's ends goes to the ends.
+      probabilities: float32 [B, N].
+
+    Returns:
+      float32 [B, M]: mass between two points of the support is shared by nearness.
+    """
+    step = support[1] - support[0]
+    clipped = tf.clip_by_value(atoms, support[0], support[-1])
+    nearness = 1.0 - tf.abs(clipped[:, tf.newaxis] - support[:, tf.newaxis]) / step
+    return tf.reduce_sum(tf.maximum(nearness, 0.0) * probabilities[:, tf.newaxis], axis=2)
+
+
+def quantile_huber_loss(quantiles: tf.Tensor, fractions: tf.Tensor, targets: tf.Tensor, kappa: float) -> tf.Tensor:
+    """The quantile regression loss of each example: summed over quantiles, the mean over targets, float32 [B].
+
+    Dabney et al. 2018a, equation 10, and 2018b, equation 3: |tau - 1(u < 0)| * Huber_kappa(u) / kappa for the TD error
+    u = target - quantile of every pair.
+
+    Args:
+      quantiles: float32 [B, N].
+      fractions: float32 [B, N] or [N], of the quantiles.
+      targets: float32 [B, M].
+      kappa: where Huber's loss turns linear.
+    """
+    error = targets[:, tf.newaxis, :] - quantiles[:, :, tf.newaxis]
+    absolute = tf.abs(error)
+    huber = tf.where(absolute <= kappa, 0.5 * tf.square(error), kappa * (absolute - 0.5 * kappa))
+    below = tf.cast(error < 0.0, tf.float32)
+    tilted = tf.abs(fractions[..., tf.newaxis] - below) * huber / kappa
+    return tf.reduce_sum(tf.reduce_mean(tilted, axis=2), axis=1)
+
+
+def scaled_noise(normal: tf.Tensor) -> tf.Tensor:
+    """f(x) = sign(x) sqrt|x| of normal noise, of which factorised layers take products (Fortunato et al. 2018, 3b)."""
+    return tf.sign(normal) * tf.sqrt(tf.abs(normal))
+
+
+def importance_weights(relative_probability: tf.Tensor, exponent: tf.Tensor) -> tf.Tensor:
+    """(N P(i))^-beta over the largest of the batch: float32 [B] (Schaul et al. 2016, 3.4).
+
+    Args:
+      relative_probability: float32 [B], N P(i): how many times as likely as by uniform drawing each was.
+      exponent: beta.
+    """
+    logarithm = -exponent * tf.math.log(relative_probability)
+    return tf.exp(logarithm - tf.reduce_max(logarithm))
+
+
 def elementwise_loss(td_error: tf.Tensor, kind: str) -> tf.Tensor:
     """Huber loss with delta 1 ("huber") or half the square ("mse") of each TD error: float32 [B]."""
     squared = 0.5 * tf.square(td_error)
@@ -84,6 +179,27 @@ def elementwise_loss(td_error: tf.Tensor, kind: str) -> tf.Tensor:
         return squared
     absolute = tf.abs(td_error)
     return tf.where(absolute <= 1.0, squared, absolute - 0.5)
+
+
+_RESCALING = 1e-3
+
+
+def rescale(value: tf.Tensor) -> tf.Tensor:
+    """h(x) = sign(x)(sqrt(|x| + 1) - 1) + 0.001 x, which keeps targets small (Pohlen et al. 2018, proposition A.2)."""
+    return tf.sign(value) * (tf.sqrt(tf.abs(value) + 1.0) - 1.0) + _RESCALING * value
+
+
+def unrescale(value: tf.Tensor) -> tf.Tensor:
+    """The inverse of `rescale`."""
+    root = tf.sqrt(1.0 + 4.0 * _RESCALING * (tf.abs(value) + 1.0 + _RESCALING))
+    return tf.sign(value) * (tf.square((root - 1.0) / (2.0 * _RESCALING)) - 1.0)
+
+
+def linear_schedule(initial: float, final: float, decay_steps: int, count: tf.Tensor) -> tf.Tensor:
+    """float32 []: from `initial` to `final` in the first `decay_steps` of a count; 0 steps never move it."""
+    if not decay_steps:
+        return tf.constant(initial)
+    return initial + tf.minimum(tf.cast(count, tf.float32) / decay_steps, 1.0) * (final - initial)
 
 
 def clip_by_global_norm(gradients: list[tf.Tensor], largest: float) -> tuple[list[tf.Tensor], tf.Tensor]:

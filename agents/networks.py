@@ -1,11 +1,11 @@
 """Keras networks: an encoder for any observation, a torso, and the heads of value-based agents."""
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from agents.configs import DeepConfig, IqnConfig, R2d2Config
 from agents.specs import ArraySpec, Specs
 
 IMAGE_RANK = 3
@@ -20,6 +20,19 @@ class _Seeds:
     def he_uniform(self) -> tf.keras.initializers.Initializer:
         (child,) = self._sequence.spawn(1)
         return tf.keras.initializers.HeUniform(seed=int(child.generate_state(1)[0]))
+
+    def fan_in_uniform(self, n: int) -> tf.keras.initializers.Initializer:
+        """Uniform within 1/sqrt(n), as noisy layers of n inputs start (Fortunato et al. 2018, 3.2)."""
+        (child,) = self._sequence.spawn(1)
+        return tf.keras.initializers.RandomUniform(-(n**-0.5), n**-0.5, seed=int(child.generate_state(1)[0]))
+
+    def glorot_uniform(self) -> tf.keras.initializers.Initializer:
+        (child,) = self._sequence.spawn(1)
+        return tf.keras.initializers.GlorotUniform(seed=int(child.generate_state(1)[0]))
+
+    def orthogonal(self) -> tf.keras.initializers.Initializer:
+        (child,) = self._sequence.spawn(1)
+        return tf.keras.initializers.Orthogonal(seed=int(child.generate_state(1)[0]))
 
     def lecun_uniform(self) -> tf.keras.initializers.Initializer:
         (child,) = self._sequence.spawn(1)
@@ -77,32 +90,203 @@ class NarrowDense(tf.keras.layers.Dense):  # type: ignore[misc]
         return product(inputs, tf.convert_to_tensor(self.kernel)) + self.bias
 
 
-def q_model(specs: Specs, hidden_units: Sequence[int], activation: str, dueling: bool, seed: int) -> tf.keras.Model:
-    """A Keras model from a batch of observations to Q-values.
+class NoisyDense(tf.keras.layers.Layer):  # type: ignore[misc]
+    """A dense layer whose weights carry factorised Gaussian noise of learned scale (Fortunato et al. 2018, 3b).
+
+    Each example has noise of its own, an input beside the features: y = (mu + sigma * f(e_out) f(e_in)') x and the like
+    for the bias, of which the outer product is never formed. Noise of zeros leaves the mean layer.
+    """
+
+    def __init__(self, units: int, sigma: float, activation: str | None, initial_mean: Any) -> None:
+        super().__init__()
+        self._units, self._sigma, self._initial_mean = units, sigma, initial_mean
+        self._activation = tf.keras.activations.get(activation)
+
+    def build(self, input_shape: Any) -> None:
+        """Creates the means and the scales, sigma/sqrt(n) for n inputs."""
+        n = int(input_shape[0][-1])
+        scale = tf.keras.initializers.Constant(self._sigma / n**0.5)
+        kernel_mean, bias_mean = self._initial_mean
+        self.kernel = self.add_weight("kernel", (n, self._units), initializer=kernel_mean)
+        self.bias = self.add_weight("bias", (self._units,), initializer=bias_mean)
+        self.kernel_sigma = self.add_weight("kernel_sigma", (n, self._units), initializer=scale)
+        self.bias_sigma = self.add_weight("bias_sigma", (self._units,), initializer=scale)
+
+    def call(self, inputs: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        """Float32 [B, units] of features [B, n] and noise [B, n] and [B, units] (see `losses.scaled_noise`)."""
+        features, noise_in, noise_out = inputs
+        mean = tf.matmul(features, self.kernel) + self.bias
+        spread = tf.matmul(features * noise_in, self.kernel_sigma) + self.bias_sigma
+        return self._activation(mean + noise_out * spread)
+
+
+class _Builder:
+    """Makes the layers of one network in order: seeds for each, and for noisy ones their part of the noise input."""
+
+    def __init__(self, specs: Specs, config: DeepConfig, seed: int) -> None:
+        self.specs, self.config, self.seeds = specs, config, _Seeds(seed)
+        self.inputs = {
+            name: tf.keras.Input(spec.shape, dtype=spec.dtype, name=f"leaf_{position}")
+            for position, (name, spec) in enumerate(specs.leaves().items())
+        }
+        leaves = specs.leaves().items()
+        encoded = [_encode(spec, self.inputs[name], self.seeds, config.activation) for name, spec in leaves]
+        self.features = encoded[0] if len(encoded) == 1 else tf.keras.layers.Concatenate()(encoded)
+        self.noise: Any = None
+        self._noise_used = 0
+
+    def expect(self, *layers: tuple[int, int]) -> None:
+        """Makes the noise input, if the network is noisy, for layers of so many inputs and units."""
+        if self.config.noisy:
+            self.noise = tf.keras.Input((sum(n + units for n, units in layers),), dtype=tf.float32, name="noise")
+
+    def dense(self, features: tf.Tensor, units: int, activation: str | None = None, repeats: Any = 1) -> tf.Tensor:
+        """A dense layer behind features [B * repeats, n]: linear without an activation."""
+        if self.noise is None:
+            if activation is None:
+                return NarrowDense(units, kernel_initializer=self.seeds.lecun_uniform())(features)
+            return tf.keras.layers.Dense(units, activation, kernel_initializer=self.seeds.he_uniform())(features)
+        n = features.shape[-1]
+        initial = self.seeds.fan_in_uniform(n), self.seeds.fan_in_uniform(n)
+        noise = (self._take(n, repeats), self._take(units, repeats))
+        return NoisyDense(units, self.config.noisy_sigma, activation, initial)((features, *noise))
+
+    def model(self, output: tf.Tensor, *more: tf.Tensor) -> tf.keras.Model:
+        """The model from the observation nest, further inputs and the noise, as far as there are any."""
+        inputs = [self.specs.pack(self.inputs), *more, *([] if self.noise is None else [self.noise])]
+        return tf.keras.Model(inputs if len(inputs) > 1 else inputs[0], output)
+
+    def head(self, features: tf.Tensor, outputs: int | None, repeats: Any = 1) -> tf.Tensor:
+        """`outputs` numbers an action, [B, A, outputs], or one, [B, A], for None.
+
+        V + A - mean(A) (Wang et al. 2016, equation 9) if the network is dueling.
+        """
+        actions = self.specs.num_actions
+        advantages = self.dense(features, actions * (outputs or 1), repeats=repeats)
+        if outputs is not None:
+            advantages = tf.reshape(advantages, (-1, actions, outputs))
+        if not self.config.dueling:
+            return advantages
+        value = self.dense(features, outputs or 1, repeats=repeats)
+        if outputs is not None:
+            value = value[:, tf.newaxis]
+        return value + advantages - tf.reduce_mean(advantages, axis=1, keepdims=True)
+
+    def head_layers(self, width: int, outputs: int | None) -> list[tuple[int, int]]:
+        """Inputs and units of the layers that `head` makes."""
+        each = outputs or 1
+        return [(width, self.specs.num_actions * each), *([(width, each)] if self.config.dueling else [])]
+
+    def _take(self, width: int, repeats: Any) -> tf.Tensor:
+        start, self._noise_used = self._noise_used, self._noise_used + width
+        part = self.noise[:, start : start + width]
+        return part if isinstance(repeats, int) else tf.repeat(part, repeats, axis=0)
+
+
+def value_model(specs: Specs, config: DeepConfig, outputs: int | None, seed: int) -> tf.keras.Model:
+    """A Keras model from a batch of observations to numbers for each action.
 
     Args:
       specs: of the environment; a masked one's mask is no input.
-      hidden_units: units of each dense layer.
-      activation: of the hidden layers, a Keras name.
-      dueling: Q = V + A - mean(A) (Wang et al. 2016, equation 9) instead of one linear layer.
+      config: layers, activation, dueling, noise.
+      outputs: numbers an action, the atoms or quantiles of a distribution; None for Q-values.
       seed: of the initial weights.
 
     Returns:
-      A functional model: observation nest with batch dimension -> float32 [B, actions].
+      A functional model: observation nest with batch dimension -> float32 [B, A], or [B, A, outputs]. A noisy network
+      takes a list of the observation and the noise, scaled normal float32 [B, n].
     """
-    seeds = _Seeds(seed)
+    builder = _Builder(specs, config, seed)
+    features, hidden = builder.features, config.hidden_units
+    widths = (features.shape[-1], *hidden)
+    builder.expect(*zip(widths, hidden, strict=False), *builder.head_layers(widths[-1], outputs))
+    for units in hidden:
+        features = builder.dense(features, units, config.activation)
+    return builder.model(builder.head(features, outputs))
+
+
+def implicit_quantile_model(specs: Specs, config: IqnConfig, seed: int) -> tf.keras.Model:
+    """A Keras model from observations and fractions in (0, 1) to the quantiles of each action's return there.
+
+    The embedding of a fraction, relu(W cos(pi i tau) + b) for i < n (Dabney et al. 2018b, equation 4), multiplies the
+    features before the last hidden layer.
+
+    Returns:
+      A functional model: a list of the observation nest, fractions float32 [B, N] and, in a noisy network, the noise ->
+      float32 [B, A, N].
+    """
+    builder = _Builder(specs, config, seed)
+    features, hidden = builder.features, config.hidden_units
+    widths = (features.shape[-1], *hidden)
+    builder.expect(*zip(widths, hidden, strict=False), *builder.head_layers(widths[-1], None))
+    for units in hidden[:-1]:
+        features = builder.dense(features, units, config.activation)
+    width = features.shape[-1]
+    tau = tf.keras.Input((None,), dtype=tf.float32, name="fractions")
+    fractions = tf.shape(tau)[1]
+    cosines = tf.cos(np.pi * tf.range(config.embedding_cosines, dtype=tf.float32) * tf.reshape(tau, (-1, 1)))
+    embedding = tf.keras.layers.Dense(width, "relu", kernel_initializer=builder.seeds.he_uniform())(cosines)
+    merged = tf.reshape(features[:, tf.newaxis] * tf.reshape(embedding, (-1, fractions, width)), (-1, width))
+    for units in hidden[-1:]:
+        merged = builder.dense(merged, units, config.activation, repeats=fractions)
+    values = tf.reshape(builder.head(merged, None, repeats=fractions), (-1, fractions, specs.num_actions))
+    return builder.model(tf.transpose(values, (0, 2, 1)), tau)
+
+
+class Recurrent(NamedTuple):
+    """The parts of a recurrent Q-network, and all of them as one step."""
+
+    encoder: tf.keras.Model
+    """Observation nest -> features float32 [B, n]."""
+    cell: tf.keras.layers.Layer
+    """Features and a list of output and cell state -> output [B, units] and the next list."""
+    head: tf.keras.Model
+    """Output float32 [B, units] -> Q-values [B, A]."""
+    step: tf.keras.Model
+    """A list of observation nest and state [B, 2 units] -> Q-values and next state side by side."""
+
+
+def recurrent_model(specs: Specs, config: R2d2Config, seed: int) -> Recurrent:
+    """A network with an LSTM between its hidden layers and its head."""
+    builder = _Builder(specs, config, seed)
+    features = builder.features
+    for units in config.hidden_units:
+        features = builder.dense(features, units, config.activation)
+    encoder = builder.model(features)
+    cell = tf.keras.layers.LSTMCell(
+        config.lstm_units,
+        kernel_initializer=builder.seeds.glorot_uniform(),
+        recurrent_initializer=builder.seeds.orthogonal(),
+    )
+    output = tf.keras.Input((config.lstm_units,))
+    head = tf.keras.Model(output, builder.head(output, None))
+    state = tf.keras.Input((config.state_units,), name="state")
+    following, states = cell(features, tf.split(state, 2, axis=1))
+    step = builder.model(tf.concat([head(following), *states], axis=1), state)
+    return Recurrent(encoder, cell, head, step)
+
+
+def mean_of_quantiles(model: tf.keras.Model, fractions: tf.Tensor) -> tf.keras.Model:
+    """An implicit quantile model's mean over fixed fractions [1, K]: observations (and noise) -> float32 [B, A]."""
+    observation, _, *noise = model.input
+    batch = tf.shape(tf.nest.flatten(observation)[0])[0]
+    quantiles = model([observation, tf.tile(fractions, (batch, 1)), *noise])
+    inputs = [observation, *noise] if noise else observation
+    return tf.keras.Model(inputs, tf.reduce_mean(quantiles, axis=2))
+
+
+def table_model(specs: Specs, initial_value: float) -> tf.keras.Model:
+    """A table of Q-values as a Keras model: one weight a state and action, states numbered over all categories."""
     leaves = specs.leaves()
     inputs = {
         name: tf.keras.Input(spec.shape, dtype=spec.dtype, name=f"leaf_{position}")
         for position, (name, spec) in enumerate(leaves.items())
     }
-    encoded = [_encode(spec, inputs[name], seeds, activation) for name, spec in leaves.items()]
-    features = encoded[0] if len(encoded) == 1 else tf.keras.layers.Concatenate()(encoded)
-    for units in hidden_units:
-        features = tf.keras.layers.Dense(units, activation, kernel_initializer=seeds.he_uniform())(features)
-    advantages = NarrowDense(specs.num_actions, kernel_initializer=seeds.lecun_uniform())(features)
-    if not dueling:
-        return tf.keras.Model(specs.pack(inputs), advantages)
-    value = NarrowDense(1, kernel_initializer=seeds.lecun_uniform())(features)
-    centered = advantages - tf.reduce_mean(advantages, axis=1, keepdims=True)
-    return tf.keras.Model(specs.pack(inputs), value + centered)
+    sizes = [largest + 1 for spec in leaves.values() for largest in spec.maximum]
+    parts = [tf.reshape(inputs[name], (-1, len(spec.maximum))) for name, spec in leaves.items()]
+    digits = parts[0] if len(parts) == 1 else tf.concat(parts, axis=1)
+    places = np.append(np.cumprod(sizes[:0:-1])[::-1], 1).astype(np.int32)
+    one_hot = tf.one_hot(tf.reduce_sum(digits * places, axis=1), int(np.prod(sizes)))
+    initial = tf.keras.initializers.Constant(initial_value)
+    table = tf.keras.layers.Dense(specs.num_actions, use_bias=False, kernel_initializer=initial)
+    return tf.keras.Model(specs.pack(inputs), table(one_hot))

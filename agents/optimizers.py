@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from agents.losses import clip_by_global_norm
+from agents.losses import clip_by_global_norm, linear_schedule
 
 
 class Adam(tf.Module):  # type: ignore[misc]
@@ -49,10 +49,7 @@ class Adam(tf.Module):  # type: ignore[misc]
 
     def learning_rate(self) -> tf.Tensor:
         """float32 []: the step size of the next update."""
-        if not self._decay_steps:
-            return tf.constant(self._initial)
-        passed = tf.minimum(tf.cast(self.updates, tf.float32) / self._decay_steps, 1.0)
-        return self._initial + passed * (self._final - self._initial)
+        return linear_schedule(self._initial, self._final, self._decay_steps, self.updates)
 
     def apply(self, gradients: Sequence[tf.Tensor]) -> tf.Tensor:
         """Sums the gradients of all replicas, clips them and updates the weights; call it in replica context.
@@ -103,6 +100,43 @@ class Adam(tf.Module):  # type: ignore[misc]
             epsilon=self._epsilon,
             grad=gradient,
         )
+
+
+class Sgd(tf.Module):  # type: ignore[misc]
+    """Plain gradient descent, with gradients summed over replicas and a step size that may decay linearly.
+
+    Args:
+      variables: what it moves.
+      learning_rate: step size at the first update.
+      learning_rate_final: step size after `decay_steps` updates; 0 steps keep it constant.
+    """
+
+    def __init__(
+        self, variables: Sequence[tf.Variable], learning_rate: float, *, learning_rate_final: float, decay_steps: int
+    ) -> None:
+        super().__init__("sgd")
+        self._weights = tuple(variables)
+        self._initial, self._final, self._decay_steps = learning_rate, learning_rate_final, decay_steps
+        self.updates = tf.Variable(0, dtype=tf.int64, trainable=False, name="updates")
+
+    def learning_rate(self) -> tf.Tensor:
+        """float32 []: step size of the next update."""
+        return linear_schedule(self._initial, self._final, self._decay_steps, self.updates)
+
+    def apply(self, gradients: Sequence[tf.Tensor]) -> tf.Tensor:
+        """Updates the variables; called in every replica. Returns the global norm of the summed gradient."""
+        replica = tf.distribute.get_replica_context()
+        if replica.num_replicas_in_sync > 1:
+            gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, list(gradients))
+        _, norm = clip_by_global_norm(list(gradients), 0.0)
+        replica.merge_call(self._update, args=(list(gradients), self.learning_rate()))
+        return norm
+
+    def _update(self, strategy: tf.distribute.Strategy, gradients: Sequence[Any], rate: Any) -> None:
+        for weight, gradient in zip(self._weights, gradients, strict=True):
+            args = (gradient, rate)
+            strategy.extended.update(weight, lambda w, g, r: w.assign_sub(r * g), args=args, group=True)
+        strategy.extended.update(self.updates, lambda updates: updates.assign_add(1), group=True)
 
 
 def _zeros_like(weight: tf.Variable, name: str) -> tf.Variable:

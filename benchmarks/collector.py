@@ -18,6 +18,7 @@ from absl import flags
 
 from benchmarks.measure import median, print_result, spread
 from pipeline import Experiment, environments, load
+from pipeline.checkpoint import Counters
 from pipeline.collector import Collector
 from pipeline.command import run_command
 from pipeline.variables import VARIABLES_TABLE, Sender, VariablesReader
@@ -79,7 +80,7 @@ def measure(lanes: int, core: int | None) -> dict[str, float]:
     experiment = _experiment(lanes)
     specs = environments.describe(experiment.environment)
     server = live_replay.serve(experiment, specs)
-    publication = Learner(experiment, specs).publication(environment_steps=100_000)
+    publication = Learner(experiment, specs).publication(Counters(environment_steps=100_000))
     Sender(server.address, VARIABLES_TABLE).send(publication, 10.0)
     command = [sys.executable, "-m", "benchmarks.collector", f"--lanes={lanes}", f"--collect_into={server.address}"]
     command += [f"--seconds={_SECONDS.value}", f"--repeats={_REPEATS.value}"]

@@ -14,7 +14,7 @@ from typing import Any
 import tensorflow as tf
 from absl import flags
 
-from agents import Specs, build
+from agents import DqnConfig, Specs, build
 from agents.dqn import QNetwork
 from benchmarks import live_replay
 from benchmarks.measure import median, print_result, rates, spread
@@ -94,9 +94,10 @@ def _stock_agent(experiment: Experiment, specs: Specs) -> Any:
     from tf_agents.trajectories import time_step
     from tf_agents.utils import common
 
-    from agents.dqn import observation_spec
+    from agents.td_agent import observation_spec
 
     config = experiment.agent
+    assert isinstance(config, DqnConfig)
     agent = dqn_agent.DdqnAgent(
         time_step.time_step_spec(observation_spec(specs)),
         tensor_spec.BoundedTensorSpec((), tf.int64, 0, specs.num_actions - 1),

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from agents import Specs
-from pipeline.config import Experiment
 from pipeline.frames import MID, FrameLayout
 from pipeline.ports import free_port
 from pipeline.replay import ReplayServer
+from pipeline.sections import Experiment
 from pipeline.writer import FrameWriter
 
 
@@ -22,13 +22,13 @@ def serve(experiment: Experiment, specs: Specs) -> ReplayServer:
 
 def writer(experiment: Experiment, specs: Specs, address: str) -> FrameWriter:
     """A writer as a collector has it."""
-    return FrameWriter.of(experiment, FrameLayout(specs), address)
+    return FrameWriter.of(experiment, FrameLayout(specs, experiment.agent.state_units), address)
 
 
 def writing(experiment: Experiment, specs: Specs, address: str) -> Callable[[], int]:
     """A call that appends 64 vector steps and returns how many transitions they are."""
     frame_writer, lanes = writer(experiment, specs, address), experiment.collect.lanes
-    frames = FrameLayout(specs).empty(lanes)
+    frames = FrameLayout(specs, experiment.agent.state_units).empty(lanes)
 
     def write() -> int:
         for _ in range(64):
@@ -47,7 +47,7 @@ def drawing(server: ReplayServer) -> Callable[[], int]:
 
 def fill(experiment: Experiment, specs: Specs, address: str, transitions: int) -> None:
     """Writes that many transitions of random observations, actions and rewards."""
-    layout, lanes = FrameLayout(specs), experiment.collect.lanes
+    layout, lanes = FrameLayout(specs, experiment.agent.state_units), experiment.collect.lanes
     frame_writer, random = writer(experiment, specs, address), np.random.default_rng(0)
     frames = layout.empty(lanes)
     for _ in range(transitions // lanes + experiment.agent.n_step):

@@ -4,8 +4,9 @@ From Python, `pipeline.train(pipeline.load("cartpole"), "runs/cartpole")` runs a
 as `python -m pipeline.train`.
 """
 
-from pipeline.config import Experiment, UsageError, load
+from pipeline.config import UsageError, load
 from pipeline.experiment import train
 from pipeline.ledger import Summary
+from pipeline.sections import Experiment
 
 __all__ = ["Experiment", "Summary", "UsageError", "load", "train"]

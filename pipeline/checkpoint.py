@@ -29,6 +29,8 @@ class Counters(msgspec.Struct):
     lost_transitions: int = 0
     """Collected, but not confirmed by the replay when their collector ended."""
     gradient_steps: int = 0
+    largest_priority: float = 1.0
+    """That the learner has given a transition."""
     train_seconds: float = 0.0
 
 

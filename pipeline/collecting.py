@@ -9,9 +9,9 @@ from pathlib import Path
 
 from pipeline import environments
 from pipeline.collector import Collector
-from pipeline.config import Experiment
 from pipeline.environments import EnvironmentFault
 from pipeline.evaluator import Evaluator
+from pipeline.sections import Experiment
 from pipeline.variables import REPORTS_TABLE, CollectorReport, Sender, VariablesReader, wait_for_server
 
 log = logging.getLogger(__name__)

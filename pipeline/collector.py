@@ -9,11 +9,13 @@ from numpy.typing import NDArray
 
 from agents import Specs
 from agents.exploration import epsilon, explore
+from agents.novelty import CountBonus
+from agents.priorities import Judge
 from pipeline import environments
 from pipeline.acting import Actor, make_actor
-from pipeline.config import Experiment
 from pipeline.environments import LaneStep
 from pipeline.frames import FIRST, LAST, MID, FrameLayout
+from pipeline.sections import Experiment
 from pipeline.variables import CollectorReport, Variables
 from pipeline.writer import FrameWriter
 
@@ -50,10 +52,17 @@ class Collector:
         self._experiment, self._index, self._process = experiment, index, process
         self._random = np.random.default_rng([experiment.seed, 1, index, incarnation])
         self._environment = environments.make(experiment.environment, collect.lanes)
-        self._layout = FrameLayout(specs)
+        self._layout = FrameLayout(specs, experiment.agent.state_units)
         self._frames = self._layout.empty(collect.lanes)
         self._fields = {name: self._frames[name] for name, _ in self._layout.fields()}  # views
         self._writer = FrameWriter.of(experiment, self._layout, address)
+        exploration = experiment.exploration
+        seed = seed_of(experiment, 4, index, incarnation)
+        bonus = exploration.count_bonus
+        self._bonus = CountBonus(specs, bonus, exploration.count_cells, seed) if bonus else None
+        agent, replay = experiment.agent, experiment.replay
+        judged = replay.prioritized and replay.initial_priority == "td_error"
+        self._judge = Judge(agent.window_length, agent.discount, agent.reward_clip) if judged else None
         self._seen = self._environment.reset(seed_of(experiment, 2, index, incarnation))
         self._step_type = np.full(collect.lanes, FIRST, np.uint8)
         self._variables = variables
@@ -62,6 +71,7 @@ class Collector:
         self._actor: Actor = make_actor(
             experiment.agent, specs, collect.lanes, variables.program, weights, collect.threads
         )
+        self._recurrent = agent.state_units > 0
         self._epsilon = 1.0
         self._environment_steps = self._episodes = 0
         self._returns: list[float] = []
@@ -80,11 +90,16 @@ class Collector:
             self._actor.set_weights([array.numpy() for array in variables.weights])
             self._variables_since = time.monotonic()
         self._variables = variables
+        self._writer.initial_priority = variables.initial_priority
 
     def step(self) -> None:
         """One step of every lane: act, step the environment, append the frames."""
         environment, fields, seen = self._environment, self._fields, self._seen
-        scores = self._actor.q_values(seen.observation)
+        actor = self._actor
+        if self._recurrent:
+            actor.state[self._step_type == FIRST] = 0.0
+            fields["state"][:] = actor.state
+        scores = actor.q_values(seen.observation, self._random)
         steps = max(self._variables.environment_steps, self._environment_steps)
         exploration = self._experiment.exploration
         self._epsilon = epsilon(exploration, steps, self._index, self._experiment.collect.collectors)
@@ -99,9 +114,15 @@ class Collector:
             self._step_type[environment.resetting] = LAST
             self._step_type[was_resetting] = FIRST
         fields["reward"][:] = step.reward
+        if self._bonus is not None:  # a step that was a reset earns nothing
+            fields["reward"] += np.where(was_resetting, 0.0, self._bonus(step.observation))
         fields["terminated"][:] = step.terminated
         fields["next_step_type"][:] = self._step_type
-        self._writer.append(self._frames)
+        priorities = None
+        if self._judge is not None:
+            ended = fields["step_type"] == LAST
+            priorities = self._judge.add(scores, seen.mask, actions, fields["reward"], step.terminated, ended)
+        self._writer.append(self._frames, priorities)
 
         self._environment_steps += environment.lanes - resets
         _, returns, lengths = environment.episode_ends()

@@ -5,170 +5,18 @@ import difflib
 import math
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args
+from typing import Any, get_args
 
 import msgspec
-from msgspec import Meta
 
-from agents import AgentConfig, Config, DqnConfig, ExplorationConfig
-
-_ITEM_TRANSITIONS = 64
-_ITEM_STEPS = 32
+from agents import AgentConfig
+from pipeline.sections import Experiment
 
 SHIPPED = Path(__file__).resolve().parent.parent / "configs"
 
 
 class UsageError(Exception):
     """A mistake of the user's, in one line that says what to do; entry points end with exit code 2."""
-
-
-class EnvironmentConfig(Config, frozen=True):
-    """Which environment is stepped, and how."""
-
-    id: Annotated[str, Meta(description="Gymnasium id; empty where import_path names a class.")] = "CartPole-v1"
-    import_path: Annotated[
-        str,
-        Meta(description="`module` to import for its registrations, or `module:Class` of an environment of your own."),
-    ] = ""
-    kwargs: Annotated[dict[str, Any], Meta(description="Arguments of the environment.")] = {}
-    vectorization: Annotated[
-        Literal["auto", "vector_entry_point", "sync", "async"],
-        Meta(description="Gymnasium's vectorization mode; auto takes the environment's own where it has one."),
-    ] = "auto"
-
-
-class ReplayConfig(Config, frozen=True):
-    """The experience table."""
-
-    capacity: Annotated[int, Meta(ge=1, description="Transitions kept; the oldest leave first.")] = 100_000
-    min_size: Annotated[int, Meta(ge=1, description="Transitions inserted before the learner starts.")] = 1_000
-    samples_per_insert: Annotated[
-        float, Meta(gt=0.0, description="Transitions sampled for each one inserted, held by Reverb's rate limiter.")
-    ] = 32.0
-    lanes_per_item: Annotated[
-        int, Meta(ge=0, description="Environment lanes stored in one Reverb item; 0 stores all of a collector's.")
-    ] = 0
-    steps_per_item: Annotated[
-        int,
-        Meta(
-            ge=0,
-            description="Successive steps whose windows share a Reverb item, which then costs less a transition; 0 "
-            "takes 1 if lanes_per_item is given, else a power of two up to 32 that makes items of about 64 transitions "
-            "or a quarter of a batch.",
-        ),
-    ] = 0
-    port: Annotated[int, Meta(ge=0, le=65535, description="Port of the Reverb server; 0 takes a free one.")] = 0
-
-
-class CollectConfig(Config, frozen=True):
-    """The collectors."""
-
-    collectors: Annotated[int, Meta(ge=1, description="Collector processes.")] = 1
-    lanes: Annotated[int, Meta(ge=1, description="Environments that a collector steps in lockstep.")] = 16
-    threads: Annotated[int, Meta(ge=1, description="CPU threads of a collector's Q-network.")] = 1
-    variables_seconds: Annotated[
-        float, Meta(gt=0.0, description="Seconds between a process's fetches of weights and counters.")
-    ] = 0.05
-    report_seconds: Annotated[float, Meta(gt=0.0, description="Seconds between a collector's reports.")] = 0.25
-    stall_seconds: Annotated[
-        float, Meta(gt=0.0, description="Seconds without an insert or a reply from the replay before giving up.")
-    ] = 120.0
-
-
-class LearnerConfig(Config, frozen=True):
-    """The learner."""
-
-    batch_size: Annotated[int, Meta(ge=1, description="Transitions of a gradient step, over all replicas.")] = 64
-    steps_per_call: Annotated[
-        int, Meta(ge=1, description="Gradient steps run by one call into TensorFlow; their batches are drawn at once.")
-    ] = 100
-    loop: Annotated[
-        Literal["auto", "compiled", "plain"],
-        Meta(description="XLA program or TensorFlow loop around these steps; auto measures both at start."),
-    ] = "auto"
-    publish_seconds: Annotated[
-        float, Meta(gt=0.0, description="Seconds between publications of weights and counters.")
-    ] = 0.05
-    stall_seconds: Annotated[
-        float, Meta(gt=0.0, description="Seconds without experience before the run ends as stalled.")
-    ] = 120.0
-
-
-class EvaluationConfig(Config, frozen=True):
-    """The evaluator."""
-
-    episodes: Annotated[int, Meta(ge=1, description="Greedy episodes of an evaluation, with fixed seeds.")] = 20
-    every_steps: Annotated[int, Meta(ge=1, description="Environment steps between evaluations.")] = 2_500
-    seed: Annotated[int, Meta(ge=0, description="Seed of the first evaluation episode.")] = 1_000_000
-
-
-class CheckpointConfig(Config, frozen=True):
-    """Checkpoints of learner and replay."""
-
-    every_seconds: Annotated[float, Meta(gt=0.0, description="Seconds between checkpoints; one more at the end.")] = (
-        300.0
-    )
-    keep: Annotated[int, Meta(ge=1, description="Newest checkpoints kept.")] = 2
-
-
-class StopConfig(Config, frozen=True):
-    """When the run ends. A budget of 0 is none."""
-
-    target_return: Annotated[
-        float | None, Meta(description="Mean evaluation return at which the run counts as solved and ends.")
-    ] = None
-    environment_steps: Annotated[int, Meta(ge=0, description="Budget of environment steps of all collectors.")] = 0
-    gradient_steps: Annotated[int, Meta(ge=0, description="Budget of gradient steps.")] = 0
-    seconds: Annotated[float, Meta(ge=0.0, description="Budget of training seconds, start-up apart.")] = 0.0
-
-
-class Experiment(Config, frozen=True):
-    """Everything that describes a run."""
-
-    seed: Annotated[
-        int,
-        Meta(ge=0, description="Of environments, initial weights and exploration; Reverb's sampler has none."),
-    ] = 0
-    environment: EnvironmentConfig = EnvironmentConfig()
-    agent: AgentConfig = DqnConfig()
-    exploration: ExplorationConfig = ExplorationConfig()
-    replay: ReplayConfig = ReplayConfig()
-    collect: CollectConfig = CollectConfig()
-    learner: LearnerConfig = LearnerConfig()
-    evaluation: EvaluationConfig = EvaluationConfig()
-    checkpoint: CheckpointConfig = CheckpointConfig()
-    stop: StopConfig = StopConfig()
-
-    @property
-    def lanes_per_item(self) -> int:
-        """Lanes of one replay item, with 0 resolved."""
-        return self.replay.lanes_per_item or self.collect.lanes
-
-    @property
-    def steps_per_item(self) -> int:
-        """Steps whose windows share a replay item, with 0 resolved."""
-        if self.replay.steps_per_item or self.replay.lanes_per_item:
-            return self.replay.steps_per_item or 1
-        # A batch then still draws from many items, and a call's items are many episodes apart.
-        wanted = max(_ITEM_TRANSITIONS, self.learner.batch_size // 4) // self.collect.lanes
-        steps = 1 << (min(max(1, wanted), _ITEM_STEPS).bit_length() - 1)
-        while steps > 1 and not self._takes_whole_items(self.collect.lanes * steps):
-            steps //= 2
-        return steps
-
-    def _takes_whole_items(self, transitions: int) -> bool:
-        drawn, replay = self.learner.batch_size * self.learner.steps_per_call, self.replay
-        return drawn % transitions == 0 and -(-replay.min_size // transitions) <= replay.capacity // transitions
-
-    @property
-    def transitions_per_item(self) -> int:
-        """Transitions of one replay item."""
-        return self.lanes_per_item * self.steps_per_item
-
-    @property
-    def item_length(self) -> int:
-        """Successive frames of one replay item: the windows of its steps overlap."""
-        return self.agent.window_length + self.steps_per_item - 1
 
 
 def shipped() -> list[str]:
@@ -206,6 +54,8 @@ def parse(text: str, overrides: tuple[str, ...] = (), seed: int | None = None, s
         _merge(tree, _toml(line, f"--set={line}"))
     if seed is not None:
         tree["seed"] = seed
+    if isinstance(agent := tree.setdefault("agent", {}), dict):
+        agent.setdefault("kind", "dqn")
     _refuse_unknown(tree, Experiment, "")
     _refuse_infinite(tree, "")
     try:
@@ -254,6 +104,23 @@ def validate(experiment: Experiment) -> None:
         (
             replay.capacity < transitions,
             f"replay.capacity={replay.capacity} does not hold one of the {item}",
+        ),
+        (
+            experiment.agent.stride > 1 and steps > 1,
+            f"agent.period={experiment.agent.stride} goes with replay.steps_per_item=1: sequences have many steps each",
+        ),
+        (
+            experiment.agent.state_units > 0 and replay.initial_priority == "td_error",
+            "replay.initial_priority='td_error' judges transitions, and a recurrent agent learns from sequences: set "
+            "'largest'",
+        ),
+        (
+            replay.initial_priority == "td_error" and not replay.prioritized,
+            "replay.initial_priority='td_error' has no effect without replay.prioritized=true",
+        ),
+        (
+            experiment.exploration.strategy == "greedy" and not getattr(experiment.agent, "noisy", False),
+            "exploration.strategy='greedy' explores by the noise of a network: set agent.noisy=true",
         ),
         (
             not experiment.environment.id and ":" not in experiment.environment.import_path,
@@ -320,7 +187,7 @@ def _refuse_infinite(tree: dict[str, Any], prefix: str) -> None:
 
 def _struct_of(annotation: Any, value: Any) -> Any:
     """The struct that a field's value is converted to, if it is one; of a tagged union the one that its tag names."""
-    members = get_args(annotation) if isinstance(annotation, type(Union[int, str])) else (annotation,)
+    members = get_args(annotation) or (annotation,)
     structs = [member for member in members if isinstance(member, type) and issubclass(member, msgspec.Struct)]
     for member in structs:
         config = member.__struct_config__
@@ -340,11 +207,13 @@ def _in_words(message: str) -> str:
 def _choices(path: str) -> list[str]:
     """What a field with a fixed set of values takes."""
     section, _, name = path.partition(".")
-    for info in msgspec.inspect.multi_type_info([field.type for field in msgspec.structs.fields(Experiment)]):
+    if path == "agent.kind":
+        return [str(member.__struct_config__.tag) for member in get_args(AgentConfig)]
+    sections = [field.type for field in msgspec.structs.fields(Experiment) if field.name == section]
+    members = [member for kind in sections for member in (get_args(kind) or (kind,))]
+    for info in msgspec.inspect.multi_type_info(members):
         if not isinstance(info, msgspec.inspect.StructType) or not isinstance(info.cls, type):
             continue
-        if (section, name) == ("agent", info.tag_field):
-            return [str(info.tag)]
         for field in info.fields:
             kind = field.type.type if isinstance(field.type, msgspec.inspect.Metadata) else field.type
             if field.name == name and isinstance(kind, msgspec.inspect.LiteralType):

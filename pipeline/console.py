@@ -11,9 +11,9 @@ from rich.console import Console as Terminal
 from rich.live import Live
 from rich.table import Table
 
-from pipeline.config import Experiment
 from pipeline.ledger import Status, Summary
 from pipeline.run_directory import RunDirectory
+from pipeline.sections import Experiment
 
 _LIVE_SECONDS = 0.25
 _LINE_SECONDS = 2.0

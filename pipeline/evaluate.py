@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from pipeline import environments, policies
+from pipeline import policies
 from pipeline.command import run_command
 from pipeline.config import UsageError
-from pipeline.evaluator import GreedyRunner
+from pipeline.evaluator import play
 from pipeline.run_directory import RunDirectory
 
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Directory of the run.")
@@ -34,10 +34,7 @@ def main(arguments: list[str]) -> int:
     run = RunDirectory(Path(_RUN_DIR.value))
     experiment = run.experiment()
     policy = policies.load(run.policies / _POLICY.value)
-    specs = environments.describe(experiment.environment)
-    runner = GreedyRunner(experiment, specs, policy, _EPISODES.value)
-    returns, _ = runner.run(policy, _SEED.value)
-    runner.close()
+    returns = play(experiment, policy, _EPISODES.value, _SEED.value)
     print(
         f"{_POLICY.value} policy of {run.path}, from {policy.environment_steps:,} environment steps, "
         f"{policy.gradient_steps:,} gradient steps"

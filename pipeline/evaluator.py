@@ -11,8 +11,9 @@ from agents import Specs
 from agents.exploration import greedy
 from pipeline import environments, policies
 from pipeline.acting import make_actor
-from pipeline.config import Experiment, UsageError
+from pipeline.config import UsageError
 from pipeline.policies import Policy
+from pipeline.sections import Experiment
 from pipeline.variables import Evaluation, Variables
 
 _MOST_LANES = 64
@@ -43,8 +44,11 @@ class GreedyRunner:
         returns: list[float] = []
         lengths: list[int] = []
         seen = environment.reset(seed)
+        self._actor.state[:] = 0.0
         while left.any():
+            begins = environment.resetting
             seen = environment.step(greedy(self._actor.q_values(seen.observation), seen.mask))
+            self._actor.state[begins] = 0.0  # what these lanes see now begins an episode
             for lane, episode_return, length in zip(*environment.episode_ends(), strict=True):
                 if left[lane]:
                     left[lane] -= 1
@@ -55,6 +59,14 @@ class GreedyRunner:
     def close(self) -> None:
         """Releases the environments."""
         self._environment.close()
+
+
+def play(experiment: Experiment, policy: Policy, episodes: int, seed: int) -> list[float]:
+    """Returns of so many greedy episodes of a saved policy, in raw reward."""
+    runner = GreedyRunner(experiment, environments.describe(experiment.environment), policy, episodes)
+    returns, _ = runner.run(policy, seed)
+    runner.close()
+    return returns
 
 
 class Evaluator:

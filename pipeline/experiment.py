@@ -6,11 +6,12 @@ from pathlib import Path
 import msgspec
 
 from pipeline import environments
-from pipeline.config import Experiment, UsageError, validate
+from pipeline.config import UsageError, validate
 from pipeline.launchers import LAUNCHERS, Launch
 from pipeline.ledger import Summary
 from pipeline.ports import refuse_used_port
 from pipeline.run_directory import RunDirectory
+from pipeline.sections import Experiment
 
 
 def launch(
@@ -33,9 +34,11 @@ def launch(
     run = RunDirectory(run_dir.resolve())
     run.check(experiment, resume)
     try:
-        environments.describe(experiment.environment)
+        specs = environments.describe(experiment.environment)
     except environments.EnvironmentFault as fault:
         raise UsageError(str(fault)) from None
+    if reason := experiment.agent.unsuitable_for(specs):
+        raise UsageError(f"agent.kind={experiment.agent.kind!r}: {reason}")
     refuse_used_port(experiment.replay.port)
     run.create(experiment)
     return LAUNCHERS[launcher](Launch(experiment, run, started, resume))

@@ -20,11 +20,13 @@ FIRST, MID, LAST = 0, 1, 2  # TF-Agents' StepType
 class FrameLayout:
     """Where each field of a frame lies, for the numpy side that writes and the TensorFlow side that reads."""
 
-    def __init__(self, specs: Specs) -> None:
-        self.specs = specs
+    def __init__(self, specs: Specs, state_units: int = 0) -> None:
+        self.specs, self.state_units = specs, state_units
         fields: list[Any] = [(self.leaf_field(name), spec.dtype, spec.shape) for name, spec in specs.leaves().items()]
         if specs.masked:
             fields.append(("mask", "bool", (specs.num_actions,)))
+        if state_units:  # the recurrent state that the action was chosen with
+            fields.append(("state", "float32", (state_units,)))
         fields += [
             ("action", "int32"),
             ("reward", "float32"),

@@ -8,14 +8,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
-from agents import Specs, build
+from agents import Specs, build, losses
 from agents.builder import LearningAgent
 from pipeline import acting
+from pipeline.checkpoint import Counters
 from pipeline.collector import seed_of
-from pipeline.config import Experiment, UsageError
+from pipeline.config import UsageError
 from pipeline.frames import FrameLayout
 from pipeline.replay import Sample, decode
+from pipeline.sections import Experiment
 from pipeline.variables import Array, Variables
 
 log = logging.getLogger(__name__)
@@ -40,6 +43,8 @@ class Outcome(NamedTuple):
     """Mean norm before clipping."""
     finite: bool
     """Whether every loss and gradient was finite."""
+    priorities: NDArray[np.float32] | None = None
+    """float32 [K, B], of the transitions learned from; None of a uniform replay."""
 
 
 class Learner:
@@ -68,7 +73,9 @@ class Learner:
             self.agent: LearningAgent = build(
                 experiment.agent.kind, specs, experiment.agent, seed=seed_of(experiment, 0)
             )
-        self._program = acting.convert(self.agent.acting_model, specs)
+        self._program = acting.convert(
+            self.agent.acting_model, specs, self.agent.noise_units + experiment.agent.state_units
+        )
         if not self._program:
             log.warning("TFLite cannot take this network: actors run it through TensorFlow, more slowly")
         self._gradient_steps = 0
@@ -129,16 +136,26 @@ class Learner:
         if self._call is None:
             self.choose_loop()
         assert self._call is not None
-        loss, td_error, q_mean, q_max, norm, finite = self._call(sample.trajectory).numpy()
+        summary, *priorities = self._call((sample.trajectory, sample.relative_probability))
+        loss, td_error, q_mean, q_max, norm, finite = summary.numpy().tolist()
         self._gradient_steps += self._experiment.learner.steps_per_call
-        return Outcome(float(loss), float(td_error), float(q_mean), float(q_max), float(norm), bool(finite))
+        of_transitions = priorities[0].numpy() if priorities else None
+        return Outcome(loss, td_error, q_mean, q_max, norm, bool(finite), of_transitions)
 
-    def publication(self, environment_steps: int, stopping: bool = False, evaluate_last: bool = False) -> Variables:
-        """A copy of the weights, to be published."""
+    def publication(self, counters: Counters, stopping: bool = False, evaluate_last: bool = False) -> Variables:
+        """A copy of the weights, to be published with what else the roles need of the counters."""
         # Of the first replica, as all are equal: asking the mirrored variable itself takes three times as long.
         local = (self._strategy.experimental_local_results(weight)[0] for weight in self.agent.acting_model.weights)
         weights = tuple(Array.of(weight.numpy()) for weight in local)
-        return Variables(self.gradient_steps, environment_steps, self._program, weights, stopping, evaluate_last)
+        return Variables(
+            gradient_steps=self.gradient_steps,
+            environment_steps=counters.environment_steps,
+            program=self._program,
+            weights=weights,
+            initial_priority=counters.largest_priority,
+            stopping=stopping,
+            evaluate_last=evaluate_last,
+        )
 
     def write(self, prefix: str) -> None:
         """Writes the agent's state as a TensorFlow checkpoint."""
@@ -150,19 +167,36 @@ class Learner:
         self._gradient_steps = int(self.agent.train_step_counter.numpy())
 
     def _loop(self, compiled: bool) -> Callable[[Any], Any]:
-        learner, strategy, agent = self._experiment.learner, self._strategy, self.agent
+        learner, replay, strategy, agent = self._experiment.learner, self._experiment.replay, self._strategy, self.agent
         share = learner.batch_size // self._replicas
 
         def gradient_step(batch: Any) -> Any:
-            if self._replicas > 1:  # each replica takes its share of the global batch
+            trajectory, relative = batch
+            weights = None
+            if replay.prioritized:  # over the global batch, before the replicas take their shares
+                beta = losses.linear_schedule(
+                    replay.importance_exponent,
+                    replay.importance_exponent_final,
+                    replay.importance_exponent_steps,
+                    agent.train_step_counter,
+                )
+                weights = losses.importance_weights(relative, beta)
+            if self._replicas > 1:
                 start = tf.distribute.get_replica_context().replica_id_in_sync_group * share
-                batch = tf.nest.map_structure(lambda leaf: leaf[start : start + share], batch)
-            loss, extra = agent.train(batch)
-            return loss, tf.reduce_mean(tf.abs(extra.td_error)), extra.q_mean, extra.q_max, extra.gradient_norm
 
-        def step(k: tf.Tensor, totals: tuple[tf.Tensor, ...], trajectory: Any) -> Any:
+                def part(leaf: tf.Tensor) -> tf.Tensor:
+                    return tf.ensure_shape(leaf[start : start + share], (share, *leaf.shape[1:]))
+
+                trajectory = tf.nest.map_structure(part, trajectory)
+                weights = None if weights is None else part(weights)
+            loss, extra = agent.train(trajectory, weights=weights)
+            td_error = tf.reduce_mean(tf.abs(extra.td_error))
+            priority = (extra.priority,) if replay.prioritized else ()
+            return loss, td_error, extra.q_mean, extra.q_max, extra.gradient_norm, *priority
+
+        def step(k: tf.Tensor, totals: tuple[tf.Tensor, ...], batches: Any, priorities: Any) -> Any:
             position = k + self._pointers_first() if compiled else k
-            batch = tf.nest.map_structure(lambda leaf: tf.gather(leaf, position), trajectory)
+            batch = tf.nest.map_structure(lambda leaf: tf.gather(leaf, position), batches)
             results = [
                 tf.stack(strategy.experimental_local_results(result))
                 for result in strategy.run(gradient_step, args=(batch,))
@@ -171,17 +205,21 @@ class Learner:
             q_max, norm = tf.reduce_max(results[3]), tf.reduce_mean(results[4])
             finite = tf.math.is_finite(loss) & tf.math.is_finite(norm)
             sums = (totals[0] + loss, totals[1] + td_error, totals[2] + q_mean)
-            return k + 1, (*sums, tf.maximum(totals[3], q_max), totals[4] + norm, totals[5] & finite), trajectory
+            totals = (*sums, tf.maximum(totals[3], q_max), totals[4] + norm, totals[5] & finite)
+            written = [array.write(k, tf.reshape(results[5], [-1])) for array in priorities]
+            return k + 1, totals, batches, written
 
-        def steps(*leaves: tf.Tensor) -> tf.Tensor:
-            trajectory = tf.nest.pack_sequence_as(zeros, leaves)
+        def steps(*leaves: tf.Tensor) -> Any:
+            batches = tf.nest.pack_sequence_as(zeros, leaves)
             zero, count = tf.zeros(()), learner.steps_per_call
             totals = (zero, zero, zero, tf.constant(-np.inf), zero, tf.constant(True))
-            start = (tf.constant(0), totals, trajectory)
-            _, totals, _ = tf.while_loop(lambda k, *_: k < count, step, start, maximum_iterations=count)
+            shape = (learner.batch_size,)
+            priorities = [tf.TensorArray(tf.float32, count, element_shape=shape)] if replay.prioritized else []
+            start = (tf.constant(0), totals, batches, priorities)
+            _, totals, _, priorities = tf.while_loop(lambda k, *_: k < count, step, start, maximum_iterations=count)
             loss, td_error, q_mean, q_max, norm, finite = totals
             means = (loss / count, td_error / count, q_mean / count, q_max, norm / count)
-            return tf.stack([*means, tf.cast(finite, tf.float32)])
+            return tf.stack([*means, tf.cast(finite, tf.float32)]), *[array.stack() for array in priorities]
 
         # Nothing here is Python control flow on tensors: without autograph's rewriting, tracing is twice as fast.
         # A concrete function of flat tensors is called in half the time: no structure is matched against a signature.
@@ -190,8 +228,8 @@ class Learner:
         function = tf.function(steps, jit_compile=compiled, autograph=False)
         traced = function.get_concrete_function(*flat)
 
-        def call(trajectory: Any) -> Any:
-            return traced(*tf.nest.flatten(trajectory))
+        def call(batches: Any) -> Any:
+            return traced(*tf.nest.flatten(batches))
 
         return call
 
@@ -206,9 +244,10 @@ class Learner:
         return tf.cast(tf.math.is_nan(tf.add_n(firsts)), tf.int32)  # an addend of 0 that XLA cannot fold away
 
     def _zeros(self) -> Any:
-        learner, layout = self._experiment.learner, FrameLayout(self._specs)
+        learner, layout = self._experiment.learner, FrameLayout(self._specs, self._experiment.agent.state_units)
         shape = (learner.steps_per_call, learner.batch_size, self._experiment.agent.window_length, layout.num_bytes)
-        return decode(tf.zeros(shape, tf.uint8), layout).trajectory
+        trajectory, _ = decode(tf.zeros(shape, tf.uint8), layout)
+        return trajectory, tf.ones(shape[:2])
 
 
 def _set_compiler_flags() -> None:
@@ -226,5 +265,5 @@ def _set_compiler_flags() -> None:
 
 def _seconds(call: Callable[[Any], Any], batch: Any) -> float:
     started = time.perf_counter()
-    call(batch).numpy()
+    call(batch)[0].numpy()
     return time.perf_counter() - started

@@ -11,19 +11,22 @@ from typing import Any
 import numpy as np
 import psutil
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from agents import Specs
+from agents.priorities import bounded
 from pipeline import checkpoint, metrics, native
-from pipeline.config import Experiment
 from pipeline.learner import Learner, Outcome
 from pipeline.ledger import Ledger, Summary
 from pipeline.replay import ReplayServer, Sample
 from pipeline.run_directory import RunDirectory, write_json
+from pipeline.sections import Experiment
 from pipeline.variables import REPORTS_TABLE, VARIABLES_TABLE, CollectorReport, Evaluation, Report, Sender, take
 
 log = logging.getLogger(__name__)
 
 _STATUS_SECONDS = 0.5
+_CLOSE_SECONDS = 2.0
 _LEAVE_SECONDS = 20.0
 """How long a stopping run waits for the last reports."""
 
@@ -60,7 +63,7 @@ class LearningProcess:
         blocking: bool = True,
         resume: bool = False,
     ) -> None:
-        self._experiment, self._run, self._started = experiment, run, started
+        self._experiment, self._run, self._started, self._blocking = experiment, run, started, blocking
         restored = checkpoint.newest(run.checkpoints) if resume else None
         self.ledger = Ledger(experiment, restored.counters if restored else checkpoint.Counters())
         self.replay = ReplayServer(
@@ -78,9 +81,12 @@ class LearningProcess:
         self._metrics = metrics.MetricsWriter(run.tensorboard)
         self._reports: queue.Queue[Report] = queue.Queue()
         self._samples: queue.Queue[Sample | Exception] = queue.Queue(maxsize=1)
+        self._feeding = threading.Thread(target=self._feed, name="samples", daemon=True)
+        self._closing = False
         self._publisher = Sender(self.replay.address, VARIABLES_TABLE)
-        self._background = ThreadPoolExecutor(1, "publish")
+        self._background = ThreadPoolExecutor(2, "background")  # a publication and priorities, one of each at most
         self._publishing: Future[bool] | None = None
+        self._prioritizing: Future[None] | None = None
         self._published_at = self._status_at = 0.0
         self._checkpoint_at = self._sampled_at = time.monotonic()
         self._outcome: Outcome | None = None
@@ -99,8 +105,9 @@ class LearningProcess:
     def start(self) -> None:
         """Publishes the first weights, so that collectors begin, and compiles the learner meanwhile."""
         self._publish(wait=True)
-        threading.Thread(target=self._receive, name="reports", daemon=True).start()
-        threading.Thread(target=self._feed, name="samples", daemon=True).start()
+        if self._blocking:  # else the roles are in this thread and hand their reports over themselves
+            threading.Thread(target=self._receive, name="reports", daemon=True).start()
+        self._feeding.start()
         self._write_status()
         self.learner.choose_loop()
         self._startup_seconds = time.time() - self._started
@@ -184,6 +191,20 @@ class LearningProcess:
         self._metrics.close()
         return summary
 
+    def close(self) -> None:
+        """Ends threads and server of a process that goes on, as the inline launcher's does.
+
+        A dataset that waits for its first samples cannot be interrupted: its thread stays.
+        """
+        self._closing = True
+        deadline = time.monotonic() + _CLOSE_SECONDS
+        while self._feeding.is_alive() and time.monotonic() < deadline:
+            with contextlib.suppress(queue.Empty):
+                self._samples.get(timeout=0.05)
+        self._background.shutdown()
+        self._publisher.close()
+        self.replay.stop()
+
     def _learn(self, sample: Sample) -> None:
         self._sampled_at = time.monotonic()
         self._phase = "learning"
@@ -195,8 +216,19 @@ class LearningProcess:
                 "lower agent.learning_rate, clip rewards (agent.reward_clip) or gradients (agent.gradient_clip_norm)",
             )
         self._outcome = outcome
+        if outcome.priorities is not None:
+            self._prioritize(sample, outcome.priorities)
         if time.monotonic() - self._status_at >= _STATUS_SECONDS:
             self._data_age = self.learner.gradient_steps - float(np.mean(sample.gradient_steps.numpy()))
+
+    def _prioritize(self, sample: Sample, priorities: NDArray[np.float32]) -> None:
+        """Writes priorities back beside the next call's gradient steps; one write is on its way at most."""
+        counters = self.ledger.counters
+        counters.largest_priority = max(counters.largest_priority, float(bounded(priorities).max()))
+        if self._prioritizing is not None:
+            self._prioritizing.result()
+        write = self.replay.update_priorities
+        self._prioritizing = self._background.submit(write, sample.keys.numpy(), priorities)
 
     def _refuse_stall(self) -> None:
         waited = time.monotonic() - self._sampled_at
@@ -209,7 +241,7 @@ class LearningProcess:
                 return  # the last one is still on its way
             self._publishing.result()
         evaluate_last = stopping and self._evaluate_last
-        variables = self.learner.publication(self.ledger.counters.environment_steps, stopping, evaluate_last)
+        variables = self.learner.publication(self.ledger.counters, stopping, evaluate_last)
         self._publishing = self._background.submit(self._publisher.send, variables, 10.0)
         self._published_at = time.monotonic()
         if wait:
@@ -223,6 +255,8 @@ class LearningProcess:
         try:
             for sample in self.replay.dataset():
                 self._samples.put(sample)
+                if self._closing:
+                    return
         except tf.errors.OpError as error:
             self._samples.put(error)
 

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 
 from pipeline.checkpoint import Counters
-from pipeline.config import Experiment
+from pipeline.sections import Experiment
 from pipeline.variables import CollectorReport, Evaluation
 
 _RECENT_EPISODES = 100

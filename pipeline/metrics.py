@@ -1,47 +1,44 @@
 """Every TensorBoard tag by name, and their writers. The horizontal axis is the global count of environment steps."""
 
+import time
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-import tensorflow as tf
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.plugins.scalar.summary_v2 import scalar_pb
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from pipeline.learner import Outcome
 from pipeline.variables import CollectorReport, Evaluation
 
 _MIB = 2.0**20
+_QUEUED_EVENTS = 1_000
+_FLUSH_SECONDS = 2
 
 
 class MetricsWriter:
     """Writes scalars under `<folder>/<role>`, so that TensorBoard shows each role as a run.
 
-    A thread of its own writes them: a scalar takes TensorFlow some 0.1 ms, which the learner need not wait for.
+    TensorBoard's own writer hands events to a thread and needs no TensorFlow operations. Those, run in a thread while
+    the learner traced its functions, have ended a process by a segmentation fault.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._writers: dict[str, tf.summary.SummaryWriter] = {}
-        self._background = ThreadPoolExecutor(1, "metrics")
-        self._newest: Future[None] | None = None
+        self._writers: dict[str, EventFileWriter] = {}
 
     def write(self, role: str, scalars: Mapping[str, float], environment_steps: int) -> None:
         """Hands over one value a tag; raises what an earlier write raised."""
-        if self._newest is not None and self._newest.done():
-            self._newest.result()
-        self._newest = self._background.submit(self._write, role, scalars, environment_steps)
-
-    def _write(self, role: str, scalars: Mapping[str, float], environment_steps: int) -> None:
         if role not in self._writers:
-            self._writers[role] = tf.summary.create_file_writer(str(self._folder / role), flush_millis=2_000)
-        with self._writers[role].as_default(step=environment_steps):
-            for tag, value in scalars.items():
-                tf.summary.scalar(tag, value)
+            folder = str(self._folder / role)
+            self._writers[role] = EventFileWriter(folder, _QUEUED_EVENTS, _FLUSH_SECONDS)
+        event = Event(wall_time=time.time(), step=environment_steps)
+        for tag, value in scalars.items():
+            event.summary.MergeFrom(scalar_pb(tag, value))
+        self._writers[role].add_event(event)
 
     def close(self) -> None:
-        """Writes what was handed over, then flushes and closes all files."""
-        self._background.shutdown(wait=True)
-        if self._newest is not None:
-            self._newest.result()
+        """Writes what was handed over and closes all files."""
         for writer in self._writers.values():
             writer.close()
 

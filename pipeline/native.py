@@ -65,7 +65,8 @@ class Interpreter:
 
     Args:
       program: the flatbuffer.
-      inputs: shapes of its inputs, in order; the batch dimension of observations is fixed by them.
+      inputs: shapes of its inputs, in order; the batch dimension of observations is fixed by them. Further inputs have
+        the program's own shapes with the first dimension of the first input.
       threads: CPU threads of its kernels.
     """
 
@@ -78,7 +79,9 @@ class Interpreter:
         # The converter may reorder arguments; their names keep the order in which they were declared.
         names = {self._interpreter.TensorName(index, 0): index for index in indices}
         self._inputs = [names[name] for name in sorted(names, key=argument_position)]
-        for index, shape in zip(self._inputs, inputs, strict=True):
+        further = [self._interpreter.TensorSize(index, 0)[1:] for index in self._inputs[len(inputs) :]]
+        self.shapes = [*inputs, *((inputs[0][0], *map(int, size)) for size in further)]
+        for index, shape in zip(self._inputs, self.shapes, strict=True):
             self._interpreter.ResizeInputTensor(index, np.asarray(shape, np.int32), False)
         self._interpreter.AllocateTensors()
         (self._output,) = self._interpreter.OutputIndices()

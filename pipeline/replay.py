@@ -6,14 +6,18 @@ This is the TensorFlow side, in the process of the server. `pipeline.writer` is 
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import reverb
 import tensorflow as tf
+from numpy.typing import NDArray
 from tf_agents.trajectories import Trajectory
 
 from agents import Specs
-from pipeline.config import Experiment, UsageError
+from agents.priorities import bounded
+from pipeline.config import UsageError
 from pipeline.frames import FrameLayout
 from pipeline.ports import refuse_used_port
+from pipeline.sections import Experiment
 from pipeline.variables import REPORTS_TABLE, VARIABLES_TABLE
 
 _REPORTS_KEPT = 10_000
@@ -27,6 +31,10 @@ class Sample(NamedTuple):
     """`Trajectory` [K, B, T, ...]."""
     gradient_steps: tf.Tensor
     """int32 [K, B]: version of the weights that acted."""
+    relative_probability: tf.Tensor
+    """float32 [K, B]: how many times as likely as by uniform drawing each transition was."""
+    keys: tf.Tensor
+    """uint64 [items]: the items drawn; transition i of the call, in order, is of item i modulo their number."""
 
 
 class ReplayServer:
@@ -56,7 +64,7 @@ class ReplayServer:
     ) -> None:
         refuse_used_port(port)
         self._experiment = experiment
-        self._layout = FrameLayout(specs)
+        self._layout = FrameLayout(specs, experiment.agent.state_units)
         lanes, transitions = experiment.lanes_per_item, experiment.transitions_per_item
         self.items_per_call = experiment.learner.batch_size * experiment.learner.steps_per_call // transitions
         item = {_COLUMN: tf.TensorSpec((experiment.item_length, lanes, self._layout.num_bytes), tf.uint8)}
@@ -64,7 +72,7 @@ class ReplayServer:
         tables = [
             reverb.Table(
                 self._layout.table,
-                sampler=reverb.selectors.Uniform(),
+                sampler=self._selector(),
                 remover=reverb.selectors.Fifo(),
                 max_size=max(1, experiment.replay.capacity // transitions),
                 rate_limiter=self._rate_limiter(blocking),
@@ -96,6 +104,12 @@ class ReplayServer:
         for table in (VARIABLES_TABLE, REPORTS_TABLE):  # messages of an earlier life
             self.client.reset(table)
 
+    def _selector(self) -> Any:
+        replay = self._experiment.replay
+        return (
+            reverb.selectors.Prioritized(replay.priority_exponent) if replay.prioritized else reverb.selectors.Uniform()
+        )
+
     def _rate_limiter(self, blocking: bool) -> Any:
         experiment = self._experiment
         ratio = experiment.replay.samples_per_insert
@@ -117,12 +131,13 @@ class ReplayServer:
         return min(512, max(8, self.items_per_call // self._iterators))
 
     def dataset(self) -> tf.data.Dataset:
-        """An endless dataset of `Sample`s, drawn uniformly.
+        """An endless dataset of `Sample`s, drawn uniformly or by priority.
 
         The transitions of the items drawn for one call are spread so that a batch holds one of each of many items,
         rather than many of a few: lanes of an item were collected in the same vector steps, its steps in succession.
         """
         learner, steps = self._experiment.learner, self._experiment.steps_per_item
+        transitions = self._experiment.transitions_per_item
         window, num_bytes = self._experiment.agent.window_length, self._layout.num_bytes
 
         def draw(_: Any) -> tf.data.Dataset:
@@ -136,7 +151,10 @@ class ReplayServer:
             by_lane = tf.transpose(frames, (2, 0, 1, 3))
             windows = tf.stack([by_lane[:, :, step : step + window] for step in range(steps)]) if steps > 1 else by_lane
             shape = (learner.steps_per_call, learner.batch_size, window, num_bytes)
-            return decode(tf.reshape(windows, shape), self._layout)
+            trajectory, gradient_steps = decode(tf.reshape(windows, shape), self._layout)
+            relative = tf.cast(sample.info.probability * tf.cast(sample.info.table_size, tf.float64), tf.float32)
+            relative = tf.reshape(tf.tile(relative, [transitions]), shape[:2])
+            return Sample(trajectory, gradient_steps, relative, sample.info.key)
 
         if self._iterators == 1:
             drawn = draw(None)
@@ -145,6 +163,17 @@ class ReplayServer:
                 draw, cycle_length=self._iterators, num_parallel_calls=self._iterators, deterministic=False
             )
         return drawn.map(arrange, num_parallel_calls=1, deterministic=True).prefetch(1)
+
+    def update_priorities(self, keys: NDArray[np.uint64], priorities: NDArray[np.float32]) -> None:
+        """Gives the items drawn for a call the priorities of their transitions; items that have left are ignored.
+
+        Args:
+          keys: uint64 [items], of `Sample.keys`.
+          priorities: float32 [K, B], not negative. An item takes the mean of its transitions'.
+        """
+        of_items = bounded(priorities.reshape(-1, len(keys)).mean(axis=0))
+        updates = dict(zip(keys.tolist(), of_items.tolist(), strict=True))
+        self.client.mutate_priorities(self._layout.table, updates)
 
     def inserted_items(self) -> int:
         """Items that the experience table has taken since the run began."""
@@ -184,14 +213,16 @@ class ReplayServer:
 
 def _settings(info: Any) -> str:
     """What of a table its checkpoint decides, as text to compare and to show."""
-    limiter = info.rate_limiter_info
+    limiter, sampler = info.rate_limiter_info, info.sampler_options
+    prioritized = sampler.HasField("prioritized")
+    drawn = f"by priority to the power {sampler.prioritized.priority_exponent:g}" if prioritized else "uniformly"
     return (
-        f"{info.max_size} items, at least {limiter.min_size_to_sample}, {limiter.samples_per_insert:g} samples per "
-        f"insert within {limiter.min_diff:g} to {limiter.max_diff:g}"
+        f"{info.max_size} items drawn {drawn}, at least {limiter.min_size_to_sample}, "
+        f"{limiter.samples_per_insert:g} samples per insert within {limiter.min_diff:g} to {limiter.max_diff:g}"
     )
 
 
-def decode(frames: tf.Tensor, layout: FrameLayout) -> Sample:
+def decode(frames: tf.Tensor, layout: FrameLayout) -> tuple[Trajectory, tf.Tensor]:
     """Frames uint8 [..., T, num_bytes] as a `Trajectory` [..., T, ...] and their weight versions [..., ] at frame 0."""
     values: dict[str, tf.Tensor] = {}
     for name, (field, offset) in layout.fields():
@@ -211,9 +242,9 @@ def decode(frames: tf.Tensor, layout: FrameLayout) -> Sample:
         step_type=tf.cast(values["step_type"], tf.int32),
         observation=observation,
         action=tf.cast(values["action"], tf.int64),
-        policy_info=(),
+        policy_info=values["state"] if layout.state_units else (),
         next_step_type=tf.cast(values["next_step_type"], tf.int32),
         reward=values["reward"],
         discount=1.0 - tf.cast(values["terminated"], tf.float32),
     )
-    return Sample(trajectory, values["gradient_steps"][..., 0])
+    return trajectory, values["gradient_steps"][..., 0]

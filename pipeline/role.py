@@ -12,9 +12,10 @@ from pathlib import Path
 from absl import app, flags
 
 from pipeline import environments
-from pipeline.config import Experiment, UsageError
+from pipeline.config import UsageError
 from pipeline.process import die_with_parent, interruption, quieten_gym
 from pipeline.run_directory import RunDirectory
+from pipeline.sections import Experiment
 
 ROLE = flags.DEFINE_enum("role", None, ["learner", "collector", "evaluator"], "What this process does.")
 RUN_DIR = flags.DEFINE_string("run_dir", None, "Run directory with the resolved config.toml.")

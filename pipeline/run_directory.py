@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 
 from pipeline import config
-from pipeline.config import Experiment, UsageError
+from pipeline.config import UsageError
+from pipeline.sections import Experiment
 
 _RESUMABLE = ("stop.", "evaluation.", "checkpoint.", "collect.", "exploration.", "learner.", "replay.port", "seed")
 """What `--resume` may change: all but what the stored weights, frames and tables are made of. The batch, which the

@@ -47,6 +47,8 @@ class Variables(msgspec.Struct, frozen=True):
     program: bytes
     """The Q-network as a TFLite program; empty where TFLite cannot take it."""
     weights: tuple[Array, ...]
+    initial_priority: float = 1.0
+    """Of new items of a prioritised replay."""
     stopping: bool = False
     """The run ends: roles send their last report and leave."""
     evaluate_last: bool = False

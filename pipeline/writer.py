@@ -8,13 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.priorities import bounded
 from pipeline import native
-from pipeline.config import Experiment, UsageError
+from pipeline.config import UsageError
 from pipeline.frames import FrameLayout
+from pipeline.sections import Experiment
 
+_MOST_ITEMS = 48
+"""So many are on their way at most: Reverb prints a warning from 50 on."""
 _UNCONFIRMED_ITEMS = 32
-"""So many may be on their way after `confirm`. The next burst, usually of 16, comes on top; after a burst out of turn
-it can be of 31, and Reverb prints a warning from 50 on."""
+"""So many may be on their way after `confirm`, so that the next burst, usually of 16, need not wait."""
 _BURST_ITEMS = 16
 _BURST_SECONDS = 0.02
 """Items of one step are created in bursts of at least so many, larger ones in bursts of as many steps, or after this
@@ -34,6 +37,7 @@ class FrameWriter:
       lanes: of the collector.
       lanes_per_item: lanes of one group; divides `lanes`.
       window: frames that make a transition.
+      stride: steps from the start of one window to the next; others than 1 go with one step an item.
       steps_per_item: an item has the windows that begin in so many successive steps (window + steps_per_item - 1).
 
     Raises:
@@ -41,7 +45,14 @@ class FrameWriter:
     """
 
     def __init__(
-        self, address: str, layout: FrameLayout, lanes: int, lanes_per_item: int, window: int, steps_per_item: int = 1
+        self,
+        address: str,
+        layout: FrameLayout,
+        lanes: int,
+        lanes_per_item: int,
+        window: int,
+        steps_per_item: int = 1,
+        stride: int = 1,
     ) -> None:
         self._layout = layout
         self._groups = lanes // lanes_per_item
@@ -51,20 +62,25 @@ class FrameWriter:
         # decompresses whole chunks, so large steps get a chunk each.
         self._chunk_length = max(1, min(_CHUNK_STEPS, _CHUNK_BYTES // (lanes_per_item * layout.num_bytes)))
         self._chunk_steps = 0  # of the chunk that is being filled
-        self._burst_items = max(1, _BURST_ITEMS // steps_per_item)
-        keep_alive = window + 2 * steps_per_item + self._chunk_length + _BURST_ITEMS
+        item_steps = steps_per_item * stride
+        self._burst_items = max(1, _BURST_ITEMS // item_steps)
+        keep_alive = window + 2 * item_steps + self._chunk_length + _BURST_ITEMS
         self._writer = native.reverb_writer(self._client, self._chunk_length, keep_alive)
-        self._lanes, self._window, self._steps_per_item = lanes, window, steps_per_item
+        self._lanes, self._window, self._steps_per_item, self._stride = lanes, window, steps_per_item, stride
         length = window + steps_per_item - 1
         self._recent: list[deque[Any]] = [deque(maxlen=length) for _ in range(self._groups)]  # frames, by group
         self._steps = 0
         self._uncovered = 0  # of the newest windows, those that no item has yet
         self._frames: NDArray[Any] | None = None
         self._columns: list[NDArray[np.uint8]] = []  # the bytes of `_frames`, by group
-        self._pending: list[list[Any]] = []
+        self._pending: list[tuple[list[Any], float]] = []
         self._burst_at = time.monotonic()
+        self._is_due = False
         self._created = 0
         self._unconfirmed = 0
+        self.initial_priority = 1.0
+        """Of items whose transitions come without priorities."""
+        self._priorities: deque[NDArray[np.float32]] = deque(maxlen=steps_per_item)  # [groups], of the newest windows
         self._stored_twice = 0  # transitions of the newest item of each group that older ones have too
 
     @classmethod
@@ -77,6 +93,7 @@ class FrameWriter:
             experiment.lanes_per_item,
             experiment.agent.window_length,
             experiment.steps_per_item,
+            experiment.agent.stride,
         )
 
     @property
@@ -88,10 +105,16 @@ class FrameWriter:
     @property
     def unconfirmed_transitions(self) -> int:
         """Transitions of this writer that the server may not have: on their way, or waiting for an item's last step."""
-        return max(0, self._steps - self._window + 1) * self._lanes - self.confirmed_transitions
+        windows = 0 if self._steps < self._window else (self._steps - self._window) // self._stride + 1
+        return windows * self._lanes - self.confirmed_transitions
 
-    def append(self, frames: NDArray[Any]) -> None:
-        """Appends one frame a lane, a structured array [lanes] of the layout; the items they complete follow soon."""
+    def append(self, frames: NDArray[Any], priorities: NDArray[np.float32] | None = None) -> None:
+        """Appends one frame a lane; the items they complete follow soon.
+
+        Args:
+          frames: a structured array [lanes] of the layout.
+          priorities: float32 [lanes], of the windows that these frames complete; an item takes their mean.
+        """
         if frames is not self._frames:  # a collector fills the same array again and again
             self._frames = frames
             self._columns = list(self._layout.as_bytes(frames).reshape(self._groups, self._lanes_per_item, -1))
@@ -100,7 +123,9 @@ class FrameWriter:
         for recent, reference in zip(self._recent, references, strict=True):
             recent.append(reference)
         self._steps += 1
-        if self._steps >= self._window:
+        if priorities is not None:
+            self._priorities.append(priorities.reshape(self._groups, -1).mean(axis=1))
+        if self._steps >= self._window and (self._steps - self._window) % self._stride == 0:
             self._uncovered += 1
         if self._uncovered == self._steps_per_item:
             self._cover()
@@ -108,33 +133,31 @@ class FrameWriter:
         # lacks one step are therefore sent together after that step; others wake the thread one by one.
         completes_next = self._chunk_steps == self._chunk_length - 1
         enough = self._burst_items if completes_next else 2 * self._burst_items
-        now = time.monotonic()
-        if len(self._pending) >= enough or now - self._burst_at > _BURST_SECONDS:
-            self._create()
-            self._burst_at = now
+        self._is_due = len(self._pending) >= enough or time.monotonic() - self._burst_at > _BURST_SECONDS
 
     def confirm(self, keep_waiting: Callable[[], bool], everything: bool = False) -> bool:
-        """Waits until at most 32 items are unconfirmed; with `everything`, until none is.
+        """Creates the items that are due and waits until at most 32 are unconfirmed; with `everything`, until none is.
 
-        The rate limiter holds collectors back here.
+        Call it after every `append`. The rate limiter holds collectors back here.
 
         Args:
           keep_waiting: asked every 200 ms; False gives up.
-          everything: wait for every item.
+          everything: create and wait for every item.
 
         Returns:
           Whether they are confirmed.
         """
         if everything:
-            self._create()
+            self._is_due = True
             self._chunk_steps = 0  # waiting for all closes the chunk that the newest items need
         allowed = 0 if everything else _UNCONFIRMED_ITEMS
-        if self._unconfirmed <= allowed:
-            return True
-        while not self._flush(allowed):
-            if not keep_waiting():
+        while True:
+            if self._is_due:
+                self._create()
+            if self._unconfirmed <= allowed and not self._is_due:
+                return True
+            if not self._flush(allowed) and not keep_waiting():
                 return False
-        return True
 
     def complete(self) -> None:
         """Makes a last item of the windows that wait for more steps, beside some that other items have already.
@@ -150,20 +173,27 @@ class FrameWriter:
         self._writer.Close()
 
     def _cover(self) -> None:
-        self._pending += [list(recent) for recent in self._recent]
+        priorities = [self.initial_priority] * self._groups
+        if self._priorities:
+            priorities = bounded(np.mean(self._priorities, axis=0)).tolist()
+        self._pending += [(list(recent), priority) for recent, priority in zip(self._recent, priorities, strict=True)]
         self._uncovered = 0
 
     def _create(self) -> None:
+        """Creates what is pending, as far as there is room for it."""
+        room = _MOST_ITEMS - self._unconfirmed
+        now, self._pending = self._pending[:room], self._pending[room:]
         try:
-            for frames in self._pending:
-                self._writer.CreateItem(self._layout.table, 1.0, [frames], [False])
+            for frames, priority in now:
+                self._writer.CreateItem(self._layout.table, priority, [frames], [False])
         except ValueError as error:
             raise UsageError(
                 f"the replay takes frames of another layout: does this process see the learner's environment? ({error})"
             ) from None
-        self._created += len(self._pending)
-        self._unconfirmed += len(self._pending)
-        self._pending.clear()
+        self._created += len(now)
+        self._unconfirmed += len(now)
+        self._is_due = bool(self._pending)
+        self._burst_at = time.monotonic()
 
     def _flush(self, allowed: int) -> bool:
         try:

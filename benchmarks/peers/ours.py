@@ -17,8 +17,8 @@ from typing import Any
 import pipeline
 from benchmarks.peers import works
 from benchmarks.peers.works import Request
-from pipeline.config import LearnerConfig
 from pipeline.ledger import Summary
+from pipeline.sections import LearnerConfig
 
 PLAIN = ("agent.double=false", "agent.n_step=1", "agent.hidden_units=[128, 64]")
 UNENDING = ("evaluation.every_steps=100_000_000", "stop.target_return=1e9", "stop.environment_steps=0")

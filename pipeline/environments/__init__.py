@@ -9,10 +9,11 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
 from agents import Specs
-from pipeline.config import EnvironmentConfig, UsageError
+from pipeline.config import UsageError
 from pipeline.environments.lanes import EnvironmentFault, LaneEnvironment, LaneStep
 from pipeline.environments.serial import SerialVectorEnv
 from pipeline.environments.spaces import specs_of
+from pipeline.sections import EnvironmentConfig
 
 __all__ = ["EnvironmentFault", "LaneEnvironment", "LaneStep", "describe", "make"]
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from pipeline.config import Experiment
 from pipeline.run_directory import RunDirectory
+from pipeline.sections import Experiment
 
 
 class Launch(NamedTuple):

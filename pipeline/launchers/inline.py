@@ -9,13 +9,13 @@ import uuid
 
 from pipeline import environments
 from pipeline.collector import Collector
-from pipeline.config import Experiment
 from pipeline.console import Console
 from pipeline.evaluator import Evaluator
 from pipeline.launchers import Launch
 from pipeline.ledger import EXIT_CODES, Summary
 from pipeline.ports import free_port
 from pipeline.process import interruption, quieten_gym
+from pipeline.sections import Experiment
 from pipeline.variables import Variables
 
 
@@ -70,11 +70,11 @@ class _Inline:
         if reason in ("environment_steps", "gradient_steps", "seconds"):
             self._evaluate(last=True)
         summary = self.learning.finish(reason, message, save=reason != "diverged")
-        self.learning.replay.stop()
+        self.learning.close()
         return summary
 
     def _variables(self) -> Variables:
-        return self.learning.learner.publication(self.learning.ledger.counters.environment_steps)
+        return self.learning.learner.publication(self.learning.ledger.counters)
 
     def _collect(self, last: bool = False) -> None:
         variables = self._variables()
@@ -105,6 +105,6 @@ class _Inline:
     def _evaluate(self, last: bool = False) -> None:
         variables = self._variables()
         if last:
-            variables = self.learning.learner.publication(variables.environment_steps, True, True)
+            variables = self.learning.learner.publication(self.learning.ledger.counters, True, True)
         if self._evaluator.is_due(variables):
             self.learning.accept(self._evaluator.evaluate(variables))

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 import tensorflow as tf
+from kinds import config_of, scores, specs_of
 from tf_agents.agents import tf_agent
 from tf_agents.drivers import dynamic_step_driver
 from tf_agents.environments import random_py_environment, tf_py_environment
@@ -38,7 +39,18 @@ OBSERVATIONS: dict[str, Any] = {
     },
 }
 VECTOR = Specs(ArraySpec((4,), "float32"), 3)
-MASKED = VECTOR._replace(masked=True)
+
+
+@pytest.fixture(scope="module")
+def masked(kind: str) -> Specs:
+    """A masked environment that the kind can learn."""
+    return specs_of(kind)
+
+
+@pytest.fixture(scope="module")
+def plain(masked: Specs) -> Specs:
+    """The same without masks."""
+    return masked._replace(masked=False)
 
 
 def random_observations(specs: Specs, shape: tuple[int, ...], random: np.random.Generator) -> Any:
@@ -89,27 +101,36 @@ def test_builds_on_every_observation_and_trains_to_finite_q_values(
     kind: str, config: AgentConfig, observation: Any
 ) -> None:
     specs = Specs(observation, 3)
+    if config.unsuitable_for(specs):
+        with pytest.raises(ValueError, match=f"{kind}.*observations"):
+            agents.build(kind, specs, config)
+        return
     agent = agents.build(kind, specs, config)
     loss = agent.train(random_experience(specs, config)).loss
     assert np.isfinite(loss)
-    q_values = agent.acting_model(random_observations(specs, (5,), np.random.default_rng(1)))
+    q_values = scores(agent, random_observations(specs, (5,), np.random.default_rng(1)))
     assert q_values.dtype == tf.float32
     assert q_values.shape == (5, 3)
     assert np.isfinite(q_values).all()
-    assert np.ptp(q_values) > 0
+    if kind != "q_learning":  # a table knows nothing of states that it has not seen
+        assert np.ptp(q_values) > 0
 
 
-def test_is_a_tf_agents_agent(kind: str, config: AgentConfig) -> None:
-    agent = agents.build(kind, VECTOR, config)
+def test_is_a_tf_agents_agent(kind: str, config: AgentConfig, plain: Specs) -> None:
+    agent = agents.build(kind, plain, config)
     assert isinstance(agent, tf_agent.TFAgent)
     assert agent.train_sequence_length == config.window_length
     assert agent.train_step_counter.numpy() == 0
     assert agent.learning_rate.numpy() == pytest.approx(config.learning_rate)
 
 
-def test_a_seed_fixes_the_initial_weights_and_another_changes_them(kind: str, config: AgentConfig) -> None:
-    one, same, other = (agents.build(kind, VECTOR, config, seed=seed).acting_model.get_weights() for seed in (7, 7, 8))
+def test_a_seed_fixes_the_initial_weights_and_another_changes_them(
+    kind: str, config: AgentConfig, plain: Specs
+) -> None:
+    one, same, other = (agents.build(kind, plain, config, seed=seed).acting_model.get_weights() for seed in (7, 7, 8))
     assert all(np.array_equal(weight, equal) for weight, equal in zip(one, same, strict=True))
+    if kind == "q_learning":  # starts from a constant
+        return
     assert any(not np.array_equal(weight, different) for weight, different in zip(one, other, strict=True))
 
 
@@ -118,13 +139,16 @@ def test_a_seed_fixes_the_initial_weights_and_another_changes_them(kind: str, co
 def test_trains_on_what_its_collect_policy_drove_into_a_tf_agents_buffer(
     kind: str, config: AgentConfig, n_step: int, action_dtype: type
 ) -> None:
-    observation = {
-        "position": array_spec.BoundedArraySpec((2,), np.float32, -1.0, 1.0),
-        "phase": array_spec.BoundedArraySpec((), np.int32, 0, 3),
-    }
+    observation = {"phase": array_spec.BoundedArraySpec((), np.int32, 0, 3)}
+    if kind != "q_learning":
+        observation["position"] = array_spec.BoundedArraySpec((2,), np.float32, -1.0, 1.0)
     environment = tf_py_environment.TFPyEnvironment(
         random_py_environment.RandomPyEnvironment(
-            observation, array_spec.BoundedArraySpec((), action_dtype, 0, 2), episode_end_probability=0.2, seed=1
+            observation,
+            array_spec.BoundedArraySpec((), action_dtype, 0, 2),
+            episode_end_probability=0.2,
+            seed=1,
+            reward_fn=lambda *_: np.asarray(1.0, np.float32),
         )
     )
     config = msgspec.structs.replace(config, n_step=n_step)
@@ -132,7 +156,7 @@ def test_trains_on_what_its_collect_policy_drove_into_a_tf_agents_buffer(
     agent = agents.build(kind, specs, config, epsilon=0.5)
     replay = tf_uniform_replay_buffer.TFUniformReplayBuffer(agent.collect_data_spec, environment.batch_size, 50)
     dynamic_step_driver.DynamicStepDriver(environment, agent.collect_policy, [replay.add_batch], num_steps=30).run()
-    dataset = replay.as_dataset(sample_batch_size=16, num_steps=n_step + 1, single_deterministic_pass=False)
+    dataset = replay.as_dataset(sample_batch_size=16, num_steps=config.window_length, single_deterministic_pass=False)
     before = agent.acting_model.get_weights()
     trajectory, _ = next(iter(dataset))
     assert np.isfinite(agent.train(trajectory).loss)
@@ -140,64 +164,78 @@ def test_trains_on_what_its_collect_policy_drove_into_a_tf_agents_buffer(
     assert any((old != new).any() for old, new in zip(before, agent.acting_model.get_weights(), strict=True))
 
 
-def choices(mask: list[bool] | None) -> Trajectory:
-    """One state, three actions that end the episode, with rewards of 1, 3 and 2."""
-    length, batch = 2, 3
-    observation: Any = tf.ones((batch, length, 4))
+def act(policy: Any, step: Any) -> np.ndarray:
+    """A TF-Agents policy's actions at the first step of episodes."""
+    batch = step.step_type.shape[0]
+    actions: np.ndarray = policy.action(step, policy.get_initial_state(batch)).action.numpy()
+    return actions
+
+
+def choices(specs: Specs, length: int, mask: list[bool] | None) -> Trajectory:
+    """One state, three actions that end the episode, with rewards of 1, 3 and 2: frames that begin one and end it."""
+    batch, pairs = 3, -(-length // 2)
+    (leaf,) = specs.leaves().values()
+    observation: Any = tf.ones((batch, length, *leaf.shape), leaf.dtype)
     if mask is not None:
         observation = (observation, tf.tile([[mask]], (batch, length, 1)))
     return Trajectory(
-        step_type=tf.tile([[FIRST, LAST]], (batch, 1)),
+        step_type=tf.tile([[FIRST, LAST]], (batch, pairs))[:, :length],
         observation=observation,
         action=tf.tile(tf.constant([[0], [1], [2]], tf.int64), (1, length)),
         policy_info=(),
-        next_step_type=tf.tile([[LAST, FIRST]], (batch, 1)),
+        next_step_type=tf.tile([[LAST, FIRST]], (batch, pairs))[:, :length],
         reward=tf.tile([[1.0], [3.0], [2.0]], (1, length)),
-        discount=tf.tile([[0.0, 1.0]], (batch, 1)),
+        discount=tf.tile([[0.0, 1.0]], (batch, pairs))[:, :length],
     )
 
 
 @pytest.mark.parametrize(("mask", "best"), [(None, 1), ([True, False, True], 2), ([True, False, False], 0)])
 def test_learns_the_best_of_the_allowed_actions(
-    kind: str, config: AgentConfig, mask: list[bool] | None, best: int
+    kind: str, plain: Specs, masked: Specs, mask: list[bool] | None, best: int
 ) -> None:
-    agent = agents.build(kind, VECTOR if mask is None else MASKED, config)
-    train = tf.function(agent.train)
-    for _ in range(200):
-        train(choices(mask))
-    observation = tf.nest.map_structure(lambda leaf: leaf[:, 0], choices(mask).observation)
-    np.testing.assert_allclose(agent.acting_model(tf.ones((1, 4))), [[1.0, 3.0, 2.0]], atol=0.2)
-    assert agent.policy.action(time_step.restart(observation, 3)).action.numpy().tolist() == [best] * 3
+    specs = plain if mask is None else masked
+    plainly = {"learning_rate_decay_steps": 0, "gradient_clip_norm": 10.0, "value_rescaling": False}
+    config = config_of(kind)
+    known = {field.name for field in msgspec.structs.fields(type(config))}
+    config = msgspec.structs.replace(config, n_step=1, **{name: plainly[name] for name in plainly.keys() & known})
+    agent = agents.build(kind, specs, config)
+    train, experience = tf.function(agent.train), choices(specs, config.window_length, mask)
+    for _ in range(400):
+        train(experience)
+    observation = tf.nest.map_structure(lambda leaf: leaf[:, 0], experience.observation)
+    seen = observation if mask is None else observation[0]
+    np.testing.assert_allclose(scores(agent, seen)[0], [1.0, 3.0, 2.0], atol=0.2)
+    assert act(agent.policy, time_step.restart(observation, 3)).tolist() == [best] * 3
 
 
-def test_a_masked_policy_never_takes_a_forbidden_action(kind: str, config: AgentConfig) -> None:
-    agent = agents.build(kind, MASKED, config, epsilon=1.0)
+def test_a_masked_policy_never_takes_a_forbidden_action(kind: str, config: AgentConfig, masked: Specs) -> None:
+    agent = agents.build(kind, masked, config, epsilon=1.0)
     for seed in range(3):
-        agent.train(random_experience(MASKED, config, seed))
-    observation, mask = random_observations(MASKED, (500,), np.random.default_rng(3))
-    q_values = agent.acting_model(observation).numpy()
+        agent.train(random_experience(masked, config, seed))
+    observation, mask = random_observations(masked, (500,), np.random.default_rng(3))
+    q_values = scores(agent, observation).numpy()
     step = time_step.restart((observation, mask), 500)
-    greedy = agent.policy.action(step).action.numpy()
+    greedy = act(agent.policy, step)
     assert greedy.tolist() == np.where(mask, q_values, -np.inf).argmax(axis=1).tolist()
     assert (greedy != q_values.argmax(axis=1)).any()  # some masks did forbid the best action
-    explored = agent.collect_policy.action(step).action.numpy()
+    explored = act(agent.collect_policy, step)
     assert mask.numpy()[np.arange(500), explored].all()
     assert (explored != greedy).any()
 
 
-def test_epsilon_is_that_of_the_collect_policy(kind: str, config: AgentConfig) -> None:
-    step = time_step.restart(random_observations(VECTOR, (500,), np.random.default_rng(4)), 500)
-    never = agents.build(kind, VECTOR, config, epsilon=0.0)
-    greedy = never.policy.action(step).action.numpy()
-    assert (never.collect_policy.action(step).action.numpy() == greedy).all()
-    always = agents.build(kind, VECTOR, config, epsilon=1.0)
+def test_epsilon_is_that_of_the_collect_policy(kind: str, config: AgentConfig, plain: Specs) -> None:
+    step = time_step.restart(random_observations(plain, (500,), np.random.default_rng(4)), 500)
+    never = agents.build(kind, plain, config, epsilon=0.0)
+    greedy = act(never.policy, step)
+    assert (act(never.collect_policy, step) == greedy).all()
+    always = agents.build(kind, plain, config, epsilon=1.0)
     # A third of uniform actions is greedy by chance: 167 of 500, with a standard deviation of 11.
-    assert 100 < (always.collect_policy.action(step).action.numpy() == greedy).sum() < 234
+    assert 100 < (act(always.collect_policy, step) == greedy).sum() < 234
 
 
-def test_every_builder_can_be_called_as_build(kind: str, config: AgentConfig) -> None:
-    direct = BUILDERS[kind](VECTOR, config, seed=5).acting_model.get_weights()
-    through = agents.build(kind, VECTOR, config, seed=5).acting_model.get_weights()
+def test_every_builder_can_be_called_as_build(kind: str, config: AgentConfig, plain: Specs) -> None:
+    direct = BUILDERS[kind](plain, config, seed=5).acting_model.get_weights()
+    through = agents.build(kind, plain, config, seed=5).acting_model.get_weights()
     assert all(np.array_equal(one, other) for one, other in zip(direct, through, strict=True))
 
 

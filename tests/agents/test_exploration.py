@@ -176,6 +176,8 @@ def test_explore_follows_the_configured_strategy() -> None:
     q_values = np.random.default_rng(10).normal(size=(64, 5)).astype(np.float32)
     greedy = exploration.explore(ExplorationConfig(), q_values, 0.0, np.random.default_rng(11))
     assert greedy.tolist() == exploration.greedy(q_values).tolist()
+    always = exploration.explore(ExplorationConfig(strategy="greedy"), q_values, 1.0, np.random.default_rng(11))
+    assert always.tolist() == exploration.greedy(q_values).tolist()
     hot = ExplorationConfig(strategy="boltzmann", temperature=100.0)
     drawn = exploration.explore(hot, q_values, 0.0, np.random.default_rng(11))
     assert drawn.tolist() == exploration.boltzmann(q_values, 100.0, np.random.default_rng(11)).tolist()

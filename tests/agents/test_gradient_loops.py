@@ -1,64 +1,48 @@
 """The forms in which gradient steps run end with the same weights: eager, tf.function, and the learner's loops."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import tensorflow as tf
+from kinds import VARIANTS, experience, specs_of
 from tf_agents.trajectories import Trajectory
 
 import agents
-from agents import ArraySpec, DqnConfig, Specs
-from agents.dqn import DqnAgent
-from pipeline.config import Experiment, LearnerConfig
+from agents import losses
 from pipeline.learner import Learner
 from pipeline.replay import Sample
+from pipeline.sections import Experiment, LearnerConfig, ReplayConfig
 
-STEPS, BATCH = 20, 16
-SPECS = Specs(ArraySpec((4,), "float32"), 3, masked=True)
-CONFIG = DqnConfig(
-    hidden_units=(16,),
-    dueling=True,
-    n_step=3,
-    target_update_period=6,
-    target_update_tau=0.5,
-    learning_rate=0.01,
-    learning_rate_decay_steps=15,
-    gradient_clip_norm=0.1,
-)
+STEPS, BATCH, SEED = 20, 16, 1
 
 
-def start() -> DqnAgent:
-    return agents.build("dqn", SPECS, CONFIG, seed=1)
+def start(config: Any) -> Any:
+    return agents.build(config.kind, specs_of(config.kind), config, seed=SEED)
 
 
-def state_of(agent: DqnAgent) -> list[np.ndarray]:
+def state_of(agent: Any) -> list[np.ndarray]:
     return [variable.numpy() for variable in agent.variables]
 
 
+@pytest.fixture(scope="module", params=list(VARIANTS))
+def config(request: pytest.FixtureRequest) -> Any:
+    return VARIANTS[request.param]
+
+
 @pytest.fixture(scope="module")
-def trajectory() -> Trajectory:
+def trajectory(config: Any) -> Trajectory:
     """Windows with boundaries anywhere, [STEPS, BATCH, T, ...]."""
-    random = np.random.default_rng(0)
-    shape = (STEPS, BATCH, CONFIG.window_length)
-    step_type = tf.constant(random.integers(0, 3, shape), tf.int32)
-    mask = random.random((*shape, 3)) < 0.6
-    mask[..., 1] |= ~mask.any(axis=-1)
-    return Trajectory(
-        step_type=step_type,
-        observation=(tf.constant(random.normal(size=(*shape, 4)), tf.float32), tf.constant(mask)),
-        action=tf.constant(random.integers(0, 3, shape)),
-        policy_info=(),
-        next_step_type=tf.roll(step_type, -1, axis=2),
-        reward=tf.constant(random.normal(size=shape), tf.float32),
-        discount=tf.constant(random.random(shape) < 0.8, tf.float32),
-    )
+    return experience(specs_of(config.kind), (STEPS, BATCH, config.window_length), state_units=config.state_units)
 
 
 @pytest.fixture(scope="module")
-def eager(trajectory: Trajectory) -> list[np.ndarray]:
-    """The agent's state after STEPS eager gradient steps."""
-    agent = start()
+def reference(config: Any, trajectory: Trajectory) -> list[np.ndarray]:
+    """The agent's state after STEPS gradient steps, each a call of `tf.function(agent.train)`."""
+    agent = start(config)
+    train = tf.function(agent.train)
     for k in range(STEPS):
-        agent.train(tf.nest.map_structure(lambda leaf, k=k: leaf[k], trajectory))
+        train(tf.nest.map_structure(lambda leaf, k=k: leaf[k], trajectory))
     return state_of(agent)
 
 
@@ -67,32 +51,72 @@ def assert_equal_states(state: list[np.ndarray], reference: list[np.ndarray]) ->
         np.testing.assert_allclose(one, other, atol=1e-5, rtol=0)
 
 
-def test_training_changes_the_weights_by_more_than_the_tolerance(eager: list[np.ndarray]) -> None:
-    largest = [np.abs(after - before).max() for after, before in zip(eager, state_of(start()), strict=True)]
-    assert sorted(largest)[len(largest) // 2] > 1e-2
+def test_training_changes_the_weights_by_more_than_the_tolerance(config: Any, reference: list[np.ndarray]) -> None:
+    largest = [np.abs(after - before).max() for after, before in zip(reference, state_of(start(config)), strict=True)]
+    assert sorted(largest)[len(largest) // 2] > 1e-3
 
 
-def test_tf_function_agrees_with_eager(trajectory: Trajectory, eager: list[np.ndarray]) -> None:
-    agent = start()
-    train = tf.function(agent.train)
+def test_eager_steps_agree(config: Any, trajectory: Trajectory, reference: list[np.ndarray]) -> None:
+    agent = start(config)
     for k in range(STEPS):
-        train(tf.nest.map_structure(lambda leaf, k=k: leaf[k], trajectory))
-    assert_equal_states(state_of(agent), eager)
+        agent.train(tf.nest.map_structure(lambda leaf, k=k: leaf[k], trajectory))
+    assert_equal_states(state_of(agent), reference)
+
+
+def learner_of(config: Any, loop: str, **replay: Any) -> Learner:
+    experiment = Experiment(
+        seed=0,
+        agent=config,
+        learner=LearnerConfig(batch_size=BATCH, steps_per_call=STEPS, loop=loop),
+        replay=ReplayConfig(**replay),
+    )
+    learner = Learner(experiment, specs_of(config.kind), devices=["CPU:0"])
+    learner.agent._seed = SEED  # of the draws within gradient steps; the weights are set by the tests
+    learner.choose_loop()
+    assert learner.loop == loop
+    for variable, value in zip(learner.agent.variables, state_of(start(config)), strict=True):
+        variable.assign(value)
+    return learner
 
 
 @pytest.mark.parametrize("loop", ["compiled", "plain"])
-def test_the_learners_loop_agrees_with_eager(loop: str, trajectory: Trajectory, eager: list[np.ndarray]) -> None:
-    learner = Learner(
-        Experiment(agent=CONFIG, learner=LearnerConfig(batch_size=BATCH, steps_per_call=STEPS, loop=loop)),
-        SPECS,
-        devices=["CPU:0"],
+def test_the_learners_loop_agrees(loop: str, config: Any, trajectory: Trajectory, reference: list[np.ndarray]) -> None:
+    learner = learner_of(config, loop)
+    outcome = learner.learn(
+        Sample(trajectory, tf.zeros((STEPS, BATCH), tf.int32), tf.ones((STEPS, BATCH)), tf.zeros((1,), tf.uint64))
     )
-    before = state_of(learner.agent)
-    learner.choose_loop()
-    assert learner.loop == loop
-    assert_equal_states(state_of(learner.agent), before)
-    for variable, value in zip(learner.agent.variables, state_of(start()), strict=True):
-        variable.assign(value)
-    outcome = learner.learn(Sample(trajectory, tf.zeros((STEPS, BATCH), tf.int32)))
     assert outcome.finite
-    assert_equal_states(state_of(learner.agent), eager)
+    assert outcome.priorities is None
+    assert_equal_states(state_of(learner.agent), reference)
+
+
+@pytest.mark.parametrize("loop", ["compiled", "plain"])
+def test_a_prioritised_loop_weighs_by_the_global_batch_and_returns_priorities(
+    loop: str, config: Any, trajectory: Trajectory
+) -> None:
+    relative = tf.constant(np.random.default_rng(1).uniform(0.1, 10.0, (STEPS, BATCH)), tf.float32)
+    agent, priorities = start(config), []
+    train = tf.function(agent.train)
+    for k in range(STEPS):
+        beta = 0.4 + min(k / 10, 1.0) * 0.5
+        weights = losses.importance_weights(relative[k], tf.constant(beta, tf.float32))
+        batch = tf.nest.map_structure(lambda leaf, k=k: leaf[k], trajectory)
+        priorities.append(train(batch, weights=weights).extra.priority.numpy())
+    learner = learner_of(
+        config,
+        loop,
+        prioritized=True,
+        importance_exponent=0.4,
+        importance_exponent_final=0.9,
+        importance_exponent_steps=10,
+    )
+    sample = Sample(trajectory, tf.zeros((STEPS, BATCH), tf.int32), relative, tf.zeros((1,), tf.uint64))
+    outcome = learner.learn(sample)
+    assert_equal_states(state_of(learner.agent), state_of(agent))
+    assert outcome.priorities is not None
+    np.testing.assert_allclose(outcome.priorities, priorities, atol=1e-4)
+    if config.stride > 1:  # a sequence has a priority wherever it begins
+        return
+    starts = trajectory.step_type[:, :, 0].numpy() != 2
+    assert (outcome.priorities[~starts] == 0.0).all()
+    assert (outcome.priorities[starts] > 0.0).mean() > 0.9

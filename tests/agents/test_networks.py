@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from agents import ArraySpec, Specs, networks
+from agents import ArraySpec, DqnConfig, Specs, networks
 
 VECTOR = Specs(ArraySpec((2,), "float32"), 3)
 
 
 def linear(specs: Specs, dueling: bool = False) -> tf.keras.Model:
     """A network without hidden layers: Q-values are a linear function of the encoded observation."""
-    return networks.q_model(specs, (), "relu", dueling, seed=0)
+    return networks.value_model(specs, DqnConfig(hidden_units=(), dueling=dueling), None, seed=0)
 
 
 def set_weights(layer: tf.keras.layers.Layer, *weights: Any) -> None:
@@ -78,7 +78,7 @@ def test_dueling_q_is_value_plus_advantage_minus_mean_advantage() -> None:
 
 
 def test_dueling_q_values_have_the_state_value_as_mean() -> None:
-    model = networks.q_model(VECTOR, (16,), "tanh", dueling=True, seed=3)
+    model = networks.value_model(VECTOR, DqnConfig(hidden_units=(16,), activation="tanh", dueling=True), None, seed=3)
     (value_layer,) = [layer for layer in model.layers if isinstance(layer, tf.keras.layers.Dense) and layer.units == 1]
     value = tf.keras.Model(model.input, value_layer.output)
     observation = tf.constant(np.random.default_rng(0).normal(size=(32, 2)), tf.float32)
@@ -86,7 +86,7 @@ def test_dueling_q_values_have_the_state_value_as_mean() -> None:
 
 
 def test_hidden_layers_have_the_configured_units_and_activation() -> None:
-    model = networks.q_model(VECTOR, (5, 4), "tanh", dueling=False, seed=0)
+    model = networks.value_model(VECTOR, DqnConfig(hidden_units=(5, 4), activation="tanh"), None, seed=0)
     assert [weight.shape.as_list() for weight in model.weights] == [[2, 5], [5], [5, 4], [4], [4, 3], [3]]
     random = np.random.default_rng(0)
     weights = [random.normal(size=weight.shape).astype(np.float32) for weight in model.weights]
@@ -97,7 +97,9 @@ def test_hidden_layers_have_the_configured_units_and_activation() -> None:
 
 
 def test_images_go_through_the_nature_convolutions() -> None:
-    model = networks.q_model(Specs(ArraySpec((84, 84, 4), "uint8", (255,)), 6), (512,), "relu", dueling=False, seed=0)
+    model = networks.value_model(
+        Specs(ArraySpec((84, 84, 4), "uint8", (255,)), 6), DqnConfig(hidden_units=(512,)), None, seed=0
+    )
     kernels = [weight.shape.as_list() for weight in model.weights if weight.shape.rank == 4]
     assert kernels == [[8, 8, 4, 32], [4, 4, 32, 64], [3, 3, 64, 64]]
 
@@ -105,7 +107,10 @@ def test_images_go_through_the_nature_convolutions() -> None:
 @pytest.mark.parametrize("dueling", [False, True])
 def test_a_seed_fixes_every_initial_weight_and_another_seed_changes_every_kernel(dueling: bool) -> None:
     specs = Specs({"image": ArraySpec((12, 12, 1), "uint8", (255,)), "vector": ArraySpec((2,), "float32")}, 3)
-    one, same, other = (networks.q_model(specs, (8, 8), "relu", dueling, seed) for seed in (5, 5, 6))
+    one, same, other = (
+        networks.value_model(specs, DqnConfig(hidden_units=(8, 8), dueling=dueling), None, seed=seed)
+        for seed in (5, 5, 6)
+    )
     for weight, equal, different in zip(one.get_weights(), same.get_weights(), other.get_weights(), strict=True):
         np.testing.assert_array_equal(weight, equal)
         if weight.ndim > 1:
@@ -113,18 +118,18 @@ def test_a_seed_fixes_every_initial_weight_and_another_seed_changes_every_kernel
 
 
 def test_layers_of_equal_shape_start_with_different_weights() -> None:
-    model = networks.q_model(Specs(ArraySpec((8,), "float32"), 2), (8, 8), "relu", dueling=False, seed=0)
+    model = networks.value_model(Specs(ArraySpec((8,), "float32"), 2), DqnConfig(hidden_units=(8, 8)), None, seed=0)
     first, second = (weight for weight in model.get_weights() if weight.shape == (8, 8))
     assert (first != second).any()
 
 
 def test_initial_weights_do_not_depend_on_what_was_drawn_before() -> None:
     tf.random.set_seed(1)
-    one = networks.q_model(VECTOR, (8,), "relu", dueling=False, seed=0).get_weights()
+    one = networks.value_model(VECTOR, DqnConfig(hidden_units=(8,)), None, seed=0).get_weights()
     tf.random.set_seed(2)
     tf.random.normal((3,))
     for weight, equal in zip(
-        one, networks.q_model(VECTOR, (8,), "relu", dueling=False, seed=0).get_weights(), strict=True
+        one, networks.value_model(VECTOR, DqnConfig(hidden_units=(8,)), None, seed=0).get_weights(), strict=True
     ):
         np.testing.assert_array_equal(weight, equal)
 

@@ -4,54 +4,40 @@ A script of its own, because logical devices have to be configured before Tensor
 """
 
 import json
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tf_agents.trajectories import Trajectory
+from kinds import VARIANTS, experience, specs_of
 
-from agents import ArraySpec, DqnConfig, Specs
-from pipeline.config import Experiment, LearnerConfig
 from pipeline.learner import Learner, Outcome
 from pipeline.replay import Sample
+from pipeline.sections import Experiment, LearnerConfig, ReplayConfig
 
 STEPS, BATCH, CALLS = 10, 16, 2
-SPECS = Specs(ArraySpec((4,), "float32"), 3)
-CONFIG = DqnConfig(
-    hidden_units=(16,),
-    n_step=3,
-    target_update_period=3,
-    target_update_tau=0.5,
-    learning_rate=0.01,
-    learning_rate_decay_steps=15,
-    gradient_clip_norm=0.05,
-)
 
 
-def random_sample() -> Sample:
+def random_sample(config: Any) -> Sample:
+    """Batches whose halves differ, so that clipping by the norm of each half would show."""
+    trajectory = experience(specs_of(config.kind), (STEPS, BATCH, config.window_length), state_units=config.state_units)
+    reward, step_type = trajectory.reward.numpy(), trajectory.step_type.numpy()
     random = np.random.default_rng(0)
-    shape = (STEPS, BATCH, CONFIG.window_length)
-    step_type = random.integers(0, 3, shape)
-    reward = random.normal(size=shape)
-    # The halves of a batch differ, so that clipping by the norm of each half would show.
     reward[:, BATCH // 2 :] *= 20.0
     step_type[:, BATCH // 2 :, 0] = 2 * (random.random((STEPS, BATCH // 2)) < 0.5)
-    trajectory = Trajectory(
-        step_type=tf.constant(step_type, tf.int32),
-        observation=tf.constant(random.normal(size=(*shape, 4)), tf.float32),
-        action=tf.constant(random.integers(0, 3, shape)),
-        policy_info=(),
-        next_step_type=tf.roll(tf.constant(step_type, tf.int32), -1, axis=2),
-        reward=tf.constant(reward, tf.float32),
-        discount=tf.constant(random.random(shape) < 0.8, tf.float32),
-    )
-    return Sample(trajectory, tf.zeros((STEPS, BATCH), tf.int32))
+    trajectory = trajectory._replace(reward=tf.constant(reward), step_type=tf.constant(step_type))
+    relative = tf.constant(random.uniform(0.1, 10.0, (STEPS, BATCH)), tf.float32)
+    return Sample(trajectory, tf.zeros((STEPS, BATCH), tf.int32), relative, tf.zeros((1,), tf.uint64))
 
 
-def train(devices: list[str], sample: Sample) -> tuple[list[np.ndarray], list[np.ndarray], list[Outcome]]:
+def train(config: Any, devices: list[str], sample: Sample) -> tuple[list[np.ndarray], list[np.ndarray], list[Outcome]]:
     """The agent's state before and after training, and what the learner said."""
     learner = Learner(
-        Experiment(agent=CONFIG, learner=LearnerConfig(batch_size=BATCH, steps_per_call=STEPS, loop="plain")),
-        SPECS,
+        Experiment(
+            agent=config,
+            learner=LearnerConfig(batch_size=BATCH, steps_per_call=STEPS, loop="plain"),
+            replay=ReplayConfig(prioritized=True),
+        ),
+        specs_of(config.kind),
         devices,
     )
     before = [variable.numpy() for variable in learner.agent.variables]
@@ -63,26 +49,34 @@ def largest_difference(one: list[np.ndarray], other: list[np.ndarray]) -> float:
     return max(float(np.abs(a - b).max()) for a, b in zip(one, other, strict=True))
 
 
+def compared(config: Any) -> dict[str, Any]:
+    """How far one device and two are apart."""
+    sample = random_sample(config)
+    before, single, outcomes = train(config, ["CPU:0"], sample)
+    before_two, mirrored, outcomes_two = train(config, ["CPU:0", "CPU:1"], sample)
+    pairs = zip(outcomes, outcomes_two, strict=True)
+    return {
+        "start": largest_difference(before, before_two),
+        "end": largest_difference(single, mirrored),
+        "learnt": largest_difference(before[1:], single[1:]),
+        "smallest_norm": min(outcome.gradient_norm for outcome in outcomes),
+        "clip_norm": getattr(config, "gradient_clip_norm", 0.0),
+        "priorities": max(float(np.abs(one.priorities - two.priorities).max()) for one, two in pairs),
+        "outcomes": [outcome._replace(priorities=None) for outcome in outcomes],
+        "outcomes_of_two": [outcome._replace(priorities=None) for outcome in outcomes_two],
+    }
+
+
 def main() -> None:
-    """Prints one line of JSON."""
+    """Prints one line of JSON: for each variant what `compared` found."""
     (cpu,) = tf.config.list_physical_devices("CPU")
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    sample = random_sample()
-    before, single, outcomes = train(["CPU:0"], sample)
-    before_two, mirrored, outcomes_two = train(["CPU:0", "CPU:1"], sample)
-    print(
-        json.dumps(
-            {
-                "start": largest_difference(before, before_two),
-                "end": largest_difference(single, mirrored),
-                "learnt": largest_difference(before[1:], single[1:]),
-                "smallest_norm": min(outcome.gradient_norm for outcome in outcomes),
-                "clip_norm": CONFIG.gradient_clip_norm,
-                "outcomes": outcomes,
-                "outcomes_of_two": outcomes_two,
-            }
-        )
-    )
+    results = {}
+    for position, (name, config) in enumerate(VARIANTS.items()):
+        # Strategies of one process give their collectives the same keys, and TensorFlow takes one for the other.
+        tf.distribute.MirroredStrategy._collective_key_base = 100 * position
+        results[name] = compared(config)
+    print(json.dumps(results))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
 """That runs learn: they fail if learning breaks."""
 
+import os
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -44,3 +47,17 @@ def test_cartpole_is_solved_in_parallel(tmp_path: Path) -> None:
     used = summary.samples_per_insert / experiment.replay.samples_per_insert * summary.environment_steps
     assert used == pytest.approx(summary.environment_steps, abs=20_000)
     assert summary.lost_transitions == 0
+
+
+def test_a_run_within_a_program_leaves_no_thread_behind(tmp_path: Path) -> None:
+    threads = []
+    for name in ("first", "second"):
+        pipeline.train(pipeline.load("cartpole", (*LOCK, "stop.gradient_steps=80")), tmp_path / name, launcher="inline")
+        assert [thread.name for thread in threading.enumerate() if thread.name in ("samples", "reports")] == []
+        deadline = time.monotonic() + 10.0
+        count = len(os.listdir("/proc/self/task"))
+        while threads and count > threads[0] + 5 and time.monotonic() < deadline:
+            time.sleep(0.1)
+            count = len(os.listdir("/proc/self/task"))
+        threads.append(count)
+    assert threads[1] <= threads[0] + 5, "a server and a dataset have about 50 threads"

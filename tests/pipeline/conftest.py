@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agents import ArraySpec, Specs
-from pipeline.config import Experiment, parse
+from agents import ArraySpec, DqnConfig, Specs
+from pipeline.config import parse
 from pipeline.ports import free_port
+from pipeline.sections import Experiment
 from pipeline.variables import Array, Variables
 
 COUNTING = (
@@ -54,14 +55,14 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Any]]:
 @pytest.fixture(scope="session")
 def publish() -> Callable[..., Variables]:
     """Publications of a linear Q-network that prefers one action, whatever it observes."""
-    from agents.networks import q_model
+    from agents.networks import value_model
     from pipeline import acting
 
     programs: dict[str, bytes] = {}
 
     def make(specs: Specs, prefers: int = 0, gradient_steps: int = 0, environment_steps: int = 0) -> Variables:
         if repr(specs) not in programs:
-            programs[repr(specs)] = acting.convert(q_model(specs, (), "relu", dueling=False, seed=0), specs)
+            programs[repr(specs)] = acting.convert(value_model(specs, DqnConfig(hidden_units=()), None, seed=0), specs)
         (leaf,) = specs.leaves().values()
         kernel = np.zeros((int(np.prod(leaf.shape)), specs.num_actions), np.float32)
         bias = np.eye(specs.num_actions, dtype=np.float32)[prefers]

@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from kinds import VARIANTS, observations, scores, specs_of
 
 from agents import ArraySpec, DqnConfig, ExplorationConfig, Specs, build
 from agents.exploration import explore
-from agents.networks import q_model
+from agents.networks import value_model
 from pipeline import acting
 from pipeline.acting import KerasActor, TfliteActor, convert, make_actor
 
@@ -62,7 +63,7 @@ def network(request: pytest.FixtureRequest) -> Any:
     kind, dueling = request.param
     specs = Specs(OBSERVATIONS[kind], 3)
     config = DqnConfig(hidden_units=(16, 8), dueling=dueling)
-    model = q_model(specs, config.hidden_units, config.activation, config.dueling, seed=1)
+    model = value_model(specs, config, None, seed=1)
     program = convert(model, specs)
     assert program
     return specs, model, program, config
@@ -167,14 +168,14 @@ def test_a_network_that_tflite_cannot_take_converts_to_nothing() -> None:
 
 def test_a_mistake_of_ours_in_the_conversion_is_not_hidden() -> None:
     specs = Specs(OBSERVATIONS["vector"], 3)
-    model = q_model(Specs(OBSERVATIONS["matrix"], 3), (), "relu", dueling=False, seed=0)
+    model = value_model(Specs(OBSERVATIONS["matrix"], 3), DqnConfig(hidden_units=()), None, seed=0)
     with pytest.raises(ValueError, match="shape"):
         convert(model, specs)
 
 
 def test_without_a_program_keras_acts() -> None:
     specs, config = Specs(OBSERVATIONS["vector"], 3), DqnConfig(hidden_units=(8,))
-    model = q_model(specs, config.hidden_units, config.activation, config.dueling, seed=1)
+    model = value_model(specs, config, None, seed=1)
     weights, program = model.get_weights(), convert(model, specs)
     assert isinstance(make_actor(config, specs, LANES, b"", weights), acting.KerasActor)
     assert isinstance(make_actor(config, specs, LANES, program, weights), acting.TfliteActor)
@@ -182,10 +183,39 @@ def test_without_a_program_keras_acts() -> None:
 
 def test_keras_takes_new_weights() -> None:
     specs, config = Specs(OBSERVATIONS["dict"], 3), DqnConfig(hidden_units=(8,))
-    model = q_model(specs, config.hidden_units, config.activation, config.dueling, seed=1)
+    model = value_model(specs, config, None, seed=1)
     actor = KerasActor(config, specs, LANES, model.get_weights())
     weights = random_weights(model, 1)
     actor.set_weights(weights)
     model.set_weights(weights)
     observation = observe(specs, LANES)
     np.testing.assert_allclose(actor.q_values(observation), of_keras(model, specs, observation), atol=1e-5)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_kind_acts_through_tflite_as_through_keras(variant: str) -> None:
+    config = VARIANTS[variant]
+    specs = specs_of(config.kind)
+    agent = build(config.kind, specs, config, seed=3)
+    program = convert(agent.acting_model, specs, agent.noise_units + config.state_units)
+    weights = agent.acting_model.get_weights()
+    assert program
+    observation, _ = observations(specs, (LANES,), np.random.default_rng(0))
+    arrays = {"": observation.numpy()}
+    fast, slow = make_actor(config, specs, LANES, program, weights), make_actor(config, specs, LANES, b"", weights)
+    expected = scores(agent, observation)
+    np.testing.assert_allclose(fast.q_values(arrays), expected, atol=1e-5)
+    np.testing.assert_allclose(slow.q_values(arrays), expected, atol=1e-5)
+    if config.state_units:  # what was seen before counts until a lane's state is set back
+        again, other = fast.q_values(arrays), slow.q_values(arrays)
+        assert np.abs(again - expected).max() > 1e-3
+        np.testing.assert_allclose(again, other, atol=1e-5)
+        fast.state[:2] = 0.0
+        np.testing.assert_allclose(fast.q_values(arrays)[:2], expected[:2], atol=1e-5)
+        return
+
+    one, same, other = (fast.q_values(arrays, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    np.testing.assert_allclose(one, slow.q_values(arrays, np.random.default_rng(1)), atol=1e-4)
+    np.testing.assert_array_equal(one, same)
+    assert (agent.noise_units > 0) == bool((one != other).any())
+    np.testing.assert_allclose(fast.q_values(arrays), expected, atol=1e-5)  # without noise again

@@ -16,11 +16,11 @@ from environments_for_tests import LANES_APART, episode_length, is_truncation, r
 from agents import Specs
 from pipeline import environments
 from pipeline.collector import Collector, seed_of
-from pipeline.config import Experiment
 from pipeline.environments import EnvironmentFault
 from pipeline.frames import FIRST, LAST
 from pipeline.ports import free_port
 from pipeline.run_directory import RunDirectory
+from pipeline.sections import Experiment
 
 ROOT = Path(environments.__file__).parent.parent.parent
 LANES = 4
@@ -262,12 +262,34 @@ def test_collectors_share_a_table(
     assert lanes == {*lanes_of(experiment, 0), *lanes_of(experiment, 1)}
 
 
+def test_a_bonus_reaches_the_replay_and_not_the_returns(
+    start: Start, serve: Any, draw: Any, make_experiment: Any, publish: Any, counting_specs: Specs
+) -> None:
+    returns, rewards = [], []
+    for bonus in (0.0, 0.5):
+        experiment = make_experiment(*NO_EXPLORATION, f"exploration.count_bonus={bonus}")
+        server = serve(experiment, counting_specs)
+        collector = start(experiment, server)
+        run(collector, 300)  # the scale of the features is measured on the first 1,000 observations
+        returns.append(collector.report(publish(counting_specs)).returns)
+        drawn = draw(server, 100)
+        starts = [tuple(map(int, row)) for row in drawn["observation"][:, 0, :3]]
+        raw = [reward_of(lane, episode, step, 0) for lane, episode, step in starts]
+        is_end = drawn["step_type"][:, 0] == LAST
+        rewards.append(np.where(is_end, 0.0, drawn["reward"][:, 0] - np.float32(raw)))
+        assert (drawn["reward"][is_end, 0] == 0.0).all()
+    assert returns[0] == returns[1]
+    assert not rewards[0].any()
+    assert (rewards[1] >= -1e-6).all()
+    assert 0.3 < rewards[1].max() <= 0.5 + 1e-6
+
+
 RUN_COLLECTOR = """
 import json, os, sys, threading, time
 from pathlib import Path
 import numpy as np
-from agents import ArraySpec, Specs
-from agents.networks import q_model
+from agents import ArraySpec, DqnConfig, Specs
+from agents.networks import value_model
 from pipeline import acting, native
 from pipeline.collecting import run_collector
 from pipeline.config import parse
@@ -280,7 +302,7 @@ overrides = ("environment.import_path='environments_for_tests:Counting'", "colle
              "replay.samples_per_insert=1.0", "replay.steps_per_item=2")
 experiment, specs = parse("", overrides), Specs(ArraySpec((4,), "float32"), 3)
 server = ReplayServer(experiment, specs, free_port(), Path(sys.argv[1]), blocking=BLOCKING)
-model = q_model(specs, (), "relu", dueling=False, seed=0)
+model = value_model(specs, DqnConfig(hidden_units=()), None, seed=0)
 program, weights = acting.convert(model, specs), tuple(Array.of(weight.numpy()) for weight in model.weights)
 sender, reports, codes = Sender(server.address, VARIABLES_TABLE), [], []
 sender.send(Variables(0, 0, program, weights), 10)
@@ -337,8 +359,8 @@ def test_a_collector_runs_until_it_is_told_to_leave(
 SERVE_AND_PUBLISH = """
 import sys, time
 from pathlib import Path
-from agents import ArraySpec, Specs
-from agents.networks import q_model
+from agents import ArraySpec, DqnConfig, Specs
+from agents.networks import value_model
 from pipeline import acting
 from pipeline.replay import ReplayServer
 from pipeline.role import die_with_parent
@@ -348,7 +370,7 @@ from pipeline.variables import VARIABLES_TABLE, Array, Sender, Variables
 die_with_parent()
 run, specs = RunDirectory(Path(sys.argv[1])), Specs(ArraySpec((4,), "float32"), 3)
 server = ReplayServer(run.experiment(), specs, int(sys.argv[2]), run.checkpoints / "reverb")
-model = q_model(specs, (), "relu", dueling=False, seed=0)
+model = value_model(specs, DqnConfig(hidden_units=()), None, seed=0)
 weights = tuple(Array.of(weight.numpy()) for weight in model.weights)
 sender = Sender(server.address, VARIABLES_TABLE)
 sender.send(Variables(0, 0, acting.convert(model, specs), weights), 10)

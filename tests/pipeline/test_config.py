@@ -1,6 +1,7 @@
 """Experiments as TOML: what is accepted, and what a mistake is answered with."""
 
 import ast
+import functools
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,12 +9,13 @@ from typing import Any, get_type_hints
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from msgspec import inspect
 
 from pipeline import config
-from pipeline.config import Experiment, UsageError, differences, dump, load, parse
+from pipeline.config import UsageError, differences, dump, load, parse
+from pipeline.sections import Experiment
 
 ROOT = Path(config.__file__).parent.parent
 
@@ -308,7 +310,9 @@ def values(kind: inspect.Type) -> st.SearchStrategy[Any]:
         case inspect.UnionType():
             return st.one_of([values(member) for member in kind.types])
         case inspect.StructType():
-            return st.builds(kind.cls, **{field.name: values(field.type) for field in kind.fields})
+            return st.builds(
+                functools.partial(sensible, kind.cls), **{field.name: values(field.type) for field in kind.fields}
+            )
         case inspect.LiteralType():
             return st.sampled_from(kind.values)
         case inspect.VarTupleType():
@@ -329,20 +333,34 @@ def values(kind: inspect.Type) -> st.SearchStrategy[Any]:
     raise AssertionError(f"no strategy for {kind}")
 
 
+def sensible(struct: Any, **fields: Any) -> Any:
+    """A struct whose fields fit each other."""
+    try:
+        return struct(**fields)
+    except ValueError:
+        reject()
+
+
 @st.composite
 def experiments(draw: Any) -> Experiment:
     """Valid experiments: any value in every field, sizes that fit each other."""
     experiment = draw(values(EXPERIMENT))
     replace = msgspec.structs.replace
+    strategy = draw(st.sampled_from(["epsilon_greedy", "boltzmann"]))
+    priorities = {"prioritized": True, "initial_priority": "td_error"} if draw(st.booleans()) else {}
+    if experiment.agent.state_units:  # sequences take the largest priority
+        priorities = {}
     per_item, groups, batches, items = (draw(st.integers(1, 8)) for _ in range(4))
-    steps = draw(st.integers(0, 3))
+    steps = 1 if experiment.agent.stride > 1 else draw(st.integers(0, 3))
     capacity = 24 * per_item * batches * items
     return replace(
         experiment,
         collect=replace(experiment.collect, lanes=per_item * groups),
         learner=replace(experiment.learner, batch_size=per_item * batches * max(1, steps)),
+        exploration=replace(experiment.exploration, strategy=strategy),
         replay=replace(
-            experiment.replay,
+            replace(experiment.replay, prioritized=False, initial_priority="largest"),
+            **priorities,
             lanes_per_item=per_item,
             steps_per_item=steps,
             capacity=capacity,
@@ -397,7 +415,7 @@ def test_every_field_is_read_somewhere() -> None:
     read = {
         node.attr
         for path in sources
-        if path.name not in ("config.py", "configs.py")
+        if path.name not in ("config.py", "configs.py", "sections.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Attribute)
     }

@@ -21,9 +21,10 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from agents import ArraySpec
 from pipeline import environments
-from pipeline.config import EnvironmentConfig, UsageError
+from pipeline.config import UsageError
 from pipeline.environments import EnvironmentFault, LaneEnvironment, LaneStep
 from pipeline.environments.serial import SerialVectorEnv
+from pipeline.sections import EnvironmentConfig
 
 ROOT = Path(environments.__file__).parent.parent.parent
 Make = Callable[..., LaneEnvironment]
@@ -484,7 +485,8 @@ def test_a_missing_extra_is_named(environment_id: str, module: str, extra: str) 
 def test_a_module_is_imported_for_its_registrations(run_python: Callable[..., str]) -> None:
     printed = run_python("""
         from pipeline import environments
-        from pipeline.config import EnvironmentConfig, UsageError
+        from pipeline.config import UsageError
+        from pipeline.sections import EnvironmentConfig
         try:
             environments.describe(EnvironmentConfig(id="CountingForTests-v0"))
         except UsageError as error:

@@ -11,9 +11,10 @@ from environments_for_tests import episode_length, reward_of
 
 from agents import Specs
 from pipeline import environments, policies
-from pipeline.config import Experiment, UsageError
+from pipeline.config import UsageError
 from pipeline.evaluator import Evaluator, GreedyRunner
 from pipeline.policies import Policy
+from pipeline.sections import Experiment
 from pipeline.variables import Array, Variables
 
 

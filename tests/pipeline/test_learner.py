@@ -8,10 +8,10 @@ import tensorflow as tf
 
 from agents.configs import DqnConfig
 from agents.specs import ArraySpec, Specs
-from pipeline.config import Experiment, LearnerConfig
 from pipeline.frames import FrameLayout
 from pipeline.learner import Learner, _set_compiler_flags
-from pipeline.replay import decode
+from pipeline.replay import Sample, decode
+from pipeline.sections import Experiment, LearnerConfig
 
 SPECS = Specs(ArraySpec((3,), "float32"), num_actions=2, masked=False)
 
@@ -33,7 +33,8 @@ def test_a_weight_that_is_not_a_number_shows_in_the_outcome(loop: str) -> None:
     learner = Learner(Experiment(agent=config, learner=LearnerConfig(batch_size=4, steps_per_call=3, loop=loop)), SPECS)
     learner.choose_loop()
     layout = FrameLayout(SPECS)
-    sample = decode(tf.zeros((3, 4, config.window_length, layout.num_bytes), tf.uint8), layout)
+    frames = tf.zeros((3, 4, config.window_length, layout.num_bytes), tf.uint8)
+    sample = Sample(*decode(frames, layout), tf.ones((3, 4)), tf.zeros((12,), tf.uint64))
     assert learner.learn(sample).finite
     kernel = learner.agent.acting_model.trainable_weights[-2]  # of the head: a ReLU may hide what is before it
     kernel.assign(np.full(kernel.shape, np.nan, np.float32))

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.checkpoint import Counters
-from pipeline.config import Experiment, parse
+from pipeline.config import parse
 from pipeline.ledger import EXIT_CODES, Ledger, Status, Summary
+from pipeline.sections import Experiment
 from pipeline.variables import CollectorReport, Evaluation
 
 

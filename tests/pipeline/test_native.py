@@ -7,19 +7,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agents import ArraySpec, Specs
+from agents import ArraySpec, DqnConfig, Specs
 from pipeline.native import Interpreter, argument_position
 
 SPECS = Specs({"x": ArraySpec((3,), "float32"), "gear": ArraySpec((), "int32", (4,))}, 3)
 LANES = 7
+CONFIG = DqnConfig(hidden_units=(16, 8), activation="tanh", dueling=True)
 
 
 @pytest.fixture(scope="module")
 def program() -> bytes:
-    from agents.networks import q_model
+    from agents.networks import value_model
     from pipeline.acting import convert
 
-    return convert(q_model(SPECS, (16, 8), "tanh", dueling=True, seed=3), SPECS)
+    return convert(value_model(SPECS, CONFIG, None, seed=3), SPECS)
 
 
 def inputs_of(seed: int) -> list[Any]:
@@ -33,9 +34,9 @@ def inputs_of(seed: int) -> list[Any]:
 
 def in_model_order(values: list[Any]) -> list[Any]:
     """The weights as the model has them: which of value and advantages comes first is Keras' choice."""
-    from agents.networks import q_model
+    from agents.networks import value_model
 
-    model = q_model(SPECS, (16, 8), "tanh", dueling=True, seed=3)
+    model = value_model(SPECS, CONFIG, None, seed=3)
     rest = list(values[2:])
     ordered = []
     for weight in model.weights:
@@ -74,10 +75,10 @@ def test_the_bare_interpreter_agrees_with_tensorflows_bit_for_bit(program: bytes
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_bare_interpreter_agrees_with_keras(program: bytes, seed: int) -> None:
-    from agents.networks import q_model
+    from agents.networks import value_model
 
     values = in_model_order(inputs_of(seed))
-    model = q_model(SPECS, (16, 8), "tanh", dueling=True, seed=3)
+    model = value_model(SPECS, CONFIG, None, seed=3)
     model.set_weights(values[2:])
     np.testing.assert_allclose(run(program, values), model({"gear": values[0], "x": values[1]}), atol=1e-5, rtol=1e-5)
 

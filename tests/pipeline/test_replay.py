@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 from environments_for_tests import LANES_APART, episode_length, is_truncation, reward_of
+from replay_writing import write_frames
 
 from agents import ArraySpec, Specs
 from pipeline import native
 from pipeline.collector import Collector
-from pipeline.config import Experiment, UsageError
+from pipeline.config import UsageError
 from pipeline.frames import FIRST, LAST, MID, FrameLayout
 from pipeline.ports import free_port, refuse_used_port
 from pipeline.replay import ReplayServer, decode
+from pipeline.sections import Experiment
 from pipeline.writer import FrameWriter
 
 Serve = Callable[..., ReplayServer]
@@ -36,17 +38,6 @@ def numbered_frames(layout: FrameLayout, lanes: int, steps: int) -> Any:
     return frames
 
 
-def write(server: ReplayServer, experiment: Experiment, layout: FrameLayout, frames: Any) -> FrameWriter:
-    """Writes frames [steps, lanes] and waits until the server has them."""
-    writer = FrameWriter.of(experiment, layout, server.address)
-    for step in frames:
-        writer.append(step)
-        assert writer.confirm(lambda: True)
-    writer.complete()
-    assert writer.confirm(lambda: True, everything=True)
-    return writer
-
-
 @pytest.mark.parametrize("n_step", [1, 3])
 @pytest.mark.parametrize("steps_per_item", [1, 4])
 @pytest.mark.parametrize("lanes_per_item", [1, 2, 8])
@@ -61,7 +52,7 @@ def test_what_is_written_is_drawn_byte_for_byte(
     )
     layout, server, steps, window = FrameLayout(RICH), serve(experiment, RICH), 12, n_step + 1
     frames = numbered_frames(layout, 8, steps)
-    writer = write(server, experiment, layout, frames)
+    writer = write_frames(server, experiment, layout, frames)
     items = -(-(steps - n_step) // steps_per_item) * 8 // lanes_per_item
     assert server.inserted_items() == server.info().current_size == items
     assert writer.confirmed_transitions == (steps - n_step) * 8
@@ -70,7 +61,7 @@ def test_what_is_written_is_drawn_byte_for_byte(
     drawn = draw(server, 80)
 
     seen = set()
-    expected = decode(layout.as_bytes(frames.reshape(-1)).reshape(steps, 8, -1), layout).trajectory
+    expected = decode(layout.as_bytes(frames.reshape(-1)).reshape(steps, 8, -1), layout)[0]
     for j, (start, lane) in enumerate(zip(drawn["gradient_steps"], drawn["action"][:, 0], strict=True)):
         seen.add((int(start), int(lane)))
         for name in ("reward", "discount", "step_type", "next_step_type", "action"):
@@ -109,7 +100,7 @@ def test_a_writer_too_short_for_one_item_counts_what_it_could_not_store(
 ) -> None:
     experiment = make_experiment("replay.steps_per_item=8", "learner.batch_size=64")
     layout, server = FrameLayout(counting_specs), serve(experiment, counting_specs)
-    writer = write(server, experiment, layout, numbered_frames(layout, 4, 6))
+    writer = write_frames(server, experiment, layout, numbered_frames(layout, 4, 6))
     assert (writer.confirmed_transitions, writer.unconfirmed_transitions) == (0, 5 * 4)
 
 
@@ -220,7 +211,7 @@ def test_every_transition_is_drawn_with_the_same_chance(
         "learner.steps_per_call=50",
     )
     layout, server, steps = FrameLayout(counting_specs), serve(experiment, counting_specs), 61
-    write(server, experiment, layout, numbered_frames(layout, 4, steps))
+    write_frames(server, experiment, layout, numbered_frames(layout, 4, steps))
 
     drawn = draw(server, 10)
 
@@ -242,7 +233,7 @@ def test_a_batch_takes_one_lane_of_many_items(
         "collect.lanes=8", "replay.lanes_per_item=8", "learner.batch_size=16", "learner.steps_per_call=8"
     )
     layout, server = FrameLayout(counting_specs), serve(experiment, counting_specs)
-    write(server, experiment, layout, numbered_frames(layout, 8, 300))
+    write_frames(server, experiment, layout, numbered_frames(layout, 8, 300))
     for sample in server.dataset().take(5).as_numpy_iterator():
         for items, lanes in zip(sample.gradient_steps, sample.trajectory.action[:, :, 0], strict=True):
             assert len(set(lanes)) == 1
@@ -255,12 +246,13 @@ def test_samples_have_the_shapes_of_a_fused_call(
 ) -> None:
     experiment = make_experiment("agent.n_step=2", "learner.steps_per_call=3", "learner.batch_size=8")
     layout, server = FrameLayout(counting_specs), serve(experiment, counting_specs)
-    write(server, experiment, layout, numbered_frames(layout, 4, 10))
+    write_frames(server, experiment, layout, numbered_frames(layout, 4, 10))
     dataset = server.dataset()
-    trajectory, gradient_steps = dataset.element_spec
+    trajectory, gradient_steps, relative_probability, keys = dataset.element_spec
     assert trajectory.observation.shape == (3, 8, 3, 4)
     assert trajectory.reward.shape == (3, 8, 3)
-    assert gradient_steps.shape == (3, 8)
+    assert gradient_steps.shape == relative_probability.shape == (3, 8)
+    assert keys.shape == (6,)  # items of 4 lanes
 
 
 # The table
@@ -318,7 +310,7 @@ def test_the_oldest_items_leave_a_full_table(
 ) -> None:
     experiment = make_experiment("replay.capacity=43")  # 10 items of 4 lanes
     layout, server = FrameLayout(counting_specs), serve(experiment, counting_specs)
-    write(server, experiment, layout, numbered_frames(layout, 4, 31))
+    write_frames(server, experiment, layout, numbered_frames(layout, 4, 31))
     assert server.info().current_size == server.info().max_size == 10
     assert server.inserted_items() == 30
     assert set(draw(server, 20)["gradient_steps"]) == set(range(20, 30))

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import Experiment, UsageError, parse
+from pipeline.config import UsageError, parse
 from pipeline.run_directory import RunDirectory, write_atomically, write_json
+from pipeline.sections import Experiment
 
 
 @pytest.fixture

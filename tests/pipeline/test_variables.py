@@ -104,7 +104,7 @@ def test_an_array_that_is_not_contiguous_travels_unchanged() -> None:
 def test_messages_of_growing_and_shrinking_size_arrive_unchanged(address: str) -> None:
     sender = Sender(address, VARIABLES_TABLE)
     for numbers in (1, 50, 100, 10_000, 300_000, 7, 0):
-        sent = Variables(numbers, 2 * numbers, bytes(range(256)) * (numbers // 10), weights(numbers), True, True)
+        sent = Variables(numbers, 2 * numbers, bytes(range(256)) * (numbers // 10), weights(numbers), 2.5, True, True)
         assert sender.send(sent, 20.0)
         (received,) = taken(address, VARIABLES_TABLE, Variables, 1)
         assert received == sent

@@ -1,0 +1,143 @@
+"""Recurrent Q-learning from replayed sequences: R2D2 (Kapturowski et al. 2019) and its plain form, DRQN."""
+
+from typing import Any
+
+import tensorflow as tf
+from tf_agents.agents import tf_agent
+from tf_agents.trajectories import StepType
+
+from agents import losses, networks
+from agents.configs import R2d2Config
+from agents.specs import Specs
+from agents.td_agent import LossExtra, TdAgent, ValueNetwork, clip_reward
+
+
+class RecurrentNetwork(ValueNetwork):
+    """A Q-network with an LSTM; its state is one vector of output and cell."""
+
+    def __init__(self, specs: Specs, config: R2d2Config, seed: int, name: str = "RecurrentNetwork") -> None:
+        parts = networks.recurrent_model(specs, config, seed)
+        super().__init__(specs, lambda: parts.step, name, tf.TensorSpec((config.state_units,), tf.float32))
+        self._parts, self._actions = parts, specs.num_actions
+
+    def call(
+        self, observation: Any, step_type: Any = None, network_state: Any = (), training: bool = False
+    ) -> tuple[tf.Tensor, Any]:
+        """Q-values float32 [B, A] of one step, and the states that follow; an episode begins with zeros."""
+        keep = tf.cast(step_type != StepType.FIRST, tf.float32)[:, tf.newaxis]
+        both = self.model([observation, network_state * keep], training=training)
+        return both[:, : self._actions], both[:, self._actions :]
+
+    def unroll(self, observation: Any, is_first: tf.Tensor, state: tf.Tensor, burn_in: int) -> tf.Tensor:
+        """Q-values of the frames behind the burn-in, through which no gradient flows.
+
+        Args:
+          observation: nest [B, T, ...].
+          is_first: bool [B, T], frames at which an episode begins and the state with it.
+          state: float32 [B, 2 units], before the first frame.
+          burn_in: frames at the beginning.
+
+        Returns:
+          float32 [B, T - burn_in, A].
+        """
+        batch, length = is_first.shape[0], is_first.shape[1]
+        flat = tf.nest.map_structure(lambda leaf: tf.reshape(leaf, (-1, *leaf.shape[2:])), observation)
+        features = tf.reshape(self._parts.encoder(flat), (batch, length, -1))
+        keep = 1.0 - tf.cast(is_first, tf.float32)
+        states = tf.split(state, 2, axis=1)
+        outputs = []
+        for t in range(length):
+            states = [part * keep[:, t, tf.newaxis] for part in states]
+            output, states = self._parts.cell(features[:, t], states)
+            if t + 1 == burn_in:
+                states = [tf.stop_gradient(part) for part in states]
+            if t >= burn_in:
+                outputs.append(output)
+        stacked = tf.reshape(tf.stack(outputs, axis=1), (-1, outputs[0].shape[1]))
+        return tf.reshape(self._parts.head(stacked), (batch, length - burn_in, self._actions))
+
+
+class R2d2Agent(TdAgent):
+    """Learns from every frame of a sequence behind its burn-in; the n last frames are there to bootstrap from."""
+
+    def __init__(self, specs: Specs, config: R2d2Config, epsilon: float, seed: int) -> None:
+        super().__init__(
+            specs,
+            config,
+            RecurrentNetwork(specs, config, seed),
+            epsilon,
+            seed,
+            n_step=1,  # TF-Agents refuses more of a recurrent network; its own loss is not used
+            target_update_tau=config.target_update_tau,
+            target_update_period=config.target_update_period,
+        )
+        self._train_sequence_length = config.window_length
+
+    def _loss(self, experience: Any, weights: Any = None, training: bool = False, **_: Any) -> tf_agent.LossInfo:
+        config: R2d2Config = self._config
+        burn_in, length, n = config.burn_in, config.sequence, config.n_step
+        if experience.reward.shape[1] != config.window_length:
+            raise ValueError(
+                f"burn_in={burn_in}, sequence={length} and n_step={n} need {config.window_length} frames; "
+                f"got experience of shape {experience.reward.shape}"
+            )
+        observation, mask = self._split(experience.observation)
+        is_first = experience.step_type == StepType.FIRST
+        online = self._q_network.unroll(observation, is_first, self._state(experience), burn_in)
+        target = self._target_q_network.unroll(observation, is_first, self._state(experience), burn_in)
+
+        def windows(leaf: tf.Tensor) -> tf.Tensor:
+            """[B * length, n + 1, ...], those that begin in each frame learned from."""
+            parts = [leaf[:, t : t + n + 1] for t in range(length)]
+            return tf.reshape(tf.stack(parts, axis=1), (-1, n + 1, *leaf.shape[2:]))
+
+        behind = tf.nest.map_structure(lambda leaf: leaf[:, burn_in:], (experience.step_type, experience.discount))
+        rewards = clip_reward(experience.reward[:, burn_in:], config.reward_clip)
+        step_type, discount = (windows(leaf) for leaf in behind)
+        folded = losses.n_step_return(step_type, windows(rewards), discount, config.discount)
+
+        def of_bootstrap(leaf: tf.Tensor) -> tf.Tensor:
+            return tf.gather(windows(leaf), folded.bootstrap_index, batch_dims=1)
+
+        q_t = of_bootstrap(target)
+        selector_t = of_bootstrap(tf.stop_gradient(online)) if config.double else q_t
+        mask_t = None if mask is None else of_bootstrap(mask[:, burn_in:])
+        value_t = losses.bootstrap_value(q_t, selector_t, mask_t)
+        if config.value_rescaling:
+            goal = losses.rescale(folded.reward + folded.discount * losses.unrescale(value_t))
+        else:
+            goal = folded.reward + folded.discount * value_t
+        q_tm1 = tf.reshape(online[:, :length], (-1, online.shape[2]))
+        action = tf.reshape(experience.action[:, burn_in : burn_in + length], (-1,))
+        qa_tm1 = losses.action_value(q_tm1, action)
+        error = tf.where(folded.valid, tf.stop_gradient(goal) - qa_tm1, 0.0)
+        of_sequences = tf.reshape(error, (-1, length))
+        loss = tf.reduce_mean(losses.elementwise_loss(of_sequences, config.loss), axis=1)
+        if weights is not None:
+            loss *= weights
+        mean = tf.reduce_mean(loss) / tf.distribute.get_strategy().num_replicas_in_sync
+        absolute, eta = tf.abs(of_sequences), config.priority_maximum_share
+        extra = LossExtra(
+            td_error=tf.reduce_mean(of_sequences, axis=1),
+            priority=eta * tf.reduce_max(absolute, axis=1) + (1.0 - eta) * tf.reduce_mean(absolute, axis=1),
+            q_mean=tf.reduce_mean(qa_tm1),
+            q_max=tf.reduce_max(q_tm1),
+            gradient_norm=tf.zeros(()),
+        )
+        return tf_agent.LossInfo(mean, extra)
+
+    def _state(self, experience: Any) -> tf.Tensor:
+        """The state before a sequence's first frame: as stored, or zeros."""
+        config: R2d2Config = self._config
+        if config.stored_state and tf.is_tensor(experience.policy_info):
+            return experience.policy_info[:, 0]
+        return tf.zeros((experience.reward.shape[0], config.state_units))
+
+
+def build(specs: Specs, config: R2d2Config, *, epsilon: float = 0.1, seed: int = 0) -> R2d2Agent:
+    """Builds a recurrent agent, within the distribution strategy in scope; see `agents.dqn.build`.
+
+    Its `train` takes a `Trajectory` [B, config.window_length, ...] whose `policy_info` is the recurrent state that each
+    action was chosen with, float32 [B, config.window_length, config.state_units], or () to start from zeros.
+    """
+    return R2d2Agent(specs, config, epsilon, seed)

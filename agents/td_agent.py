@@ -1,0 +1,320 @@
+"""What the value-based agents share: windows folded into transitions, weighted losses, one gradient step."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from tf_agents.agents import tf_agent
+from tf_agents.agents.dqn import dqn_agent
+from tf_agents.networks import network
+from tf_agents.specs import tensor_spec
+from tf_agents.trajectories import Transition, time_step
+from tf_agents.utils import nest_utils
+
+from agents import losses
+from agents.configs import DeepConfig, WindowConfig
+from agents.optimizers import Adam
+from agents.specs import ArraySpec, Specs
+
+_STREAMS = 8
+"""Random draws that one gradient step can tell apart."""
+
+
+class LossExtra(NamedTuple):
+    """What a gradient step says beside its loss."""
+
+    td_error: tf.Tensor
+    """float32 [B]: target minus Q-value; 0 where no transition starts."""
+    priority: tf.Tensor
+    """float32 [B], not negative: how much is left to learn of each transition; 0 where none starts."""
+    q_mean: tf.Tensor
+    """float32 []: mean Q-value of the actions taken."""
+    q_max: tf.Tensor
+    """float32 []: largest Q-value of any action in the batch."""
+    gradient_norm: tf.Tensor
+    """float32 []: global norm of the gradient before clipping; 0 from `agent.loss`, which takes none."""
+
+
+class Transitions(NamedTuple):
+    """A batch of experience as transitions: where they start, what was done, and where they lead."""
+
+    observation_tm1: Any
+    mask_tm1: tf.Tensor | None
+    """bool [B, A]; None where the environment masks nothing."""
+    action: tf.Tensor
+    """int64 [B]."""
+    observation_t: Any
+    mask_t: tf.Tensor | None
+    folded: losses.NStepReturn
+
+
+class Errors(NamedTuple):
+    """What an algorithm makes of a batch of transitions."""
+
+    loss: tf.Tensor
+    """float32 [B], of each transition, before importance weights."""
+    td_error: tf.Tensor
+    """float32 [B]: target minus Q-value."""
+    priority: tf.Tensor
+    """float32 [B], not negative."""
+    q_tm1: tf.Tensor
+    """float32 [B, A]: Q-values where the transitions start."""
+
+
+class ValueNetwork(network.Network):  # type: ignore[misc]
+    """A Keras model as the network that TF-Agents' policies and agents expect, noise aside: its copy is the target."""
+
+    def __init__(self, specs: Specs, make_model: Callable[[], tf.keras.Model], name: str, state_spec: Any = ()) -> None:
+        super().__init__(input_tensor_spec=observation_spec(specs), state_spec=state_spec, name=name)
+        self.model = make_model()
+
+    def raw(self, observation: Any, *more: Any, training: bool = False) -> tf.Tensor:
+        """What the model makes of a batch of observations and its further inputs."""
+        return self.model([observation, *more] if more else observation, training=training)
+
+
+class TdAgent(dqn_agent.DqnAgent):  # type: ignore[misc]
+    """TF-Agents' DQN agent with losses of ours.
+
+    It differs in four ways. Windows of n + 1 frames are folded by `losses.n_step_return`, which knows truncations.
+    Frames at an episode's end start no transition, and importance weights weigh each transition's loss. Gradients are
+    summed over the replicas before they are clipped, so that a replica count changes nothing. `LossInfo.extra` is a
+    `LossExtra`, with the priorities of the transitions.
+
+    `train` takes a `Trajectory` [B, n_step + 1, ...] or a `Transition` [B, ...] whose reward and discount already span
+    its steps (without the last gamma, as TF-Agents has it); `reward_clip` then clips that sum.
+    """
+
+    def __init__(
+        self,
+        specs: Specs,
+        config: WindowConfig,
+        q_network: ValueNetwork,
+        epsilon: float,
+        seed: int,
+        n_step: int | None = None,
+        **more: Any,
+    ) -> None:
+        self._specs, self._seed = specs, seed
+        self._config: Any = config  # each kind knows its own
+        mask = tensor_spec.BoundedTensorSpec((specs.num_actions,), tf.bool, False, True)
+        observation = observation_spec(specs)
+        super().__init__(
+            time_step.time_step_spec((observation, mask) if specs.masked else observation),
+            tensor_spec.BoundedTensorSpec((), tf.int64, 0, specs.num_actions - 1),
+            q_network,
+            None,  # optimizer: ours sums over replicas before it clips
+            observation_and_action_constraint_splitter=(lambda pair: pair) if specs.masked else None,
+            epsilon_greedy=epsilon,
+            n_step_update=n_step or config.n_step,
+            gamma=config.discount,
+            train_step_counter=tf.Variable(
+                0,
+                dtype=tf.int64,
+                trainable=False,
+                aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+                name="gradient_steps",
+            ),
+            **more,
+        )
+        self._optimizer = self._make_optimizer()
+        self.initialize()
+
+    @property
+    def acting_model(self) -> tf.keras.Model:
+        """See `agents.builder.LearningAgent`."""
+        return self._q_network.model
+
+    def _errors(self, batch: Transitions, training: bool) -> Errors:
+        """Losses, TD errors and priorities of transitions; what starts at an episode's end is masked by the caller."""
+        raise NotImplementedError
+
+    @property
+    def config(self) -> Any:
+        """The configuration that the agent was built with."""
+        return self._config
+
+    @property
+    def noise_units(self) -> int:
+        """Noise numbers an observation that the acting model takes beside it; 0 where it takes none."""
+        return 0
+
+    @property
+    def learning_rate(self) -> tf.Tensor:
+        """float32 []: the optimizer's step size at the next gradient step."""
+        return self._optimizer.learning_rate()
+
+    def _make_optimizer(self) -> Any:
+        config = self._config
+        return Adam(
+            self._q_network.trainable_weights,
+            config.learning_rate,
+            learning_rate_final=config.learning_rate_final,
+            decay_steps=config.learning_rate_decay_steps,
+            epsilon=config.adam_epsilon,
+            clip_norm=config.gradient_clip_norm,
+        )
+
+    def _transitions(self, experience: Any) -> Transitions:
+        first, action, following, folded = self._fold(experience)
+        observation_tm1, mask_tm1 = self._split(first)
+        observation_t, mask_t = self._split(following)
+        return Transitions(observation_tm1, mask_tm1, action, observation_t, mask_t, folded)
+
+    def _split(self, observation: Any) -> tuple[Any, Any]:
+        splitter = self._observation_and_action_constraint_splitter
+        if splitter is None:
+            return observation, None
+        network_observation, mask = splitter(observation)
+        return network_observation, mask
+
+    def _fold(self, experience: Any) -> tuple[Any, tf.Tensor, Any, losses.NStepReturn]:
+        """The first observations, actions, bootstrap observations and returns of a batch of experience."""
+        config = self._config
+        if isinstance(experience, Transition):
+            first, action_step, following = experience
+            folded = losses.NStepReturn(
+                clip_reward(following.reward, config.reward_clip),
+                config.discount * following.discount,
+                tf.ones_like(first.step_type),
+                tf.logical_not(first.is_last()),
+            )
+            return first.observation, action_step.action, following.observation, folded
+        nest_utils.assert_matching_dtypes_and_inner_shapes(
+            experience.observation, self.time_step_spec.observation, self, "experience.observation", "observation_spec"
+        )
+        if experience.reward.shape[1] != config.window_length:
+            raise ValueError(
+                f"n_step={config.n_step} learns from windows of {config.window_length} frames; "
+                f"got experience of shape {experience.reward.shape}"
+            )
+        folded = losses.n_step_return(
+            experience.step_type,
+            clip_reward(experience.reward, config.reward_clip),
+            experience.discount,
+            config.discount,
+        )
+        first = tf.nest.map_structure(lambda leaf: leaf[:, 0], experience.observation)
+        if config.n_step == 1:  # frame 1 follows; where it does not (no valid transition) its value is masked
+            following = tf.nest.map_structure(lambda leaf: leaf[:, 1], experience.observation)
+        else:
+            following = tf.nest.map_structure(
+                lambda leaf: tf.gather(leaf, folded.bootstrap_index, batch_dims=1), experience.observation
+            )
+        return first, experience.action[:, 0], following, folded
+
+    def _loss(self, experience: Any, weights: Any = None, training: bool = False, **_: Any) -> tf_agent.LossInfo:
+        batch = self._transitions(experience)
+        errors, valid = self._errors(batch, training), batch.folded.valid
+        loss = tf.where(valid, errors.loss, 0.0)
+        if weights is not None:
+            loss *= weights
+        # Divided by the global batch, boundaries included: replicas' losses sum up to the loss of the whole batch.
+        mean = tf.reduce_mean(loss) / tf.distribute.get_strategy().num_replicas_in_sync
+        extra = LossExtra(
+            td_error=tf.where(valid, errors.td_error, 0.0),
+            priority=tf.where(valid, errors.priority, 0.0),
+            q_mean=tf.reduce_mean(losses.action_value(errors.q_tm1, batch.action)),
+            q_max=tf.reduce_max(errors.q_tm1),
+            gradient_norm=tf.zeros(()),
+        )
+        return tf_agent.LossInfo(mean, extra)
+
+    def _train(self, experience: Any, weights: Any = None) -> tf_agent.LossInfo:
+        variables = self._q_network.trainable_weights
+        with tf.GradientTape() as tape:
+            loss, extra = self._loss(experience, weights, training=True)
+        norm = self._optimizer.apply(tape.gradient(loss, variables))
+        self.train_step_counter.assign_add(1)
+        self._update_target()
+        return tf_agent.LossInfo(loss, extra._replace(gradient_norm=norm))
+
+    def _draw(self, distribution: Callable[..., tf.Tensor], batch: Any, width: int, stream: int) -> tf.Tensor:
+        """Random numbers float32 [batch, width] of this gradient step, the same in every form of the loop.
+
+        They are drawn for the global batch, of which a replica takes its part, so that a replica count changes nothing.
+        XLA's numbers of a seed are others than TensorFlow's, so both forms of the loop draw by XLA.
+        """
+        context = tf.distribute.get_replica_context()
+        seed = [self._seed % 2**20 * _STREAMS + stream, tf.cast(self.train_step_counter % 2**31, tf.int32)]
+        drawn = _drawn(distribution, (batch * context.num_replicas_in_sync, width), tf.stack(seed))
+        if context.num_replicas_in_sync == 1:
+            return drawn
+        start = tf.cast(context.replica_id_in_sync_group, tf.int32) * batch
+        return drawn[start : start + batch]
+
+
+class DeepTdAgent(TdAgent):
+    """A `TdAgent` with a network that may be noisy."""
+
+    def __init__(
+        self, specs: Specs, config: DeepConfig, q_network: ValueNetwork, epsilon: float, seed: int, **more: Any
+    ) -> None:
+        super().__init__(
+            specs,
+            config,
+            q_network,
+            epsilon,
+            seed,
+            target_update_tau=config.target_update_tau,
+            target_update_period=config.target_update_period,
+            **more,
+        )
+
+    @property
+    def noise_units(self) -> int:
+        """See `TdAgent`."""
+        return noise_units_of(self._q_network.model)
+
+    def _noise(self, observation: Any, stream: int, training: bool) -> list[tf.Tensor]:
+        """The noise for one pass through a noisy network, as its last input; none for any other network."""
+        units = self.noise_units
+        if not units:
+            return []
+        batch = batch_size_of(observation)
+        if not training:
+            return [tf.zeros((batch, units))]
+        return [losses.scaled_noise(self._draw(tf.random.stateless_normal, batch, units, stream))]
+
+
+@tf.function(jit_compile=True, autograph=False)  # type: ignore[misc]
+def _drawn(distribution: Callable[..., tf.Tensor], shape: Any, seed: tf.Tensor) -> tf.Tensor:
+    return distribution(shape, seed, alg="philox")
+
+
+def batch_size_of(observation: Any) -> Any:
+    """Examples of a batch of observations: an int where the graph knows it, else int32 []."""
+    leaf = tf.nest.flatten(observation)[0]
+    return leaf.shape[0] or tf.shape(leaf)[0]
+
+
+def noise_units_of(model: tf.keras.Model) -> int:
+    """Width of a model's noise input; 0 where it has none."""
+    widths = [tensor.shape[-1] for tensor in tf.nest.flatten(model.inputs) if tensor.name.split(":")[0] == "noise"]
+    return int(sum(widths))
+
+
+def silence(model: tf.keras.Model, observation: Any) -> list[tf.Tensor]:
+    """Noise of zeros for a noisy model; nothing for another."""
+    units = noise_units_of(model)
+    return [tf.zeros((batch_size_of(observation), units))] if units else []
+
+
+def observation_spec(specs: Specs) -> Any:
+    """The TF-Agents tensor specs of the observation (without its mask)."""
+    return specs.pack({name: _tensor_spec(spec) for name, spec in specs.leaves().items()})
+
+
+def _tensor_spec(spec: ArraySpec) -> tensor_spec.TensorSpec:
+    if spec.dtype == "float32":
+        return tensor_spec.TensorSpec(spec.shape, tf.float32)
+    if spec.dtype == "uint8":
+        return tensor_spec.BoundedTensorSpec(spec.shape, tf.uint8, 0, spec.maximum[0])
+    largest = np.asarray(spec.maximum, np.int32).reshape(spec.shape)
+    return tensor_spec.BoundedTensorSpec(spec.shape, tf.int32, np.zeros_like(largest), largest)
+
+
+def clip_reward(reward: tf.Tensor, bound: float) -> tf.Tensor:
+    """Rewards within [-bound, bound]; 0 does not clip."""
+    return tf.clip_by_value(reward, -bound, bound) if bound else reward

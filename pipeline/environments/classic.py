@@ -1,0 +1,26 @@
+"""Variants of gymnasium's classic problems."""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.envs.classic_control.cartpole import CartPoleEnv
+
+_POSITIONS = [0, 2]
+"""Of CartPole's observation: the cart's position and the pole's angle."""
+
+
+class PositionCartPole(gymnasium.ObservationWrapper[Any, Any, Any]):
+    """CartPole-v1 without its velocities: only who remembers what was seen before can keep the pole up."""
+
+    metadata = CartPoleEnv.metadata  # of the class, which gymnasium reads before it makes one
+
+    def __init__(self) -> None:
+        super().__init__(gymnasium.make("CartPole-v1"))
+        space: Any = self.env.observation_space
+        self.observation_space = spaces.Box(space.low[_POSITIONS], space.high[_POSITIONS], dtype=np.float32)
+
+    def observation(self, observation: Any) -> Any:
+        """The positions alone."""
+        return observation[_POSITIONS]

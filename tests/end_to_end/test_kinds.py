@@ -1,0 +1,105 @@
+"""Every kind of the registry with every form of replay, launcher and resume; combinations without sense are refused."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pipeline
+from agents import BUILDERS
+from pipeline.config import UsageError, parse
+
+ROOT = Path(__file__).resolve().parents[2]
+SHRUNK = (
+    'environment.id="FrozenLake-v1"',  # its observations are categories, which every kind takes
+    "collect.lanes=4",
+    "learner.batch_size=16",
+    "learner.steps_per_call=8",
+    'learner.loop="plain"',
+    "replay.min_size=64",
+    "replay.capacity=1000",
+    "replay.samples_per_insert=16",
+    "evaluation.episodes=2",
+    "evaluation.every_steps=100",
+    "stop.gradient_steps=80",
+)
+SMALL = ("agent.hidden_units=[8]",)
+REPLAYS = {
+    "uniform, all lanes": (),
+    "uniform, one lane": ("replay.lanes_per_item=1",),
+    "prioritised, exact": ("replay.prioritized=true",),
+    "prioritised, several lanes and steps": (
+        "replay.prioritized=true",
+        "replay.lanes_per_item=4",
+        "replay.steps_per_item=2",
+        'replay.initial_priority="td_error"',
+    ),
+}
+
+
+def lines_of(kind: str, *more: str) -> tuple[str, ...]:
+    small = () if kind == "q_learning" else SMALL
+    return (*SHRUNK, f'agent.kind="{kind}"', *small, *more)
+
+
+@pytest.mark.parametrize("replay", REPLAYS.values(), ids=REPLAYS)
+@pytest.mark.parametrize("kind", list(BUILDERS))
+def test_every_kind_learns_from_every_replay_and_resumes(kind: str, replay: tuple[str, ...], tmp_path: Path) -> None:
+    if kind == "r2d2" and "replay.steps_per_item=2" in replay:
+        with pytest.raises(UsageError, match=r"replay\.steps_per_item=1"):
+            parse("", lines_of(kind, *replay))
+        return
+    run = tmp_path / "run"
+    first = pipeline.train(parse("", lines_of(kind, *replay)), run, launcher="inline")
+    assert (first.gradient_steps, first.stop_reason) == (80, "gradient_steps")
+    again = pipeline.train(
+        parse("", lines_of(kind, *replay, "stop.gradient_steps=120")), run, launcher="inline", resume=True
+    )
+    assert (again.gradient_steps, again.stop_reason) == (120, "gradient_steps")
+    assert again.environment_steps > first.environment_steps
+    assert again.mean_return is not None
+
+
+@pytest.mark.parametrize("kind", list(BUILDERS))
+def test_every_kind_runs_in_processes_of_its_own(kind: str, tmp_path: Path) -> None:
+    flags = [f"--set={line}" for line in lines_of(kind, "replay.prioritized=true", "collect.collectors=2")]
+    base = tmp_path / "base.toml"
+    base.write_text("")
+    arguments = [sys.executable, "-m", "pipeline.train", f"--config={base}", f"--run_dir={tmp_path / 'run'}", *flags]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=120, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["gradient_steps"] >= 80
+    assert summary["lost_transitions"] == 0
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (("agent.munchausen=true",), "set double=false"),
+        (('agent.kind="c51"', "agent.v_min=3.0", "agent.v_max=3.0"), "v_min=3 must be below v_max=3"),
+        (('agent.kind="q_learning"', "agent.hidden_units=[8]"), "agent.hidden_units"),
+        (('agent.kind="dqm"',), "q_learning"),
+        (('exploration.strategy="greedy"',), "agent.noisy"),
+        (("replay.initial_priority='td_error'",), "replay.prioritized"),
+        (('agent.kind="r2d2"', "agent.noisy=true"), "noisy=false"),
+        (('agent.kind="r2d2"', "replay.prioritized=true", "replay.initial_priority='td_error'"), "'largest'"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_with_the_reason(lines: tuple[str, ...], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        parse("", lines)
+
+
+def test_a_table_of_what_is_no_category_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    flags = ["--set=agent.kind='q_learning'", "--set=environment.id='CartPole-v1'"]
+    base = tmp_path / "base.toml"
+    base.write_text("")
+    arguments = [sys.executable, "-m", "pipeline.train", f"--config={base}", f"--run_dir={tmp_path / 'run'}", *flags]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=60, cwd=ROOT, check=False)
+    assert done.returncode == 2
+    assert "Discrete" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()
