@@ -30,6 +30,14 @@ from pipeline.run_directory import RunDirectory
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- reach: begin -->", "<!-- reach: end -->"
 SEED = 12_345
+_PAGE = """# Results
+
+`python -m benchmarks.reach`: each config trained within its budget of environment steps, with every seed; then its final
+policy (the weights it ended with, not the best ones seen) plays 100 greedy episodes (4,000 of FrozenLake) with seeds of
+their own. Every run is in `benchmarks/reach.jsonl`; the table and the curves are written from it.
+
+![Evaluations in training](images/reach.png)
+"""
 
 
 @dataclass(frozen=True)
@@ -178,7 +186,7 @@ def plot(results: list[Result], path: Path) -> None:
 def write(results: list[Result], docs: Path) -> None:
     """Writes the table into `docs/results.md`, between its marks, and the curves beside it."""
     path = docs / "results.md"
-    text = path.read_text() if path.exists() else f"# Results\n\n{BEGIN}\n{END}\n"
+    text = path.read_text() if path.exists() else f"{_PAGE}\n{BEGIN}\n{END}\n"
     before, rest = text.split(BEGIN, 1)
     path.write_text("\n".join([before + BEGIN, "", *table(results), "", END + rest.split(END, 1)[1]]))
     plot(results, docs / "images" / "reach.png")
