@@ -32,9 +32,9 @@ BEGIN, END = "<!-- reach: begin -->", "<!-- reach: end -->"
 SEED = 12_345
 _PAGE = """# Results
 
-`python -m benchmarks.reach`: each config trained within its budget of environment steps, with every seed; then its final
-policy (the weights it ended with, not the best ones seen) plays 100 greedy episodes (4,000 of FrozenLake) with seeds of
-their own. Every run is in `benchmarks/reach.jsonl`; the table and the curves are written from it.
+`python -m benchmarks.reach`: each config trained within its budget of environment steps, with every seed; then its
+final policy (the weights it ended with, not the best ones seen) plays 100 greedy episodes (4,000 of FrozenLake) with
+seeds of their own. Every run is in `benchmarks/reach.jsonl`; the table and the curves are written from it.
 
 ![Evaluations in training](images/reach.png)
 """
