@@ -12,8 +12,8 @@ import tensorflow as tf
 from agents.losses import clip_by_global_norm, linear_schedule
 
 
-class Adam(tf.Module):  # type: ignore[misc]
-    """Adam (Kingma and Ba 2015, algorithm 1 in the efficient form of section 2), with clipping by global norm.
+class _Optimizer(tf.Module):  # type: ignore[misc]
+    """What updates weights by their summed and clipped gradients, with a step size that may decay linearly.
 
     Create it in the scope of the distribution strategy that trains.
 
@@ -22,12 +22,8 @@ class Adam(tf.Module):  # type: ignore[misc]
       learning_rate: step size at the first gradient step.
       learning_rate_final: step size after `decay_steps` gradient steps, reached linearly.
       decay_steps: 0 keeps `learning_rate`.
-      epsilon: added to the root of the second moment.
       clip_norm: largest global norm of a gradient; 0 does not clip.
     """
-
-    beta_1 = 0.9
-    beta_2 = 0.999
 
     def __init__(
         self,
@@ -36,15 +32,12 @@ class Adam(tf.Module):  # type: ignore[misc]
         *,
         learning_rate_final: float = 0.0,
         decay_steps: int = 0,
-        epsilon: float = 1e-7,
         clip_norm: float = 0.0,
     ) -> None:
-        super().__init__("adam")
+        super().__init__(type(self).__name__.lower())
         self._weights = tuple(variables)
         self._initial, self._final, self._decay_steps = learning_rate, learning_rate_final, decay_steps
-        self._epsilon, self._clip_norm = epsilon, clip_norm
-        self.first_moments = [_zeros_like(weight, "first_moment") for weight in variables]
-        self.second_moments = [_zeros_like(weight, "second_moment") for weight in variables]
+        self._clip_norm = clip_norm
         self.updates = tf.Variable(0, dtype=tf.int64, trainable=False, name="updates")
 
     def learning_rate(self) -> tf.Tensor:
@@ -64,30 +57,57 @@ class Adam(tf.Module):  # type: ignore[misc]
         if replica.num_replicas_in_sync > 1:
             gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, list(gradients))
         clipped, norm = clip_by_global_norm(list(gradients), self._clip_norm)
-        count = tf.cast(self.updates, tf.float32) + 1.0
-        powers = tf.pow(self.beta_1, count), tf.pow(self.beta_2, count)
-        replica.merge_call(self._update_replicas, args=(clipped, self.learning_rate(), *powers))
+        replica.merge_call(self._update_replicas, args=(clipped, self.learning_rate(), *self._common()))
         return norm
 
+    def _common(self) -> tuple[tf.Tensor, ...]:
+        """What every variable's update takes beside its gradient and the step size."""
+        return ()
+
+    def _slots(self) -> Sequence[Sequence[tf.Variable]]:
+        """Variables of the optimizer's own, one a weight each."""
+        return ()
+
     def _update_replicas(
-        self, strategy: tf.distribute.Strategy, gradients: Sequence[Any], rate: Any, power_1: Any, power_2: Any
+        self, strategy: tf.distribute.Strategy, gradients: Sequence[Any], rate: Any, *common: Any
     ) -> None:
-        groups = zip(self._weights, self.first_moments, self.second_moments, gradients, strict=True)
-        for weight, first_moment, second_moment, gradient in groups:
-            rest = (first_moment, second_moment, gradient, rate, power_1, power_2)
-            strategy.extended.update(weight, self._update, args=rest, group=True)
+        for weight, *slots, gradient in zip(self._weights, *self._slots(), gradients, strict=True):
+            strategy.extended.update(weight, self._update, args=(*slots, gradient, rate, *common), group=True)
         strategy.extended.update(self.updates, lambda updates: updates.assign_add(1), group=True)
 
-    def _update(
-        self,
-        weight: tf.Variable,
-        first_moment: tf.Variable,
-        second_moment: tf.Variable,
-        gradient: tf.Tensor,
-        rate: tf.Tensor,
-        power_1: tf.Tensor,
-        power_2: tf.Tensor,
+    def _update(self, weight: tf.Variable, *rest: Any) -> None:
+        raise NotImplementedError
+
+
+class Adam(_Optimizer):
+    """Adam (Kingma and Ba 2015, algorithm 1 in the efficient form of section 2).
+
+    Args:
+      variables: the float32 weights to train.
+      learning_rate: see `_Optimizer`, as for all further arguments.
+      epsilon: added to the root of the second moment.
+    """
+
+    beta_1 = 0.9
+    beta_2 = 0.999
+
+    def __init__(
+        self, variables: Sequence[tf.Variable], learning_rate: float, *, epsilon: float = 1e-7, **more: Any
     ) -> None:
+        super().__init__(variables, learning_rate, **more)
+        self._epsilon = epsilon
+        self.first_moments = [_zeros_like(weight, "first_moment") for weight in variables]
+        self.second_moments = [_zeros_like(weight, "second_moment") for weight in variables]
+
+    def _common(self) -> tuple[tf.Tensor, ...]:
+        count = tf.cast(self.updates, tf.float32) + 1.0
+        return tf.pow(self.beta_1, count), tf.pow(self.beta_2, count)
+
+    def _slots(self) -> Sequence[Sequence[tf.Variable]]:
+        return self.first_moments, self.second_moments
+
+    def _update(self, weight: tf.Variable, *rest: Any) -> None:
+        first_moment, second_moment, gradient, rate, power_1, power_2 = rest
         tf.raw_ops.ResourceApplyAdam(
             var=weight.handle,
             m=first_moment.handle,
@@ -102,41 +122,12 @@ class Adam(tf.Module):  # type: ignore[misc]
         )
 
 
-class Sgd(tf.Module):  # type: ignore[misc]
-    """Plain gradient descent, with gradients summed over replicas and a step size that may decay linearly.
+class Sgd(_Optimizer):
+    """Plain gradient descent."""
 
-    Args:
-      variables: what it moves.
-      learning_rate: step size at the first update.
-      learning_rate_final: step size after `decay_steps` updates; 0 steps keep it constant.
-    """
-
-    def __init__(
-        self, variables: Sequence[tf.Variable], learning_rate: float, *, learning_rate_final: float, decay_steps: int
-    ) -> None:
-        super().__init__("sgd")
-        self._weights = tuple(variables)
-        self._initial, self._final, self._decay_steps = learning_rate, learning_rate_final, decay_steps
-        self.updates = tf.Variable(0, dtype=tf.int64, trainable=False, name="updates")
-
-    def learning_rate(self) -> tf.Tensor:
-        """float32 []: step size of the next update."""
-        return linear_schedule(self._initial, self._final, self._decay_steps, self.updates)
-
-    def apply(self, gradients: Sequence[tf.Tensor]) -> tf.Tensor:
-        """Updates the variables; called in every replica. Returns the global norm of the summed gradient."""
-        replica = tf.distribute.get_replica_context()
-        if replica.num_replicas_in_sync > 1:
-            gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, list(gradients))
-        _, norm = clip_by_global_norm(list(gradients), 0.0)
-        replica.merge_call(self._update, args=(list(gradients), self.learning_rate()))
-        return norm
-
-    def _update(self, strategy: tf.distribute.Strategy, gradients: Sequence[Any], rate: Any) -> None:
-        for weight, gradient in zip(self._weights, gradients, strict=True):
-            args = (gradient, rate)
-            strategy.extended.update(weight, lambda w, g, r: w.assign_sub(r * g), args=args, group=True)
-        strategy.extended.update(self.updates, lambda updates: updates.assign_add(1), group=True)
+    def _update(self, weight: tf.Variable, *rest: Any) -> None:
+        gradient, rate = rest
+        weight.assign_sub(rate * gradient)
 
 
 def _zeros_like(weight: tf.Variable, name: str) -> tf.Variable:
