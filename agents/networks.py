@@ -17,26 +17,33 @@ class _Seeds:
     def __init__(self, seed: int) -> None:
         self._sequence = np.random.SeedSequence(seed)
 
-    def he_uniform(self) -> tf.keras.initializers.Initializer:
+    def _next(self) -> int:
         (child,) = self._sequence.spawn(1)
-        return tf.keras.initializers.HeUniform(seed=int(child.generate_state(1)[0]))
+        return int(child.generate_state(1)[0])
+
+    def he_uniform(self) -> tf.keras.initializers.Initializer:
+        return tf.keras.initializers.HeUniform(seed=self._next())
 
     def fan_in_uniform(self, n: int) -> tf.keras.initializers.Initializer:
         """Uniform within 1/sqrt(n), as noisy layers of n inputs start (Fortunato et al. 2018, 3.2)."""
-        (child,) = self._sequence.spawn(1)
-        return tf.keras.initializers.RandomUniform(-(n**-0.5), n**-0.5, seed=int(child.generate_state(1)[0]))
+        return tf.keras.initializers.RandomUniform(-(n**-0.5), n**-0.5, seed=self._next())
 
     def glorot_uniform(self) -> tf.keras.initializers.Initializer:
-        (child,) = self._sequence.spawn(1)
-        return tf.keras.initializers.GlorotUniform(seed=int(child.generate_state(1)[0]))
+        return tf.keras.initializers.GlorotUniform(seed=self._next())
 
     def orthogonal(self) -> tf.keras.initializers.Initializer:
-        (child,) = self._sequence.spawn(1)
-        return tf.keras.initializers.Orthogonal(seed=int(child.generate_state(1)[0]))
+        return tf.keras.initializers.Orthogonal(seed=self._next())
 
     def lecun_uniform(self) -> tf.keras.initializers.Initializer:
-        (child,) = self._sequence.spawn(1)
-        return tf.keras.initializers.LecunUniform(seed=int(child.generate_state(1)[0]))
+        return tf.keras.initializers.LecunUniform(seed=self._next())
+
+
+def _inputs(specs: Specs) -> dict[str, tf.Tensor]:
+    """A Keras input for each leaf of the observation."""
+    return {
+        name: tf.keras.Input(spec.shape, dtype=spec.dtype, name=f"leaf_{position}")
+        for position, (name, spec) in enumerate(specs.leaves().items())
+    }
 
 
 def _encode(spec: ArraySpec, leaf: tf.Tensor, seeds: _Seeds, activation: str) -> tf.Tensor:
@@ -125,10 +132,7 @@ class _Builder:
 
     def __init__(self, specs: Specs, config: DeepConfig, seed: int) -> None:
         self.specs, self.config, self.seeds = specs, config, _Seeds(seed)
-        self.inputs = {
-            name: tf.keras.Input(spec.shape, dtype=spec.dtype, name=f"leaf_{position}")
-            for position, (name, spec) in enumerate(specs.leaves().items())
-        }
+        self.inputs = _inputs(specs)
         leaves = specs.leaves().items()
         encoded = [_encode(spec, self.inputs[name], self.seeds, config.activation) for name, spec in leaves]
         self.features = encoded[0] if len(encoded) == 1 else tf.keras.layers.Concatenate()(encoded)
@@ -277,11 +281,7 @@ def mean_of_quantiles(model: tf.keras.Model, fractions: tf.Tensor) -> tf.keras.M
 
 def table_model(specs: Specs, initial_value: float) -> tf.keras.Model:
     """A table of Q-values as a Keras model: one weight a state and action, states numbered over all categories."""
-    leaves = specs.leaves()
-    inputs = {
-        name: tf.keras.Input(spec.shape, dtype=spec.dtype, name=f"leaf_{position}")
-        for position, (name, spec) in enumerate(leaves.items())
-    }
+    leaves, inputs = specs.leaves(), _inputs(specs)
     sizes = [largest + 1 for spec in leaves.values() for largest in spec.maximum]
     parts = [tf.reshape(inputs[name], (-1, len(spec.maximum))) for name, spec in leaves.items()]
     digits = parts[0] if len(parts) == 1 else tf.concat(parts, axis=1)
