@@ -12,12 +12,26 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """A section of an experiment: frozen, typed, without unknown fields."""
 
 
+# Fields that several configurations have, some with other defaults.
+NStep = Annotated[int, Meta(ge=1, le=100, description="Rewards summed before bootstrapping, in environment steps.")]
+Dueling = Annotated[bool, Meta(description="Split the head into state value and advantages (Dueling DQN).")]
+Noisy = Annotated[
+    bool,
+    Meta(description="Dense layers with learned noise, which explores (Noisy nets, Fortunato et al. 2018)."),
+]
+ConservativeWeight = Annotated[
+    float,
+    Meta(ge=0.0, description="Weight of the conservative penalty (CQL, Kumar et al. 2020, equation 4); 0 has none."),
+]
+ErrorLoss = Annotated[
+    Literal["huber", "mse"], Meta(description="Loss of one TD error: Huber with delta 1, or half its square.")
+]
+
+
 class WindowConfig(Config, frozen=True):
     """What every agent has that learns from windows of n + 1 frames."""
 
-    n_step: Annotated[
-        int, Meta(ge=1, le=100, description="Rewards summed before bootstrapping, in environment steps.")
-    ] = 1
+    n_step: NStep = 1
     discount: Annotated[float, Meta(ge=0.0, le=1.0, description="Gamma, the discount of one environment step.")] = 0.99
     reward_clip: Annotated[
         float, Meta(ge=0.0, description="Learn from rewards clipped to [-c, c]; 0 does not clip.")
@@ -58,11 +72,8 @@ class DeepConfig(WindowConfig, frozen=True):
     ] = (128, 64)
     activation: Annotated[Literal["relu", "tanh", "elu"], Meta(description="Activation of the hidden layers.")] = "relu"
     double: Annotated[bool, Meta(description="Choose the bootstrap action by the online network (Double DQN).")] = True
-    dueling: Annotated[bool, Meta(description="Split the head into state value and advantages (Dueling DQN).")] = False
-    noisy: Annotated[
-        bool,
-        Meta(description="Dense layers with learned noise, which explores (Noisy nets, Fortunato et al. 2018)."),
-    ] = False
+    dueling: Dueling = False
+    noisy: Noisy = False
     noisy_sigma: Annotated[
         float, Meta(gt=0.0, description="Initial scale of the noise, before division by the root of a layer's inputs.")
     ] = 0.5
@@ -93,9 +104,7 @@ class DeepConfig(WindowConfig, frozen=True):
 class DqnConfig(DeepConfig, frozen=True, tag_field="kind", tag="dqn"):
     """Deep Q-learning (Mnih et al. 2015) with Double (van Hasselt et al. 2016) and Dueling (Wang et al. 2016)."""
 
-    loss: Annotated[
-        Literal["huber", "mse"], Meta(description="Loss of one TD error: Huber with delta 1, or half its square.")
-    ] = "huber"
+    loss: ErrorLoss = "huber"
     munchausen: Annotated[
         bool,
         Meta(
@@ -110,12 +119,7 @@ class DqnConfig(DeepConfig, frozen=True, tag_field="kind", tag="dqn"):
     munchausen_floor: Annotated[
         float, Meta(le=0.0, description="l0, the least that tau * log pi is taken to be.")
     ] = -1.0
-    cql_alpha: Annotated[
-        float,
-        Meta(
-            ge=0.0, description="Weight of the conservative penalty (CQL, Kumar et al. 2020, equation 4); 0 has none."
-        ),
-    ] = 0.0
+    cql_alpha: ConservativeWeight = 0.0
 
     def __post_init__(self) -> None:
         if self.munchausen and self.double:
@@ -139,14 +143,9 @@ class C51Config(DeepConfig, frozen=True, tag_field="kind", tag="c51"):
 class RainbowConfig(C51Config, frozen=True, tag_field="kind", tag="rainbow"):
     """Rainbow (Hessel et al. 2018): C51 with every switch on; `replay.prioritized` is the sixth."""
 
-    dueling: Annotated[bool, Meta(description="Split the head into state value and advantages (Dueling DQN).")] = True
-    noisy: Annotated[
-        bool,
-        Meta(description="Dense layers with learned noise, which explores (Noisy nets, Fortunato et al. 2018)."),
-    ] = True
-    n_step: Annotated[
-        int, Meta(ge=1, le=100, description="Rewards summed before bootstrapping, in environment steps.")
-    ] = 3
+    dueling: Dueling = True
+    noisy: Noisy = True
+    n_step: NStep = 3
 
 
 class QuantileConfig(DeepConfig, frozen=True):
@@ -155,12 +154,7 @@ class QuantileConfig(DeepConfig, frozen=True):
     kappa: Annotated[
         float, Meta(gt=0.0, description="Where the quantile Huber loss turns from quadratic to linear.")
     ] = 1.0
-    cql_alpha: Annotated[
-        float,
-        Meta(
-            ge=0.0, description="Weight of the conservative penalty (CQL, Kumar et al. 2020, equation 4); 0 has none."
-        ),
-    ] = 0.0
+    cql_alpha: ConservativeWeight = 0.0
 
 
 class QrDqnConfig(QuantileConfig, frozen=True, tag_field="kind", tag="qr_dqn"):
@@ -203,9 +197,7 @@ class R2d2Config(DeepConfig, frozen=True, tag_field="kind", tag="r2d2"):
     priority_maximum_share: Annotated[
         float, Meta(ge=0.0, le=1.0, description="Eta: a sequence's priority is eta max + (1 - eta) mean of its errors.")
     ] = 0.9
-    loss: Annotated[
-        Literal["huber", "mse"], Meta(description="Loss of one TD error: Huber with delta 1, or half its square.")
-    ] = "huber"
+    loss: ErrorLoss = "huber"
 
     def __post_init__(self) -> None:
         if self.noisy:
