@@ -38,11 +38,6 @@ class C51Agent(DeepTdAgent, categorical_dqn_agent.CategoricalDqnAgent):  # type:
         model = self._q_network.model
         self._acting_model = tf.keras.Model(model.input, self._mean(model.output))
 
-    @property
-    def acting_model(self) -> tf.keras.Model:
-        """See `agents.builder.LearningAgent`."""
-        return self._acting_model
-
     def _mean(self, logits: tf.Tensor) -> tf.Tensor:
         """Q-values [B, A] of logits [B, A, atoms]."""
         return tf.reduce_sum(tf.nn.softmax(logits) * self._support, axis=2)

@@ -90,11 +90,6 @@ class QrDqnAgent(QuantileAgent):
         model = self._q_network.model
         self._acting_model = tf.keras.Model(model.input, tf.reduce_mean(model.output, axis=2))
 
-    @property
-    def acting_model(self) -> tf.keras.Model:
-        """See `agents.builder.LearningAgent`."""
-        return self._acting_model
-
     def _fractions(self, batch: tf.Tensor, target: bool, training: bool) -> tf.Tensor:
         return midpoints(self._config.num_quantiles)
 
@@ -110,11 +105,6 @@ class IqnAgent(QuantileAgent):
     def __init__(self, specs: Specs, config: IqnConfig, epsilon: float, seed: int) -> None:
         super().__init__(specs, config, ImplicitQuantileNetwork(specs, config, seed), epsilon, seed)
         self._acting_model = networks.mean_of_quantiles(self._q_network.model, midpoints(config.acting_quantiles))
-
-    @property
-    def acting_model(self) -> tf.keras.Model:
-        """See `agents.builder.LearningAgent`."""
-        return self._acting_model
 
     def _fractions(self, batch: tf.Tensor, target: bool, training: bool) -> tf.Tensor:
         config: IqnConfig = self._config

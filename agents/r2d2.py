@@ -9,7 +9,7 @@ from tf_agents.trajectories import StepType
 from agents import losses, networks
 from agents.configs import R2d2Config
 from agents.specs import Specs
-from agents.td_agent import LossExtra, TdAgent, ValueNetwork, clip_reward
+from agents.td_agent import DeepTdAgent, Errors, ValueNetwork, clip_reward, loss_info
 
 
 class RecurrentNetwork(ValueNetwork):
@@ -57,7 +57,7 @@ class RecurrentNetwork(ValueNetwork):
         return tf.reshape(self._parts.head(stacked), (batch, length - burn_in, self._actions))
 
 
-class R2d2Agent(TdAgent):
+class R2d2Agent(DeepTdAgent):
     """Learns from every frame of a sequence behind its burn-in; the n last frames are there to bootstrap from."""
 
     def __init__(self, specs: Specs, config: R2d2Config, epsilon: float, seed: int) -> None:
@@ -68,8 +68,6 @@ class R2d2Agent(TdAgent):
             epsilon,
             seed,
             n_step=1,  # TF-Agents refuses more of a recurrent network; its own loss is not used
-            target_update_tau=config.target_update_tau,
-            target_update_period=config.target_update_period,
         )
         self._train_sequence_length = config.window_length
 
@@ -109,22 +107,12 @@ class R2d2Agent(TdAgent):
             goal = folded.reward + folded.discount * value_t
         q_tm1 = tf.reshape(online[:, :length], (-1, online.shape[2]))
         action = tf.reshape(experience.action[:, burn_in : burn_in + length], (-1,))
-        qa_tm1 = losses.action_value(q_tm1, action)
-        error = tf.where(folded.valid, tf.stop_gradient(goal) - qa_tm1, 0.0)
+        error = tf.where(folded.valid, tf.stop_gradient(goal) - losses.action_value(q_tm1, action), 0.0)
         of_sequences = tf.reshape(error, (-1, length))
         loss = tf.reduce_mean(losses.elementwise_loss(of_sequences, config.loss), axis=1)
-        if weights is not None:
-            loss *= weights
-        mean = tf.reduce_mean(loss) / tf.distribute.get_strategy().num_replicas_in_sync
         absolute, eta = tf.abs(of_sequences), config.priority_maximum_share
-        extra = LossExtra(
-            td_error=tf.reduce_mean(of_sequences, axis=1),
-            priority=eta * tf.reduce_max(absolute, axis=1) + (1.0 - eta) * tf.reduce_mean(absolute, axis=1),
-            q_mean=tf.reduce_mean(qa_tm1),
-            q_max=tf.reduce_max(q_tm1),
-            gradient_norm=tf.zeros(()),
-        )
-        return tf_agent.LossInfo(mean, extra)
+        priority = eta * tf.reduce_max(absolute, axis=1) + (1.0 - eta) * tf.reduce_mean(absolute, axis=1)
+        return loss_info(Errors(loss, tf.reduce_mean(of_sequences, axis=1), priority, q_tm1), action, weights)
 
     def _state(self, experience: Any) -> tf.Tensor:
         """The state before a sequence's first frame: as stored, or zeros."""

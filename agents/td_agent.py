@@ -119,12 +119,13 @@ class TdAgent(dqn_agent.DqnAgent):  # type: ignore[misc]
             **more,
         )
         self._optimizer = self._make_optimizer()
+        self._acting_model = q_network.model
         self.initialize()
 
     @property
     def acting_model(self) -> tf.keras.Model:
         """See `agents.builder.LearningAgent`."""
-        return self._q_network.model
+        return self._acting_model
 
     def _errors(self, batch: Transitions, training: bool) -> Errors:
         """Losses, TD errors and priorities of transitions; what starts at an episode's end is masked by the caller."""
@@ -138,7 +139,7 @@ class TdAgent(dqn_agent.DqnAgent):  # type: ignore[misc]
     @property
     def noise_units(self) -> int:
         """Noise numbers an observation that the acting model takes beside it; 0 where it takes none."""
-        return 0
+        return noise_units_of(self._q_network.model)
 
     @property
     def learning_rate(self) -> tf.Tensor:
@@ -207,19 +208,10 @@ class TdAgent(dqn_agent.DqnAgent):  # type: ignore[misc]
     def _loss(self, experience: Any, weights: Any = None, training: bool = False, **_: Any) -> tf_agent.LossInfo:
         batch = self._transitions(experience)
         errors, valid = self._errors(batch, training), batch.folded.valid
-        loss = tf.where(valid, errors.loss, 0.0)
-        if weights is not None:
-            loss *= weights
-        # Divided by the global batch, boundaries included: replicas' losses sum up to the loss of the whole batch.
-        mean = tf.reduce_mean(loss) / tf.distribute.get_strategy().num_replicas_in_sync
-        extra = LossExtra(
-            td_error=tf.where(valid, errors.td_error, 0.0),
-            priority=tf.where(valid, errors.priority, 0.0),
-            q_mean=tf.reduce_mean(losses.action_value(errors.q_tm1, batch.action)),
-            q_max=tf.reduce_max(errors.q_tm1),
-            gradient_norm=tf.zeros(()),
+        loss, td_error, priority = (
+            tf.where(valid, part, 0.0) for part in (errors.loss, errors.td_error, errors.priority)
         )
-        return tf_agent.LossInfo(mean, extra)
+        return loss_info(Errors(loss, td_error, priority, errors.q_tm1), batch.action, weights)
 
     def _train(self, experience: Any, weights: Any = None) -> tf_agent.LossInfo:
         variables = self._q_network.trainable_weights
@@ -246,7 +238,7 @@ class TdAgent(dqn_agent.DqnAgent):  # type: ignore[misc]
 
 
 class DeepTdAgent(TdAgent):
-    """A `TdAgent` with a network that may be noisy."""
+    """A `TdAgent` with a target network and a network that may be noisy."""
 
     def __init__(
         self, specs: Specs, config: DeepConfig, q_network: ValueNetwork, epsilon: float, seed: int, **more: Any
@@ -262,11 +254,6 @@ class DeepTdAgent(TdAgent):
             **more,
         )
 
-    @property
-    def noise_units(self) -> int:
-        """See `TdAgent`."""
-        return noise_units_of(self._q_network.model)
-
     def _noise(self, observation: Any, stream: int, training: bool) -> list[tf.Tensor]:
         """The noise for one pass through a noisy network, as its last input; none for any other network."""
         units = self.noise_units
@@ -276,6 +263,22 @@ class DeepTdAgent(TdAgent):
         if not training:
             return [tf.zeros((batch, units))]
         return [losses.scaled_noise(self._draw(tf.random.stateless_normal, batch, units, stream))]
+
+
+def loss_info(errors: Errors, action: tf.Tensor, weights: tf.Tensor | None) -> tf_agent.LossInfo:
+    """The weighted mean loss of a batch and its `LossExtra`.
+
+    Args:
+      errors: float32 [B, ...], 0 where nothing is learned; of a recurrent agent the Q-values are of all frames, [F, A].
+      action: int64 [B] or [F], taken where those Q-values are of.
+      weights: float32 [B], importance weights; None weighs all alike.
+    """
+    loss = errors.loss if weights is None else errors.loss * weights
+    # Divided by the global batch, boundaries included: replicas' losses sum up to the loss of the whole batch.
+    mean = tf.reduce_mean(loss) / tf.distribute.get_strategy().num_replicas_in_sync
+    q_mean = tf.reduce_mean(losses.action_value(errors.q_tm1, action))
+    q_max = tf.reduce_max(errors.q_tm1)
+    return tf_agent.LossInfo(mean, LossExtra(errors.td_error, errors.priority, q_mean, q_max, tf.zeros(())))
 
 
 @tf.function(jit_compile=True, autograph=False)  # type: ignore[misc]
