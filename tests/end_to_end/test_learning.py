@@ -34,7 +34,6 @@ def test_the_optimal_return_is_reached(tmp_path: Path, variant: tuple[str, ...])
     assert summary.stop_reason == "target_return"
 
 
-@pytest.mark.xdist_group("cartpole")
 def test_cartpole_is_solved_in_parallel(tmp_path: Path) -> None:
     # One run in ten takes over 80,000 environment steps: twice the usual budget leaves nothing to luck.
     experiment = pipeline.load("cartpole", ("stop.environment_steps=240_000",))
