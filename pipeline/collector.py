@@ -71,7 +71,6 @@ class Collector:
         self._actor: Actor = make_actor(
             experiment.agent, specs, collect.lanes, variables.program, weights, collect.threads
         )
-        self._recurrent = agent.state_units > 0
         self._epsilon = 1.0
         self._environment_steps = self._episodes = 0
         self._returns: list[float] = []
@@ -96,7 +95,7 @@ class Collector:
         """One step of every lane: act, step the environment, append the frames."""
         environment, fields, seen = self._environment, self._fields, self._seen
         actor = self._actor
-        if self._recurrent:
+        if self._layout.state_units:
             actor.state[self._step_type == FIRST] = 0.0
             fields["state"][:] = actor.state
         scores = actor.q_values(seen.observation, self._random)
