@@ -12,13 +12,10 @@ from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import Transition, time_step
 from tf_agents.utils import nest_utils
 
-from agents import losses
+from agents import draws, losses
 from agents.configs import DeepConfig, WindowConfig
 from agents.optimizers import Adam
 from agents.specs import ArraySpec, Specs
-
-_STREAMS = 8
-"""Random draws that one gradient step can tell apart."""
 
 
 class LossExtra(NamedTuple):
@@ -223,18 +220,8 @@ class TdAgent(dqn_agent.DqnAgent):  # type: ignore[misc]
         return tf_agent.LossInfo(loss, extra._replace(gradient_norm=norm))
 
     def _draw(self, distribution: Callable[..., tf.Tensor], batch: Any, width: int, stream: int) -> tf.Tensor:
-        """Random numbers float32 [batch, width] of this gradient step, the same in every form of the loop.
-
-        They are drawn for the global batch, of which a replica takes its part, so that a replica count changes nothing.
-        XLA's numbers of a seed are others than TensorFlow's, so both forms of the loop draw by XLA.
-        """
-        context = tf.distribute.get_replica_context()
-        seed = [self._seed % 2**20 * _STREAMS + stream, tf.cast(self.train_step_counter % 2**31, tf.int32)]
-        drawn = _drawn(distribution, (batch * context.num_replicas_in_sync, width), tf.stack(seed))
-        if context.num_replicas_in_sync == 1:
-            return drawn
-        start = tf.cast(context.replica_id_in_sync_group, tf.int32) * batch
-        return drawn[start : start + batch]
+        """Random numbers float32 [batch, width] of this gradient step; see `draws.draw`."""
+        return draws.draw(distribution, self._seed, self.train_step_counter, batch, width, stream)
 
 
 class DeepTdAgent(TdAgent):
@@ -279,11 +266,6 @@ def loss_info(errors: Errors, action: tf.Tensor, weights: tf.Tensor | None) -> t
     q_mean = tf.reduce_mean(losses.action_value(errors.q_tm1, action))
     q_max = tf.reduce_max(errors.q_tm1)
     return tf_agent.LossInfo(mean, LossExtra(errors.td_error, errors.priority, q_mean, q_max, tf.zeros(())))
-
-
-@tf.function(jit_compile=True, autograph=False)  # type: ignore[misc]
-def _drawn(distribution: Callable[..., tf.Tensor], shape: Any, seed: tf.Tensor) -> tf.Tensor:
-    return distribution(shape, seed, alg="philox")
 
 
 def batch_size_of(observation: Any) -> Any:
