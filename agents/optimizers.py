@@ -57,7 +57,11 @@ class _Optimizer(tf.Module):  # type: ignore[misc]
         if replica.num_replicas_in_sync > 1:
             gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, list(gradients))
         clipped, norm = clip_by_global_norm(list(gradients), self._clip_norm)
-        replica.merge_call(self._update_replicas, args=(clipped, self.learning_rate(), *self._common()))
+        rate, common = self.learning_rate(), self._common()
+        # Each replica updates its own copies, which stay equal: across replicas it could not in a TensorFlow loop.
+        for weight, *slots, gradient in zip(self._weights, *self._slots(), clipped, strict=True):
+            self._update(weight, *slots, gradient, rate, *common)
+        self.updates.assign_add(1)
         return norm
 
     def _common(self) -> tuple[tf.Tensor, ...]:
@@ -67,13 +71,6 @@ class _Optimizer(tf.Module):  # type: ignore[misc]
     def _slots(self) -> Sequence[Sequence[tf.Variable]]:
         """Variables of the optimizer's own, one a weight each."""
         return ()
-
-    def _update_replicas(
-        self, strategy: tf.distribute.Strategy, gradients: Sequence[Any], rate: Any, *common: Any
-    ) -> None:
-        for weight, *slots, gradient in zip(self._weights, *self._slots(), gradients, strict=True):
-            strategy.extended.update(weight, self._update, args=(*slots, gradient, rate, *common), group=True)
-        strategy.extended.update(self.updates, lambda updates: updates.assign_add(1), group=True)
 
     def _update(self, weight: tf.Variable, *rest: Any) -> None:
         raise NotImplementedError
