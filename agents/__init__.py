@@ -11,13 +11,13 @@ from agents.configs import (
     C51Config,
     Config,
     DqnConfig,
-    ExplorationConfig,
     IqnConfig,
     QLearningConfig,
     QrDqnConfig,
     R2d2Config,
     RainbowConfig,
 )
+from agents.exploration import ExplorationConfig
 from agents.specs import ArraySpec, Specs
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Typed configurations of the agents and of exploration. No TensorFlow here: a supervisor reads them too."""
+"""Typed configurations of the agents. No TensorFlow here: a supervisor reads them too."""
 
 from typing import Annotated, Literal
 
@@ -241,44 +241,3 @@ class QLearningConfig(WindowConfig, frozen=True, tag_field="kind", tag="q_learni
 
 AgentConfig = DqnConfig | C51Config | RainbowConfig | QrDqnConfig | IqnConfig | R2d2Config | QLearningConfig
 """The tagged union of every kind's configuration: `kind` in a config file chooses the member."""
-
-
-class ExplorationConfig(Config, frozen=True):
-    """How collectors choose actions from Q-values."""
-
-    strategy: Annotated[
-        Literal["epsilon_greedy", "boltzmann", "greedy"],
-        Meta(
-            description="Uniform actions with probability epsilon, actions drawn by softmax of Q, or the best action "
-            "always, which explores where the network is noisy."
-        ),
-    ] = "epsilon_greedy"
-    epsilon_initial: Annotated[
-        float, Meta(ge=0.0, le=1.0, description="Probability of a uniform action at the start.")
-    ] = 1.0
-    epsilon_final: Annotated[
-        float, Meta(ge=0.0, le=1.0, description="Probability of a uniform action after the decay.")
-    ] = 0.05
-    epsilon_decay_steps: Annotated[
-        int, Meta(ge=0, description="Environment steps, over all collectors, of the linear decay.")
-    ] = 10_000
-    ladder_alpha: Annotated[
-        float,
-        Meta(
-            ge=0.0,
-            description="Exponent spread over the N collectors (Ape-X, Horgan et al. 2018, 4.1): collector i "
-            "explores with epsilon^(1 + i/(N-1) * alpha); 0 gives all the same epsilon.",
-        ),
-    ] = 0.0
-    temperature: Annotated[float, Meta(gt=0.0, description="Boltzmann temperature, in units of Q.")] = 1.0
-    count_bonus: Annotated[
-        float,
-        Meta(
-            ge=0.0,
-            description="Reward added for a state's first visit, for its n-th this over the root of n; returns are "
-            "reported without it; 0 pays none.",
-        ),
-    ] = 0.0
-    count_cells: Annotated[
-        float, Meta(gt=0.0, description="Cells that a standard deviation of a float feature is cut into for counting.")
-    ] = 4.0

@@ -1,13 +1,57 @@
-"""How collectors explore: pure NumPy functions over the Q-values of a batch of lanes."""
+"""How collectors explore: a typed configuration, and pure NumPy functions over the Q-values of a batch of lanes."""
+
+from typing import Annotated, Literal
 
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
-from agents.configs import ExplorationConfig
+from agents.configs import Config
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
+
+
+class ExplorationConfig(Config, frozen=True):
+    """How collectors choose actions from Q-values."""
+
+    strategy: Annotated[
+        Literal["epsilon_greedy", "boltzmann", "greedy"],
+        Meta(
+            description="Uniform actions with probability epsilon, actions drawn by softmax of Q, or the best action "
+            "always, which explores where the network is noisy."
+        ),
+    ] = "epsilon_greedy"
+    epsilon_initial: Annotated[
+        float, Meta(ge=0.0, le=1.0, description="Probability of a uniform action at the start.")
+    ] = 1.0
+    epsilon_final: Annotated[
+        float, Meta(ge=0.0, le=1.0, description="Probability of a uniform action after the decay.")
+    ] = 0.05
+    epsilon_decay_steps: Annotated[
+        int, Meta(ge=0, description="Environment steps, over all collectors, of the linear decay.")
+    ] = 10_000
+    ladder_alpha: Annotated[
+        float,
+        Meta(
+            ge=0.0,
+            description="Exponent spread over the N collectors (Ape-X, Horgan et al. 2018, 4.1): collector i "
+            "explores with epsilon^(1 + i/(N-1) * alpha); 0 gives all the same epsilon.",
+        ),
+    ] = 0.0
+    temperature: Annotated[float, Meta(gt=0.0, description="Boltzmann temperature, in units of Q.")] = 1.0
+    count_bonus: Annotated[
+        float,
+        Meta(
+            ge=0.0,
+            description="Reward added for a state's first visit, for its n-th this over the root of n; returns are "
+            "reported without it; 0 pays none.",
+        ),
+    ] = 0.0
+    count_cells: Annotated[
+        float, Meta(gt=0.0, description="Cells that a standard deviation of a float feature is cut into for counting.")
+    ] = 4.0
 
 
 def epsilon(config: ExplorationConfig, environment_steps: int, index: int = 0, collectors: int = 1) -> float:
