@@ -10,6 +10,7 @@ from typing import Any, get_args
 import msgspec
 
 from agents import AgentConfig
+from pipeline import validation
 from pipeline.sections import Experiment
 
 SHIPPED = Path(__file__).resolve().parent.parent / "configs"
@@ -81,55 +82,8 @@ def validate(experiment: Experiment) -> None:
     Raises:
       UsageError: says which, and what would do.
     """
-    replay, collect, learner = experiment.replay, experiment.collect, experiment.learner
-    lanes, steps, transitions = experiment.lanes_per_item, experiment.steps_per_item, experiment.transitions_per_item
-    item = f"items of {lanes} lanes" + (f" and {steps} steps" if steps > 1 else "")
-    drawn = learner.batch_size * learner.steps_per_call
-    problems = [
-        (collect.lanes % lanes != 0, f"replay.lanes_per_item={lanes} does not divide collect.lanes={collect.lanes}"),
-        (
-            drawn % transitions != 0,
-            f"learner.batch_size * learner.steps_per_call = {drawn} transitions are not whole {item}: "
-            f"change learner.steps_per_call, replay.lanes_per_item or replay.steps_per_item",
-        ),
-        (
-            learner.batch_size > replay.capacity,
-            f"learner.batch_size={learner.batch_size} is larger than replay.capacity={replay.capacity}",
-        ),
-        (
-            -(-replay.min_size // transitions) > replay.capacity // transitions,
-            f"replay.min_size={replay.min_size} is above replay.capacity={replay.capacity}, in whole {item}: "
-            "it would never be reached",
-        ),
-        (
-            replay.capacity < transitions,
-            f"replay.capacity={replay.capacity} does not hold one of the {item}",
-        ),
-        (
-            experiment.agent.stride > 1 and steps > 1,
-            f"agent.period={experiment.agent.stride} goes with replay.steps_per_item=1: sequences have many steps each",
-        ),
-        (
-            experiment.agent.state_units > 0 and replay.initial_priority == "td_error",
-            "replay.initial_priority='td_error' judges transitions, and a recurrent agent learns from sequences: set "
-            "'largest'",
-        ),
-        (
-            replay.initial_priority == "td_error" and not replay.prioritized,
-            "replay.initial_priority='td_error' has no effect without replay.prioritized=true",
-        ),
-        (
-            experiment.exploration.strategy == "greedy" and not getattr(experiment.agent, "noisy", False),
-            "exploration.strategy='greedy' explores by the noise of a network: set agent.noisy=true",
-        ),
-        (
-            not experiment.environment.id and ":" not in experiment.environment.import_path,
-            "environment.id is empty: give a gymnasium id, or environment.import_path='module:Class'",
-        ),
-    ]
-    for is_wrong, sentence in problems:
-        if is_wrong:
-            raise UsageError(sentence)
+    if sentence := next(validation.problems(experiment), ""):
+        raise UsageError(sentence)
 
 
 def differences(old: Experiment, new: Experiment) -> list[str]:

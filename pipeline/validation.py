@@ -1,0 +1,73 @@
+"""What fits its type in an experiment but not the rest of it. No TensorFlow here."""
+
+from collections.abc import Iterator
+
+from pipeline.sections import Experiment
+
+_Checks = list[tuple[bool, str]]
+
+
+def problems(experiment: Experiment) -> Iterator[str]:
+    """What is wrong with an experiment, each in a sentence that says what would do."""
+    checks = _of_all(experiment) + _of_replay(experiment)
+    return (sentence for is_wrong, sentence in checks if is_wrong)
+
+
+def _of_all(experiment: Experiment) -> _Checks:
+    replay, collect, learner = experiment.replay, experiment.collect, experiment.learner
+    lanes, drawn = experiment.lanes_per_item, learner.batch_size * learner.steps_per_call
+    return [
+        (collect.lanes % lanes != 0, f"replay.lanes_per_item={lanes} does not divide collect.lanes={collect.lanes}"),
+        (
+            drawn % experiment.transitions_per_item != 0,
+            f"learner.batch_size * learner.steps_per_call = {drawn} transitions are not whole {_items(experiment)}: "
+            f"change learner.steps_per_call, replay.lanes_per_item or replay.steps_per_item",
+        ),
+        (
+            experiment.agent.stride > 1 and experiment.steps_per_item > 1,
+            f"sequences that begin every {experiment.agent.stride} steps have many steps each: set "
+            "replay.steps_per_item=1",
+        ),
+        (
+            replay.initial_priority == "td_error" and not replay.prioritized,
+            "replay.initial_priority='td_error' has no effect without replay.prioritized=true",
+        ),
+        (
+            experiment.exploration.strategy == "greedy" and not getattr(experiment.agent, "noisy", False),
+            "exploration.strategy='greedy' explores by the noise of a network: set agent.noisy=true",
+        ),
+        (
+            not experiment.environment.id and ":" not in experiment.environment.import_path,
+            "environment.id is empty: give a gymnasium id, or environment.import_path='module:Class'",
+        ),
+    ]
+
+
+def _of_replay(experiment: Experiment) -> _Checks:
+    replay, learner, transitions = experiment.replay, experiment.learner, experiment.transitions_per_item
+    item = _items(experiment)
+    return [
+        (
+            learner.batch_size > replay.capacity,
+            f"learner.batch_size={learner.batch_size} is larger than replay.capacity={replay.capacity}",
+        ),
+        (
+            -(-replay.min_size // transitions) > replay.capacity // transitions,
+            f"replay.min_size={replay.min_size} is above replay.capacity={replay.capacity}, in whole {item}: "
+            "it would never be reached",
+        ),
+        (
+            replay.capacity < transitions,
+            f"replay.capacity={replay.capacity} does not hold one of the {item}",
+        ),
+        (
+            experiment.agent.state_units > 0 and replay.initial_priority == "td_error",
+            "replay.initial_priority='td_error' judges transitions, and a recurrent agent learns from sequences: set "
+            "'largest'",
+        ),
+    ]
+
+
+def _items(experiment: Experiment) -> str:
+    lanes, steps = experiment.lanes_per_item, experiment.steps_per_item
+    return f"items of {lanes} lanes" + (f" and {steps} steps" if steps > 1 else "")
