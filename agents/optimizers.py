@@ -9,6 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from agents.configs import DeepConfig
 from agents.losses import clip_by_global_norm, linear_schedule
 
 
@@ -95,6 +96,18 @@ class Adam(_Optimizer):
         self._epsilon = epsilon
         self.first_moments = [_zeros_like(weight, "first_moment") for weight in variables]
         self.second_moments = [_zeros_like(weight, "second_moment") for weight in variables]
+
+    @classmethod
+    def of(cls, variables: Sequence[tf.Variable], config: DeepConfig) -> "Adam":
+        """As an agent's configuration has it."""
+        return cls(
+            variables,
+            config.learning_rate,
+            learning_rate_final=config.learning_rate_final,
+            decay_steps=config.learning_rate_decay_steps,
+            epsilon=config.adam_epsilon,
+            clip_norm=config.gradient_clip_norm,
+        )
 
     def _common(self) -> tuple[tf.Tensor, ...]:
         count = tf.cast(self.updates, tf.float32) + 1.0

@@ -3,19 +3,17 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numpy as np
 import tensorflow as tf
 from tf_agents.agents import tf_agent
 from tf_agents.agents.dqn import dqn_agent
 from tf_agents.networks import network
-from tf_agents.specs import tensor_spec
-from tf_agents.trajectories import Transition, time_step
+from tf_agents.trajectories import Transition
 from tf_agents.utils import nest_utils
 
-from agents import draws, losses
+from agents import draws, losses, tf_specs
 from agents.configs import DeepConfig, WindowConfig
 from agents.optimizers import Adam
-from agents.specs import ArraySpec, Specs
+from agents.specs import Specs
 
 
 class LossExtra(NamedTuple):
@@ -63,7 +61,7 @@ class ValueNetwork(network.Network):  # type: ignore[misc]
     """A Keras model as the network that TF-Agents' policies and agents expect, noise aside: its copy is the target."""
 
     def __init__(self, specs: Specs, make_model: Callable[[], tf.keras.Model], name: str, state_spec: Any = ()) -> None:
-        super().__init__(input_tensor_spec=observation_spec(specs), state_spec=state_spec, name=name)
+        super().__init__(input_tensor_spec=tf_specs.observation(specs), state_spec=state_spec, name=name)
         self.model = make_model()
 
     def raw(self, observation: Any, *more: Any, training: bool = False) -> tf.Tensor:
@@ -95,24 +93,16 @@ class TdAgent(dqn_agent.DqnAgent):  # type: ignore[misc]
     ) -> None:
         self._specs, self._seed = specs, seed
         self._config: Any = config  # each kind knows its own
-        mask = tensor_spec.BoundedTensorSpec((specs.num_actions,), tf.bool, False, True)
-        observation = observation_spec(specs)
         super().__init__(
-            time_step.time_step_spec((observation, mask) if specs.masked else observation),
-            tensor_spec.BoundedTensorSpec((), tf.int64, 0, specs.num_actions - 1),
+            tf_specs.time_step(specs),
+            tf_specs.action(specs),
             q_network,
             None,  # optimizer: ours sums over replicas before it clips
             observation_and_action_constraint_splitter=(lambda pair: pair) if specs.masked else None,
             epsilon_greedy=epsilon,
             n_step_update=n_step or config.n_step,
             gamma=config.discount,
-            train_step_counter=tf.Variable(
-                0,
-                dtype=tf.int64,
-                trainable=False,
-                aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
-                name="gradient_steps",
-            ),
+            train_step_counter=gradient_step_counter(),
             **more,
         )
         self._optimizer = self._make_optimizer()
@@ -144,15 +134,7 @@ class TdAgent(dqn_agent.DqnAgent):  # type: ignore[misc]
         return self._optimizer.learning_rate()
 
     def _make_optimizer(self) -> Any:
-        config = self._config
-        return Adam(
-            self._q_network.trainable_weights,
-            config.learning_rate,
-            learning_rate_final=config.learning_rate_final,
-            decay_steps=config.learning_rate_decay_steps,
-            epsilon=config.adam_epsilon,
-            clip_norm=config.gradient_clip_norm,
-        )
+        return Adam.of(self._q_network.trainable_weights, self._config)
 
     def _transitions(self, experience: Any) -> Transitions:
         first, action, following, folded = self._fold(experience)
@@ -268,6 +250,12 @@ def loss_info(errors: Errors, action: tf.Tensor, weights: tf.Tensor | None) -> t
     return tf_agent.LossInfo(mean, LossExtra(errors.td_error, errors.priority, q_mean, q_max, tf.zeros(())))
 
 
+def gradient_step_counter() -> tf.Variable:
+    """int64 []: gradient steps taken, counted once for all replicas."""
+    first = tf.VariableAggregation.ONLY_FIRST_REPLICA
+    return tf.Variable(0, dtype=tf.int64, trainable=False, aggregation=first, name="gradient_steps")
+
+
 def batch_size_of(observation: Any) -> Any:
     """Examples of a batch of observations: an int where the graph knows it, else int32 []."""
     leaf = tf.nest.flatten(observation)[0]
@@ -284,20 +272,6 @@ def silence(model: tf.keras.Model, observation: Any) -> list[tf.Tensor]:
     """Noise of zeros for a noisy model; nothing for another."""
     units = noise_units_of(model)
     return [tf.zeros((batch_size_of(observation), units))] if units else []
-
-
-def observation_spec(specs: Specs) -> Any:
-    """The TF-Agents tensor specs of the observation (without its mask)."""
-    return specs.pack({name: _tensor_spec(spec) for name, spec in specs.leaves().items()})
-
-
-def _tensor_spec(spec: ArraySpec) -> tensor_spec.TensorSpec:
-    if spec.dtype == "float32":
-        return tensor_spec.TensorSpec(spec.shape, tf.float32)
-    if spec.dtype == "uint8":
-        return tensor_spec.BoundedTensorSpec(spec.shape, tf.uint8, 0, spec.maximum[0])
-    largest = np.asarray(spec.maximum, np.int32).reshape(spec.shape)
-    return tensor_spec.BoundedTensorSpec(spec.shape, tf.int32, np.zeros_like(largest), largest)
 
 
 def clip_reward(reward: tf.Tensor, bound: float) -> tf.Tensor:

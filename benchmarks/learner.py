@@ -90,17 +90,15 @@ def _per_call(agent: Any, samples: Any, steps: int) -> Callable[[], int]:
 
 def _stock_agent(experiment: Experiment, specs: Specs) -> Any:
     from tf_agents.agents.dqn import dqn_agent
-    from tf_agents.specs import tensor_spec
-    from tf_agents.trajectories import time_step
     from tf_agents.utils import common
 
-    from agents.td_agent import observation_spec
+    from agents import tf_specs
 
     config = experiment.agent
     assert isinstance(config, DqnConfig)
     agent = dqn_agent.DdqnAgent(
-        time_step.time_step_spec(observation_spec(specs)),
-        tensor_spec.BoundedTensorSpec((), tf.int64, 0, specs.num_actions - 1),
+        tf_specs.time_step(specs),
+        tf_specs.action(specs),
         q_network=QNetwork(specs, config, seed=0),
         optimizer=tf.keras.optimizers.Adam(config.learning_rate),
         td_errors_loss_fn=common.element_wise_huber_loss,

@@ -1,0 +1,35 @@
+"""What TF-Agents is told of an environment: tensor specs, without batch dimensions."""
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tf_agents.specs import tensor_spec
+from tf_agents.trajectories import time_step as time_steps
+
+from agents.specs import ArraySpec, Specs
+
+
+def time_step(specs: Specs) -> Any:
+    """Of a `TimeStep`; a masked environment's observation is a pair of observation and mask."""
+    mask = tensor_spec.BoundedTensorSpec((specs.num_actions,), tf.bool, False, True)
+    return time_steps.time_step_spec((observation(specs), mask) if specs.masked else observation(specs))
+
+
+def action(specs: Specs) -> tensor_spec.BoundedTensorSpec:
+    """Of an action, int64 []."""
+    return tensor_spec.BoundedTensorSpec((), tf.int64, 0, specs.num_actions - 1)
+
+
+def observation(specs: Specs) -> Any:
+    """Of the observation, without its mask."""
+    return specs.pack({name: _tensor_spec(spec) for name, spec in specs.leaves().items()})
+
+
+def _tensor_spec(spec: ArraySpec) -> tensor_spec.TensorSpec:
+    if spec.dtype == "float32":
+        return tensor_spec.TensorSpec(spec.shape, tf.float32)
+    if spec.dtype == "uint8":
+        return tensor_spec.BoundedTensorSpec(spec.shape, tf.uint8, 0, spec.maximum[0])
+    largest = np.asarray(spec.maximum, np.int32).reshape(spec.shape)
+    return tensor_spec.BoundedTensorSpec(spec.shape, tf.int32, np.zeros_like(largest), largest)
