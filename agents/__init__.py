@@ -12,10 +12,12 @@ from agents.configs import (
     Config,
     DqnConfig,
     IqnConfig,
+    PpoConfig,
     QLearningConfig,
     QrDqnConfig,
     R2d2Config,
     RainbowConfig,
+    ReinforceConfig,
 )
 from agents.exploration import ExplorationConfig
 from agents.specs import ArraySpec, Specs
@@ -34,10 +36,12 @@ __all__ = [
     "DqnConfig",
     "ExplorationConfig",
     "IqnConfig",
+    "PpoConfig",
     "QLearningConfig",
     "QrDqnConfig",
     "R2d2Config",
     "RainbowConfig",
+    "ReinforceConfig",
     "Specs",
     "build",
 ]
@@ -50,7 +54,7 @@ def build(kind: str, specs: Specs, config: AgentConfig, *, epsilon: float = 0.1,
       kind: a key of `BUILDERS`, such as "dqn".
       specs: the environment's interface; `Specs.from_tf_agents` makes it of a TF-Agents environment's specs.
       config: the kind's configuration, such as `DqnConfig`.
-      epsilon: of the agent's own `collect_policy`, a probability.
+      epsilon: of the agent's own `collect_policy`, a probability; policy gradients draw from the policy instead.
       seed: of the initial weights.
 
     Returns:

@@ -6,16 +6,18 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 import tensorflow as tf
 
-from agents import c51, dqn, q_learning, quantile, r2d2
+from agents import c51, dqn, policy_gradient, q_learning, quantile, r2d2
 from agents.configs import (
     AgentConfig,
     C51Config,
     DqnConfig,
     IqnConfig,
+    PpoConfig,
     QLearningConfig,
     QrDqnConfig,
     R2d2Config,
     RainbowConfig,
+    ReinforceConfig,
 )
 from agents.specs import Specs
 
@@ -49,7 +51,10 @@ class LearningAgent(Protocol):
         """Every variable that training changes: weights, target, optimizer, counters."""
 
     def train(self, experience: Any, weights: Any = None) -> Any:
-        """One gradient step on a `Trajectory` [B, config.window_length, ...]; its `LossInfo.extra` is a `LossExtra`."""
+        """One gradient step on a `Trajectory` [B, config.window_length, ...]; its `LossInfo.extra` is a `LossExtra`.
+
+        Of an on-policy kind it may be several updates, on experience of the weights that it starts from.
+        """
 
 
 class MakeAgent(Protocol):
@@ -78,6 +83,8 @@ BUILDERS: Mapping[str, Builder] = {
     "iqn": Builder(IqnConfig, quantile.build_iqn),
     "r2d2": Builder(R2d2Config, r2d2.build),
     "q_learning": Builder(QLearningConfig, q_learning.build),
+    "reinforce": Builder(ReinforceConfig, policy_gradient.build_reinforce),
+    "ppo": Builder(PpoConfig, policy_gradient.build_ppo),
 }
 
 

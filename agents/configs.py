@@ -26,12 +26,29 @@ ConservativeWeight = Annotated[
 ErrorLoss = Annotated[
     Literal["huber", "mse"], Meta(description="Loss of one TD error: Huber with delta 1, or half its square.")
 ]
+HiddenUnits = Annotated[
+    tuple[Annotated[int, Meta(ge=1)], ...], Meta(description="Units of each dense layer behind the encoder.")
+]
+Activation = Annotated[Literal["relu", "tanh", "elu"], Meta(description="Activation of the hidden layers.")]
+LearningRate = Annotated[float, Meta(gt=0.0, description="Adam's step size at the first update.")]
+FinalLearningRate = Annotated[
+    float, Meta(gt=0.0, description="Adam's step size once learning_rate_decay_steps have passed.")
+]
+DecaySteps = Annotated[
+    int,
+    Meta(
+        ge=0,
+        description="Updates of linear decay of the step size, one a gradient step (of ppo epochs * minibatches); 0 "
+        "keeps it constant.",
+    ),
+]
+AdamEpsilon = Annotated[float, Meta(gt=0.0, description="Adam's epsilon, added to the root of the second moment.")]
+ClipNorm = Annotated[float, Meta(ge=0.0, description="Largest global norm of a gradient; 0 does not clip.")]
 
 
-class WindowConfig(Config, frozen=True):
-    """What every agent has that learns from windows of n + 1 frames."""
+class KindConfig(Config, frozen=True):
+    """What every kind of agent has: its name, the windows of frames that it learns from, and what a reward is worth."""
 
-    n_step: NStep = 1
     discount: Annotated[float, Meta(ge=0.0, le=1.0, description="Gamma, the discount of one environment step.")] = 0.99
     reward_clip: Annotated[
         float, Meta(ge=0.0, description="Learn from rewards clipped to [-c, c]; 0 does not clip.")
@@ -44,8 +61,8 @@ class WindowConfig(Config, frozen=True):
 
     @property
     def window_length(self) -> int:
-        """Frames of one window: the transition's start and n_step successors."""
-        return self.n_step + 1
+        """Frames of one window."""
+        raise NotImplementedError
 
     @property
     def stride(self) -> int:
@@ -57,41 +74,49 @@ class WindowConfig(Config, frozen=True):
         """Numbers of recurrent state that a policy carries from step to step and frames store; 0 for none."""
         return 0
 
+    @property
+    def on_policy(self) -> bool:
+        """Whether a window is learned from once, and only by the weights that acted in it."""
+        return False
+
+    @property
+    def batch_parts(self) -> int:
+        """Equal parts that a replica's share of a batch is learned from in turn."""
+        return 1
+
     def unsuitable_for(self, specs: Specs) -> str:
         """Why the kind cannot learn an environment of these specs; empty if it can."""
         del specs
         return ""
 
 
+class WindowConfig(KindConfig, frozen=True):
+    """What every agent has that learns from windows of n + 1 frames."""
+
+    n_step: NStep = 1
+
+    @property
+    def window_length(self) -> int:
+        """Frames of one window: the transition's start and n_step successors."""
+        return self.n_step + 1
+
+
 class DeepConfig(WindowConfig, frozen=True):
     """What every agent has that learns values by a network, a target network and Adam."""
 
-    hidden_units: Annotated[
-        tuple[Annotated[int, Meta(ge=1)], ...],
-        Meta(description="Units of each dense layer behind the encoder."),
-    ] = (128, 64)
-    activation: Annotated[Literal["relu", "tanh", "elu"], Meta(description="Activation of the hidden layers.")] = "relu"
+    hidden_units: HiddenUnits = (128, 64)
+    activation: Activation = "relu"
     double: Annotated[bool, Meta(description="Choose the bootstrap action by the online network (Double DQN).")] = True
     dueling: Dueling = False
     noisy: Noisy = False
     noisy_sigma: Annotated[
         float, Meta(gt=0.0, description="Initial scale of the noise, before division by the root of a layer's inputs.")
     ] = 0.5
-    learning_rate: Annotated[float, Meta(gt=0.0, description="Adam's step size at the first gradient step.")] = 1e-3
-    learning_rate_final: Annotated[
-        float,
-        Meta(gt=0.0, description="Adam's step size once learning_rate_decay_steps have passed."),
-    ] = 1e-4
-    learning_rate_decay_steps: Annotated[
-        int,
-        Meta(ge=0, description="Gradient steps of linear decay of the step size; 0 keeps it constant."),
-    ] = 0
-    adam_epsilon: Annotated[
-        float, Meta(gt=0.0, description="Adam's epsilon, added to the root of the second moment.")
-    ] = 1e-7
-    gradient_clip_norm: Annotated[
-        float, Meta(ge=0.0, description="Largest global norm of a gradient; 0 does not clip.")
-    ] = 10.0
+    learning_rate: LearningRate = 1e-3
+    learning_rate_final: FinalLearningRate = 1e-4
+    learning_rate_decay_steps: DecaySteps = 0
+    adam_epsilon: AdamEpsilon = 1e-7
+    gradient_clip_norm: ClipNorm = 10.0
     target_update_period: Annotated[
         int, Meta(ge=1, description="Gradient steps between updates of the target network.")
     ] = 200
@@ -210,12 +235,12 @@ class R2d2Config(DeepConfig, frozen=True, tag_field="kind", tag="r2d2"):
 
     @property
     def stride(self) -> int:
-        """See `WindowConfig`."""
+        """See `KindConfig`."""
         return self.period
 
     @property
     def state_units(self) -> int:
-        """See `WindowConfig`: the LSTM's output and cell."""
+        """See `KindConfig`: the LSTM's output and cell."""
         return 2 * self.lstm_units
 
 
@@ -234,10 +259,101 @@ class QLearningConfig(WindowConfig, frozen=True, tag_field="kind", tag="q_learni
     initial_value: Annotated[float, Meta(description="Of every entry; above all returns it explores.")] = 0.0
 
     def unsuitable_for(self, specs: Specs) -> str:
-        """See `WindowConfig`."""
+        """See `KindConfig`."""
         wrong = [name or "the observation" for name, spec in specs.leaves().items() if spec.dtype != "int32"]
         return f"a table needs Discrete or MultiDiscrete observations, and {wrong[0]} is none" if wrong else ""
 
 
-AgentConfig = DqnConfig | C51Config | RainbowConfig | QrDqnConfig | IqnConfig | R2d2Config | QLearningConfig
+class PolicyGradientConfig(KindConfig, frozen=True):
+    """What agents have that learn a policy from what it did itself: sequences that do not overlap, each used once.
+
+    The policy and its baseline have `hidden_units` each. Batches and the queue count sequences: one is a transition of
+    `learner.batch_size` and samples per insert.
+    """
+
+    rollout: Annotated[
+        int,
+        Meta(ge=1, description="Frames of a sequence that are learned from; one more, the last, is bootstrapped from."),
+    ] = 32
+    hidden_units: HiddenUnits = (64, 64)
+    activation: Activation = "tanh"
+    learning_rate: LearningRate = 1e-3
+    learning_rate_final: FinalLearningRate = 1e-4
+    learning_rate_decay_steps: DecaySteps = 0
+    adam_epsilon: AdamEpsilon = 1e-5
+    gradient_clip_norm: ClipNorm = 0.5
+    normalize_advantages: Annotated[
+        bool, Meta(description="Shift and scale the advantages of a gradient step to a mean of 0 and a deviation of 1.")
+    ] = True
+    entropy_bonus: Annotated[
+        float, Meta(ge=0.0, description="Weight of the policy's entropy, in nats, which is to stay large.")
+    ] = 0.0
+    value_loss_weight: Annotated[
+        float, Meta(ge=0.0, description="Weight of half the squared error of the value baseline.")
+    ] = 0.5
+
+    @property
+    def window_length(self) -> int:
+        """Frames of a sequence: those learned from and one to bootstrap from."""
+        return self.rollout + 1
+
+    @property
+    def stride(self) -> int:
+        """See `KindConfig`.
+
+        Sequences do not share a frame: the action in the last one was chosen by weights that have been learned with
+        when the next sequence begins.
+        """
+        return self.window_length
+
+    @property
+    def on_policy(self) -> bool:
+        """See `KindConfig`."""
+        return True
+
+
+class ReinforceConfig(PolicyGradientConfig, frozen=True, tag_field="kind", tag="reinforce"):
+    """REINFORCE (Williams 1992): the policy gradient with returns to the episode's end."""
+
+    baseline: Annotated[
+        bool,
+        Meta(
+            description="Learn the states' values: returns are judged against them, and bootstrap where a sequence or "
+            "a truncation cuts an episode. Without, only frames whose episode ends within their sequence teach."
+        ),
+    ] = True
+
+
+class PpoConfig(PolicyGradientConfig, frozen=True, tag_field="kind", tag="ppo"):
+    """Proximal policy optimisation (Schulman et al. 2017): several epochs on a batch, with a clipped ratio."""
+
+    gae_lambda: Annotated[
+        float,
+        Meta(ge=0.0, le=1.0, description="Lambda of the advantages: 0 trusts the values, 1 the returns."),
+    ] = 0.95
+    clip_ratio: Annotated[
+        float, Meta(gt=0.0, description="Epsilon: how far the ratio of new to old probability is worth moving from 1.")
+    ] = 0.2
+    epochs: Annotated[int, Meta(ge=1, le=100, description="Passes over the batch in a gradient step.")] = 4
+    minibatches: Annotated[
+        int, Meta(ge=1, le=100, description="Parts of the batch in a pass, each an update of its own.")
+    ] = 4
+
+    @property
+    def batch_parts(self) -> int:
+        """See `KindConfig`."""
+        return self.minibatches
+
+
+AgentConfig = (
+    DqnConfig
+    | C51Config
+    | RainbowConfig
+    | QrDqnConfig
+    | IqnConfig
+    | R2d2Config
+    | QLearningConfig
+    | ReinforceConfig
+    | PpoConfig
+)
 """The tagged union of every kind's configuration: `kind` in a config file chooses the member."""

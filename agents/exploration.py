@@ -14,13 +14,13 @@ Mask = NDArray[np.bool_]
 
 
 class ExplorationConfig(Config, frozen=True):
-    """How collectors choose actions from Q-values."""
+    """How collectors choose actions from Q-values, or from the logits of a policy."""
 
     strategy: Annotated[
         Literal["epsilon_greedy", "boltzmann", "greedy"],
         Meta(
-            description="Uniform actions with probability epsilon, actions drawn by softmax of Q, or the best action "
-            "always, which explores where the network is noisy."
+            description="Uniform actions with probability epsilon, actions drawn by softmax of Q (of logits: from the "
+            "policy), or the best action always, which explores where the network is noisy."
         ),
     ] = "epsilon_greedy"
     epsilon_initial: Annotated[

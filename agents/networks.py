@@ -1,11 +1,11 @@
-"""Keras networks: an encoder for any observation, a torso, and the heads of value-based agents."""
+"""Keras networks: an encoder for any observation, a torso, and the heads of the agents."""
 
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from agents.configs import DeepConfig, IqnConfig, R2d2Config
+from agents.configs import DeepConfig, IqnConfig, PolicyGradientConfig, R2d2Config
 from agents.specs import ArraySpec, Specs
 
 IMAGE_RANK = 3
@@ -36,6 +36,10 @@ class _Seeds:
 
     def lecun_uniform(self) -> tf.keras.initializers.Initializer:
         return tf.keras.initializers.LecunUniform(seed=self._next())
+
+    def nearly_zero(self) -> tf.keras.initializers.Initializer:
+        """A hundredth of Lecun's: a policy begins nearly uniform (Andrychowicz et al. 2021, 3.2)."""
+        return tf.keras.initializers.VarianceScaling(1e-4, "fan_in", "uniform", seed=self._next())
 
 
 def _inputs(specs: Specs) -> dict[str, tf.Tensor]:
@@ -130,8 +134,9 @@ class NoisyDense(tf.keras.layers.Layer):  # type: ignore[misc]
 class _Builder:
     """Makes the layers of one network in order: seeds for each, and for noisy ones their part of the noise input."""
 
-    def __init__(self, specs: Specs, config: DeepConfig, seed: int) -> None:
-        self.specs, self.config, self.seeds = specs, config, _Seeds(seed)
+    def __init__(self, specs: Specs, config: DeepConfig | PolicyGradientConfig, seed: int) -> None:
+        self.specs, self.seeds = specs, _Seeds(seed)
+        self.config: Any = config  # a policy's has neither noise nor the head of Q-values
         self.inputs = _inputs(specs)
         leaves = specs.leaves().items()
         encoded = [_encode(spec, self.inputs[name], self.seeds, config.activation) for name, spec in leaves]
@@ -155,7 +160,14 @@ class _Builder:
         noise = (self._take(n, repeats), self._take(units, repeats))
         return NoisyDense(units, self.config.noisy_sigma, activation, initial)((features, *noise))
 
-    def model(self, output: tf.Tensor, *more: tf.Tensor) -> tf.keras.Model:
+    def torso(self) -> tf.Tensor:
+        """Hidden layers behind the encoder: float32 [B, n]. A second torso shares the encoder only."""
+        features = self.features
+        for units in self.config.hidden_units:
+            features = self.dense(features, units, self.config.activation)
+        return features
+
+    def model(self, output: Any, *more: tf.Tensor) -> tf.keras.Model:
         """The model from the observation nest, further inputs and the noise, as far as there are any."""
         inputs = [self.specs.pack(self.inputs), *more, *([] if self.noise is None else [self.noise])]
         return tf.keras.Model(inputs if len(inputs) > 1 else inputs[0], output)
@@ -200,13 +212,10 @@ def value_model(specs: Specs, config: DeepConfig, outputs: int | None, seed: int
       A functional model: observation nest with batch dimension -> float32 [B, A], or [B, A, outputs]. A noisy network
       takes a list of the observation and the noise, scaled normal float32 [B, n].
     """
-    builder = _Builder(specs, config, seed)
-    features, hidden = builder.features, config.hidden_units
-    widths = (features.shape[-1], *hidden)
+    builder, hidden = _Builder(specs, config, seed), config.hidden_units
+    widths = (builder.features.shape[-1], *hidden)
     builder.expect(*zip(widths, hidden, strict=False), *builder.head_layers(widths[-1], outputs))
-    for units in hidden:
-        features = builder.dense(features, units, config.activation)
-    return builder.model(builder.head(features, outputs))
+    return builder.model(builder.head(builder.torso(), outputs))
 
 
 def implicit_quantile_model(specs: Specs, config: IqnConfig, seed: int) -> tf.keras.Model:
@@ -253,9 +262,7 @@ class Recurrent(NamedTuple):
 def recurrent_model(specs: Specs, config: R2d2Config, seed: int) -> Recurrent:
     """A network with an LSTM between its hidden layers and its head."""
     builder = _Builder(specs, config, seed)
-    features = builder.features
-    for units in config.hidden_units:
-        features = builder.dense(features, units, config.activation)
+    features = builder.torso()
     encoder = builder.model(features)
     cell = tf.keras.layers.LSTMCell(
         config.lstm_units,
@@ -268,6 +275,24 @@ def recurrent_model(specs: Specs, config: R2d2Config, seed: int) -> Recurrent:
     following, states = cell(features, tf.split(state, 2, axis=1))
     step = builder.model(tf.concat([head(following), *states], axis=1), state)
     return Recurrent(encoder, cell, head, step)
+
+
+class ActorCritic(NamedTuple):
+    """A policy and the values of its states, as two models that share the encoder."""
+
+    policy: tf.keras.Model
+    """Observation nest -> logits float32 [B, A]."""
+    both: tf.keras.Model
+    """Observation nest -> a list of logits and values float32 [B, 1]; of logits alone where there is no critic."""
+
+
+def actor_critic_model(specs: Specs, config: PolicyGradientConfig, seed: int, critic: bool) -> ActorCritic:
+    """A policy with hidden layers of its own and, with a `critic`, the same for its states' values."""
+    builder = _Builder(specs, config, seed)
+    head = NarrowDense(specs.num_actions, kernel_initializer=builder.seeds.nearly_zero())
+    logits = head(builder.torso())
+    outputs = [logits, builder.dense(builder.torso(), 1)] if critic else [logits]
+    return ActorCritic(builder.model(logits), builder.model(outputs))
 
 
 def mean_of_quantiles(model: tf.keras.Model, fractions: tf.Tensor) -> tf.keras.Model:

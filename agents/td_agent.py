@@ -20,13 +20,13 @@ class LossExtra(NamedTuple):
     """What a gradient step says beside its loss."""
 
     td_error: tf.Tensor
-    """float32 [B]: target minus Q-value; 0 where no transition starts."""
+    """float32 [B]: target minus Q-value; 0 where no transition starts. Of a policy gradient the mean advantage."""
     priority: tf.Tensor
-    """float32 [B], not negative: how much is left to learn of each transition; 0 where none starts."""
+    """float32 [B], not negative: how much is left to learn of each transition; 0 where none starts, or on-policy."""
     q_mean: tf.Tensor
-    """float32 []: mean Q-value of the actions taken."""
+    """float32 []: mean Q-value of the actions taken; of a policy gradient the mean value of the states."""
     q_max: tf.Tensor
-    """float32 []: largest Q-value of any action in the batch."""
+    """float32 []: largest Q-value of any action in the batch; of a policy gradient the largest value of a state."""
     gradient_norm: tf.Tensor
     """float32 []: global norm of the gradient before clipping; 0 from `agent.loss`, which takes none."""
 

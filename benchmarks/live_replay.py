@@ -50,7 +50,7 @@ def fill(experiment: Experiment, specs: Specs, address: str, transitions: int) -
     layout, lanes = FrameLayout(specs, experiment.agent.state_units), experiment.collect.lanes
     frame_writer, random = writer(experiment, specs, address), np.random.default_rng(0)
     frames = layout.empty(lanes)
-    for _ in range(transitions // lanes + experiment.agent.n_step):
+    for _ in range(transitions // lanes + experiment.agent.window_length - 1):
         for name, spec in specs.leaves().items():
             frames[layout.leaf_field(name)] = random.normal(size=(lanes, *spec.shape))
         frames["action"] = random.integers(0, specs.num_actions, lanes)

@@ -11,7 +11,8 @@ from agents import BUILDERS, AgentConfig, ArraySpec, Specs
 
 VECTOR = Specs(ArraySpec((4,), "float32"), 3, masked=True)
 CATEGORIES = Specs(ArraySpec((), "int32", (6,)), 3, masked=True)
-DEEP = {
+SMALL = {
+    "n_step": 3,
     "hidden_units": (16,),
     "dueling": True,
     "target_update_period": 6,
@@ -23,11 +24,15 @@ DEEP = {
     "burn_in": 2,
     "sequence": 4,
     "period": 2,
+    "rollout": 4,
+    "entropy_bonus": 0.01,
+    "epochs": 2,
+    "minibatches": 2,
 }
 
 
 def scores(agent: Any, observation: Any) -> Any:
-    """The acting model's Q-values, without noise or memory."""
+    """The acting model's Q-values or logits, without noise or memory."""
     batch, config = tf.nest.flatten(observation)[0].shape[0], agent.config
     if further := agent.noise_units + config.state_units:
         both = agent.acting_model([observation, tf.zeros((batch, further))])
@@ -42,9 +47,13 @@ def specs_of(kind: str) -> Specs:
 
 def config_of(kind: str) -> AgentConfig:
     """Three-step returns; for the deep kinds a small network, soft target updates, decay, clipping, short sequences."""
-    config = BUILDERS[kind].config(n_step=3)
+    return changed(BUILDERS[kind].config(), SMALL)
+
+
+def changed(config: Any, values: dict[str, Any]) -> Any:
+    """A configuration with other values of those fields that it has."""
     known = {field.name for field in msgspec.structs.fields(type(config))}
-    return msgspec.structs.replace(config, **{name: value for name, value in DEEP.items() if name in known})
+    return msgspec.structs.replace(config, **{name: value for name, value in values.items() if name in known})
 
 
 VARIANTS: dict[str, AgentConfig] = {
@@ -53,6 +62,7 @@ VARIANTS: dict[str, AgentConfig] = {
     "dqn noisy": msgspec.structs.replace(config_of("dqn"), noisy=True, dueling=False),
     "dqn conservative": msgspec.structs.replace(config_of("dqn"), cql_alpha=0.5),
     "qr_dqn conservative": msgspec.structs.replace(config_of("qr_dqn"), cql_alpha=0.5),
+    "reinforce without a baseline": msgspec.structs.replace(config_of("reinforce"), baseline=False),
 }
 """Configurations by name: every kind, and switches that change a loss."""
 

@@ -52,8 +52,11 @@ def assert_equal_states(state: list[np.ndarray], reference: list[np.ndarray]) ->
 
 
 def test_training_changes_the_weights_by_more_than_the_tolerance(config: Any, reference: list[np.ndarray]) -> None:
-    largest = [np.abs(after - before).max() for after, before in zip(reference, state_of(start(config)), strict=True)]
-    assert sorted(largest)[len(largest) // 2] > 1e-3
+    agent = start(config)
+    weights = {id(weight) for weight in agent.acting_model.trainable_weights}
+    before_and_after = zip(agent.variables, reference, strict=True)
+    largest = [np.abs(after - before).max() for before, after in before_and_after if id(before) in weights]
+    assert sorted(largest)[len(largest) // 2] > 1e-2
 
 
 def test_eager_steps_agree(config: Any, trajectory: Trajectory, reference: list[np.ndarray]) -> None:
@@ -94,6 +97,8 @@ def test_the_learners_loop_agrees(loop: str, config: Any, trajectory: Trajectory
 def test_a_prioritised_loop_weighs_by_the_global_batch_and_returns_priorities(
     loop: str, config: Any, trajectory: Trajectory
 ) -> None:
+    if config.on_policy:
+        pytest.skip("what is used once, by its own policy, has neither priorities nor importance weights")
     relative = tf.constant(np.random.default_rng(1).uniform(0.1, 10.0, (STEPS, BATCH)), tf.float32)
     agent, priorities = start(config), []
     train = tf.function(agent.train)

@@ -35,7 +35,7 @@ def train(config: Any, devices: list[str], sample: Sample) -> tuple[list[np.ndar
         Experiment(
             agent=config,
             learner=LearnerConfig(batch_size=BATCH, steps_per_call=STEPS, loop="plain"),
-            replay=ReplayConfig(prioritized=True),
+            replay=ReplayConfig(prioritized=not config.on_policy),
         ),
         specs_of(config.kind),
         devices,
@@ -54,6 +54,13 @@ def floats(state: list[np.ndarray]) -> list[np.ndarray]:
     return [values for values in state if values.dtype == np.float32]
 
 
+def difference(one: Outcome, other: Outcome) -> float:
+    """Between priorities; on-policy there are none."""
+    if one.priorities is None and other.priorities is None:
+        return 0.0
+    return float(np.abs(one.priorities - other.priorities).max())
+
+
 def compared(config: Any) -> dict[str, Any]:
     """How far one device and two are apart."""
     sample = random_sample(config)
@@ -66,7 +73,7 @@ def compared(config: Any) -> dict[str, Any]:
         "learnt": largest_difference(*(floats(state) for state in (before, single))),
         "smallest_norm": min(outcome.gradient_norm for outcome in outcomes),
         "clip_norm": getattr(config, "gradient_clip_norm", 0.0),
-        "priorities": max(float(np.abs(one.priorities - two.priorities).max()) for one, two in pairs),
+        "priorities": max(difference(*pair) for pair in pairs),
         "outcomes": [outcome._replace(priorities=None) for outcome in outcomes],
         "outcomes_of_two": [outcome._replace(priorities=None) for outcome in outcomes_two],
     }

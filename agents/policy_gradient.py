@@ -1,0 +1,286 @@
+"""Policy gradients: REINFORCE (Williams 1992), with or without a value baseline, and PPO (Schulman et al. 2017).
+
+Both learn from sequences that the present weights acted in: the pipeline sees to that, with a queue and collectors that
+wait. Old log-probabilities are therefore computed here, and frames need none.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+from tf_agents.agents import tf_agent
+from tf_agents.policies import greedy_policy, q_policy
+from tf_agents.trajectories import StepType
+
+from agents import draws, losses, networks, tf_specs
+from agents.configs import PolicyGradientConfig, PpoConfig, ReinforceConfig
+from agents.optimizers import Adam
+from agents.specs import Specs
+from agents.td_agent import LossExtra, ValueNetwork, clip_reward, gradient_step_counter
+
+_SMALLEST_DEVIATION = 1e-8
+"""Advantages that are all alike stay 0 when they are scaled to a deviation of 1."""
+
+
+class PolicyNetwork(ValueNetwork):
+    """The logits of a policy, of which TF-Agents' `QPolicy` makes a categorical distribution, and its critic."""
+
+    def __init__(
+        self, specs: Specs, config: PolicyGradientConfig, seed: int, critic: bool, name: str = "PolicyNetwork"
+    ) -> None:
+        parts = networks.actor_critic_model(specs, config, seed, critic)
+        super().__init__(specs, lambda: parts.policy, name)
+        self._parts = parts
+
+    def call(
+        self, observation: Any, step_type: Any = None, network_state: Any = (), training: bool = False
+    ) -> tuple[tf.Tensor, Any]:
+        """Logits float32 [B, A] of a batch of observations."""
+        return self.raw(observation, training=training), network_state
+
+    def evaluate(self, observation: Any, training: bool = False) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """Logits float32 [B, A] and values float32 [B]; None where there is no critic."""
+        logits, *values = tf.nest.flatten(self._parts.both(observation, training=training))
+        return logits, values[0][:, 0] if values else None
+
+    @property
+    def learned(self) -> list[tf.Variable]:
+        """Weights of policy and critic."""
+        variables: list[tf.Variable] = self._parts.both.trainable_weights
+        return variables
+
+
+class Frames(NamedTuple):
+    """The frames of a batch that are learned from, and what they were worth to the weights that acted in them."""
+
+    observation: Any
+    """Nest [B, L, ...]."""
+    mask: Any
+    """bool [B, L, A]; () where the environment masks nothing."""
+    action: tf.Tensor
+    """int64 [B, L]."""
+    valid: tf.Tensor
+    """bool [B, L]: false where a frame teaches nothing."""
+    log_probability: tf.Tensor
+    """float32 [B, L], of the actions before the first update."""
+    advantage: tf.Tensor
+    """float32 [B, L], normalised if so configured."""
+    goal: tf.Tensor
+    """float32 [B, L], returns that the values are to be moved to."""
+
+
+class PolicyGradientAgent(tf_agent.TFAgent):  # type: ignore[misc]
+    """Makes an update of each batch by the gradient of log pi(a|s) A(s, a); kinds have `_objective`s and `_parts`.
+
+    Frames at an episode's end teach nothing, nor do those whose action their mask forbids: no policy chose it. Losses
+    are divided by the frames of the global batch, these included, and gradients summed over replicas before they are
+    clipped, so that a replica count changes nothing. `LossInfo.extra` is a `LossExtra` without priorities.
+
+    `train` takes a `Trajectory` [B, rollout + 1, ...]. The last frame is there to bootstrap from. `policy` takes the
+    likeliest action, `collect_policy` draws.
+    """
+
+    def __init__(self, specs: Specs, config: PolicyGradientConfig, seed: int, critic: bool, gae_lambda: float) -> None:
+        steps, actions = tf_specs.time_step(specs), tf_specs.action(specs)
+        net = PolicyNetwork(specs, config, seed, critic)
+        splitter = (lambda pair: pair) if specs.masked else None
+        drawing = q_policy.QPolicy(steps, actions, net, observation_and_action_constraint_splitter=splitter)
+        super().__init__(
+            steps,
+            actions,
+            greedy_policy.GreedyPolicy(drawing),
+            drawing,
+            config.window_length,
+            train_step_counter=gradient_step_counter(),
+        )
+        self._masked, self._config, self._seed, self._gae_lambda = specs.masked, config, seed, gae_lambda
+        self._network = net
+        self._optimizer = Adam.of(net.learned, config)
+        self.initialize()
+
+    @property
+    def acting_model(self) -> tf.keras.Model:
+        """See `agents.builder.LearningAgent`."""
+        return self._network.model
+
+    @property
+    def config(self) -> Any:
+        """The configuration that the agent was built with."""
+        return self._config
+
+    @property
+    def noise_units(self) -> int:
+        """See `agents.builder.LearningAgent`: the draw of an action is what explores."""
+        return 0
+
+    @property
+    def learning_rate(self) -> tf.Tensor:
+        """float32 []: the optimizer's step size at the next update."""
+        return self._optimizer.learning_rate()
+
+    def _objective(self, log_probability: tf.Tensor, frames: Frames) -> tf.Tensor:
+        """What is to be raised, float32 [N], of the flat frames' log-probabilities by the present weights."""
+        return log_probability * frames.advantage
+
+    def _parts(self, frames: Frames) -> tuple[int, Callable[[Any], Frames]]:
+        """How many updates a gradient step makes, and the frames of each by its number, an int or int32 []."""
+        return 1, lambda _: frames
+
+    def _train(self, experience: Any, weights: Any = None) -> tf_agent.LossInfo:
+        if weights is not None:
+            raise ValueError("a policy gradient takes no importance weights: its experience is its own policy's")
+        frames, extra = self._frames(experience)
+        variables = self._network.learned
+        count, part = self._parts(frames)
+
+        def update(k: Any, losses_before: tf.Tensor, norms_before: tf.Tensor) -> tuple[Any, tf.Tensor, tf.Tensor]:
+            with tf.GradientTape() as tape:
+                loss = self._mean_loss(part(k), training=True)
+            norm = self._optimizer.apply(tape.gradient(loss, variables))
+            return k + 1, losses_before + loss, norms_before + norm
+
+        totals: Any = 0, tf.zeros(()), tf.zeros(())
+        if count > 1 and tf.distribute.get_strategy().num_replicas_in_sync == 1:
+            # A loop compiles in the time of one update.
+            totals = tf.while_loop(lambda k, *_: k < count, update, totals, maximum_iterations=count)
+        else:  # replicas cannot sum their gradients in a TensorFlow loop
+            for _ in range(count):
+                totals = update(*totals)
+        _, loss, norm = totals
+        self.train_step_counter.assign_add(1)
+        return tf_agent.LossInfo(loss / count, extra._replace(gradient_norm=norm / count))
+
+    def _loss(self, experience: Any, weights: Any = None, training: bool = False, **_: Any) -> tf_agent.LossInfo:
+        """The loss of the whole batch before the first update."""
+        del weights
+        frames, extra = self._frames(experience)
+        return tf_agent.LossInfo(self._mean_loss(frames, training), extra)
+
+    def _mean_loss(self, frames: Frames, training: bool) -> tf.Tensor:
+        """float32 []: this replica's part of the global batch's mean."""
+        config, flat = self._config, tf.nest.map_structure(_flatten, frames)
+        logits, value = self._network.evaluate(flat.observation, training)
+        policy, log_policy = losses.soft_policy(logits, flat.mask if self._masked else None, 1.0)
+        loss = -self._objective(losses.log_probability(log_policy, flat.action), flat)
+        loss -= config.entropy_bonus * losses.entropy(policy, log_policy)
+        if value is not None:
+            loss += config.value_loss_weight * 0.5 * tf.square(flat.goal - value)
+        mean = tf.reduce_mean(tf.where(flat.valid, loss, 0.0))
+        return mean / tf.distribute.get_strategy().num_replicas_in_sync
+
+    def _frames(self, experience: Any) -> tuple[Frames, LossExtra]:
+        """What to learn from a batch; no gradient flows through it."""
+        config, shape = self._config, experience.reward.shape
+        if shape[1] != config.window_length:
+            raise ValueError(
+                f"rollout={config.rollout} learns from sequences of {config.window_length} frames; "
+                f"got experience of shape {shape}"
+            )
+        observation, mask = experience.observation if self._masked else (experience.observation, ())
+        step_type = experience.step_type
+        log_probability, value = self._judged(observation, mask, experience.action)
+        values = tf.zeros_like(experience.reward) if value is None else value
+        rewards = clip_reward(experience.reward, config.reward_clip)
+        advantage = losses.generalised_advantages(
+            step_type, rewards, experience.discount, values, config.discount, self._gae_lambda
+        )
+        valid = tf.not_equal(step_type[:, :-1], StepType.LAST)
+        if value is None:
+            valid &= losses.ends_within(step_type)
+        if self._masked:
+            valid &= tf.gather(mask, experience.action, axis=2, batch_dims=2)[:, :-1]
+        used = observation, mask, experience.action, log_probability
+        observation, mask, action, log_probability = tf.nest.map_structure(lambda leaf: leaf[:, :-1], used)
+        scaled = self._normalised(advantage, valid) if config.normalize_advantages else advantage
+        frames = Frames(observation, mask, action, valid, log_probability, scaled, advantage + values[:, :-1])
+        extra = LossExtra(
+            td_error=tf.reduce_mean(tf.where(valid, advantage, 0.0), axis=1),
+            priority=tf.zeros_like(values[:, 0]),
+            q_mean=tf.reduce_mean(values),
+            q_max=tf.reduce_max(values),
+            gradient_norm=tf.zeros(()),
+        )
+        return frames, extra
+
+    def _judged(self, observation: Any, mask: Any, action: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """Log-probabilities of the actions and values of the states, float32 [B, T], by the present weights."""
+        flat_observation, flat_mask, flat_action = tf.nest.map_structure(_flatten, (observation, mask, action))
+        logits, value = self._network.evaluate(flat_observation)
+        _, log_policy = losses.soft_policy(logits, flat_mask if self._masked else None, 1.0)
+        found = losses.log_probability(log_policy, flat_action)
+        length = action.shape[1]
+
+        def unflatten(leaf: tf.Tensor) -> tf.Tensor:
+            return tf.stop_gradient(tf.reshape(leaf, (-1, length)))
+
+        return unflatten(found), None if value is None else unflatten(value)
+
+    def _normalised(self, advantage: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
+        """Advantages less their mean over their deviation, both of the valid frames of the global batch."""
+        weight = tf.cast(valid, tf.float32)
+        count = tf.maximum(_over_replicas(tf.reduce_sum(weight)), 1.0)
+        centered = advantage - _over_replicas(tf.reduce_sum(weight * advantage)) / count
+        variance = _over_replicas(tf.reduce_sum(weight * tf.square(centered))) / count
+        return centered / (tf.sqrt(variance) + _SMALLEST_DEVIATION)
+
+
+class PpoAgent(PolicyGradientAgent):
+    """Several epochs of minibatches on each batch, with a clipped ratio of new to old probabilities.
+
+    Each `minibatches` successive sequences of the batch send one to every minibatch, in an order that is drawn for them
+    and the epoch. Replicas draw for the global batch, so that a minibatch holds the same sequences however many there
+    are, as long as a replica's share is a multiple of `minibatches`.
+    """
+
+    def _objective(self, log_probability: tf.Tensor, frames: Frames) -> tf.Tensor:
+        ratio = tf.exp(log_probability - frames.log_probability)
+        return losses.clipped_surrogate(ratio, frames.advantage, self.config.clip_ratio)
+
+    def _parts(self, frames: Frames) -> tuple[int, Callable[[Any], Frames]]:
+        epochs, count, sequences = self.config.epochs, self.config.minibatches, frames.action.shape[0]
+        if sequences % count:
+            raise ValueError(f"a batch of {sequences} sequences does not divide into minibatches={count}")
+        if count == 1:
+            return epochs, lambda _: frames
+        groups, updates = sequences // count, epochs * count
+        keys = draws.draw(tf.random.stateless_uniform, self._seed, self.train_step_counter, groups, updates, stream=0)
+        within = tf.argsort(tf.reshape(keys, (groups, epochs, count)))
+        chosen = within + tf.range(0, sequences, count)[:, tf.newaxis, tf.newaxis]
+        of_updates = tf.transpose(tf.reshape(chosen, (groups, updates)))
+
+        def part(update: Any) -> Any:
+            return tf.nest.map_structure(lambda leaf: tf.gather(leaf, of_updates[update]), frames)
+
+        return updates, part
+
+
+def _flatten(leaf: tf.Tensor) -> tf.Tensor:
+    """[B, L, ...] as [B * L, ...]."""
+    return tf.reshape(leaf, (-1, *leaf.shape[2:]))
+
+
+def _over_replicas(total: tf.Tensor) -> tf.Tensor:
+    """A sum of all replicas' sums."""
+    if tf.distribute.get_strategy().num_replicas_in_sync == 1:
+        return total
+    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, total)
+
+
+def build_reinforce(
+    specs: Specs, config: ReinforceConfig, *, epsilon: float = 0.0, seed: int = 0
+) -> PolicyGradientAgent:
+    """Builds a REINFORCE agent, within the distribution strategy in scope; see `agents.dqn.build`.
+
+    With a baseline the advantage is the return, bootstrapped where the sequence or a truncation cuts it, less the
+    state's value. Without one it is the return, and a truncation ends an episode as a termination does.
+
+    Its `train` takes a `Trajectory` [B, config.window_length, ...]; `epsilon` has no effect, as the policy draws.
+    """
+    del epsilon
+    return PolicyGradientAgent(specs, config, seed, config.baseline, 1.0)
+
+
+def build_ppo(specs: Specs, config: PpoConfig, *, epsilon: float = 0.0, seed: int = 0) -> PpoAgent:
+    """Builds a PPO agent, within the distribution strategy in scope; see `build_reinforce`."""
+    del epsilon
+    return PpoAgent(specs, config, seed, True, config.gae_lambda)
