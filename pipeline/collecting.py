@@ -26,7 +26,8 @@ def run_collector(experiment: Experiment, index: int, address: str, process: str
     """Collects until the learner says that the run ends; returns the exit code.
 
     Raises:
-      TimeoutError: the replay did not answer, or did not confirm an insert for `collect.stall_seconds`.
+      TimeoutError: the replay did not answer, or did not confirm an insert for `collect.stall_seconds`; or, on-policy,
+        there were no new weights for so long.
       EnvironmentFault: an environment broke its contract.
     """
     specs = environments.describe(experiment.environment)
@@ -62,8 +63,11 @@ def _collect(
     sender: Sender,
     interrupted: threading.Event,
 ) -> None:
-    """Collects and reports until the run ends."""
-    stall_seconds = experiment.collect.stall_seconds
+    """Collects and reports until the run ends.
+
+    On-policy, no window begins before the weights are new ones. Within one they stay, as the learner waits for it.
+    """
+    stall_seconds, on_policy = experiment.collect.stall_seconds, experiment.agent.on_policy
     newest = reader.wait(_CONNECT_SECONDS, "a collector")
     sending: Future[bool] | None = None
     report_at = log_at = 0.0
@@ -78,7 +82,8 @@ def _collect(
             newest = reader.newest or newest
             collector.use(newest)
             collector.step()
-            collector.confirm(keep_waiting)
+            hands_over = on_policy and collector.has_completed_window
+            collector.confirm(keep_waiting, everything=hands_over)
             now = time.monotonic()
             if now >= report_at and (sending is None or sending.done()):
                 report = collector.report(reader.newest or newest)
@@ -87,13 +92,15 @@ def _collect(
                 if now >= log_at:
                     log.info("%s", _in_words(report))
                     log_at = now + _LOG_SECONDS
+            if hands_over:
+                collector.renew(reader, keep_waiting)
 
 
 def _in_words(report: CollectorReport) -> str:
     return (
         f"{report.environment_steps} environment steps, {report.episodes} episodes, epsilon {report.epsilon:.3f}, "
         f"weights {report.weights_age} gradient steps and {report.weights_seconds:.2f} s old, "
-        f"{report.blocked_seconds:.1f} s held back by the rate limiter"
+        f"{report.blocked_seconds:.1f} s held back by the rate limiter or the learner"
     )
 
 

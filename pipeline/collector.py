@@ -16,7 +16,7 @@ from pipeline.acting import Actor, make_actor
 from pipeline.environments import LaneStep
 from pipeline.frames import FIRST, LAST, MID, FrameLayout
 from pipeline.sections import Experiment
-from pipeline.variables import CollectorReport, Variables
+from pipeline.variables import CollectorReport, Variables, VariablesReader
 from pipeline.writer import FrameWriter
 
 
@@ -82,6 +82,36 @@ class Collector:
     def environment_steps(self) -> int:
         """Environment steps of this collector; resets are none."""
         return self._environment_steps
+
+    @property
+    def has_completed_window(self) -> bool:
+        """Whether the newest step completed a window of frames."""
+        return self._writer.has_completed_window
+
+    def renew(self, reader: VariablesReader, keep_waiting: Callable[[], bool]) -> None:
+        """Waits for weights newer than those acting, and acts with them from the next step on.
+
+        Args:
+          reader: of publications.
+          keep_waiting: asked again and again; False gives up and keeps the weights.
+
+        Raises:
+          TimeoutError: there were none for `collect.stall_seconds`.
+        """
+        started, version = time.monotonic(), self._variables.gradient_steps
+
+        def go_on() -> bool:
+            if time.monotonic() - started > self._experiment.collect.stall_seconds:
+                raise TimeoutError(
+                    f"collector {self._index} has handed over its sequences and waited "
+                    f"{time.monotonic() - started:.0f} s for the learner's weights of gradient step {version + 1}"
+                )
+            return keep_waiting()
+
+        newer = reader.newer_than(version, go_on)
+        self._blocked_seconds += time.monotonic() - started
+        if newer is not None:
+            self.use(newer)
 
     def use(self, variables: Variables) -> None:
         """Acts with a newer publication from the next step on."""

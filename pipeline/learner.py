@@ -56,7 +56,7 @@ class Learner:
       devices: to mirror the agent on, such as `["CPU:0", "CPU:1"]`; None takes every GPU, or the CPU.
 
     Raises:
-      UsageError: the global batch does not divide among the replicas.
+      UsageError: the global batch does not divide among the replicas, or a replica's share into minibatches.
     """
 
     def __init__(self, experiment: Experiment, specs: Specs, devices: list[str] | None = None) -> None:
@@ -68,6 +68,11 @@ class Learner:
         if experiment.learner.batch_size % self._replicas:
             raise UsageError(
                 f"learner.batch_size={experiment.learner.batch_size} does not divide among {self._replicas} replicas"
+            )
+        if (share := experiment.learner.batch_size // self._replicas) % experiment.agent.batch_parts:
+            raise UsageError(
+                f"agent.minibatches={experiment.agent.batch_parts} does not divide the {share} sequences of each of "
+                f"{self._replicas} replicas: change it, collect.lanes or collect.collectors"
             )
         with self._strategy.scope():
             self.agent: LearningAgent = build(

@@ -82,7 +82,7 @@ class LearningProcess:
         self._reports: queue.Queue[Report] = queue.Queue()
         self._samples: queue.Queue[Sample | Exception] = queue.Queue(maxsize=1)
         self._feeding = threading.Thread(target=self._feed, name="samples", daemon=True)
-        self._closing = False
+        self._closing, self._fed = False, threading.Event()
         self._publisher = Sender(self.replay.address, VARIABLES_TABLE)
         self._background = ThreadPoolExecutor(2, "background")  # a publication and priorities, one of each at most
         self._publishing: Future[bool] | None = None
@@ -197,17 +197,22 @@ class LearningProcess:
         A dataset that waits for its first samples cannot be interrupted: its thread stays.
         """
         self._closing = True
+        self.replay.release()
         deadline = time.monotonic() + _CLOSE_SECONDS
-        while self._feeding.is_alive() and time.monotonic() < deadline:
+        while not self._fed.is_set() and time.monotonic() < deadline:
             with contextlib.suppress(queue.Empty):
                 self._samples.get(timeout=0.05)
         self._background.shutdown()
         self._publisher.close()
         self.replay.stop()
+        self._feeding.join(max(0.0, deadline - time.monotonic()))  # the iterator of a queue ends when its server does
 
     def _learn(self, sample: Sample) -> None:
         self._sampled_at = time.monotonic()
         self._phase = "learning"
+        on_policy = self._experiment.agent.on_policy
+        if on_policy:
+            self._refuse_other_weights(sample)
         outcome = self.learner.learn(sample)
         if not outcome.finite:
             raise Ended(
@@ -216,10 +221,22 @@ class LearningProcess:
                 "lower agent.learning_rate, clip rewards (agent.reward_clip) or gradients (agent.gradient_clip_norm)",
             )
         self._outcome = outcome
+        if on_policy:
+            self._publish(wait=True)  # the collectors wait for it
         if outcome.priorities is not None:
             self._prioritize(sample, outcome.priorities)
         if time.monotonic() - self._status_at >= _STATUS_SECONDS:
             self._data_age = self.learner.gradient_steps - float(np.mean(sample.gradient_steps.numpy()))
+
+    def _refuse_other_weights(self, sample: Sample) -> None:
+        """Ends a run in which experience reached the learner that its present weights did not act in."""
+        acted, present = sample.gradient_steps.numpy(), self.learner.gradient_steps
+        if (acted != present).any():
+            raise Ended(
+                "failed",
+                f"on-policy experience of the weights of gradient steps {acted.min()} to {acted.max()} reached the "
+                f"learner at those of {present}: collectors must wait for new weights between sequences",
+            )
 
     def _prioritize(self, sample: Sample, priorities: NDArray[np.float32]) -> None:
         """Writes priorities back beside the next call's gradient steps; one write is on its way at most."""
@@ -252,13 +269,16 @@ class LearningProcess:
 
     def _feed(self) -> None:
         # A dataset that waits cannot be interrupted: it waits in a thread of its own, the process ends without it.
+        samples = iter(self.replay.dataset())
         try:
-            for sample in self.replay.dataset():
+            for sample in samples:
                 self._samples.put(sample)
                 if self._closing:
                     return
         except tf.errors.OpError as error:
             self._samples.put(error)
+        finally:
+            self._fed.set()
 
     def _accept_reports(self) -> None:
         while True:

@@ -67,17 +67,11 @@ class ReplayServer:
         self._layout = FrameLayout(specs, experiment.agent.state_units)
         lanes, transitions = experiment.lanes_per_item, experiment.transitions_per_item
         self.items_per_call = experiment.learner.batch_size * experiment.learner.steps_per_call // transitions
-        item = {_COLUMN: tf.TensorSpec((experiment.item_length, lanes, self._layout.num_bytes), tf.uint8)}
+        self._item_shape = (experiment.item_length, lanes, self._layout.num_bytes)
+        item = {_COLUMN: tf.TensorSpec(self._item_shape, tf.uint8)}
         message = tf.TensorSpec((None,), tf.uint8)
         tables = [
-            reverb.Table(
-                self._layout.table,
-                sampler=self._selector(),
-                remover=reverb.selectors.Fifo(),
-                max_size=max(1, experiment.replay.capacity // transitions),
-                rate_limiter=self._rate_limiter(blocking),
-                signature=item,
-            ),
+            self._experience_table(item, blocking),
             reverb.Table(
                 VARIABLES_TABLE,
                 sampler=reverb.selectors.Lifo(),
@@ -101,8 +95,23 @@ class ReplayServer:
                 f"the checkpoint's replay has other settings ({restored}) than asked for ({wanted}): resume with the "
                 "same [replay] section, batches and launcher"
             )
-        for table in (VARIABLES_TABLE, REPORTS_TABLE):  # messages of an earlier life
-            self.client.reset(table)
+        on_policy = experiment.agent.on_policy  # what waits in its queue was collected with weights that are gone
+        for table in (VARIABLES_TABLE, REPORTS_TABLE, *([self._layout.table] if on_policy else [])):
+            self.client.reset(table)  # messages of an earlier life
+
+    def _experience_table(self, item: Any, blocking: bool) -> reverb.Table:
+        experiment, name = self._experiment, self._layout.table
+        if experiment.agent.on_policy:
+            # Collectors wait for new weights once they have handed over a batch between them: no insert ever blocks.
+            return reverb.Table.queue(name, 2 * self.items_per_call, signature=item)
+        return reverb.Table(
+            name,
+            sampler=self._selector(),
+            remover=reverb.selectors.Fifo(),
+            max_size=max(1, experiment.replay.capacity // experiment.transitions_per_item),
+            rate_limiter=self._rate_limiter(blocking),
+            signature=item,
+        )
 
     def _selector(self) -> Any:
         replay = self._experiment.replay
@@ -123,15 +132,16 @@ class ReplayServer:
 
     @property
     def _iterators(self) -> int:
-        # Two iterators fetch small items 1.7 times as fast as one; large ones come fast enough.
-        return 2 if self._experiment.transitions_per_item < 8 else 1
+        # Two iterators fetch small items 1.7 times as fast as one; large ones come fast enough. Of a queue, which has
+        # one batch at a time, each would wait for what the other has taken.
+        return 2 if self._experiment.transitions_per_item < 8 and not self._experiment.agent.on_policy else 1
 
     @property
     def _in_flight(self) -> int:
         return min(512, max(8, self.items_per_call // self._iterators))
 
     def dataset(self) -> tf.data.Dataset:
-        """An endless dataset of `Sample`s, drawn uniformly or by priority.
+        """An endless dataset of `Sample`s, drawn uniformly, by priority or, on-policy, each once in turn.
 
         The transitions of the items drawn for one call are spread so that a batch holds one of each of many items,
         rather than many of a few: lanes of an item were collected in the same vector steps, its steps in succession.
@@ -193,6 +203,11 @@ class ReplayServer:
             f"{inserts} items inserted, {samples} sampled, {info.current_size} of {info.max_size} stored, "
             f"{limiter.samples_per_insert:g} samples per insert wanted"
         )
+        if self._experiment.agent.on_policy:
+            return (
+                f"the learner waits for collectors: the queue has not had the {self.items_per_call} items of a batch "
+                f"({inserts} inserted, {samples} sampled)"
+            )
         if info.current_size < limiter.min_size_to_sample:
             return (
                 f"the learner waits for collectors: the table has {info.current_size} of the "
@@ -206,6 +221,18 @@ class ReplayServer:
         """Writes all tables into the server's folder and returns the checkpoint's path."""
         return Path(self.client.checkpoint())
 
+    def release(self) -> None:
+        """Gives a dataset that waits for its next batch one of zeros, on-policy: nothing else ends such a wait."""
+        if not self._experiment.agent.on_policy:  # a replay that has begun to give goes on
+            return
+        length, *shape = self._item_shape
+        with self.client.trajectory_writer(num_keep_alive_refs=length) as writer:
+            for _ in range(self.items_per_call):
+                for _ in range(length):
+                    writer.append({_COLUMN: np.zeros(shape, np.uint8)})
+                writer.create_item(self._layout.table, 1.0, {_COLUMN: writer.history[_COLUMN][-length:]})
+                writer.flush()  # the queue has room for two batches
+
     def stop(self) -> None:
         """Stops serving. Stop writers first: Reverb confirms inserts that it then drops."""
         self._server.stop()
@@ -216,6 +243,7 @@ def _settings(info: Any) -> str:
     limiter, sampler = info.rate_limiter_info, info.sampler_options
     prioritized = sampler.HasField("prioritized")
     drawn = f"by priority to the power {sampler.prioritized.priority_exponent:g}" if prioritized else "uniformly"
+    drawn = "in turn" if sampler.HasField("fifo") else drawn
     return (
         f"{info.max_size} items drawn {drawn}, at least {limiter.min_size_to_sample}, "
         f"{limiter.samples_per_insert:g} samples per insert within {limiter.min_diff:g} to {limiter.max_diff:g}"

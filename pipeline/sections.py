@@ -26,7 +26,7 @@ class EnvironmentConfig(Config, frozen=True):
 
 
 class ReplayConfig(Config, frozen=True):
-    """The experience table."""
+    """The experience table; of an on-policy kind a queue of two batches, of which capacity and min_size say nothing."""
 
     capacity: Annotated[int, Meta(ge=1, description="Transitions kept; the oldest leave first.")] = 100_000
     min_size: Annotated[int, Meta(ge=1, description="Transitions inserted before the learner starts.")] = 1_000

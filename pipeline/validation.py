@@ -9,7 +9,8 @@ _Checks = list[tuple[bool, str]]
 
 def problems(experiment: Experiment) -> Iterator[str]:
     """What is wrong with an experiment, each in a sentence that says what would do."""
-    checks = _of_all(experiment) + _of_replay(experiment)
+    of_all = _of_all(experiment)
+    checks = _of_queue(experiment) + of_all if experiment.agent.on_policy else of_all + _of_replay(experiment)
     return (sentence for is_wrong, sentence in checks if is_wrong)
 
 
@@ -64,6 +65,41 @@ def _of_replay(experiment: Experiment) -> _Checks:
             experiment.agent.state_units > 0 and replay.initial_priority == "td_error",
             "replay.initial_priority='td_error' judges transitions, and a recurrent agent learns from sequences: set "
             "'largest'",
+        ),
+    ]
+
+
+def _of_queue(experiment: Experiment) -> _Checks:
+    agent, exploration, learner = experiment.agent, experiment.exploration, experiment.learner
+    sequences = experiment.collect.lanes * experiment.collect.collectors
+    kind = f"agent.kind={agent.kind!r}"
+    return [
+        (
+            experiment.replay.prioritized,
+            f"{kind} learns from every sequence once, in turn: set replay.prioritized=false",
+        ),
+        (
+            exploration.strategy != "boltzmann" or exploration.temperature != 1.0,
+            f"{kind} learns from what its policy itself draws: set exploration.strategy='boltzmann' and "
+            "exploration.temperature=1.0",
+        ),
+        (
+            learner.steps_per_call != 1,
+            f"{kind} acts with new weights after every gradient step: set learner.steps_per_call=1",
+        ),
+        (
+            learner.batch_size != sequences,
+            f"{kind} learns from one sequence of each lane at once: set learner.batch_size={sequences}, collect.lanes "
+            "times collect.collectors",
+        ),
+        (
+            experiment.replay.samples_per_insert != 1.0,
+            f"{kind} learns from every sequence once: set replay.samples_per_insert=1.0",
+        ),
+        (
+            learner.batch_size % agent.batch_parts != 0,
+            f"learner.batch_size={learner.batch_size} sequences do not divide into agent.minibatches="
+            f"{agent.batch_parts}: change agent.minibatches or collect.lanes",
         ),
     ]
 

@@ -17,6 +17,8 @@ from pipeline import native
 
 VARIABLES_TABLE = "variables"
 REPORTS_TABLE = "reports"
+_HURRY_SECONDS = 0.001
+"""Between fetches for one who waits for new weights."""
 _BLOCK = 1024  # messages are padded to whole blocks: a writer's column has one shape
 
 
@@ -75,7 +77,7 @@ class CollectorReport(msgspec.Struct, frozen=True, tag="collector"):
     weights_seconds: float
     """Seconds since these weights arrived."""
     blocked_seconds: float
-    """Time spent waiting for the rate limiter."""
+    """Time spent waiting for the rate limiter or, on-policy, for new weights."""
     resident_bytes: int
     last: bool = False
     """The process ends after this report."""
@@ -196,7 +198,7 @@ class VariablesReader:
         self._address, self._seconds = address, seconds
         self._client = native.reverb_client(address)
         self._newest: Variables | None = None
-        self._arrived = threading.Event()
+        self._arrived, self._hurried = threading.Event(), threading.Event()
         self.fetched_at = time.monotonic()
         """Monotonic time of the newest fetch; it stands still when the server does not answer."""
         threading.Thread(target=self._fetch_for_ever, name="variables", daemon=True).start()
@@ -216,6 +218,26 @@ class VariablesReader:
             raise TimeoutError(f"{who} waited {seconds:.0f} s for the learner's first weights at {self._address}")
         return self._newest
 
+    def newer_than(self, gradient_steps: int, keep_waiting: Callable[[], bool]) -> Variables | None:
+        """The first publication of weights newer than those of that gradient step; fetches without pause meanwhile.
+
+        Args:
+          gradient_steps: version of the older weights.
+          keep_waiting: asked again and again; False gives up.
+
+        Returns:
+          None if it gave up.
+        """
+        self._hurried.set()
+        try:
+            while (newest := self._newest) is None or newest.gradient_steps <= gradient_steps:
+                if not keep_waiting():
+                    return None
+                time.sleep(_HURRY_SECONDS)
+            return newest
+        finally:
+            self._hurried.clear()
+
     def refuse_silence(self, seconds: float, who: str) -> None:
         """Checks that the server has answered of late.
 
@@ -232,7 +254,8 @@ class VariablesReader:
                 take(self._client, VARIABLES_TABLE, Variables, 1, self._accept)
             except Exception:  # the server is away: its absence is seen in `fetched_at`, and it is asked again
                 time.sleep(self._seconds)
-            time.sleep(self._seconds)
+            if self._hurried.wait(self._seconds):
+                time.sleep(_HURRY_SECONDS)
 
     def _accept(self, variables: Variables) -> None:
         self._newest = variables

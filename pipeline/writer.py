@@ -108,6 +108,11 @@ class FrameWriter:
         windows = 0 if self._steps < self._window else (self._steps - self._window) // self._stride + 1
         return windows * self._lanes - self.confirmed_transitions
 
+    @property
+    def has_completed_window(self) -> bool:
+        """Whether the newest frame completed a window; so does every frame where windows begin at every step."""
+        return self._steps >= self._window and (self._steps - self._window) % self._stride == 0
+
     def append(self, frames: NDArray[Any], priorities: NDArray[np.float32] | None = None) -> None:
         """Appends one frame a lane; the items they complete follow soon.
 
@@ -125,7 +130,7 @@ class FrameWriter:
         self._steps += 1
         if priorities is not None:
             self._priorities.append(priorities.reshape(self._groups, -1).mean(axis=1))
-        if self._steps >= self._window and (self._steps - self._window) % self._stride == 0:
+        if self.has_completed_window:
             self._uncovered += 1
         if self._uncovered == self._steps_per_item:
             self._cover()

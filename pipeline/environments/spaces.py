@@ -22,7 +22,7 @@ def specs_of(observation: spaces.Space[Any], action: spaces.Space[Any], masked: 
     """
     if not isinstance(action, spaces.Discrete):
         raise UsageError(
-            f"the action space is {action}: value-based agents need a Discrete one "
+            f"the action space is {action}: agents need a Discrete one "
             "(discretise it with a wrapper, or choose another environment)"
         )
     leaves = {name: _array_spec(space) for name, space, _ in _leaves(observation, "", lambda batch: batch)}

@@ -55,9 +55,12 @@ class _Inline:
         from pipeline.learning import Ended
 
         message, reason = "", None
+        agent = self._experiment.agent
+        steps = agent.window_length if agent.on_policy else 1  # weights change between windows only
         try:
             while reason is None:
-                self._collect()
+                for _ in range(steps):
+                    self._collect()
                 self._learn()
                 self._evaluate()
                 self._console.refresh()
@@ -91,6 +94,10 @@ class _Inline:
                 collector.close()
 
     def _learn(self) -> None:
+        if self._experiment.agent.on_policy:  # a batch waits in the queue
+            while self.learning.ledger.stop_reason() is None and not self.learning.step():
+                pass
+            return
         replay, learner = self._experiment.replay, self._experiment.learner
         counters = self.learning.ledger.counters
         per_call = learner.batch_size * learner.steps_per_call

@@ -26,6 +26,13 @@ SHRUNK = (
     "stop.gradient_steps=80",
 )
 SMALL = ("agent.hidden_units=[8]",)
+ON_POLICY = (
+    "agent.rollout=4",
+    'exploration.strategy="boltzmann"',
+    "learner.batch_size=4",
+    "learner.steps_per_call=1",
+    "replay.samples_per_insert=1",
+)
 REPLAYS = {
     "uniform, all lanes": (),
     "uniform, one lane": ("replay.lanes_per_item=1",),
@@ -41,7 +48,8 @@ REPLAYS = {
 
 def lines_of(kind: str, *more: str) -> tuple[str, ...]:
     small = () if kind == "q_learning" else SMALL
-    return (*SHRUNK, f'agent.kind="{kind}"', *small, *more)
+    on_policy = ON_POLICY if BUILDERS[kind].config().on_policy else ()
+    return (*SHRUNK, f'agent.kind="{kind}"', *small, *on_policy, *more)
 
 
 @pytest.mark.parametrize("replay", REPLAYS.values(), ids=REPLAYS)
@@ -49,6 +57,10 @@ def lines_of(kind: str, *more: str) -> tuple[str, ...]:
 def test_every_kind_learns_from_every_replay_and_resumes(kind: str, replay: tuple[str, ...], tmp_path: Path) -> None:
     if kind == "r2d2" and "replay.steps_per_item=2" in replay:
         with pytest.raises(UsageError, match=r"replay\.steps_per_item=1"):
+            parse("", lines_of(kind, *replay))
+        return
+    if BUILDERS[kind].config().on_policy and "replay.prioritized=true" in replay:
+        with pytest.raises(UsageError, match=r"replay\.prioritized=false"):
             parse("", lines_of(kind, *replay))
         return
     run = tmp_path / "run"
@@ -64,7 +76,8 @@ def test_every_kind_learns_from_every_replay_and_resumes(kind: str, replay: tupl
 
 @pytest.mark.parametrize("kind", list(BUILDERS))
 def test_every_kind_runs_in_processes_of_its_own(kind: str, tmp_path: Path) -> None:
-    flags = [f"--set={line}" for line in lines_of(kind, "replay.prioritized=true", "collect.collectors=2")]
+    replay = "learner.batch_size=8" if BUILDERS[kind].config().on_policy else "replay.prioritized=true"
+    flags = [f"--set={line}" for line in lines_of(kind, replay, "collect.collectors=2")]
     base = tmp_path / "base.toml"
     base.write_text("")
     arguments = [sys.executable, "-m", "pipeline.train", f"--config={base}", f"--run_dir={tmp_path / 'run'}", *flags]
@@ -86,6 +99,15 @@ def test_every_kind_runs_in_processes_of_its_own(kind: str, tmp_path: Path) -> N
         (("replay.initial_priority='td_error'",), "replay.prioritized"),
         (('agent.kind="r2d2"', "agent.noisy=true"), "noisy=false"),
         (('agent.kind="r2d2"', "replay.prioritized=true", "replay.initial_priority='td_error'"), "'largest'"),
+        (('agent.kind="ppo"', *ON_POLICY, "replay.prioritized=true"), "replay.prioritized=false"),
+        (('agent.kind="ppo"', *ON_POLICY, "exploration.strategy='epsilon_greedy'"), "strategy='boltzmann'"),
+        (('agent.kind="ppo"', *ON_POLICY, "exploration.temperature=0.5"), "temperature=1.0"),
+        (('agent.kind="ppo"', *ON_POLICY, "learner.steps_per_call=16"), "learner.steps_per_call=1"),
+        (('agent.kind="ppo"', *ON_POLICY), "learner.batch_size=16"),
+        (('agent.kind="ppo"', *ON_POLICY, "collect.lanes=2", "replay.samples_per_insert=2"), "learner.batch_size=2"),
+        (('agent.kind="ppo"', *ON_POLICY, "collect.lanes=4", "replay.samples_per_insert=2"), "samples_per_insert=1"),
+        (('agent.kind="ppo"', *ON_POLICY, "collect.lanes=4", "agent.minibatches=3"), "agent.minibatches=3"),
+        (('agent.kind="ppo"', *ON_POLICY, "collect.lanes=4", "replay.steps_per_item=2"), "replay.steps_per_item"),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_the_reason(lines: tuple[str, ...], words: str) -> None:
@@ -93,13 +115,22 @@ def test_what_makes_no_sense_is_refused_with_the_reason(lines: tuple[str, ...], 
         parse("", lines)
 
 
-def test_a_table_of_what_is_no_category_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    flags = ["--set=agent.kind='q_learning'", "--set=environment.id='CartPole-v1'"]
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (("agent.kind='q_learning'", "environment.id='CartPole-v1'"), "Discrete"),
+        (("agent.kind='ppo'",), "set exploration.strategy='boltzmann'"),
+    ],
+)
+def test_a_kind_that_does_not_fit_is_refused_before_anything_is_written(
+    lines: tuple[str, ...], words: str, tmp_path: Path
+) -> None:
+    flags = [f"--set={line}" for line in lines]
     base = tmp_path / "base.toml"
     base.write_text("")
     arguments = [sys.executable, "-m", "pipeline.train", f"--config={base}", f"--run_dir={tmp_path / 'run'}", *flags]
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=60, cwd=ROOT, check=False)
     assert done.returncode == 2
-    assert "Discrete" in done.stderr
+    assert words in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "run").exists()

@@ -27,6 +27,9 @@ SHRUNK = (
     "stop.target_return=1e9",  # three episodes can be lucky
     "stop.gradient_steps=400",
 )
+# Few gradient steps for a step, so that the longest episodes of the classic problems (500 steps) come to an end.
+REPLAYED = ("replay.samples_per_insert=2", "replay.capacity=20_000")
+ON_POLICY = ("learner.steps_per_call=1", "stop.gradient_steps=40")
 SUMMARY_FIELDS = {
     "solved", "stop_reason", "seed", "environment_steps", "gradient_steps", "episodes", "mean_return",
     "startup_seconds", "train_seconds", "environment_steps_per_second", "gradient_steps_per_second",
@@ -120,14 +123,14 @@ def run_dir(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("config", shipped())
 def test_every_shipped_config_runs_and_leaves_what_it_should(run_dir: Path, config: str) -> None:
-    # Fewer gradient steps for a step, so that the longest episodes of the classic problems (500 steps) come to an end.
-    result = train(run_dir, *SHRUNK, "replay.samples_per_insert=2", "replay.capacity=20_000", config=config)
+    fitting = ON_POLICY if (on_policy := load(config).agent.on_policy) else REPLAYED
+    result = train(run_dir, *SHRUNK, *fitting, config=config)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "stopped by: gradient_steps" in result.stdout
     assert "tensorboard --logdir" in result.stdout
     found = summary(run_dir)
     assert set(found) >= SUMMARY_FIELDS
-    assert found["gradient_steps"] >= 400
+    assert found["gradient_steps"] >= (40 if on_policy else 400)
     assert found["environment_steps"] > 128
     assert found["episodes"] > 0
     assert found["mean_return"] is not None, "the last weights are evaluated"

@@ -353,7 +353,7 @@ def experiments(draw: Any) -> Experiment:
     per_item, groups, batches, items = (draw(st.integers(1, 8)) for _ in range(4))
     steps = 1 if experiment.agent.stride > 1 else draw(st.integers(0, 3))
     capacity = 24 * per_item * batches * items
-    return replace(
+    experiment = replace(
         experiment,
         collect=replace(experiment.collect, lanes=per_item * groups),
         learner=replace(experiment.learner, batch_size=per_item * batches * max(1, steps)),
@@ -366,6 +366,22 @@ def experiments(draw: Any) -> Experiment:
             capacity=capacity,
             min_size=draw(st.integers(1, 24 * per_item)),
         ),
+    )
+    return on_policy(experiment) if experiment.agent.on_policy else experiment
+
+
+def on_policy(experiment: Experiment) -> Experiment:
+    """The same with what an on-policy agent needs."""
+    replace, collect, agent = msgspec.structs.replace, experiment.collect, experiment.agent
+    collect = replace(collect, collectors=min(collect.collectors, 8))
+    sequences = collect.lanes * collect.collectors
+    return replace(
+        experiment,
+        agent=replace(agent, minibatches=1) if hasattr(agent, "minibatches") else agent,
+        collect=collect,
+        learner=replace(experiment.learner, batch_size=sequences, steps_per_call=1),
+        exploration=replace(experiment.exploration, strategy="boltzmann", temperature=1.0),
+        replay=replace(experiment.replay, prioritized=False, initial_priority="largest", samples_per_insert=1.0),
     )
 
 

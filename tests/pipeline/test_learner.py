@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from agents.configs import DqnConfig
+from agents.configs import DqnConfig, PpoConfig
 from agents.specs import ArraySpec, Specs
+from pipeline.config import UsageError
 from pipeline.frames import FrameLayout
 from pipeline.learner import Learner, _set_compiler_flags
 from pipeline.replay import Sample, decode
@@ -42,3 +43,9 @@ def test_a_weight_that_is_not_a_number_shows_in_the_outcome(loop: str) -> None:
     assert not outcome.finite
     assert learner.gradient_steps == 6
     assert learner.agent.train_step_counter.numpy() == 6
+
+
+def test_a_replicas_share_that_is_not_whole_minibatches_is_refused() -> None:
+    experiment = Experiment(agent=PpoConfig(minibatches=3), learner=LearnerConfig(batch_size=4, steps_per_call=1))
+    with pytest.raises(UsageError, match=r"agent\.minibatches=3 does not divide the 4 sequences of each of 1 replicas"):
+        Learner(experiment, SPECS, devices=["CPU:0"])

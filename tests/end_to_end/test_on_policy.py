@@ -1,0 +1,67 @@
+"""Runs of reinforce and ppo: they learn, stop without a window lost, and go on where they stopped."""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+import pipeline
+
+LANES, ROLLOUT = 8, 12
+ON_POLICY = (
+    'environment.id=""',
+    'environment.import_path="environments_to_solve:CombinationLock"',
+    f"agent.rollout={ROLLOUT}",
+    "agent.learning_rate=5e-3",
+    "agent.entropy_bonus=0.01",
+    'exploration.strategy="boltzmann"',
+    f"collect.lanes={LANES}",
+    f"learner.batch_size={LANES}",
+    "learner.steps_per_call=1",
+    'learner.loop="plain"',
+    "replay.samples_per_insert=1",
+    "evaluation.episodes=1",
+    "evaluation.every_steps=500",
+)
+KINDS = {
+    "reinforce": ('agent.kind="reinforce"',),
+    "reinforce without a baseline": ('agent.kind="reinforce"', "agent.baseline=false"),
+    "ppo": ('agent.kind="ppo"', "agent.minibatches=2"),
+}
+TWO_COLLECTORS = ("collect.collectors=2", f"learner.batch_size={2 * LANES}")
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_the_optimal_return_is_reached(kind: tuple[str, ...], tmp_path: Path) -> None:
+    experiment = pipeline.config.parse("", (*ON_POLICY, *kind, "stop.target_return=6", "stop.environment_steps=60000"))
+    summary = pipeline.train(experiment, tmp_path / "run", launcher="inline")
+    assert summary.solved
+    assert summary.mean_return == 6.0
+    assert summary.samples_per_insert == 1.0
+
+
+CASES = {
+    **{f"{name}, two collectors": (*kind, *TWO_COLLECTORS) for name, kind in KINDS.items()},
+    "ppo, one lane": (*KINDS["ppo"], "agent.minibatches=1", "collect.lanes=1", "learner.batch_size=1"),
+}
+
+
+@pytest.mark.parametrize("launcher", ["inline", "local"])
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_runs_and_resumes(
+    case: tuple[str, ...], launcher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[1]))
+    lines = (*ON_POLICY, *case)
+    steps, found = 0, []
+    for budget in (30, 70):
+        experiment = pipeline.config.parse("", (*lines, f"stop.gradient_steps={budget}"))
+        summary = pipeline.train(experiment, tmp_path / "run", launcher=launcher, resume=bool(found))
+        assert (summary.stop_reason, summary.gradient_steps, summary.lost_transitions) == ("gradient_steps", budget, 0)
+        assert summary.environment_steps > steps
+        assert summary.mean_return is not None
+        steps = summary.environment_steps
+        found.append(summary)
+        assert not [thread for thread in threading.enumerate() if thread.name == "samples"], "waits for a batch"
+    # The windows that were handed over when a run stopped are the only ones not used.
+    assert 70 / 73 <= found[-1].samples_per_insert <= 1.0
