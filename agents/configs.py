@@ -80,6 +80,11 @@ class KindConfig(Config, frozen=True):
         return False
 
     @property
+    def offline_only(self) -> bool:
+        """Whether it learns from a dataset alone, and never acts to learn."""
+        return False
+
+    @property
     def batch_parts(self) -> int:
         """Equal parts that a replica's share of a batch is learned from in turn."""
         return 1

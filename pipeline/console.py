@@ -78,9 +78,11 @@ class Console:
             self.note(f"{summary.stop_reason}: {summary.message}")
         target = self._experiment.stop.target_return
         result = "solved" if summary.solved else "not solved" if target is not None else "ended"
+        taken = self._experiment.progress(summary.environment_steps, summary.gradient_steps)
+        steps = f"{taken:,} {'gradient' if self._experiment.is_offline else 'environment'} steps"
         mean = "none" if summary.mean_return is None else f"{summary.mean_return:.1f}"
         self._terminal.print(
-            f"{self._name} {result}: {summary.environment_steps:,} environment steps, "
+            f"{self._name} {result}: {steps}, "
             f"{summary.train_seconds:.1f} s of training after {summary.startup_seconds:.1f} s of start-up, "
             f"mean evaluation return {mean} (stopped by: {summary.stop_reason})",
             style="bold",

@@ -70,7 +70,7 @@ def play(experiment: Experiment, policy: Policy, episodes: int, seed: int) -> li
 
 
 class Evaluator:
-    """Evaluates the newest weights every so many environment steps, and keeps `policies/best` and `policies/latest`."""
+    """Evaluates the newest weights every `evaluation.every_steps`, and keeps `policies/best` and `policies/latest`."""
 
     def __init__(self, experiment: Experiment, specs: Specs, folder: Path) -> None:
         self._experiment, self._specs, self._folder = experiment, specs, folder
@@ -91,7 +91,7 @@ class Evaluator:
             return variables.evaluate_last
         # The first evaluation is one interval in, those after it on the multiples of the interval.
         every = self._experiment.evaluation.every_steps
-        return variables.environment_steps // every > max(0, self._evaluated_at) // every
+        return self._progress(variables) // every > max(0, self._evaluated_at) // every
 
     def evaluate(self, variables: Variables) -> Evaluation:
         """Plays the episodes with these weights and saves the policy."""
@@ -110,7 +110,7 @@ class Evaluator:
             self._best = mean
             policies.save(policy, self._folder / "best")
         policies.save(policy, self._folder / "latest")
-        self._evaluated_at, self._evaluated_version = variables.environment_steps, variables.gradient_steps
+        self._evaluated_at, self._evaluated_version = self._progress(variables), variables.gradient_steps
         return Evaluation(
             environment_steps=variables.environment_steps,
             gradient_steps=variables.gradient_steps,
@@ -124,3 +124,6 @@ class Evaluator:
             resident_bytes=self._process_info.memory_info().rss,
             is_best=is_best,
         )
+
+    def _progress(self, variables: Variables) -> int:
+        return self._experiment.progress(variables.environment_steps, variables.gradient_steps)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import environments
+from pipeline import environments, offline
 from pipeline.config import UsageError, validate
 from pipeline.launchers import LAUNCHERS, Launch
 from pipeline.ledger import Summary
@@ -32,13 +32,16 @@ def launch(
         raise UsageError(f"no launcher {launcher!r}; there are {', '.join(LAUNCHERS)}")
     validate(experiment)
     run = RunDirectory(run_dir.resolve())
-    run.check(experiment, resume)
     try:
         specs = environments.describe(experiment.environment)
     except environments.EnvironmentFault as fault:
         raise UsageError(str(fault)) from None
     if reason := experiment.agent.unsuitable_for(specs):
         raise UsageError(f"agent.kind={experiment.agent.kind!r}: {reason}")
+    if experiment.is_offline:
+        experiment = offline.adopt(experiment, specs)
+        validate(experiment)
+    run.check(experiment, resume)
     refuse_used_port(experiment.replay.port)
     run.create(experiment)
     return LAUNCHERS[launcher](Launch(experiment, run, started, resume))

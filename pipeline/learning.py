@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from agents import Specs
 from agents.priorities import bounded
-from pipeline import checkpoint, metrics, native
+from pipeline import checkpoint, metrics, native, offline
 from pipeline.learner import Learner, Outcome
 from pipeline.ledger import Ledger, Summary
 from pipeline.replay import ReplayServer, Sample
@@ -66,6 +66,7 @@ class LearningProcess:
         self._experiment, self._run, self._started, self._blocking = experiment, run, started, blocking
         restored = checkpoint.newest(run.checkpoints) if resume else None
         self.ledger = Ledger(experiment, restored.counters if restored else checkpoint.Counters())
+        dataset = None if restored else offline.stored_replay(experiment)
         self.replay = ReplayServer(
             experiment,
             specs,
@@ -73,7 +74,11 @@ class LearningProcess:
             checkpoint.reverb_folder(run.checkpoints),
             restored.replay if restored else None,
             blocking,
+            dataset,
         )
+        if dataset:  # once: from here on the run's own checkpoints hold it, with the priorities that it has got
+            self.ledger.counters.transitions = self.replay.info().current_size * experiment.transitions_per_item
+            log.info("%d transitions of %s", self.ledger.counters.transitions, dataset)
         self.learner = Learner(experiment, specs)
         if restored:
             self.learner.read(restored.learner_prefix)
@@ -225,7 +230,7 @@ class LearningProcess:
             self._publish(wait=True)  # the collectors wait for it
         if outcome.priorities is not None:
             self._prioritize(sample, outcome.priorities)
-        if time.monotonic() - self._status_at >= _STATUS_SECONDS:
+        if time.monotonic() - self._status_at >= _STATUS_SECONDS and not self._experiment.is_offline:
             self._data_age = self.learner.gradient_steps - float(np.mean(sample.gradient_steps.numpy()))
 
     def _refuse_other_weights(self, sample: Sample) -> None:
@@ -297,8 +302,8 @@ class LearningProcess:
             self.ledger.accept_evaluation(report)
             log.info("evaluation: %s", report)
             role, scalars = "evaluator", metrics.evaluation_scalars(report)
-        steps = report.environment_steps if isinstance(report, Evaluation) else self.ledger.counters.environment_steps
-        self._metrics.write(role, scalars, steps)
+        of: Evaluation | checkpoint.Counters = report if isinstance(report, Evaluation) else self.ledger.counters
+        self._metrics.write(role, scalars, self._experiment.progress(of.environment_steps, of.gradient_steps))
 
     def _write_status(self) -> None:
         self._status_at = time.monotonic()
@@ -318,10 +323,11 @@ class LearningProcess:
         )
         if self._outcome is not None:
             scalars |= metrics.learner_scalars(self._outcome, float(self.learner.agent.learning_rate))
-        steps = self.ledger.counters.environment_steps
-        self._metrics.write("learner", scalars, steps)
+        counters = self.ledger.counters
+        progress = self._experiment.progress(counters.environment_steps, counters.gradient_steps)
+        self._metrics.write("learner", scalars, progress)
         if "supervisor" in resident:
-            self._metrics.write("supervisor", metrics.memory_scalars(resident["supervisor"]), steps)
+            self._metrics.write("supervisor", metrics.memory_scalars(resident["supervisor"]), progress)
 
 
 def run_to_its_end(process: LearningProcess, interrupted: threading.Event) -> Summary:

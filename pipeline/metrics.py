@@ -1,4 +1,4 @@
-"""Every TensorBoard tag by name, and their writers. The horizontal axis is the global count of environment steps."""
+"""Every TensorBoard tag by name, and their writers. The horizontal axis is the run's `Experiment.progress`."""
 
 import time
 from collections.abc import Mapping
@@ -27,12 +27,12 @@ class MetricsWriter:
         self._folder = folder
         self._writers: dict[str, EventFileWriter] = {}
 
-    def write(self, role: str, scalars: Mapping[str, float], environment_steps: int) -> None:
+    def write(self, role: str, scalars: Mapping[str, float], progress: int) -> None:
         """Hands over one value a tag; raises what an earlier write raised."""
         if role not in self._writers:
             folder = str(self._folder / role)
             self._writers[role] = EventFileWriter(folder, _QUEUED_EVENTS, _FLUSH_SECONDS)
-        event = Event(wall_time=time.time(), step=environment_steps)
+        event = Event(wall_time=time.time(), step=progress)
         for tag, value in scalars.items():
             event.summary.MergeFrom(scalar_pb(tag, value))
         self._writers[role].add_event(event)

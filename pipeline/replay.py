@@ -3,6 +3,7 @@
 This is the TensorFlow side, in the process of the server. `pipeline.writer` is the collectors' side.
 """
 
+import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from tf_agents.trajectories import Trajectory
 
 from agents import Specs
 from agents.priorities import bounded
+from pipeline import reverb_checkpoint
 from pipeline.config import UsageError
 from pipeline.frames import FrameLayout
 from pipeline.ports import refuse_used_port
@@ -45,9 +47,10 @@ class ReplayServer:
       specs: of the environment.
       port: to listen on.
       folder: for Reverb's own checkpoints; it must hold nothing else.
-      restore_from: a Reverb checkpoint to start from, or None.
+      restore_from: a Reverb checkpoint of this run to go on from, or None.
       blocking: hold collectors and learner to the ratio; the inline launcher steers it by itself, as a blocked call in
         its only thread would wait for ever.
+      dataset: a Reverb checkpoint of another run to draw from; stored priorities stay.
 
     Raises:
       UsageError: the port is in use, or the checkpoint's tables have other settings.
@@ -61,6 +64,7 @@ class ReplayServer:
         folder: Path,
         restore_from: Path | None = None,
         blocking: bool = True,
+        dataset: Path | None = None,
     ) -> None:
         refuse_used_port(port)
         self._experiment = experiment
@@ -83,10 +87,14 @@ class ReplayServer:
             reverb.Table.queue(REPORTS_TABLE, _REPORTS_KEPT, signature=message),
         ]
         folder.mkdir(parents=True, exist_ok=True)
-        fallback = str(restore_from) if restore_from else None
-        checkpointer = reverb.checkpointers.DefaultCheckpointer(str(folder), fallback_checkpoint_path=fallback)
         wanted = _settings(tables[0].info)
-        self._server = reverb.Server(tables, port, checkpointer)
+        with tempfile.TemporaryDirectory(prefix="reverb-dqn-") as copy:  # read when the server starts
+            if dataset is not None:
+                reverb_checkpoint.restate(dataset, tables[0].info, Path(copy))
+                restore_from = Path(copy)
+            fallback = str(restore_from) if restore_from else None
+            checkpointer = reverb.checkpointers.DefaultCheckpointer(str(folder), fallback_checkpoint_path=fallback)
+            self._server = reverb.Server(tables, port, checkpointer)
         self.address = f"localhost:{port}"
         self.client = reverb.Client(self.address)
         if (restored := _settings(self.info())) != wanted:  # Reverb restores the settings with the items
@@ -123,7 +131,7 @@ class ReplayServer:
         experiment = self._experiment
         ratio = experiment.replay.samples_per_insert
         min_items = -(-experiment.replay.min_size // experiment.transitions_per_item)
-        if not blocking:
+        if not blocking or experiment.is_offline:  # a dataset has all its items from the start
             return reverb.rate_limiters.MinSize(min_items)
         # Samples that wait in the sampler and in tf.data count as taken: with less slack than those, learner and
         # collectors would run in lockstep; with less than a batch, no batch would ever be complete.
@@ -159,7 +167,8 @@ class ReplayServer:
         def arrange(sample: Any) -> Sample:
             frames = sample.data[_COLUMN]  # [items, item_length, lanes, bytes]
             by_lane = tf.transpose(frames, (2, 0, 1, 3))
-            windows = tf.stack([by_lane[:, :, step : step + window] for step in range(steps)]) if steps > 1 else by_lane
+            # Of a dataset the items may be longer: its run may have learned from longer windows.
+            windows = tf.stack([by_lane[:, :, step : step + window] for step in range(steps)])
             shape = (learner.steps_per_call, learner.batch_size, window, num_bytes)
             trajectory, gradient_steps = decode(tf.reshape(windows, shape), self._layout)
             relative = tf.cast(sample.info.probability * tf.cast(sample.info.table_size, tf.float64), tf.float32)

@@ -75,6 +75,18 @@ class ReplayConfig(Config, frozen=True):
     port: Annotated[int, Meta(ge=0, le=65535, description="Port of the Reverb server; 0 takes a free one.")] = 0
 
 
+class OfflineConfig(Config, frozen=True):
+    """Learning without collectors."""
+
+    dataset: Annotated[
+        str,
+        Meta(
+            description="Run directory whose newest checkpoint's replay is learned from; evaluations then go by "
+            "gradient steps. Empty collects."
+        ),
+    ] = ""
+
+
 class CollectConfig(Config, frozen=True):
     """The collectors."""
 
@@ -113,7 +125,9 @@ class EvaluationConfig(Config, frozen=True):
     """The evaluator."""
 
     episodes: Annotated[int, Meta(ge=1, description="Greedy episodes of an evaluation, with fixed seeds.")] = 20
-    every_steps: Annotated[int, Meta(ge=1, description="Environment steps between evaluations.")] = 2_500
+    every_steps: Annotated[
+        int, Meta(ge=1, description="Environment steps, or offline gradient steps, between evaluations.")
+    ] = 2_500
     seed: Annotated[int, Meta(ge=0, description="Seed of the first evaluation episode.")] = 1_000_000
 
 
@@ -148,11 +162,26 @@ class Experiment(Config, frozen=True):
     agent: AgentConfig = DqnConfig()
     exploration: ExplorationConfig = ExplorationConfig()
     replay: ReplayConfig = ReplayConfig()
+    offline: OfflineConfig = OfflineConfig()
     collect: CollectConfig = CollectConfig()
     learner: LearnerConfig = LearnerConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     stop: StopConfig = StopConfig()
+
+    @property
+    def is_offline(self) -> bool:
+        """Whether the run learns from a dataset."""
+        return bool(self.offline.dataset)
+
+    @property
+    def collectors(self) -> int:
+        """Collectors that run."""
+        return 0 if self.is_offline else self.collect.collectors
+
+    def progress(self, environment_steps: int, gradient_steps: int) -> int:
+        """What evaluations and TensorBoard's axis go by: environment steps, or offline gradient steps."""
+        return gradient_steps if self.is_offline else environment_steps
 
     @property
     def lanes_per_item(self) -> int:

@@ -10,7 +10,8 @@ _Checks = list[tuple[bool, str]]
 def problems(experiment: Experiment) -> Iterator[str]:
     """What is wrong with an experiment, each in a sentence that says what would do."""
     of_all = _of_all(experiment)
-    checks = _of_queue(experiment) + of_all if experiment.agent.on_policy else of_all + _of_replay(experiment)
+    of_source = _of_queue(experiment) + of_all if experiment.agent.on_policy else of_all + _of_replay(experiment)
+    checks = _of_dataset(experiment) + of_source
     return (sentence for is_wrong, sentence in checks if is_wrong)
 
 
@@ -65,6 +66,30 @@ def _of_replay(experiment: Experiment) -> _Checks:
             experiment.agent.state_units > 0 and replay.initial_priority == "td_error",
             "replay.initial_priority='td_error' judges transitions, and a recurrent agent learns from sequences: set "
             "'largest'",
+        ),
+    ]
+
+
+def _of_dataset(experiment: Experiment) -> _Checks:
+    agent, stop = experiment.agent, experiment.stop
+    kind = f"agent.kind={agent.kind!r}"
+    return [
+        (
+            experiment.is_offline and agent.on_policy,
+            f"{kind} learns from what its present policy did, and a dataset is of others: choose another kind, or set "
+            "offline.dataset=''",
+        ),
+        (
+            experiment.is_offline and not stop.gradient_steps and not stop.seconds,
+            "a run from offline.dataset takes no environment steps to stop at: set stop.gradient_steps or stop.seconds",
+        ),
+        (
+            agent.offline_only and not experiment.is_offline,
+            f"{kind} imitates what a dataset holds: set offline.dataset to the directory of a run",
+        ),
+        (
+            agent.offline_only and experiment.replay.prioritized,
+            f"{kind} imitates all frames alike: set replay.prioritized=false",
         ),
     ]
 

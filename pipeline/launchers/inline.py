@@ -46,7 +46,7 @@ class _Inline:
             Collector(
                 launch.experiment, specs, index, uuid.uuid4().hex, self.learning.replay.address, self._variables()
             )
-            for index in range(launch.experiment.collect.collectors)
+            for index in range(launch.experiment.collectors)
         ]
         self._evaluator = Evaluator(launch.experiment, specs, launch.run.policies)
 
@@ -101,6 +101,9 @@ class _Inline:
         replay, learner = self._experiment.replay, self._experiment.learner
         counters = self.learning.ledger.counters
         per_call = learner.batch_size * learner.steps_per_call
+        if self._experiment.is_offline:
+            self.learning.step()
+            return
         if counters.transitions < replay.min_size:
             return
         while (self.learning.gradient_steps * learner.batch_size + per_call) <= (

@@ -51,7 +51,7 @@ class Supervisor:
 
     def _start_all(self) -> None:
         self._start("learner")
-        for index in range(self._launch.experiment.collect.collectors):
+        for index in range(self._launch.experiment.collectors):
             self._start("collector", index)
         self._start("evaluator")
 
