@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from agents.configs import (
     AgentConfig,
+    BehaviourCloningConfig,
     C51Config,
     Config,
     DqnConfig,
@@ -31,6 +32,7 @@ __all__ = [
     "BUILDERS",
     "AgentConfig",
     "ArraySpec",
+    "BehaviourCloningConfig",
     "C51Config",
     "Config",
     "DqnConfig",

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 import tensorflow as tf
 
-from agents import c51, dqn, policy_gradient, q_learning, quantile, r2d2
+from agents import behaviour_cloning, c51, dqn, policy_gradient, q_learning, quantile, r2d2
 from agents.configs import (
     AgentConfig,
+    BehaviourCloningConfig,
     C51Config,
     DqnConfig,
     IqnConfig,
@@ -83,6 +84,7 @@ BUILDERS: Mapping[str, Builder] = {
     "iqn": Builder(IqnConfig, quantile.build_iqn),
     "r2d2": Builder(R2d2Config, r2d2.build),
     "q_learning": Builder(QLearningConfig, q_learning.build),
+    "behaviour_cloning": Builder(BehaviourCloningConfig, behaviour_cloning.build),
     "reinforce": Builder(ReinforceConfig, policy_gradient.build_reinforce),
     "ppo": Builder(PpoConfig, policy_gradient.build_ppo),
 }

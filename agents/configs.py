@@ -46,13 +46,12 @@ AdamEpsilon = Annotated[float, Meta(gt=0.0, description="Adam's epsilon, added t
 ClipNorm = Annotated[float, Meta(ge=0.0, description="Largest global norm of a gradient; 0 does not clip.")]
 
 
-class KindConfig(Config, frozen=True):
-    """What every kind of agent has: its name, the windows of frames that it learns from, and what a reward is worth."""
+Discount = Annotated[float, Meta(ge=0.0, le=1.0, description="Gamma, the discount of one environment step.")]
+RewardClip = Annotated[float, Meta(ge=0.0, description="Learn from rewards clipped to [-c, c]; 0 does not clip.")]
 
-    discount: Annotated[float, Meta(ge=0.0, le=1.0, description="Gamma, the discount of one environment step.")] = 0.99
-    reward_clip: Annotated[
-        float, Meta(ge=0.0, description="Learn from rewards clipped to [-c, c]; 0 does not clip.")
-    ] = 0.0
+
+class KindConfig(Config, frozen=True):
+    """What every kind of agent has: its name, and the windows of frames that it learns from."""
 
     @property
     def kind(self) -> str:
@@ -96,9 +95,11 @@ class KindConfig(Config, frozen=True):
 
 
 class WindowConfig(KindConfig, frozen=True):
-    """What every agent has that learns from windows of n + 1 frames."""
+    """What every agent has that learns values from windows of n + 1 frames."""
 
     n_step: NStep = 1
+    discount: Discount = 0.99
+    reward_clip: RewardClip = 0.0
 
     @property
     def window_length(self) -> int:
@@ -269,7 +270,33 @@ class QLearningConfig(WindowConfig, frozen=True, tag_field="kind", tag="q_learni
         return f"a table needs Discrete or MultiDiscrete observations, and {wrong[0]} is none" if wrong else ""
 
 
-class PolicyGradientConfig(KindConfig, frozen=True):
+class PolicyConfig(KindConfig, frozen=True):
+    """What every agent has that learns a policy itself, by a network and Adam."""
+
+    hidden_units: HiddenUnits = (64, 64)
+    activation: Activation = "tanh"
+    learning_rate: LearningRate = 1e-3
+    learning_rate_final: FinalLearningRate = 1e-4
+    learning_rate_decay_steps: DecaySteps = 0
+    adam_epsilon: AdamEpsilon = 1e-5
+    gradient_clip_norm: ClipNorm = 0.5
+
+
+class BehaviourCloningConfig(PolicyConfig, frozen=True, tag_field="kind", tag="behaviour_cloning"):
+    """Behaviour cloning (Pomerleau 1991): the policy that a dataset's actions are likeliest under."""
+
+    @property
+    def window_length(self) -> int:
+        """See `KindConfig`: what was seen and done, and nothing of what followed."""
+        return 1
+
+    @property
+    def offline_only(self) -> bool:
+        """See `KindConfig`."""
+        return True
+
+
+class PolicyGradientConfig(PolicyConfig, frozen=True):
     """What agents have that learn a policy from what it did itself: sequences that do not overlap, each used once.
 
     The policy and its baseline have `hidden_units` each. Batches and the queue count sequences: one is a transition of
@@ -280,13 +307,8 @@ class PolicyGradientConfig(KindConfig, frozen=True):
         int,
         Meta(ge=1, description="Frames of a sequence that are learned from; one more, the last, is bootstrapped from."),
     ] = 32
-    hidden_units: HiddenUnits = (64, 64)
-    activation: Activation = "tanh"
-    learning_rate: LearningRate = 1e-3
-    learning_rate_final: FinalLearningRate = 1e-4
-    learning_rate_decay_steps: DecaySteps = 0
-    adam_epsilon: AdamEpsilon = 1e-5
-    gradient_clip_norm: ClipNorm = 0.5
+    discount: Discount = 0.99
+    reward_clip: RewardClip = 0.0
     normalize_advantages: Annotated[
         bool, Meta(description="Shift and scale the advantages of a gradient step to a mean of 0 and a deviation of 1.")
     ] = True
@@ -358,6 +380,7 @@ AgentConfig = (
     | IqnConfig
     | R2d2Config
     | QLearningConfig
+    | BehaviourCloningConfig
     | ReinforceConfig
     | PpoConfig
 )

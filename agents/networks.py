@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from agents.configs import DeepConfig, IqnConfig, PolicyGradientConfig, R2d2Config
+from agents.configs import DeepConfig, IqnConfig, PolicyConfig, R2d2Config
 from agents.specs import ArraySpec, Specs
 
 IMAGE_RANK = 3
@@ -134,7 +134,7 @@ class NoisyDense(tf.keras.layers.Layer):  # type: ignore[misc]
 class _Builder:
     """Makes the layers of one network in order: seeds for each, and for noisy ones their part of the noise input."""
 
-    def __init__(self, specs: Specs, config: DeepConfig | PolicyGradientConfig, seed: int) -> None:
+    def __init__(self, specs: Specs, config: DeepConfig | PolicyConfig, seed: int) -> None:
         self.specs, self.seeds = specs, _Seeds(seed)
         self.config: Any = config  # a policy's has neither noise nor the head of Q-values
         self.inputs = _inputs(specs)
@@ -286,7 +286,7 @@ class ActorCritic(NamedTuple):
     """Observation nest -> a list of logits and values float32 [B, 1]; of logits alone where there is no critic."""
 
 
-def actor_critic_model(specs: Specs, config: PolicyGradientConfig, seed: int, critic: bool) -> ActorCritic:
+def actor_critic_model(specs: Specs, config: PolicyConfig, seed: int, critic: bool) -> ActorCritic:
     """A policy with hidden layers of its own and, with a `critic`, the same for its states' values."""
     builder = _Builder(specs, config, seed)
     head = NarrowDense(specs.num_actions, kernel_initializer=builder.seeds.nearly_zero())

@@ -9,45 +9,16 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 from tf_agents.agents import tf_agent
-from tf_agents.policies import greedy_policy, q_policy
 from tf_agents.trajectories import StepType
 
-from agents import draws, losses, networks, tf_specs
+from agents import draws, losses
 from agents.configs import PolicyGradientConfig, PpoConfig, ReinforceConfig
-from agents.optimizers import Adam
+from agents.policy_agent import PolicyAgent, flatten
 from agents.specs import Specs
-from agents.td_agent import LossExtra, ValueNetwork, clip_reward, gradient_step_counter
+from agents.td_agent import LossExtra, clip_reward
 
 _SMALLEST_DEVIATION = 1e-8
 """Advantages that are all alike stay 0 when they are scaled to a deviation of 1."""
-
-
-class PolicyNetwork(ValueNetwork):
-    """The logits of a policy, of which TF-Agents' `QPolicy` makes a categorical distribution, and its critic."""
-
-    def __init__(
-        self, specs: Specs, config: PolicyGradientConfig, seed: int, critic: bool, name: str = "PolicyNetwork"
-    ) -> None:
-        parts = networks.actor_critic_model(specs, config, seed, critic)
-        super().__init__(specs, lambda: parts.policy, name)
-        self._parts = parts
-
-    def call(
-        self, observation: Any, step_type: Any = None, network_state: Any = (), training: bool = False
-    ) -> tuple[tf.Tensor, Any]:
-        """Logits float32 [B, A] of a batch of observations."""
-        return self.raw(observation, training=training), network_state
-
-    def evaluate(self, observation: Any, training: bool = False) -> tuple[tf.Tensor, tf.Tensor | None]:
-        """Logits float32 [B, A] and values float32 [B]; None where there is no critic."""
-        logits, *values = tf.nest.flatten(self._parts.both(observation, training=training))
-        return logits, values[0][:, 0] if values else None
-
-    @property
-    def learned(self) -> list[tf.Variable]:
-        """Weights of policy and critic."""
-        variables: list[tf.Variable] = self._parts.both.trainable_weights
-        return variables
 
 
 class Frames(NamedTuple):
@@ -69,54 +40,19 @@ class Frames(NamedTuple):
     """float32 [B, L], returns that the values are to be moved to."""
 
 
-class PolicyGradientAgent(tf_agent.TFAgent):  # type: ignore[misc]
+class PolicyGradientAgent(PolicyAgent):
     """Makes an update of each batch by the gradient of log pi(a|s) A(s, a); kinds have `_objective`s and `_parts`.
 
     Frames at an episode's end teach nothing, nor do those whose action their mask forbids: no policy chose it. Losses
     are divided by the frames of the global batch, these included, and gradients summed over replicas before they are
     clipped, so that a replica count changes nothing. `LossInfo.extra` is a `LossExtra` without priorities.
 
-    `train` takes a `Trajectory` [B, rollout + 1, ...]. The last frame is there to bootstrap from. `policy` takes the
-    likeliest action, `collect_policy` draws.
+    `train` takes a `Trajectory` [B, rollout + 1, ...]. The last frame is there to bootstrap from.
     """
 
     def __init__(self, specs: Specs, config: PolicyGradientConfig, seed: int, critic: bool, gae_lambda: float) -> None:
-        steps, actions = tf_specs.time_step(specs), tf_specs.action(specs)
-        net = PolicyNetwork(specs, config, seed, critic)
-        splitter = (lambda pair: pair) if specs.masked else None
-        drawing = q_policy.QPolicy(steps, actions, net, observation_and_action_constraint_splitter=splitter)
-        super().__init__(
-            steps,
-            actions,
-            greedy_policy.GreedyPolicy(drawing),
-            drawing,
-            config.window_length,
-            train_step_counter=gradient_step_counter(),
-        )
-        self._masked, self._config, self._seed, self._gae_lambda = specs.masked, config, seed, gae_lambda
-        self._network = net
-        self._optimizer = Adam.of(net.learned, config)
-        self.initialize()
-
-    @property
-    def acting_model(self) -> tf.keras.Model:
-        """See `agents.builder.LearningAgent`."""
-        return self._network.model
-
-    @property
-    def config(self) -> Any:
-        """The configuration that the agent was built with."""
-        return self._config
-
-    @property
-    def noise_units(self) -> int:
-        """See `agents.builder.LearningAgent`: the draw of an action is what explores."""
-        return 0
-
-    @property
-    def learning_rate(self) -> tf.Tensor:
-        """float32 []: the optimizer's step size at the next update."""
-        return self._optimizer.learning_rate()
+        super().__init__(specs, config, seed, critic)
+        self._seed, self._gae_lambda = seed, gae_lambda
 
     def _objective(self, log_probability: tf.Tensor, frames: Frames) -> tf.Tensor:
         """What is to be raised, float32 [N], of the flat frames' log-probabilities by the present weights."""
@@ -158,7 +94,7 @@ class PolicyGradientAgent(tf_agent.TFAgent):  # type: ignore[misc]
 
     def _mean_loss(self, frames: Frames, training: bool) -> tf.Tensor:
         """float32 []: this replica's part of the global batch's mean."""
-        config, flat = self._config, tf.nest.map_structure(_flatten, frames)
+        config, flat = self._config, tf.nest.map_structure(flatten, frames)
         logits, value = self._network.evaluate(flat.observation, training)
         policy, log_policy = losses.soft_policy(logits, flat.mask if self._masked else None, 1.0)
         loss = -self._objective(losses.log_probability(log_policy, flat.action), flat)
@@ -176,7 +112,7 @@ class PolicyGradientAgent(tf_agent.TFAgent):  # type: ignore[misc]
                 f"rollout={config.rollout} learns from sequences of {config.window_length} frames; "
                 f"got experience of shape {shape}"
             )
-        observation, mask = experience.observation if self._masked else (experience.observation, ())
+        observation, mask = self._split(experience.observation)
         step_type = experience.step_type
         log_probability, value = self._judged(observation, mask, experience.action)
         values = tf.zeros_like(experience.reward) if value is None else value
@@ -204,7 +140,7 @@ class PolicyGradientAgent(tf_agent.TFAgent):  # type: ignore[misc]
 
     def _judged(self, observation: Any, mask: Any, action: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
         """Log-probabilities of the actions and values of the states, float32 [B, T], by the present weights."""
-        flat_observation, flat_mask, flat_action = tf.nest.map_structure(_flatten, (observation, mask, action))
+        flat_observation, flat_mask, flat_action = tf.nest.map_structure(flatten, (observation, mask, action))
         logits, value = self._network.evaluate(flat_observation)
         _, log_policy = losses.soft_policy(logits, flat_mask if self._masked else None, 1.0)
         found = losses.log_probability(log_policy, flat_action)
@@ -252,11 +188,6 @@ class PpoAgent(PolicyGradientAgent):
             return tf.nest.map_structure(lambda leaf: tf.gather(leaf, of_updates[update]), frames)
 
         return updates, part
-
-
-def _flatten(leaf: tf.Tensor) -> tf.Tensor:
-    """[B, L, ...] as [B * L, ...]."""
-    return tf.reshape(leaf, (-1, *leaf.shape[2:]))
 
 
 def _over_replicas(total: tf.Tensor) -> tf.Tensor:

@@ -8,6 +8,7 @@ import psutil
 from numpy.typing import NDArray
 
 from agents import Specs
+from agents.configs import WindowConfig
 from agents.exploration import epsilon, explore
 from agents.novelty import CountBonus
 from agents.priorities import Judge
@@ -62,7 +63,9 @@ class Collector:
         self._bonus = CountBonus(specs, bonus, exploration.count_cells, seed) if bonus else None
         agent, replay = experiment.agent, experiment.replay
         judged = replay.prioritized and replay.initial_priority == "td_error"
-        self._judge = Judge(agent.window_length, agent.discount, agent.reward_clip) if judged else None
+        self._judge: Judge | None = None
+        if judged and isinstance(agent, WindowConfig):
+            self._judge = Judge(agent.window_length, agent.discount, agent.reward_clip)
         self._seen = self._environment.reset(seed_of(experiment, 2, index, incarnation))
         self._step_type = np.full(collect.lanes, FIRST, np.uint8)
         self._variables = variables

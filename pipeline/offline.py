@@ -23,6 +23,8 @@ def adopt(experiment: Experiment, specs: Specs) -> Experiment:
     """
     folder = Path(experiment.offline.dataset).resolve()
     named = f"offline.dataset={str(folder)!r}"
+    if not RunDirectory(folder).config.is_file():
+        raise UsageError(f"{named} holds no run: name the run directory of one whose experience is to be learned from")
     source = RunDirectory(folder).experiment()
     wanted, stored = experiment.agent, source.agent
     if stored.on_policy:

@@ -87,10 +87,6 @@ def _of_dataset(experiment: Experiment) -> _Checks:
             agent.offline_only and not experiment.is_offline,
             f"{kind} imitates what a dataset holds: set offline.dataset to the directory of a run",
         ),
-        (
-            agent.offline_only and experiment.replay.prioritized,
-            f"{kind} imitates all frames alike: set replay.prioritized=false",
-        ),
     ]
 
 

@@ -27,6 +27,7 @@ from agents import (
     RainbowConfig,
     Specs,
 )
+from agents.configs import WindowConfig
 from pipeline.learner import Learner
 from pipeline.replay import Sample
 from pipeline.sections import Experiment, LearnerConfig, ReplayConfig
@@ -223,7 +224,7 @@ def experience(
 
 LINEAR = {"hidden_units": (), "learning_rate": 0.02, "learning_rate_final": 0.0001, "target_update_period": 10}
 HIDDEN = LINEAR | {"hidden_units": (64, 64), "learning_rate": 0.003, "learning_rate_final": 0.00001}
-VALUE_KINDS = [kind for kind, builder in BUILDERS.items() if not builder.config().on_policy]
+VALUE_KINDS = [kind for kind, builder in BUILDERS.items() if issubclass(builder.config, WindowConfig)]
 AGENTS: dict[str, AgentConfig] = {
     "dqn": DqnConfig(**LINEAR, learning_rate_decay_steps=8_000),
     "dqn, not double": DqnConfig(**LINEAR, learning_rate_decay_steps=8_000, double=False),

@@ -1,0 +1,94 @@
+"""What the agents share that learn a policy itself: its network, TF-Agents' policies around it, its optimizer."""
+
+from typing import Any
+
+import tensorflow as tf
+from tf_agents.agents import tf_agent
+from tf_agents.policies import greedy_policy, q_policy
+
+from agents import networks, tf_specs
+from agents.configs import PolicyConfig
+from agents.optimizers import Adam
+from agents.specs import Specs
+from agents.td_agent import ValueNetwork, gradient_step_counter
+
+
+class PolicyNetwork(ValueNetwork):
+    """The logits of a policy, of which TF-Agents' `QPolicy` makes a categorical distribution, and its critic."""
+
+    def __init__(
+        self, specs: Specs, config: PolicyConfig, seed: int, critic: bool, name: str = "PolicyNetwork"
+    ) -> None:
+        parts = networks.actor_critic_model(specs, config, seed, critic)
+        super().__init__(specs, lambda: parts.policy, name)
+        self._parts = parts
+
+    def call(
+        self, observation: Any, step_type: Any = None, network_state: Any = (), training: bool = False
+    ) -> tuple[tf.Tensor, Any]:
+        """Logits float32 [B, A] of a batch of observations."""
+        return self.raw(observation, training=training), network_state
+
+    def evaluate(self, observation: Any, training: bool = False) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """Logits float32 [B, A] and values float32 [B]; None where there is no critic."""
+        logits, *values = tf.nest.flatten(self._parts.both(observation, training=training))
+        return logits, values[0][:, 0] if values else None
+
+    @property
+    def learned(self) -> list[tf.Variable]:
+        """Weights of policy and critic."""
+        variables: list[tf.Variable] = self._parts.both.trainable_weights
+        return variables
+
+
+class PolicyAgent(tf_agent.TFAgent):  # type: ignore[misc]
+    """A policy over actions that a mask may forbid. `policy` takes the likeliest action, `collect_policy` draws."""
+
+    def __init__(self, specs: Specs, config: PolicyConfig, seed: int, critic: bool) -> None:
+        steps, actions = tf_specs.time_step(specs), tf_specs.action(specs)
+        net = PolicyNetwork(specs, config, seed, critic)
+        splitter = (lambda pair: pair) if specs.masked else None
+        drawing = q_policy.QPolicy(steps, actions, net, observation_and_action_constraint_splitter=splitter)
+        super().__init__(
+            steps,
+            actions,
+            greedy_policy.GreedyPolicy(drawing),
+            drawing,
+            config.window_length,
+            train_step_counter=gradient_step_counter(),
+        )
+        self._masked = specs.masked
+        self._config: Any = config  # each kind knows its own
+        self._network = net
+        self._optimizer = Adam.of(net.learned, config)
+        self.initialize()
+
+    @property
+    def acting_model(self) -> tf.keras.Model:
+        """See `agents.builder.LearningAgent`."""
+        return self._network.model
+
+    @property
+    def config(self) -> Any:
+        """The configuration that the agent was built with."""
+        return self._config
+
+    @property
+    def noise_units(self) -> int:
+        """See `agents.builder.LearningAgent`: the draw of an action is what explores."""
+        return 0
+
+    @property
+    def learning_rate(self) -> tf.Tensor:
+        """float32 []: the optimizer's step size at the next update."""
+        return self._optimizer.learning_rate()
+
+    def _split(self, observation: Any) -> tuple[Any, Any]:
+        """What the network sees and the mask; () where the environment masks nothing."""
+        seen, mask = observation if self._masked else (observation, ())
+        return seen, mask
+
+
+def flatten(leaf: tf.Tensor) -> tf.Tensor:
+    """[B, L, ...] as [B * L, ...]."""
+    return tf.reshape(leaf, (-1, *leaf.shape[2:]))
