@@ -1,0 +1,73 @@
+"""A copy of a Reverb checkpoint with other settings: the items stay what they were."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import reverb
+import tensorflow as tf
+
+from pipeline import reverb_checkpoint
+from pipeline.ports import free_port
+
+SIGNATURE = tf.TensorSpec((), tf.float32)
+LARGEST = 1.7976931348623157e308
+
+
+def serve(table: Any, folder: Path, restore_from: Path | None = None) -> tuple[reverb.Server, reverb.Client]:
+    folder.mkdir(exist_ok=True)
+    fallback = str(restore_from) if restore_from else None
+    checkpointer = reverb.checkpointers.DefaultCheckpointer(str(folder), fallback_checkpoint_path=fallback)
+    server = reverb.Server([table], free_port(), checkpointer)
+    return server, reverb.Client(f"localhost:{server.port}")
+
+
+def table(sampler: Any, limiter: Any, name: str = "experience", size: int = 10) -> reverb.Table:
+    return reverb.Table(name, sampler, reverb.selectors.Fifo(), size, limiter, signature=SIGNATURE)
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    """Six items, the last of which has a hundred times the priority, behind a limiter that lets one be sampled."""
+    limiter = reverb.rate_limiters.RateLimiter(1.0, 1, min_diff=5.0, max_diff=100.0)
+    server, client = serve(table(reverb.selectors.Uniform(), limiter), tmp_path / "first")
+    for value in range(6):
+        client.insert(np.float32(value), {"experience": 100.0 if value == 5 else 1.0})
+    path = Path(client.checkpoint())
+    server.stop()
+    return path
+
+
+def test_the_copy_has_the_settings_asked_for_and_the_items(stored: Path, tmp_path: Path) -> None:
+    wanted = table(reverb.selectors.Prioritized(1.0), reverb.rate_limiters.MinSize(2), size=8)
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    reverb_checkpoint.restate(stored, wanted.info, copy)
+    server, client = serve(wanted, tmp_path / "second", copy)
+    info = client.server_info()["experience"]
+    assert (info.max_size, info.current_size) == (8, 6)
+    limiter = info.rate_limiter_info
+    assert (limiter.min_size_to_sample, limiter.min_diff, limiter.max_diff) == (2, -LARGEST, LARGEST)
+    assert info.sampler_options.prioritized.priority_exponent == 1.0
+    drawn = [float(sample[0].data[0]) for sample in client.sample("experience", 200)]
+    assert drawn.count(5.0) > 150
+    assert set(drawn) <= {0.0, 1.0, 2.0, 3.0, 4.0, 5.0}
+    server.stop()
+
+
+def test_the_original_is_left_as_it_was(stored: Path, tmp_path: Path) -> None:
+    before = {path.name: path.read_bytes() for path in stored.iterdir()}
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    reverb_checkpoint.restate(stored, table(reverb.selectors.Uniform(), reverb.rate_limiters.MinSize(1)).info, copy)
+    assert {path.name: path.read_bytes() for path in stored.iterdir()} == before
+    assert {path.name for path in copy.iterdir()} == set(before)
+
+
+def test_a_checkpoint_without_the_table_is_refused(stored: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    other = table(reverb.selectors.Uniform(), reverb.rate_limiters.MinSize(1), "other")
+    with pytest.raises(ValueError, match="holds no table other"):
+        reverb_checkpoint.restate(stored, other.info, copy)
