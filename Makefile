@@ -41,7 +41,7 @@ types: $(READY)
 check: lint types test ## Lints, type-checks and tests: what CI runs.
 
 lock: $(READY) ## Renews requirements.lock from pyproject.toml; needs uv on the PATH.
-	@uv pip compile pyproject.toml --extra dev --generate-hashes --python-version 3.11 \
+	@uv pip compile pyproject.toml --extra dev --extra box2d --generate-hashes --python-version 3.11 \
 	  --python-platform x86_64-manylinux_2_28 --no-emit-index-url --no-header -o requirements.lock
 
 clean: ## Removes .venv and caches; runs stay.
