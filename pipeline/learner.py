@@ -93,6 +93,16 @@ class Learner:
         """Gradient steps taken, those before a resume included."""
         return self._gradient_steps
 
+    def importance_exponent(self) -> tf.Tensor:
+        """float32 []: beta at the next gradient step."""
+        replay = self._experiment.replay
+        return losses.linear_schedule(
+            replay.importance_exponent,
+            replay.importance_exponent_final,
+            replay.importance_exponent_steps,
+            self.agent.train_step_counter,
+        )
+
     def choose_loop(self) -> None:
         """Compiles the loop around the gradient steps as configured.
 
@@ -179,13 +189,7 @@ class Learner:
             trajectory, relative = batch
             weights = None
             if replay.prioritized:  # over the global batch, before the replicas take their shares
-                beta = losses.linear_schedule(
-                    replay.importance_exponent,
-                    replay.importance_exponent_final,
-                    replay.importance_exponent_steps,
-                    agent.train_step_counter,
-                )
-                weights = losses.importance_weights(relative, beta)
+                weights = losses.importance_weights(relative, self.importance_exponent())
             if self._replicas > 1:
                 start = tf.distribute.get_replica_context().replica_id_in_sync_group * share
 

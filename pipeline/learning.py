@@ -324,6 +324,9 @@ class LearningProcess:
         if self._outcome is not None:
             scalars |= metrics.learner_scalars(self._outcome, float(self.learner.agent.learning_rate))
         counters = self.ledger.counters
+        if self._outcome is not None and (priorities := self._outcome.priorities) is not None:
+            beta = float(self.learner.importance_exponent())
+            scalars |= metrics.priority_scalars(priorities, counters.largest_priority, beta)
         progress = self._experiment.progress(counters.environment_steps, counters.gradient_steps)
         self._metrics.write("learner", scalars, progress)
         if "supervisor" in resident:

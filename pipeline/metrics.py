@@ -4,6 +4,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
@@ -68,6 +70,16 @@ def data_scalars(
         "replay/samples_per_insert": samples_per_insert,
         "replay/samples_per_insert_wanted": samples_per_insert_wanted,
         "replay/data_age_gradient_steps": data_age,
+    }
+
+
+def priority_scalars(priorities: NDArray[np.float32], largest: float, importance_exponent: float) -> dict[str, float]:
+    """Of a prioritised replay: the newest call's priorities, the largest there ever was, and the present beta."""
+    return {
+        "priority/mean": float(priorities.mean()),
+        "priority/maximum": float(priorities.max()),
+        "priority/largest_ever": largest,
+        "priority/importance_exponent": importance_exponent,
     }
 
 

@@ -45,6 +45,9 @@ REPLAYS = {
     ),
 }
 
+COLLECTING = [kind for kind, builder in BUILDERS.items() if not builder.config().offline_only]
+"""Kinds that learn from collectors; test_offline.py has the others."""
+
 
 def lines_of(kind: str, *more: str) -> tuple[str, ...]:
     small = () if kind == "q_learning" else SMALL
@@ -53,7 +56,7 @@ def lines_of(kind: str, *more: str) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize("replay", REPLAYS.values(), ids=REPLAYS)
-@pytest.mark.parametrize("kind", list(BUILDERS))
+@pytest.mark.parametrize("kind", COLLECTING)
 def test_every_kind_learns_from_every_replay_and_resumes(kind: str, replay: tuple[str, ...], tmp_path: Path) -> None:
     if kind == "r2d2" and "replay.steps_per_item=2" in replay:
         with pytest.raises(UsageError, match=r"replay\.steps_per_item=1"):
@@ -74,7 +77,7 @@ def test_every_kind_learns_from_every_replay_and_resumes(kind: str, replay: tupl
     assert again.mean_return is not None
 
 
-@pytest.mark.parametrize("kind", list(BUILDERS))
+@pytest.mark.parametrize("kind", COLLECTING)
 def test_every_kind_runs_in_processes_of_its_own(kind: str, tmp_path: Path) -> None:
     replay = "learner.batch_size=8" if BUILDERS[kind].config().on_policy else "replay.prioritized=true"
     flags = [f"--set={line}" for line in lines_of(kind, replay, "collect.collectors=2")]

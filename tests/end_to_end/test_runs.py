@@ -50,6 +50,8 @@ TAGS = {
     "evaluator": {"evaluation/mean_return", "evaluation/std_return", "health/resident_mib"},
 }  # fmt: skip
 
+PRIORITY_TAGS = {f"priority/{name}" for name in ("mean", "maximum", "largest_ever", "importance_exponent")}
+
 
 def command(module: str, *flags: str) -> list[str]:
     return [sys.executable, "-m", module, *flags]
@@ -121,7 +123,7 @@ def run_dir(tmp_path: Path) -> Iterator[Path]:
     wait_until(lambda: not processes_of(path), 10, "all processes of the run have ended")
 
 
-@pytest.mark.parametrize("config", shipped())
+@pytest.mark.parametrize("config", [name for name in shipped() if not load(name).is_offline])
 def test_every_shipped_config_runs_and_leaves_what_it_should(run_dir: Path, config: str) -> None:
     fitting = ON_POLICY if (on_policy := load(config).agent.on_policy) else REPLAYED
     result = train(run_dir, *SHRUNK, *fitting, config=config)
@@ -138,8 +140,23 @@ def test_every_shipped_config_runs_and_leaves_what_it_should(run_dir: Path, conf
         assert (run_dir / "logs" / f"{role}.log").is_file()
     for role, tags in TAGS.items():
         assert tags_of(run_dir / "tensorboard" / role) >= tags
+    assert load(config).replay.prioritized == (tags_of(run_dir / "tensorboard" / "learner") >= PRIORITY_TAGS)
     assert (run_dir / "policies" / "best" / "policy.msgpack").is_file()
     assert list((run_dir / "checkpoints").glob("0*/manifest.json"))
+
+
+@pytest.mark.parametrize("config", [name for name in shipped() if load(name).is_offline])
+def test_every_shipped_offline_config_learns_from_the_run_of_another(
+    run_dir: Path, config: str, tmp_path: Path
+) -> None:
+    assert train(tmp_path / "source", *SHRUNK, *REPLAYED).returncode == 0
+    dataset = f"offline.dataset={json.dumps(str(tmp_path / 'source'))}"
+    result = train(run_dir, *SHRUNK, dataset, "evaluation.every_steps=100", config=config)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "400 gradient steps" in result.stdout
+    assert summary(run_dir)["mean_return"] is not None
+    assert tags_of(run_dir / "tensorboard" / "learner") >= TAGS["learner"]
+    assert not (run_dir / "tensorboard" / "collector-0").exists()
 
 
 def test_evaluate_scores_the_best_and_the_latest_policy(run_dir: Path) -> None:
