@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from agents.configs import DeepConfig, PolicyGradientConfig
+from agents.configs import DeepConfig, PolicyConfig
 from agents.losses import clip_by_global_norm, linear_schedule
 
 
@@ -98,7 +98,7 @@ class Adam(_Optimizer):
         self.second_moments = [_zeros_like(weight, "second_moment") for weight in variables]
 
     @classmethod
-    def of(cls, variables: Sequence[tf.Variable], config: DeepConfig | PolicyGradientConfig) -> "Adam":
+    def of(cls, variables: Sequence[tf.Variable], config: DeepConfig | PolicyConfig) -> "Adam":
         """As an agent's configuration has it."""
         return cls(
             variables,
