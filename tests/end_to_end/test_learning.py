@@ -1,5 +1,6 @@
 """That runs learn: they fail if learning breaks."""
 
+import json
 import os
 import threading
 import time
@@ -8,6 +9,8 @@ from pathlib import Path
 import pytest
 
 import pipeline
+from agents import BUILDERS
+from pipeline.config import parse
 
 LOCK = (
     'environment.id=""',
@@ -24,6 +27,64 @@ LOCK = (
     "stop.target_return=6.0",
     "stop.environment_steps=30000",
 )
+
+
+CATCH = (
+    'environment.import_path="environments_to_solve:Catch"',
+    "collect.lanes=8",
+    "evaluation.episodes=40",
+    "evaluation.every_steps=1000",
+    "stop.target_return=1.0",
+    "stop.environment_steps=60_000",
+)
+BY_REPLAY = (
+    "replay.min_size=256",
+    "replay.samples_per_insert=64",
+    "learner.batch_size=32",
+    "learner.steps_per_call=8",
+    "exploration.epsilon_decay_steps=4000",
+)
+BY_QUEUE = (
+    'exploration.strategy="boltzmann"',
+    "replay.samples_per_insert=1",
+    "learner.batch_size=8",
+    "learner.steps_per_call=1",
+    "agent.rollout=24",
+    "agent.learning_rate=5e-3",
+)
+DEEP = ("agent.hidden_units=[32]", "agent.learning_rate=2e-3", "agent.n_step=3", "agent.target_update_period=50")
+SPANNED = ("agent.v_min=-1.0", "agent.v_max=1.0")
+KINDS = {
+    "dqn": (*BY_REPLAY, *DEEP),
+    "c51": (*BY_REPLAY, *DEEP, *SPANNED),
+    "rainbow": (*BY_REPLAY, *DEEP, *SPANNED, 'exploration.strategy="greedy"', "replay.prioritized=true"),
+    "qr_dqn": (*BY_REPLAY, *DEEP, "agent.num_quantiles=8"),
+    "iqn": (*BY_REPLAY, *DEEP, "agent.quantile_samples=8", "agent.target_quantile_samples=8"),
+    "r2d2": (*BY_REPLAY, *DEEP, "agent.lstm_units=16", "agent.burn_in=2", "agent.sequence=6", "agent.period=3"),
+    "q_learning": (*BY_REPLAY, "agent.learning_rate=0.3"),
+    "reinforce": BY_QUEUE,
+    "ppo": (*BY_QUEUE, "agent.minibatches=2"),
+}
+
+
+def catch(kind: str, *lines: str) -> pipeline.Experiment:
+    return parse('environment.id=""', (f'agent.kind="{kind}"', *CATCH, *lines))
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_every_kind_learns_to_catch_within_60_000_steps(tmp_path: Path, kind: str) -> None:
+    summary = pipeline.train(catch(kind, *KINDS[kind]), tmp_path / "run", launcher="inline")
+    assert summary.solved, summary
+
+
+def test_imitation_catches_as_well_as_what_it_imitates(tmp_path: Path) -> None:
+    # The replay holds the last 2,000 of the steps of a run that had solved the problem by then.
+    lines = (*KINDS["dqn"], "replay.capacity=2000", "exploration.epsilon_final=0.1", "stop.environment_steps=20_000")
+    demonstrator = catch("dqn", *lines, "stop.target_return=2.0")
+    assert pipeline.train(demonstrator, tmp_path / "source", launcher="inline").mean_return > 0.9
+    cloning = catch("behaviour_cloning", f"offline.dataset={json.dumps(str(tmp_path / 'source'))}", "stop.seconds=60")
+    assert pipeline.train(cloning, tmp_path / "run", launcher="inline").solved
+    assert set(KINDS) | {"behaviour_cloning"} == set(BUILDERS)
 
 
 @pytest.mark.parametrize("variant", [(), ("agent.n_step=3", "agent.dueling=true", "agent.double=false")], ids=str)

@@ -1,0 +1,68 @@
+"""benchmarks.reach: a short form of it, end to end, and the page that it writes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks import reach
+from benchmarks.reach import Result
+from pipeline.config import load, shipped
+
+ROOT = Path(__file__).resolve().parents[2]
+SHORT = (
+    "stop.environment_steps=2_000",
+    "evaluation.every_steps=500",
+    "evaluation.episodes=2",
+    "learner.steps_per_call=20",
+)
+
+
+def run(folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks.reach", f"--results={folder / 'reach.jsonl'}", f"--docs={folder}"]
+    return subprocess.run([*command, *flags], capture_output=True, text=True, timeout=200, check=False, cwd=ROOT)
+
+
+def test_runs_are_kept_and_the_page_written_from_them(tmp_path: Path) -> None:
+    flags = ("--tasks=cartpole", "--seeds=0:2", *[f"--set={line}" for line in SHORT])
+    done = run(tmp_path, *flags)
+    assert done.returncode == 0, done.stderr
+    results = reach.read(tmp_path / "reach.jsonl")
+    assert [(result.task, result.seed) for result in results] == [("cartpole", 0), ("cartpole", 1)]
+    assert all(result.environment_steps >= 2_000 and result.curve for result in results)
+    page = (tmp_path / "results.md").read_text()
+    assert "| `cartpole` | 500 | 50,000 | 0 of 2 |" in page
+    assert (tmp_path / "images" / "reach.png").stat().st_size > 10_000
+    before = (tmp_path / "reach.jsonl").read_text()
+    assert run(tmp_path, *flags).returncode == 0
+    assert (tmp_path / "reach.jsonl").read_text() == before, "what the file has is not run again"
+
+
+def test_an_unknown_task_is_a_users_mistake(tmp_path: Path) -> None:
+    done = run(tmp_path, "--tasks=cartpol")
+    assert done.returncode == 2
+    assert "cartpol unknown; there are cartpole" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_beyond_its_budget_has_not_reached_its_target() -> None:
+    good = Result("cartpole", 0, 500.0, 49_000, 1.0, [(1_000, 20.0)])
+    late = Result("cartpole", 1, 500.0, 51_000, 1.0, [])
+    poor = Result("cartpole", 2, 499.9, 49_000, 1.0, [])
+    (line,) = reach.table([good, late, poor])[2:]
+    assert "| 1 of 3 | 500, 500, 499.9 |" in line
+
+
+def test_what_was_written_around_the_table_stays(tmp_path: Path) -> None:
+    result = Result("acrobot", 0, -80.0, 90_000, 2.0, [(1_000, -90.0)])
+    reach.write([result], tmp_path)
+    page = tmp_path / "results.md"
+    page.write_text(page.read_text() + "\nWhich one to choose.\n")
+    reach.write([result, Result("acrobot", 1, -90.0, 90_000, 2.0, [])], tmp_path)
+    assert "1 of 2" in page.read_text()
+    assert page.read_text().endswith("\nWhich one to choose.\n")
+
+
+def test_every_shipped_config_is_a_task() -> None:
+    tried = {task.config for task in reach.TASKS.values()}
+    assert tried == set(shipped())
+    assert all(load(task.config, task.lines) for task in reach.TASKS.values() if not task.dataset)
