@@ -130,7 +130,7 @@ class PolicyGradientAgent(PolicyAgent):
         scaled = self._normalised(advantage, valid) if config.normalize_advantages else advantage
         frames = Frames(observation, mask, action, valid, log_probability, scaled, advantage + values[:, :-1])
         extra = LossExtra(
-            td_error=tf.reduce_mean(tf.where(valid, advantage, 0.0), axis=1),
+            td_error=tf.reduce_mean(tf.where(valid, tf.abs(advantage), 0.0), axis=1),
             priority=tf.zeros_like(values[:, 0]),
             q_mean=tf.reduce_mean(values),
             q_max=tf.reduce_max(values),

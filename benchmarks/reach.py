@@ -84,7 +84,7 @@ TASKS = {
     **{name: Task(name, 500.0, 50_000, "the largest return there is", FULL) for name in CARTPOLES},
     **{name: Task(name, 475.0, 300_000, "the return that gymnasium calls solved") for name in ON_POLICY},
     **{
-        name: Task(name, 475.0, 120_000, "the run that made the dataset ended at 475 or more", dataset="cartpole")
+        name: Task(name, 475.0, 120_000, "what the run that made the dataset stops at, if it does", dataset="cartpole")
         for name in OFFLINE
     },
     "acrobot": Task("acrobot", -85.0, 100_000, "RL Baselines3 Zoo, tuned DQN: -76.6"),
@@ -116,9 +116,9 @@ class Result:
       task: a key of `TASKS`.
       seed: of the run.
       mean_return: of the final policy over the task's greedy episodes.
-      environment_steps: taken in training.
+      environment_steps: taken in training, or by the run that made the dataset.
       seconds: of training.
-      curve: environment steps and mean return of each evaluation in training.
+      curve: environment steps (of a task with a dataset gradient steps) and mean return of each evaluation in training.
     """
 
     task: str
@@ -135,18 +135,18 @@ def run(name: str, seed: int, lines: tuple[str, ...]) -> Result:
     # Collectors take some steps more before they hear of the end; those are to be within the budget too.
     budget = f"stop.environment_steps={int(task.steps * 0.95)}"
     with tempfile.TemporaryDirectory(prefix="reverb-dqn-") as folder:
-        overrides = (budget, *task.lines, *lines)
+        overrides, taken = (budget, *task.lines, *lines), 0
         if task.dataset:
             source = Path(folder) / "source"
-            pipeline.train(pipeline.load(task.dataset, overrides, seed), source)
+            taken = pipeline.train(pipeline.load(task.dataset, overrides, seed), source).environment_steps
             overrides = (*task.lines, *lines, f"offline.dataset={json.dumps(str(source))}")
         experiment = pipeline.load(task.config, overrides, seed)
         directory = RunDirectory(Path(folder) / "run")
         summary = pipeline.train(experiment, directory.path)
         returns = play(experiment, policies.load(directory.policies / "latest"), task.episodes, SEED)
         curve = _curve(directory.tensorboard / "evaluator")
-    steps, seconds = summary.environment_steps, round(summary.train_seconds, 1)
-    return Result(name, seed, statistics.fmean(returns), steps, seconds, curve)
+    seconds = round(summary.train_seconds, 1)
+    return Result(name, seed, statistics.fmean(returns), taken + summary.environment_steps, seconds, curve)
 
 
 def _curve(folder: Path) -> list[tuple[int, float]]:
@@ -196,7 +196,7 @@ def plot(results: list[Result], path: Path) -> None:
             if result.task == name and result.curve:
                 axis.plot(*zip(*result.curve, strict=True), lw=1, label=f"seed {result.seed}")
         axis.axhline(TASKS[name].target, color="#888888", ls=":", lw=1)
-        axis.set_title(name, fontsize=10)
+        axis.set_title(f"{name} (gradient steps)" if TASKS[name].dataset else name, fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
     for axis in list(axes.flat)[len(shown) :]:
         axis.set_visible(False)

@@ -46,6 +46,7 @@ def main(arguments: list[str]) -> int:
         "max_return": max(returns),
         "episodes": len(returns),
         "environment_steps": policy.environment_steps,
+        "gradient_steps": policy.gradient_steps,
     }
     print(json.dumps(result))
     return 0

@@ -39,8 +39,7 @@ def launch(
     if reason := experiment.agent.unsuitable_for(specs):
         raise UsageError(f"agent.kind={experiment.agent.kind!r}: {reason}")
     if experiment.is_offline:
-        experiment = offline.adopt(experiment, specs)
-        validate(experiment)
+        experiment = (resume and offline.adopted(experiment, run)) or offline.adopt(experiment, specs)
     run.check(experiment, resume)
     refuse_used_port(experiment.replay.port)
     run.create(experiment)

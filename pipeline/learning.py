@@ -218,6 +218,7 @@ class LearningProcess:
         on_policy = self._experiment.agent.on_policy
         if on_policy:
             self._refuse_other_weights(sample)
+        before = self.learner.gradient_steps
         outcome = self.learner.learn(sample)
         if not outcome.finite:
             raise Ended(
@@ -231,7 +232,7 @@ class LearningProcess:
         if outcome.priorities is not None:
             self._prioritize(sample, outcome.priorities)
         if time.monotonic() - self._status_at >= _STATUS_SECONDS and not self._experiment.is_offline:
-            self._data_age = self.learner.gradient_steps - float(np.mean(sample.gradient_steps.numpy()))
+            self._data_age = before - float(np.mean(sample.gradient_steps.numpy()))
 
     def _refuse_other_weights(self, sample: Sample) -> None:
         """Ends a run in which experience reached the learner that its present weights did not act in."""

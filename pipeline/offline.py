@@ -22,30 +22,44 @@ def adopt(experiment: Experiment, specs: Specs) -> Experiment:
       UsageError: there is no such dataset, or the agent cannot learn from it.
     """
     folder = Path(experiment.offline.dataset).resolve()
-    named = f"offline.dataset={str(folder)!r}"
-    if not RunDirectory(folder).config.is_file():
+    named, run = f"offline.dataset={str(folder)!r}", RunDirectory(folder)
+    if not run.config.is_file():
         raise UsageError(f"{named} holds no run: name the run directory of one whose experience is to be learned from")
-    source = RunDirectory(folder).experiment()
+    source, newest = run.experiment(), checkpoint.newest(run.checkpoints)
+    if newest is None or not (source.is_offline or newest.counters.transitions):
+        raise UsageError(f"{named}: the run has no complete checkpoint with experience yet")
     wanted, stored = experiment.agent, source.agent
-    if stored.on_policy:
-        raise UsageError(f"{named}: a run of {stored.kind!r} keeps no experience; name one of a kind with a replay")
-    if checkpoint.newest(RunDirectory(folder).checkpoints) is None:
-        raise UsageError(f"{named}: the run has no complete checkpoint yet")
-    if environments.describe(source.environment) != specs:
-        raise UsageError(
-            f"{named} holds experience of other observations or actions than environment.id="
-            f"{experiment.environment.id!r} has: set the [environment] section of its config.toml"
-        )
-    if stored.state_units != wanted.state_units:
-        raise UsageError(
-            f"{named} holds frames with {stored.state_units} numbers of recurrent state, and agent.kind="
-            f"{wanted.kind!r} learns from frames with {wanted.state_units}"
-        )
-    if stored.window_length < wanted.window_length:
-        raise UsageError(
-            f"{named} holds windows of {stored.window_length} frames, and the agent learns from "
-            f"{wanted.window_length}: lower agent.n_step (or, of r2d2, agent.sequence or agent.burn_in)"
-        )
+    problems = [
+        (source.is_offline, f"its run learned from {source.offline.dataset!r}: name that"),
+        (stored.on_policy, f"a run of {stored.kind!r} keeps no experience: name one of a kind with a replay"),
+        (
+            source.exploration.count_bonus > 0.0,
+            "its rewards hold the bonus of exploration.count_bonus: name a run without",
+        ),
+        (
+            environments.describe(source.environment) != specs,
+            f"its observations or actions are others than those of environment.id={experiment.environment.id!r}: set "
+            "the [environment] section of its config.toml",
+        ),
+        (
+            stored.state_units != wanted.state_units,
+            f"its frames hold {stored.state_units} numbers of recurrent state, and agent.kind={wanted.kind!r} learns "
+            f"from frames with {wanted.state_units}",
+        ),
+        (
+            stored.window_length < wanted.window_length,
+            f"it holds windows of {stored.window_length} frames, and the agent learns from {wanted.window_length}: "
+            "lower agent.n_step (or, of r2d2, agent.sequence or agent.burn_in)",
+        ),
+        (
+            experiment.learner.batch_size * experiment.learner.steps_per_call % source.transitions_per_item != 0,
+            f"learner.batch_size * learner.steps_per_call has to be a multiple of the {source.transitions_per_item} "
+            "transitions of its items",
+        ),
+    ]
+    for is_wrong, sentence in problems:
+        if is_wrong:
+            raise UsageError(f"{named}: {sentence}")
     replay = msgspec.structs.replace(
         experiment.replay,
         capacity=source.replay.capacity,
@@ -61,13 +75,29 @@ def adopt(experiment: Experiment, specs: Specs) -> Experiment:
     )
 
 
+def adopted(experiment: Experiment, run: RunDirectory) -> Experiment | None:
+    """An experiment with the sizes that its run has adopted before, whose checkpoint holds the dataset; or None."""
+    if not run.config.is_file() or checkpoint.newest(run.checkpoints) is None:
+        return None
+    own = run.experiment()
+    if not own.is_offline:
+        return None
+    sizes = ("capacity", "min_size", "lanes_per_item", "steps_per_item")
+    return msgspec.structs.replace(
+        experiment,
+        offline=own.offline,
+        replay=msgspec.structs.replace(experiment.replay, **{name: getattr(own.replay, name) for name in sizes}),
+        collect=msgspec.structs.replace(experiment.collect, lanes=own.collect.lanes),
+    )
+
+
 def stored_replay(experiment: Experiment) -> Path | None:
     """Reverb's checkpoint that the dataset is in; None of an experiment that collects.
 
     Raises:
       UsageError: it has gone.
     """
-    if not experiment.offline.dataset:
+    if not experiment.is_offline:
         return None
     newest = checkpoint.newest(RunDirectory(Path(experiment.offline.dataset)).checkpoints)
     if newest is None:

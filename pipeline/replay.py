@@ -50,7 +50,7 @@ class ReplayServer:
       restore_from: a Reverb checkpoint of this run to go on from, or None.
       blocking: hold collectors and learner to the ratio; the inline launcher steers it by itself, as a blocked call in
         its only thread would wait for ever.
-      dataset: a Reverb checkpoint of another run to draw from; stored priorities stay.
+      dataset: a Reverb checkpoint of another run to draw from; priorities start anew.
 
     Raises:
       UsageError: the port is in use, or the checkpoint's tables have other settings.
@@ -88,7 +88,7 @@ class ReplayServer:
         ]
         folder.mkdir(parents=True, exist_ok=True)
         wanted = _settings(tables[0].info)
-        with tempfile.TemporaryDirectory(prefix="reverb-dqn-") as copy:  # read when the server starts
+        with tempfile.TemporaryDirectory(prefix="dataset-", dir=folder.parent) as copy:  # read when the server starts
             if dataset is not None:
                 reverb_checkpoint.restate(dataset, tables[0].info, Path(copy))
                 restore_from = Path(copy)

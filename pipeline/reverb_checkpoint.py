@@ -1,44 +1,66 @@
-"""The files of a Reverb checkpoint: a table's settings are in one of them, its items and their data in others."""
+"""The files of a Reverb checkpoint: a table's settings, its items, and the chunks of data that they refer to."""
 
+import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
+from reverb.cc import schema_pb2
 from reverb.cc.checkpointing import checkpoint_pb2
 
-_TABLES = "tables.tfrecord"
+_TABLES, _ITEMS = "tables.tfrecord", "items.tfrecord"
 _COMPRESSION = "ZLIB"
 
 
 def restate(source: Path, settings: Any, folder: Path) -> None:
-    """Makes a copy of a checkpoint whose experience table has other settings; Reverb restores them with the items.
+    """Makes a copy of a checkpoint whose experience table has other settings and items of priority 1.
+
+    Reverb restores the settings of a table with its items.
 
     Args:
-      source: the checkpoint's directory; it must stay, as what is large in it is linked and not copied.
+      source: the checkpoint's directory.
       settings: Reverb's `TableInfo` of a new table of the same name, with the size, limiter and sampler to have.
-      folder: of the copy; empty.
+      folder: of the copy; empty. The data is linked where the file system can.
 
     Raises:
       ValueError: the checkpoint has no table of that name.
     """
-    found = False
-    with tf.io.TFRecordWriter(str(folder / _TABLES), _COMPRESSION) as writer:
-        for record in tf.data.TFRecordDataset(str(source / _TABLES), _COMPRESSION):
-            table = checkpoint_pb2.PriorityTableCheckpoint.FromString(record.numpy())
-            if table.table_name == settings.name:
-                found = True
-                _settle(table, settings)
-            writer.write(table.SerializeToString())
-    if not found:
+    names: list[str] = []
+
+    def settle(table: Any) -> None:
+        names.append(table.table_name)
+        if table.table_name != settings.name:
+            return
+        table.max_size = settings.max_size
+        table.sampler.CopyFrom(settings.sampler_options)
+        for field in ("samples_per_insert", "min_diff", "max_diff", "min_size_to_sample"):
+            setattr(table.rate_limiter, field, getattr(settings.rate_limiter_info, field))
+
+    def level(item: Any) -> None:
+        if item.table == settings.name:
+            item.priority = 1.0
+
+    _rewrite(source / _TABLES, folder, checkpoint_pb2.PriorityTableCheckpoint, settle)
+    if settings.name not in names:
         raise ValueError(f"{source} holds no table {settings.name}")
+    _rewrite(source / _ITEMS, folder, schema_pb2.PrioritizedItem, level)
     for path in source.iterdir():
-        if path.name != _TABLES:
-            (folder / path.name).symlink_to(path.resolve())
+        if path.name not in (_TABLES, _ITEMS):
+            _link(path, folder / path.name)
 
 
-def _settle(table: Any, settings: Any) -> None:
-    table.max_size = settings.max_size
-    table.sampler.CopyFrom(settings.sampler_options)
-    limiter = settings.rate_limiter_info
-    for field in ("samples_per_insert", "min_diff", "max_diff", "min_size_to_sample"):
-        setattr(table.rate_limiter, field, getattr(limiter, field))
+def _rewrite(path: Path, folder: Path, kind: Any, change: Callable[[Any], None]) -> None:
+    with tf.io.TFRecordWriter(str(folder / path.name), _COMPRESSION) as writer:
+        for record in tf.data.TFRecordDataset(str(path), _COMPRESSION).as_numpy_iterator():
+            message = kind.FromString(record)
+            change(message)
+            writer.write(message.SerializeToString())
+
+
+def _link(path: Path, copy: Path) -> None:
+    try:
+        os.link(path, copy)
+    except OSError:  # another device
+        shutil.copy2(path, copy)

@@ -76,7 +76,7 @@ class ReplayConfig(Config, frozen=True):
 
 
 class OfflineConfig(Config, frozen=True):
-    """Learning without collectors."""
+    """Learning without collectors: `exploration`, `collect` and the sizes and ratio of `replay` then have no say."""
 
     dataset: Annotated[
         str,

@@ -10,13 +10,17 @@ _Checks = list[tuple[bool, str]]
 def problems(experiment: Experiment) -> Iterator[str]:
     """What is wrong with an experiment, each in a sentence that says what would do."""
     of_all = _of_all(experiment)
-    of_source = _of_queue(experiment) + of_all if experiment.agent.on_policy else of_all + _of_replay(experiment)
-    checks = _of_dataset(experiment) + of_source
+    if experiment.is_offline:
+        checks = _of_dataset(experiment) + of_all
+    elif experiment.agent.on_policy:
+        checks = _of_queue(experiment) + _of_items(experiment) + of_all
+    else:
+        checks = _of_items(experiment) + of_all + _of_replay(experiment)
     return (sentence for is_wrong, sentence in checks if is_wrong)
 
 
-def _of_all(experiment: Experiment) -> _Checks:
-    replay, collect, learner = experiment.replay, experiment.collect, experiment.learner
+def _of_items(experiment: Experiment) -> _Checks:
+    collect, learner = experiment.collect, experiment.learner
     lanes, drawn = experiment.lanes_per_item, learner.batch_size * learner.steps_per_call
     return [
         (collect.lanes % lanes != 0, f"replay.lanes_per_item={lanes} does not divide collect.lanes={collect.lanes}"),
@@ -29,6 +33,16 @@ def _of_all(experiment: Experiment) -> _Checks:
             experiment.agent.stride > 1 and experiment.steps_per_item > 1,
             f"sequences that begin every {experiment.agent.stride} steps have many steps each: set "
             "replay.steps_per_item=1",
+        ),
+    ]
+
+
+def _of_all(experiment: Experiment) -> _Checks:
+    replay, agent = experiment.replay, experiment.agent
+    return [
+        (
+            agent.offline_only and not experiment.is_offline,
+            f"agent.kind={agent.kind!r} imitates what a dataset holds: set offline.dataset to the directory of a run",
         ),
         (
             replay.initial_priority == "td_error" and not replay.prioritized,
@@ -75,17 +89,18 @@ def _of_dataset(experiment: Experiment) -> _Checks:
     kind = f"agent.kind={agent.kind!r}"
     return [
         (
-            experiment.is_offline and agent.on_policy,
+            agent.on_policy,
             f"{kind} learns from what its present policy did, and a dataset is of others: choose another kind, or set "
             "offline.dataset=''",
         ),
         (
-            experiment.is_offline and not stop.gradient_steps and not stop.seconds,
+            not stop.gradient_steps and not stop.seconds,
             "a run from offline.dataset takes no environment steps to stop at: set stop.gradient_steps or stop.seconds",
         ),
         (
-            agent.offline_only and not experiment.is_offline,
-            f"{kind} imitates what a dataset holds: set offline.dataset to the directory of a run",
+            getattr(agent, "stored_state", False),
+            "agent.stored_state=true would start sequences from states of another run's network: set "
+            "agent.stored_state=false",
         ),
     ]
 

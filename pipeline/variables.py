@@ -18,7 +18,7 @@ from pipeline import native
 VARIABLES_TABLE = "variables"
 REPORTS_TABLE = "reports"
 _HURRY_SECONDS = 0.001
-"""Between fetches for one who waits for new weights."""
+"""At least, between fetches for one who waits for new weights."""
 _BLOCK = 1024  # messages are padded to whole blocks: a writer's column has one shape
 
 
@@ -250,12 +250,14 @@ class VariablesReader:
 
     def _fetch_for_ever(self) -> None:
         while True:
+            started = time.monotonic()
             try:
                 take(self._client, VARIABLES_TABLE, Variables, 1, self._accept)
             except Exception:  # the server is away: its absence is seen in `fetched_at`, and it is asked again
                 time.sleep(self._seconds)
+            took = time.monotonic() - started
             if self._hurried.wait(self._seconds):
-                time.sleep(_HURRY_SECONDS)
+                time.sleep(max(_HURRY_SECONDS, took))  # half of the time, so that large weights leave the learner some
 
     def _accept(self, variables: Variables) -> None:
         self._newest = variables

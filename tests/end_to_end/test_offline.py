@@ -1,16 +1,21 @@
 """Runs that learn from the replay of another run: no collectors, and what cannot be learned from is refused."""
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import pipeline
 from agents import BUILDERS
-from pipeline import checkpoint
+from pipeline import checkpoint, environments, offline
 from pipeline.config import UsageError, parse
+from pipeline.ports import free_port
+from pipeline.replay import ReplayServer
 from pipeline.run_directory import RunDirectory
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,7 +30,14 @@ COMMON = (
     "stop.gradient_steps=80",
 )
 SOURCE = (*COMMON, "agent.hidden_units=[8]", "agent.n_step=3", "replay.min_size=64", "replay.samples_per_insert=4")
-RECURRENT = ('agent.kind="r2d2"', "agent.lstm_units=4", "agent.burn_in=1", "agent.sequence=3", "agent.period=2")
+RECURRENT = (
+    'agent.kind="r2d2"',
+    "agent.lstm_units=4",
+    "agent.burn_in=1",
+    "agent.sequence=3",
+    "agent.period=2",
+    "agent.stored_state=false",
+)
 
 
 def source(folder: Path, *lines: str) -> Path:
@@ -78,6 +90,16 @@ def test_a_recurrent_kind_learns_from_the_dataset_of_one(tmp_path: Path) -> None
     assert (summary.gradient_steps, summary.environment_steps) == (80, 0)
 
 
+def test_a_run_resumes_when_its_dataset_has_gone(tmp_path: Path) -> None:
+    stored, run = source(tmp_path / "source"), tmp_path / "run"
+    lines = lines_of(stored, "agent.hidden_units=[8]")
+    pipeline.train(parse("", lines), run, launcher="inline")
+    shutil.rmtree(stored)
+    assert not list((run / "checkpoints").glob("dataset-*")), "the copy is needed at the start only"
+    again = pipeline.train(parse("", (*lines, "stop.gradient_steps=120")), run, launcher="inline", resume=True)
+    assert again.gradient_steps == 120
+
+
 def test_processes_of_their_own_learn_without_a_collector(dataset: Path, tmp_path: Path) -> None:
     flags = [f"--set={line}" for line in lines_of(dataset, "agent.cql_alpha=1.0", "agent.hidden_units=[8]")]
     base, run = tmp_path / "base.toml", tmp_path / "run"
@@ -90,17 +112,36 @@ def test_processes_of_their_own_learn_without_a_collector(dataset: Path, tmp_pat
     assert json.loads((run / "summary.json").read_text())["mean_return"] is not None
 
 
-def test_it_learns_the_shorter_windows_of_a_dataset_with_longer_ones(dataset: Path, tmp_path: Path) -> None:
-    lines = lines_of(dataset, "agent.hidden_units=[8]", "agent.n_step=1")
-    assert pipeline.train(parse("", lines), tmp_path / "run", launcher="inline").gradient_steps == 80
+def test_shorter_windows_are_the_beginnings_of_the_stored_ones(dataset: Path, tmp_path: Path) -> None:
+    def drawn(n_step: int) -> set[tuple[int, ...]]:
+        """State, action and reward of each of the first two frames, of many windows."""
+        experiment = parse("", lines_of(dataset, "agent.hidden_units=[8]", f"agent.n_step={n_step}"))
+        specs = environments.describe(experiment.environment)
+        experiment = offline.adopt(experiment, specs)
+        stored = offline.stored_replay(experiment)
+        server = ReplayServer(experiment, specs, free_port(), tmp_path / str(n_step), dataset=stored)
+        found: set[tuple[int, ...]] = set()
+        for sample in server.dataset().take(60):
+            frames = [sample.trajectory.observation, sample.trajectory.action, sample.trajectory.step_type]
+            assert frames[0].shape[2] == n_step + 1
+            columns = [leaf.numpy()[:, :, :2].reshape(-1, 2) for leaf in frames]
+            found |= {tuple(int(value) for value in row) for row in np.concatenate(columns, axis=1)}
+        server.stop()
+        return found
+
+    short, long = drawn(1), drawn(3)
+    assert len(long) > 20
+    assert len(short ^ long) <= 0.1 * len(long)  # rare ones may not have been drawn
 
 
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
         (("agent.n_step=4",), r"windows of 4 frames, and the agent learns from 5: lower agent\.n_step"),
-        (('environment.id="CartPole-v1"',), r"other observations or actions .*'CartPole-v1'"),
+        (('environment.id="CartPole-v1"',), r"observations or actions are others .*'CartPole-v1'"),
         (RECURRENT, "0 numbers of recurrent state"),
+        ((*RECURRENT, "agent.stored_state=true"), r"set\s+agent\.stored_state=false"),
+        (("learner.batch_size=3",), r"multiple of the \d+ transitions of its items"),
         (("stop.gradient_steps=0",), r"set stop\.gradient_steps or stop\.seconds"),
         (('agent.kind="ppo"', 'exploration.strategy="boltzmann"'), r"set offline\.dataset=''"),
         (('offline.dataset="/nowhere"',), r"/nowhere' holds no run"),
@@ -118,6 +159,39 @@ def test_a_run_without_a_checkpoint_is_no_dataset(tmp_path: Path) -> None:
     RunDirectory(tmp_path / "source").create(parse("", SOURCE))
     with pytest.raises(UsageError, match="no complete checkpoint"):
         pipeline.train(parse("", lines_of(tmp_path / "source")), tmp_path / "run", launcher="inline")
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (("stop.environment_steps=1", "stop.gradient_steps=0", "replay.min_size=1000"), "no complete checkpoint with"),
+        (("exploration.count_bonus=1.0",), r"hold the bonus of exploration\.count_bonus"),
+    ],
+)
+def test_runs_whose_experience_is_none_or_not_the_tasks_are_no_dataset(
+    lines: tuple[str, ...], words: str, tmp_path: Path
+) -> None:
+    stored = source(tmp_path / "source", *lines)
+    if "replay.min_size=1000" in lines:  # what an interruption before the first item leaves
+        manifest = next((stored / "checkpoints").glob("0*/manifest.json"))
+        manifest.write_text(re.sub(r'"transitions":\d+', '"transitions":0', manifest.read_text()))
+    with pytest.raises(UsageError, match=words):
+        pipeline.train(parse("", lines_of(stored)), tmp_path / "run", launcher="inline")
+
+
+def test_the_dataset_of_a_dataset_is_named(dataset: Path, tmp_path: Path) -> None:
+    pipeline.train(parse("", lines_of(dataset, "agent.hidden_units=[8]")), tmp_path / "first", launcher="inline")
+    with pytest.raises(UsageError, match=rf"learned from '{dataset}': name that"):
+        pipeline.train(parse("", lines_of(tmp_path / "first")), tmp_path / "run", launcher="inline")
+
+
+def test_a_path_is_relative_to_where_the_command_runs(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(dataset.parent)
+    lines = lines_of(Path(dataset.name), "agent.hidden_units=[8]")
+    pipeline.train(parse("", lines), tmp_path / "run", launcher="inline")
+    assert RunDirectory(tmp_path / "run").experiment().offline.dataset == str(dataset)
 
 
 def test_an_imitator_needs_something_to_imitate() -> None:

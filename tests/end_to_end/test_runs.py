@@ -168,7 +168,15 @@ def test_evaluate_scores_the_best_and_the_latest_policy(run_dir: Path) -> None:
             command("pipeline.evaluate", *flags), capture_output=True, text=True, check=True, timeout=60, cwd=ROOT
         )
         results.append(json.loads(output.stdout.splitlines()[-1]))
-    fields = {"mean_return", "std_return", "min_return", "max_return", "episodes", "environment_steps"}
+    fields = {
+        "mean_return",
+        "std_return",
+        "min_return",
+        "max_return",
+        "episodes",
+        "environment_steps",
+        "gradient_steps",
+    }
     assert all(set(result) == fields and result["episodes"] == 7 for result in results)
     assert results[0] == results[2]
     assert results[1]["environment_steps"] >= results[0]["environment_steps"]

@@ -367,6 +367,15 @@ def experiments(draw: Any) -> Experiment:
             min_size=draw(st.integers(1, 24 * per_item)),
         ),
     )
+    if experiment.is_offline or experiment.agent.offline_only:
+        dataset = "" if experiment.agent.on_policy else "runs/source"
+        experiment = replace(
+            experiment,
+            offline=replace(experiment.offline, dataset=dataset),
+            stop=replace(experiment.stop, gradient_steps=experiment.stop.gradient_steps + 1),
+        )
+        if dataset and hasattr(experiment.agent, "stored_state"):
+            experiment = replace(experiment, agent=replace(experiment.agent, stored_state=False))
     return on_policy(experiment) if experiment.agent.on_policy else experiment
 
 

@@ -1,6 +1,7 @@
 """On-policy experience: each window once, and only by the weights that acted in it."""
 
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,8 @@ def test_weights_are_fetched_as_soon_as_they_are_there(
     sender.send(publish(counting_specs, gradient_steps=1), 10.0)
     assert reader.wait(10.0, "the test").gradient_steps == 1
     sender.send(publish(counting_specs, gradient_steps=2), 10.0)
-    newer = reader.newer_than(1, lambda: True)  # the next fetch would be in 30 s
+    deadline = time.monotonic() + 10.0
+    newer = reader.newer_than(1, lambda: time.monotonic() < deadline)  # the next fetch would be in 30 s
     assert newer is not None
     assert newer.gradient_steps == 2
 
