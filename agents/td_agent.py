@@ -20,7 +20,7 @@ class LossExtra(NamedTuple):
     """What a gradient step says beside its loss."""
 
     td_error: tf.Tensor
-    """float32 [B]: target minus Q-value; 0 where no transition starts. Of a policy gradient mean absolute advantages."""
+    """float32 [B]: target minus Q-value; 0 where none starts. Of a policy gradient mean absolute advantages."""
     priority: tf.Tensor
     """float32 [B], not negative: how much is left to learn of each transition; 0 where none starts, or on-policy."""
     q_mean: tf.Tensor
