@@ -4,8 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks import reach
-from benchmarks.reach import Result
+import pytest
+
+from benchmarks.reach import report
+from benchmarks.reach.tasks import TASKS, Result
 from pipeline.config import load, shipped
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,7 +28,7 @@ def test_runs_are_kept_and_the_page_written_from_them(tmp_path: Path) -> None:
     flags = ("--tasks=cartpole", "--seeds=0:2", *[f"--set={line}" for line in SHORT])
     done = run(tmp_path, *flags)
     assert done.returncode == 0, done.stderr
-    results = reach.read(tmp_path / "reach.jsonl")
+    results = report.read(tmp_path / "reach.jsonl")
     assert [(result.task, result.seed) for result in results] == [("cartpole", 0), ("cartpole", 1)]
     assert all(result.environment_steps >= 2_000 and result.curve for result in results)
     page = (tmp_path / "results.md").read_text()
@@ -37,10 +39,13 @@ def test_runs_are_kept_and_the_page_written_from_them(tmp_path: Path) -> None:
     assert (tmp_path / "reach.jsonl").read_text() == before, "what the file has is not run again"
 
 
-def test_an_unknown_task_is_a_users_mistake(tmp_path: Path) -> None:
-    done = run(tmp_path, "--tasks=cartpol")
+@pytest.mark.parametrize(
+    ("flag", "words"), [("--tasks=cartpol", "cartpol unknown; there are cartpole"), ("--seeds=3", "such as 0:5")]
+)
+def test_a_users_mistake_is_one_line(flag: str, words: str, tmp_path: Path) -> None:
+    done = run(tmp_path, flag)
     assert done.returncode == 2
-    assert "cartpol unknown; there are cartpole" in done.stderr
+    assert words in done.stderr
     assert not list(tmp_path.iterdir())
 
 
@@ -48,21 +53,21 @@ def test_a_run_beyond_its_budget_has_not_reached_its_target() -> None:
     good = Result("cartpole", 0, 500.0, 49_000, 1.0, [(1_000, 20.0)])
     late = Result("cartpole", 1, 500.0, 51_000, 1.0, [])
     poor = Result("cartpole", 2, 499.9, 49_000, 1.0, [])
-    (line,) = reach.table([good, late, poor])[2:]
+    (line,) = report.table([good, late, poor])[2:]
     assert "| 1 of 3 | 500, 500, 499.9 |" in line
 
 
 def test_what_was_written_around_the_table_stays(tmp_path: Path) -> None:
     result = Result("acrobot", 0, -80.0, 90_000, 2.0, [(1_000, -90.0)])
-    reach.write([result], tmp_path)
+    report.write([result], tmp_path)
     page = tmp_path / "results.md"
     page.write_text(page.read_text() + "\nWhich one to choose.\n")
-    reach.write([result, Result("acrobot", 1, -90.0, 90_000, 2.0, [])], tmp_path)
+    report.write([result, Result("acrobot", 1, -90.0, 90_000, 2.0, [])], tmp_path)
     assert "1 of 2" in page.read_text()
     assert page.read_text().endswith("\nWhich one to choose.\n")
 
 
 def test_every_shipped_config_is_a_task() -> None:
-    tried = {task.config for task in reach.TASKS.values()}
+    tried = {task.config for task in TASKS.values()}
     assert tried == set(shipped())
-    assert all(load(task.config, task.lines) for task in reach.TASKS.values() if not task.dataset)
+    assert all(load(task.config, task.lines) for task in TASKS.values() if not task.dataset)

@@ -161,21 +161,17 @@ def test_a_run_without_a_checkpoint_is_no_dataset(tmp_path: Path) -> None:
         pipeline.train(parse("", lines_of(tmp_path / "source")), tmp_path / "run", launcher="inline")
 
 
-@pytest.mark.parametrize(
-    ("lines", "words"),
-    [
-        (("stop.environment_steps=1", "stop.gradient_steps=0", "replay.min_size=1000"), "no complete checkpoint with"),
-        (("exploration.count_bonus=1.0",), r"hold the bonus of exploration\.count_bonus"),
-    ],
-)
-def test_runs_whose_experience_is_none_or_not_the_tasks_are_no_dataset(
-    lines: tuple[str, ...], words: str, tmp_path: Path
-) -> None:
-    stored = source(tmp_path / "source", *lines)
-    if "replay.min_size=1000" in lines:  # what an interruption before the first item leaves
-        manifest = next((stored / "checkpoints").glob("0*/manifest.json"))
-        manifest.write_text(re.sub(r'"transitions":\d+', '"transitions":0', manifest.read_text()))
-    with pytest.raises(UsageError, match=words):
+def test_a_run_whose_rewards_hold_a_bonus_is_no_dataset(tmp_path: Path) -> None:
+    stored = source(tmp_path / "source", "exploration.count_bonus=1.0")
+    with pytest.raises(UsageError, match=r"hold the bonus of exploration\.count_bonus"):
+        pipeline.train(parse("", lines_of(stored)), tmp_path / "run", launcher="inline")
+
+
+def test_a_run_that_was_interrupted_before_it_stored_anything_is_no_dataset(tmp_path: Path) -> None:
+    stored = source(tmp_path / "source")
+    manifest = next((stored / "checkpoints").glob("0*/manifest.json"))
+    manifest.write_text(re.sub(r'"transitions":\d+', '"transitions":0', manifest.read_text()))
+    with pytest.raises(UsageError, match="no complete checkpoint with experience"):
         pipeline.train(parse("", lines_of(stored)), tmp_path / "run", launcher="inline")
 
 

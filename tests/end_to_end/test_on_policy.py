@@ -54,6 +54,7 @@ def test_runs_and_resumes(
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[1]))
     lines = (*ON_POLICY, *case)
     steps, found = 0, []
+    before = {thread for thread in threading.enumerate() if thread.name == "samples"}  # of other tests
     for budget in (30, 70):
         experiment = pipeline.config.parse("", (*lines, f"stop.gradient_steps={budget}"))
         summary = pipeline.train(experiment, tmp_path / "run", launcher=launcher, resume=bool(found))
@@ -62,6 +63,7 @@ def test_runs_and_resumes(
         assert summary.mean_return is not None
         steps = summary.environment_steps
         found.append(summary)
-        assert not [thread for thread in threading.enumerate() if thread.name == "samples"], "waits for a batch"
+        samples = {thread for thread in threading.enumerate() if thread.name == "samples"}
+        assert not samples - before, "one waits for a batch"
     # The windows that were handed over when a run stopped are the only ones not used.
     assert 70 / 73 <= found[-1].samples_per_insert <= 1.0

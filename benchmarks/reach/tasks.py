@@ -1,0 +1,128 @@
+"""The tasks, and one run of one: trains a config within its budget and scores the final policy."""
+
+import json
+import statistics
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pipeline
+from pipeline import policies
+from pipeline.evaluator import play
+from pipeline.run_directory import RunDirectory
+
+SEED = 12_345
+"""Of the episodes that score."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One line of the table.
+
+    Attributes:
+      config: shipped.
+      target: mean return of the final policy over the greedy episodes.
+      steps: environment steps within which it is to be reached.
+      source: of the target.
+      lines: of TOML that override the config.
+      dataset: config of the run whose replay is learned from; empty of a task with collectors.
+      episodes: that score the final policy.
+    """
+
+    config: str
+    target: float
+    steps: int
+    source: str
+    lines: tuple[str, ...] = ()
+    dataset: str = ""
+    episodes: int = 100
+
+
+CARTPOLES = (
+    "cartpole",
+    "cartpole_dqn",
+    "cartpole_munchausen",
+    "cartpole_c51",
+    "cartpole_rainbow",
+    "cartpole_qr_dqn",
+    "cartpole_iqn",
+)
+ON_POLICY = ("cartpole_ppo", "cartpole_reinforce")
+OFFLINE = ("cartpole_cql", "cartpole_behaviour_cloning")
+FULL = ("stop.target_return=500", "evaluation.episodes=100")  # stops once 100 greedy episodes are perfect
+HIDDEN_VELOCITIES = (
+    'environment.id=""',
+    'environment.import_path="pipeline.environments.classic:PositionCartPole"',
+    "stop.target_return=1e9",
+)
+TASKS = {
+    **{name: Task(name, 500.0, 50_000, "the largest return there is", FULL) for name in CARTPOLES},
+    **{name: Task(name, 475.0, 300_000, "the return that gymnasium calls solved") for name in ON_POLICY},
+    **{
+        name: Task(name, 475.0, 120_000, "what the run that made the dataset stops at, if it does", dataset="cartpole")
+        for name in OFFLINE
+    },
+    "acrobot": Task("acrobot", -85.0, 100_000, "RL Baselines3 Zoo, tuned DQN: -76.6"),
+    "mountaincar": Task("mountaincar", -110.0, 120_000, "RL Baselines3 Zoo, tuned DQN: -100.8"),
+    "lunarlander": Task("lunarlander", 200.0, 500_000, "the return that gymnasium calls solved"),
+    "frozenlake": Task(
+        "frozenlake",
+        0.7293,  # of a mean of 0 and 1: 100 episodes would tell it to 9 %, 4,000 to 1.4 %
+        200_000,
+        "98 % of the optimum within 100 steps, 0.744, by value iteration; 4,000 episodes",
+        episodes=4_000,
+    ),
+    "memory": Task("cartpole_memory", 400.0, 300_000, "the same task without memory, below"),
+    "memory_by_dqn": Task("cartpole", 400.0, 300_000, "to fail: it has no memory", HIDDEN_VELOCITIES),
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run.
+
+    Attributes:
+      task: a key of `TASKS`.
+      seed: of the run.
+      mean_return: of the final policy over the task's greedy episodes.
+      environment_steps: taken in training, or by the run that made the dataset.
+      seconds: of training.
+      curve: environment steps (of a task with a dataset gradient steps) and mean return of each evaluation in training.
+    """
+
+    task: str
+    seed: int
+    mean_return: float
+    environment_steps: int
+    seconds: float
+    curve: list[tuple[int, float]]
+
+
+def run(name: str, seed: int, lines: tuple[str, ...]) -> Result:
+    """Trains one seed of a task within its budget and scores its final policy."""
+    task = TASKS[name]
+    # Collectors take some steps more before they hear of the end; those are to be within the budget too.
+    budget = f"stop.environment_steps={int(task.steps * 0.95)}"
+    with tempfile.TemporaryDirectory(prefix="reverb-dqn-") as folder:
+        overrides, taken = (budget, *task.lines, *lines), 0
+        if task.dataset:
+            source = Path(folder) / "source"
+            taken = pipeline.train(pipeline.load(task.dataset, overrides, seed), source).environment_steps
+            overrides = (*task.lines, *lines, f"offline.dataset={json.dumps(str(source))}")
+        experiment = pipeline.load(task.config, overrides, seed)
+        directory = RunDirectory(Path(folder) / "run")
+        summary = pipeline.train(experiment, directory.path)
+        returns = play(experiment, policies.load(directory.policies / "latest"), task.episodes, SEED)
+        curve = _curve(directory.tensorboard / "evaluator")
+    seconds = round(summary.train_seconds, 1)
+    return Result(name, seed, statistics.fmean(returns), taken + summary.environment_steps, seconds, curve)
+
+
+def _curve(folder: Path) -> list[tuple[int, float]]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.util.tensor_util import make_ndarray
+
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    points = events.Tensors("evaluation/mean_return")
+    return [(int(point.step), round(float(make_ndarray(point.tensor_proto)), 3)) for point in points]
