@@ -102,9 +102,9 @@ def run(name: str, seed: int, lines: tuple[str, ...]) -> Result:
     """Trains one seed of a task within its budget and scores its final policy."""
     task = TASKS[name]
     # Collectors take some steps more before they hear of the end; those are to be within the budget too.
-    budget = f"stop.environment_steps={int(task.steps * 0.95)}"
+    budget = (f"stop.environment_steps={int(task.steps * 0.95)}", "collect.report_seconds=0.05")
     with tempfile.TemporaryDirectory(prefix="reverb-dqn-") as folder:
-        overrides, taken = (budget, *task.lines, *lines), 0
+        overrides, taken = (*budget, *task.lines, *lines), 0
         if task.dataset:
             source = Path(folder) / "source"
             taken = pipeline.train(pipeline.load(task.dataset, overrides, seed), source).environment_steps
