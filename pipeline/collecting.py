@@ -12,7 +12,7 @@ from pipeline.collector import Collector
 from pipeline.environments import EnvironmentFault
 from pipeline.evaluator import Evaluator
 from pipeline.sections import Experiment
-from pipeline.variables import REPORTS_TABLE, CollectorReport, Sender, VariablesReader, wait_for_server
+from pipeline.variables import REPORTS_TABLE, CollectorReport, Evaluation, Sender, VariablesReader, wait_for_server
 
 log = logging.getLogger(__name__)
 
@@ -115,12 +115,15 @@ def run_evaluator(experiment: Experiment, folder: Path, address: str, interrupte
     reader = VariablesReader(address, experiment.collect.variables_seconds)
     newest = reader.wait(_CONNECT_SECONDS, "the evaluator")
     evaluator, sender = Evaluator(experiment, specs, folder), Sender(address, REPORTS_TABLE)
+    unsent: Evaluation | None = None
     try:
         while not interrupted.is_set():
             reader.refuse_silence(experiment.collect.stall_seconds, "the evaluator")
             newest = reader.newest or newest
-            if evaluator.is_due(newest):
-                sender.send(evaluator.evaluate(newest), _REPORT_SECONDS)
+            if unsent is None and evaluator.is_due(newest):
+                unsent = evaluator.evaluate(newest)
+            if unsent is not None and sender.send(unsent, _REPORT_SECONDS):
+                unsent = None
             if newest.stopping:
                 break
             time.sleep(_POLL_SECONDS)

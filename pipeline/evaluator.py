@@ -77,6 +77,7 @@ class Evaluator:
         self._runner: GreedyRunner | None = None
         self._evaluated_at = -1
         self._evaluated_version = -1
+        self._solved = False
         try:
             self._best = policies.load(folder / "best").mean_return
         except UsageError:  # none yet
@@ -85,8 +86,8 @@ class Evaluator:
 
     def is_due(self, variables: Variables) -> bool:
         """Whether this publication is to be evaluated."""
-        if variables.gradient_steps in (0, self._evaluated_version):
-            return False
+        if self._solved or variables.gradient_steps in (0, self._evaluated_version):
+            return False  # a run that is solved ends with the policy that solved it, whatever is learned meanwhile
         if variables.stopping:
             return variables.evaluate_last
         # The first evaluation is one interval in, those after it on the multiples of the interval.
@@ -110,6 +111,8 @@ class Evaluator:
             self._best = mean
             policies.save(policy, self._folder / "best")
         policies.save(policy, self._folder / "latest")
+        target = self._experiment.stop.target_return
+        self._solved = target is not None and mean >= target
         self._evaluated_at, self._evaluated_version = self._progress(variables), variables.gradient_steps
         return Evaluation(
             environment_steps=variables.environment_steps,

@@ -154,6 +154,19 @@ def test_evaluations_are_due_at_multiples_of_the_interval(
     assert is_due(9, 500)
 
 
+def test_a_solved_run_ends_with_the_policy_that_solved_it(
+    make_experiment: Any, counting_specs: Specs, publish: Any, tmp_path: Path
+) -> None:
+    for target, is_solved in ((-1e9, True), (1e9, False)):
+        experiment = make_experiment(
+            f"stop.target_return={target}", "evaluation.episodes=2", "evaluation.every_steps=100"
+        )
+        evaluator = Evaluator(experiment, counting_specs, tmp_path)
+        evaluator.evaluate(publish(counting_specs, 0, 7, 130))
+        assert evaluator.is_due(publish(counting_specs, 0, 8, 250)) != is_solved
+        assert policies.load(tmp_path / "latest").gradient_steps == 7
+
+
 def test_a_stopping_run_evaluates_its_last_weights_once_where_asked(
     make_experiment: Any, counting_specs: Specs, publish: Any, tmp_path: Path
 ) -> None:
