@@ -17,8 +17,8 @@ _PAGE = """# Results
 
 `python -m benchmarks.reach`: each config trained within its budget of environment steps, with every seed; then its
 final policy (the last one evaluated in training, not the best one seen) plays 100 greedy episodes (4,000 of FrozenLake)
-with seeds of their own. A run ends early once 500 greedy episodes are perfect (CartPole by values), once 100 have a mean
-of 490 (CartPole on-policy) or 250 (LunarLander), or at the config's own target return. Every run is in
+with seeds of their own. A run ends early once 500 greedy episodes are perfect (CartPole by values), once 100 average
+490 (CartPole on-policy) or 250 (LunarLander), or at the config's own target return. Every run is in
 `benchmarks/reach/results.jsonl`; the table and the curves are written from it.
 
 ![Evaluations in training](images/reach.png)
