@@ -26,7 +26,8 @@ from pipeline.variables import REPORTS_TABLE, VARIABLES_TABLE, CollectorReport, 
 log = logging.getLogger(__name__)
 
 _STATUS_SECONDS = 0.5
-_CLOSE_SECONDS = 2.0
+_CLOSE_SECONDS = 15.0
+_CLOSE_UNFILLED_SECONDS = 2.0
 _LEAVE_SECONDS = 20.0
 """How long a stopping run waits for the last reports."""
 
@@ -203,7 +204,8 @@ class LearningProcess:
         """
         self._closing = True
         self.replay.release()
-        deadline = time.monotonic() + _CLOSE_SECONDS
+        learned = self._outcome is not None or self._experiment.agent.on_policy
+        deadline = time.monotonic() + (_CLOSE_SECONDS if learned else _CLOSE_UNFILLED_SECONDS)
         while not self._fed.is_set() and time.monotonic() < deadline:
             with contextlib.suppress(queue.Empty):
                 self._samples.get(timeout=0.05)
