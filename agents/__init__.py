@@ -6,11 +6,11 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from agents.config_fields import Config
 from agents.configs import (
     AgentConfig,
     BehaviourCloningConfig,
     C51Config,
-    Config,
     DqnConfig,
     IqnConfig,
     PpoConfig,

@@ -1,97 +1,28 @@
 """Typed configurations of the agents. No TensorFlow here: a supervisor reads them too."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
-import msgspec
 from msgspec import Meta
 
+from agents.config_fields import (
+    Activation,
+    AdamEpsilon,
+    ClipNorm,
+    ConservativeWeight,
+    DecaySteps,
+    Discount,
+    Dueling,
+    ErrorLoss,
+    FinalLearningRate,
+    HiddenUnits,
+    ImageTorso,
+    KindConfig,
+    LearningRate,
+    Noisy,
+    NStep,
+    RewardClip,
+)
 from agents.specs import Specs
-
-
-class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A section of an experiment: frozen, typed, without unknown fields."""
-
-
-# Fields that several configurations have, some with other defaults.
-NStep = Annotated[int, Meta(ge=1, le=100, description="Rewards summed before bootstrapping, in environment steps.")]
-Dueling = Annotated[bool, Meta(description="Split the head into state value and advantages (Dueling DQN).")]
-Noisy = Annotated[
-    bool,
-    Meta(description="Dense layers with learned noise, which explores (Noisy nets, Fortunato et al. 2018)."),
-]
-ConservativeWeight = Annotated[
-    float,
-    Meta(ge=0.0, description="Weight of the conservative penalty (CQL, Kumar et al. 2020, equation 4); 0 has none."),
-]
-ErrorLoss = Annotated[
-    Literal["huber", "mse"], Meta(description="Loss of one TD error: Huber with delta 1, or half its square.")
-]
-HiddenUnits = Annotated[
-    tuple[Annotated[int, Meta(ge=1)], ...], Meta(description="Units of each dense layer behind the encoder.")
-]
-Activation = Annotated[Literal["relu", "tanh", "elu"], Meta(description="Activation of the hidden layers.")]
-LearningRate = Annotated[float, Meta(gt=0.0, description="Adam's step size at the first update.")]
-FinalLearningRate = Annotated[
-    float, Meta(gt=0.0, description="Adam's step size once learning_rate_decay_steps have passed.")
-]
-DecaySteps = Annotated[
-    int,
-    Meta(
-        ge=0,
-        description="Updates of linear decay of the step size, one a gradient step (of ppo epochs * minibatches); 0 "
-        "keeps it constant.",
-    ),
-]
-AdamEpsilon = Annotated[float, Meta(gt=0.0, description="Adam's epsilon, added to the root of the second moment.")]
-ClipNorm = Annotated[float, Meta(ge=0.0, description="Largest global norm of a gradient; 0 does not clip.")]
-
-
-Discount = Annotated[float, Meta(ge=0.0, le=1.0, description="Gamma, the discount of one environment step.")]
-RewardClip = Annotated[float, Meta(ge=0.0, description="Learn from rewards clipped to [-c, c]; 0 does not clip.")]
-
-
-class KindConfig(Config, frozen=True):
-    """What every kind of agent has: its name, and the windows of frames that it learns from."""
-
-    @property
-    def kind(self) -> str:
-        """The kind's name, a key of `agents.BUILDERS`."""
-        return str(self.__struct_config__.tag)
-
-    @property
-    def window_length(self) -> int:
-        """Frames of one window."""
-        raise NotImplementedError
-
-    @property
-    def stride(self) -> int:
-        """Steps from the start of one window of a lane to the start of the next."""
-        return 1
-
-    @property
-    def state_units(self) -> int:
-        """Numbers of recurrent state that a policy carries from step to step and frames store; 0 for none."""
-        return 0
-
-    @property
-    def on_policy(self) -> bool:
-        """Whether a window is learned from once, and only by the weights that acted in it."""
-        return False
-
-    @property
-    def offline_only(self) -> bool:
-        """Whether it learns from a dataset alone, and never acts to learn."""
-        return False
-
-    @property
-    def batch_parts(self) -> int:
-        """Equal parts that a replica's share of a batch is learned from in turn."""
-        return 1
-
-    def unsuitable_for(self, specs: Specs) -> str:
-        """Why the kind cannot learn an environment of these specs; empty if it can."""
-        del specs
-        return ""
 
 
 class WindowConfig(KindConfig, frozen=True):
@@ -112,6 +43,7 @@ class DeepConfig(WindowConfig, frozen=True):
 
     hidden_units: HiddenUnits = (128, 64)
     activation: Activation = "relu"
+    image_torso: ImageTorso = "nature"
     double: Annotated[bool, Meta(description="Choose the bootstrap action by the online network (Double DQN).")] = True
     dueling: Dueling = False
     noisy: Noisy = False
@@ -275,6 +207,7 @@ class PolicyConfig(KindConfig, frozen=True):
 
     hidden_units: HiddenUnits = (64, 64)
     activation: Activation = "tanh"
+    image_torso: ImageTorso = "nature"
     learning_rate: LearningRate = 1e-3
     learning_rate_final: FinalLearningRate = 1e-4
     learning_rate_decay_steps: DecaySteps = 0

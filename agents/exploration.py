@@ -6,7 +6,7 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from agents.configs import Config
+from agents.config_fields import Config
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]

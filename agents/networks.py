@@ -6,40 +6,11 @@ import numpy as np
 import tensorflow as tf
 
 from agents.configs import DeepConfig, IqnConfig, PolicyConfig, R2d2Config
+from agents.initializers import Seeds
 from agents.specs import ArraySpec, Specs
+from agents.torsos import TORSOS
 
 IMAGE_RANK = 3
-
-
-class _Seeds:
-    """A fresh initializer a layer, all drawn from one seed, so that a seed fixes every initial weight."""
-
-    def __init__(self, seed: int) -> None:
-        self._sequence = np.random.SeedSequence(seed)
-
-    def _next(self) -> int:
-        (child,) = self._sequence.spawn(1)
-        return int(child.generate_state(1)[0])
-
-    def he_uniform(self) -> tf.keras.initializers.Initializer:
-        return tf.keras.initializers.HeUniform(seed=self._next())
-
-    def fan_in_uniform(self, n: int) -> tf.keras.initializers.Initializer:
-        """Uniform within 1/sqrt(n), as noisy layers of n inputs start (Fortunato et al. 2018, 3.2)."""
-        return tf.keras.initializers.RandomUniform(-(n**-0.5), n**-0.5, seed=self._next())
-
-    def glorot_uniform(self) -> tf.keras.initializers.Initializer:
-        return tf.keras.initializers.GlorotUniform(seed=self._next())
-
-    def orthogonal(self) -> tf.keras.initializers.Initializer:
-        return tf.keras.initializers.Orthogonal(seed=self._next())
-
-    def lecun_uniform(self) -> tf.keras.initializers.Initializer:
-        return tf.keras.initializers.LecunUniform(seed=self._next())
-
-    def nearly_zero(self) -> tf.keras.initializers.Initializer:
-        """A hundredth of Lecun's: a policy begins nearly uniform (Andrychowicz et al. 2021, 3.2)."""
-        return tf.keras.initializers.VarianceScaling(1e-4, "fan_in", "uniform", seed=self._next())
 
 
 def _inputs(specs: Specs) -> dict[str, tf.Tensor]:
@@ -50,7 +21,7 @@ def _inputs(specs: Specs) -> dict[str, tf.Tensor]:
     }
 
 
-def _encode(spec: ArraySpec, leaf: tf.Tensor, seeds: _Seeds, activation: str) -> tf.Tensor:
+def _encode(spec: ArraySpec, leaf: tf.Tensor, seeds: Seeds, config: DeepConfig | PolicyConfig) -> tf.Tensor:
     """One observation array as float32 features [B, n] (see `ArraySpec` for what each dtype means)."""
     if spec.dtype == "int32":
         flat = tf.keras.layers.Reshape((len(spec.maximum),))(leaf)
@@ -60,17 +31,8 @@ def _encode(spec: ArraySpec, leaf: tf.Tensor, seeds: _Seeds, activation: str) ->
     if spec.dtype == "uint8":
         features = tf.cast(leaf, tf.float32) / float(max(1, spec.maximum[0]))
         if len(spec.shape) == IMAGE_RANK:
-            features = _nature_torso(features, seeds, activation)
+            features = TORSOS[config.image_torso](features, seeds, config.activation)
     return tf.keras.layers.Flatten()(features)
-
-
-def _nature_torso(image: tf.Tensor, seeds: _Seeds, activation: str) -> tf.Tensor:
-    """The convolutions of Mnih et al. 2015 (Methods, Model architecture) on float32 [B, height, width, channels]."""
-    for filters, kernel, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
-        image = tf.keras.layers.Conv2D(
-            filters, kernel, stride, padding="same", activation=activation, kernel_initializer=seeds.he_uniform()
-        )(image)
-    return image
 
 
 _FEW_UNITS = 4
@@ -135,11 +97,11 @@ class _Builder:
     """Makes the layers of one network in order: seeds for each, and for noisy ones their part of the noise input."""
 
     def __init__(self, specs: Specs, config: DeepConfig | PolicyConfig, seed: int) -> None:
-        self.specs, self.seeds = specs, _Seeds(seed)
+        self.specs, self.seeds = specs, Seeds(seed)
         self.config: Any = config  # a policy's has neither noise nor the head of Q-values
         self.inputs = _inputs(specs)
         leaves = specs.leaves().items()
-        encoded = [_encode(spec, self.inputs[name], self.seeds, config.activation) for name, spec in leaves]
+        encoded = [_encode(spec, self.inputs[name], self.seeds, config) for name, spec in leaves]
         self.features = encoded[0] if len(encoded) == 1 else tf.keras.layers.Concatenate()(encoded)
         self.noise: Any = None
         self._noise_used = 0

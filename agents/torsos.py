@@ -1,0 +1,63 @@
+"""What turns an image into features: the convolutions in front of a network's dense layers."""
+
+from collections.abc import Callable, Mapping
+
+import tensorflow as tf
+
+from agents.initializers import Seeds
+
+_NATURE_LEAST = 36
+"""Pixels of the smallest side that leaves Nature's convolutions an output without padding."""
+
+
+def nature(image: tf.Tensor, seeds: Seeds, activation: str) -> tf.Tensor:
+    """The convolutions of Mnih et al. 2015 (Methods, Model architecture); images below 36 pixels are padded.
+
+    Args:
+      image: float32 [B, height, width, channels].
+      seeds: of the initial weights.
+      activation: behind each convolution.
+
+    Returns:
+      float32 [B, height, width, channels] of other sizes, as of every torso.
+    """
+    padding = "valid" if min(image.shape[1:3]) >= _NATURE_LEAST else "same"
+    for filters, kernel, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
+        image = _convolution(image, filters, kernel, seeds, activation, stride, padding)
+    return image
+
+
+def impala(image: tf.Tensor, seeds: Seeds, activation: str) -> tf.Tensor:
+    """The residual network of Espeholt et al. 2018 (figure 3, right) in its original width. See `nature`."""
+    for filters in (16, 32, 32):
+        image = _convolution(image, filters, 3, seeds, None)
+        image = tf.keras.layers.MaxPool2D(3, 2, padding="same")(image)
+        for _ in range(2):
+            inner = tf.keras.layers.Activation(activation)(image)
+            inner = _convolution(inner, filters, 3, seeds, activation)
+            image += _convolution(inner, filters, 3, seeds, None)
+    return tf.keras.layers.Activation(activation)(image)
+
+
+def minatar(image: tf.Tensor, seeds: Seeds, activation: str) -> tf.Tensor:
+    """The one convolution of Young and Tian 2019 (section 3). See `nature`."""
+    return _convolution(image, 16, 3, seeds, activation, padding="valid")
+
+
+Torso = Callable[[tf.Tensor, Seeds, str], tf.Tensor]
+TORSOS: Mapping[str, Torso] = {"nature": nature, "impala": impala, "minatar": minatar}
+
+
+def _convolution(
+    image: tf.Tensor,
+    filters: int,
+    kernel: int,
+    seeds: Seeds,
+    activation: str | None,
+    stride: int = 1,
+    padding: str = "same",
+) -> tf.Tensor:
+    initial = seeds.he_uniform()
+    return tf.keras.layers.Conv2D(filters, kernel, stride, padding, activation=activation, kernel_initializer=initial)(
+        image
+    )
