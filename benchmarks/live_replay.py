@@ -22,13 +22,13 @@ def serve(experiment: Experiment, specs: Specs) -> ReplayServer:
 
 def writer(experiment: Experiment, specs: Specs, address: str) -> FrameWriter:
     """A writer as a collector has it."""
-    return FrameWriter.of(experiment, FrameLayout(specs, experiment.agent.state_units), address)
+    return FrameWriter.of(experiment, FrameLayout.of(experiment, specs), address)
 
 
 def writing(experiment: Experiment, specs: Specs, address: str) -> Callable[[], int]:
     """A call that appends 64 vector steps and returns how many transitions they are."""
     frame_writer, lanes = writer(experiment, specs, address), experiment.collect.lanes
-    frames = FrameLayout(specs, experiment.agent.state_units).empty(lanes)
+    frames = FrameLayout.of(experiment, specs).empty(lanes)
 
     def write() -> int:
         for _ in range(64):
@@ -47,10 +47,10 @@ def drawing(server: ReplayServer) -> Callable[[], int]:
 
 def fill(experiment: Experiment, specs: Specs, address: str, transitions: int) -> None:
     """Writes that many transitions of random observations, actions and rewards."""
-    layout, lanes = FrameLayout(specs, experiment.agent.state_units), experiment.collect.lanes
+    layout, lanes = FrameLayout.of(experiment, specs), experiment.collect.lanes
     frame_writer, random = writer(experiment, specs, address), np.random.default_rng(0)
     frames = layout.empty(lanes)
-    for _ in range(transitions // lanes + experiment.agent.window_length - 1):
+    for _ in range(transitions // lanes + experiment.window - 1):
         for name, spec in specs.leaves().items():
             frames[layout.leaf_field(name)] = random.normal(size=(lanes, *spec.shape))
         frames["action"] = random.integers(0, specs.num_actions, lanes)

@@ -17,6 +17,7 @@ from pipeline.acting import Actor, make_actor
 from pipeline.environments import LaneStep
 from pipeline.frames import FIRST, LAST, MID, FrameLayout
 from pipeline.sections import Experiment
+from pipeline.stacking import FrameStack
 from pipeline.variables import CollectorReport, Variables, VariablesReader
 from pipeline.writer import FrameWriter
 
@@ -53,7 +54,7 @@ class Collector:
         self._experiment, self._index, self._process = experiment, index, process
         self._random = np.random.default_rng([experiment.seed, 1, index, incarnation])
         self._environment = environments.make(experiment.environment, collect.lanes)
-        self._layout = FrameLayout(specs, experiment.agent.state_units)
+        self._layout = FrameLayout.of(experiment, specs)
         self._frames = self._layout.empty(collect.lanes)
         self._fields = {name: self._frames[name] for name, _ in self._layout.fields()}  # views
         self._writer = FrameWriter.of(experiment, self._layout, address)
@@ -72,8 +73,9 @@ class Collector:
         self._variables_since = time.monotonic()
         weights = [array.numpy() for array in variables.weights]
         self._actor: Actor = make_actor(
-            experiment.agent, specs, collect.lanes, variables.program, weights, collect.threads
+            experiment.agent, self._layout.agent_specs, collect.lanes, variables.program, weights, collect.threads
         )
+        self._stack = FrameStack(specs, experiment.environment.frame_stack, collect.lanes)
         self._epsilon = 1.0
         self._environment_steps = self._episodes = 0
         self._returns: list[float] = []
@@ -128,10 +130,11 @@ class Collector:
         """One step of every lane: act, step the environment, append the frames."""
         environment, fields, seen = self._environment, self._fields, self._seen
         actor = self._actor
+        begins = self._step_type == FIRST
         if self._layout.state_units:
-            actor.state[self._step_type == FIRST] = 0.0
+            actor.state[begins] = 0.0
             fields["state"][:] = actor.state
-        scores = actor.q_values(seen.observation, self._random)
+        scores = actor.q_values(self._stack.push(seen.observation, begins), self._random)
         steps = max(self._variables.environment_steps, self._environment_steps)
         exploration = self._experiment.exploration
         self._epsilon = epsilon(exploration, steps, self._index, self._experiment.collect.collectors)

@@ -8,12 +8,13 @@ import numpy as np
 import psutil
 
 from agents import Specs
-from agents.exploration import greedy
+from agents.exploration import epsilon_greedy
 from pipeline import environments, policies
 from pipeline.acting import make_actor
 from pipeline.config import UsageError
 from pipeline.policies import Policy
 from pipeline.sections import Experiment
+from pipeline.stacking import FrameStack, stacked
 from pipeline.variables import Evaluation, Variables
 
 _MOST_LANES = 64
@@ -33,9 +34,12 @@ class GreedyRunner:
         self._lanes = min(episodes, _MOST_LANES)
         # A fixed number of episodes a lane: taking the first ones to end would favour short ones.
         self._quota = np.full(self._lanes, episodes // self._lanes) + (np.arange(self._lanes) < episodes % self._lanes)
-        self._environment = environments.make(experiment.environment, self._lanes)
+        self._environment = environments.make(experiment.evaluation_environment, self._lanes)
         weights = [array.numpy() for array in policy.weights]
-        self._actor = make_actor(experiment.agent, specs, self._lanes, policy.program, weights)
+        frames = experiment.environment.frame_stack
+        self._actor = make_actor(experiment.agent, stacked(specs, frames), self._lanes, policy.program, weights)
+        self._stack = FrameStack(specs, frames, self._lanes)
+        self._epsilon = experiment.evaluation.epsilon
 
     def run(self, policy: Policy, seed: int) -> tuple[list[float], list[int]]:
         """Returns and lengths of the episodes, in raw reward and environment steps."""
@@ -44,11 +48,12 @@ class GreedyRunner:
         returns: list[float] = []
         lengths: list[int] = []
         seen = environment.reset(seed)
-        self._actor.state[:] = 0.0
+        random, begins = np.random.default_rng(seed), np.ones(self._lanes, np.bool_)
         while left.any():
-            begins = environment.resetting
-            seen = environment.step(greedy(self._actor.q_values(seen.observation), seen.mask))
-            self._actor.state[begins] = 0.0  # what these lanes see now begins an episode
+            self._actor.state[begins] = 0.0
+            scores = self._actor.q_values(self._stack.push(seen.observation, begins))
+            begins = environment.resetting  # what these lanes see next begins an episode
+            seen = environment.step(epsilon_greedy(scores, self._epsilon, random, seen.mask))
             for lane, episode_return, length in zip(*environment.episode_ends(), strict=True):
                 if left[lane]:
                     left[lane] -= 1

@@ -12,6 +12,7 @@ from pipeline.ledger import Summary
 from pipeline.ports import refuse_used_port
 from pipeline.run_directory import RunDirectory
 from pipeline.sections import Experiment
+from pipeline.stacking import stacked
 
 
 def launch(
@@ -36,7 +37,7 @@ def launch(
         specs = environments.describe(experiment.environment)
     except environments.EnvironmentFault as fault:
         raise UsageError(str(fault)) from None
-    if reason := experiment.agent.unsuitable_for(specs):
+    if reason := experiment.agent.unsuitable_for(stacked(specs, experiment.environment.frame_stack)):
         raise UsageError(f"agent.kind={experiment.agent.kind!r}: {reason}")
     if experiment.is_offline:
         experiment = (resume and offline.adopted(experiment, run)) or offline.adopt(experiment, specs)

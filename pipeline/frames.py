@@ -13,15 +13,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents import Specs
+from pipeline.sections import Experiment
+from pipeline.stacking import stacked
 
 FIRST, MID, LAST = 0, 1, 2  # TF-Agents' StepType
 
 
 class FrameLayout:
-    """Where each field of a frame lies, for the numpy side that writes and the TensorFlow side that reads."""
+    """Where each field of a frame lies, for the numpy side that writes and the TensorFlow side that reads.
 
-    def __init__(self, specs: Specs, state_units: int = 0) -> None:
-        self.specs, self.state_units = specs, state_units
+    Args:
+      specs: of the environment, of one observation.
+      state_units: of a recurrent policy.
+      stack: observations that the network sees at once; a frame holds the newest alone.
+    """
+
+    def __init__(self, specs: Specs, state_units: int = 0, stack: int = 1) -> None:
+        self.specs, self.state_units, self.stack = specs, state_units, stack
+        self.agent_specs = stacked(specs, stack)
         fields: list[Any] = [(self.leaf_field(name), spec.dtype, spec.shape) for name, spec in specs.leaves().items()]
         if specs.masked:
             fields.append(("mask", "bool", (specs.num_actions,)))
@@ -37,6 +46,11 @@ class FrameLayout:
         ]
         self.dtype = np.dtype(fields)
         self.num_bytes = self.dtype.itemsize
+
+    @classmethod
+    def of(cls, experiment: Experiment, specs: Specs) -> "FrameLayout":
+        """The layout of an experiment's frames; `specs` are of one observation."""
+        return cls(specs, experiment.agent.state_units, experiment.environment.frame_stack)
 
     @staticmethod
     def leaf_field(name: str) -> str:

@@ -60,7 +60,8 @@ class Learner:
     """
 
     def __init__(self, experiment: Experiment, specs: Specs, devices: list[str] | None = None) -> None:
-        self._experiment, self._specs = experiment, specs
+        self._experiment, self._layout = experiment, FrameLayout.of(experiment, specs)
+        specs = self._layout.agent_specs
         if devices is None:
             devices = [device.name for device in tf.config.list_logical_devices("GPU")] or ["CPU:0"]
         self._strategy = tf.distribute.MirroredStrategy(devices)
@@ -253,8 +254,8 @@ class Learner:
         return tf.cast(tf.math.is_nan(tf.add_n(firsts)), tf.int32)  # an addend of 0 that XLA cannot fold away
 
     def _zeros(self) -> Any:
-        learner, layout = self._experiment.learner, FrameLayout(self._specs, self._experiment.agent.state_units)
-        shape = (learner.steps_per_call, learner.batch_size, self._experiment.agent.window_length, layout.num_bytes)
+        learner, layout = self._experiment.learner, self._layout
+        shape = (learner.steps_per_call, learner.batch_size, self._experiment.window, layout.num_bytes)
         trajectory, _ = decode(tf.zeros(shape, tf.uint8), layout)
         return trajectory, tf.ones(shape[:2])
 

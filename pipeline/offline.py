@@ -42,6 +42,10 @@ def adopt(experiment: Experiment, specs: Specs) -> Experiment:
             "the [environment] section of its config.toml",
         ),
         (
+            source.environment.frame_stack != experiment.environment.frame_stack,
+            f"its items hold the frames of stacks of {source.environment.frame_stack}: set environment.frame_stack so",
+        ),
+        (
             stored.state_units != wanted.state_units,
             f"its frames hold {stored.state_units} numbers of recurrent state, and agent.kind={wanted.kind!r} learns "
             f"from frames with {wanted.state_units}",

@@ -17,9 +17,10 @@ from agents import Specs
 from agents.priorities import bounded
 from pipeline import reverb_checkpoint
 from pipeline.config import UsageError
-from pipeline.frames import FrameLayout
+from pipeline.frames import FIRST, FrameLayout
 from pipeline.ports import refuse_used_port
 from pipeline.sections import Experiment
+from pipeline.stacking import stack_windows
 from pipeline.variables import REPORTS_TABLE, VARIABLES_TABLE
 
 _REPORTS_KEPT = 10_000
@@ -68,7 +69,7 @@ class ReplayServer:
     ) -> None:
         refuse_used_port(port)
         self._experiment = experiment
-        self._layout = FrameLayout(specs, experiment.agent.state_units)
+        self._layout = FrameLayout.of(experiment, specs)
         lanes, transitions = experiment.lanes_per_item, experiment.transitions_per_item
         self.items_per_call = experiment.learner.batch_size * experiment.learner.steps_per_call // transitions
         self._item_shape = (experiment.item_length, lanes, self._layout.num_bytes)
@@ -156,7 +157,7 @@ class ReplayServer:
         """
         learner, steps = self._experiment.learner, self._experiment.steps_per_item
         transitions = self._experiment.transitions_per_item
-        window, num_bytes = self._experiment.agent.window_length, self._layout.num_bytes
+        window, num_bytes = self._experiment.window, self._layout.num_bytes
 
         def draw(_: Any) -> tf.data.Dataset:
             items = reverb.TrajectoryDataset.from_table_signature(
@@ -260,7 +261,10 @@ def _settings(info: Any) -> str:
 
 
 def decode(frames: tf.Tensor, layout: FrameLayout) -> tuple[Trajectory, tf.Tensor]:
-    """Frames uint8 [..., T, num_bytes] as a `Trajectory` [..., T, ...] and their weight versions [..., ] at frame 0."""
+    """Frames uint8 [K, B, T, num_bytes] as a `Trajectory` [K, B, T, ...] and their weight versions [K, B] at frame 0.
+
+    Of a layout with stacks there are `stack - 1` frames more, before the window.
+    """
     values: dict[str, tf.Tensor] = {}
     for name, (field, offset) in layout.fields():
         base, shape = field.subdtype if field.subdtype else (field, ())
@@ -271,7 +275,11 @@ def decode(frames: tf.Tensor, layout: FrameLayout) -> tuple[Trajectory, tf.Tenso
         else:
             part = tf.reshape(part, (*outer, *shape))
         values[name] = part
-    leaves = {leaf: values[layout.leaf_field(leaf)] for leaf in layout.specs.leaves()}
+    leaves = {leaf: values.pop(layout.leaf_field(leaf)) for leaf in layout.specs.leaves()}
+    if layout.stack > 1:
+        is_first = tf.equal(values["step_type"], FIRST)
+        leaves = {name: stack_windows(leaf, is_first, layout.stack) for name, leaf in leaves.items()}
+        values = {name: part[:, :, layout.stack - 1 :] for name, part in values.items()}
     observation = layout.specs.pack(leaves)
     if layout.specs.masked:
         observation = (observation, tf.cast(values["mask"], tf.bool))

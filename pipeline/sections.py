@@ -2,6 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
+import msgspec
 from msgspec import Meta
 
 from agents import AgentConfig, Config, DqnConfig, ExplorationConfig
@@ -23,6 +24,33 @@ class EnvironmentConfig(Config, frozen=True):
         Literal["auto", "vector_entry_point", "sync", "async"],
         Meta(description="Gymnasium's vectorization mode; auto takes the environment's own where it has one."),
     ] = "auto"
+    engine: Annotated[
+        Literal["gymnasium", "envpool"],
+        Meta(description="What steps the lanes: gymnasium or the suite's own vector environment, or EnvPool's C++."),
+    ] = "gymnasium"
+    frame_skip: Annotated[
+        int,
+        Meta(ge=0, description="Steps that an action is held for, their rewards added up; 0 is the suite's own."),
+    ] = 0
+    frame_stack: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=16,
+            description="Newest observations that the network sees, along the last axis; zeros before an episode's "
+            "first. The replay keeps each once.",
+        ),
+    ] = 1
+    max_episode_steps: Annotated[
+        int, Meta(ge=0, description="Steps of the environment that truncate an episode; 0 is its own limit.")
+    ] = 0
+    shield: Annotated[
+        str,
+        Meta(
+            description="`module:function` that maps a batch of observations to the actions allowed, bool [lanes, "
+            "actions]; the others are never taken. Empty allows all."
+        ),
+    ] = ""
 
 
 class ReplayConfig(Config, frozen=True):
@@ -124,11 +152,18 @@ class LearnerConfig(Config, frozen=True):
 class EvaluationConfig(Config, frozen=True):
     """The evaluator."""
 
-    episodes: Annotated[int, Meta(ge=1, description="Greedy episodes of an evaluation, with fixed seeds.")] = 20
+    episodes: Annotated[int, Meta(ge=1, description="Episodes of an evaluation, with fixed seeds.")] = 20
     every_steps: Annotated[
         int, Meta(ge=1, description="Environment steps, or offline gradient steps, between evaluations.")
     ] = 2_500
     seed: Annotated[int, Meta(ge=0, description="Seed of the first evaluation episode.")] = 1_000_000
+    epsilon: Annotated[
+        float, Meta(ge=0.0, le=1.0, description="Probability of a uniform action in place of the best one.")
+    ] = 0.0
+    kwargs: Annotated[
+        dict[str, Any],
+        Meta(description="Arguments of the environment in evaluations, over environment.kwargs: a held-out period."),
+    ] = {}
 
 
 class CheckpointConfig(Config, frozen=True):
@@ -179,6 +214,12 @@ class Experiment(Config, frozen=True):
         """Collectors that run."""
         return 0 if self.is_offline else self.collect.collectors
 
+    @property
+    def evaluation_environment(self) -> EnvironmentConfig:
+        """The environment as evaluations have it."""
+        kwargs = {**self.environment.kwargs, **self.evaluation.kwargs}
+        return msgspec.structs.replace(self.environment, kwargs=kwargs)
+
     def progress(self, environment_steps: int, gradient_steps: int) -> int:
         """What evaluations and TensorBoard's axis go by: environment steps, or offline gradient steps."""
         return gradient_steps if self.is_offline else environment_steps
@@ -212,4 +253,9 @@ class Experiment(Config, frozen=True):
     @property
     def item_length(self) -> int:
         """Successive frames of one replay item: the windows of its steps overlap."""
-        return self.agent.window_length + self.steps_per_item - 1
+        return self.window + self.steps_per_item - 1
+
+    @property
+    def window(self) -> int:
+        """Frames of a window, with those before it that its first stack needs."""
+        return self.agent.window_length + self.environment.frame_stack - 1

@@ -91,7 +91,7 @@ class FrameWriter:
             layout,
             experiment.collect.lanes,
             experiment.lanes_per_item,
-            experiment.agent.window_length,
+            experiment.window,
             experiment.steps_per_item,
             experiment.agent.stride,
         )

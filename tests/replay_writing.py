@@ -20,7 +20,7 @@ def write_frames(
       frames: structured array [steps, lanes].
       priorities: float32 [steps - window + 1, lanes], of the windows by their first frame; None leaves them out.
     """
-    writer, window = FrameWriter.of(experiment, layout, server.address), experiment.agent.window_length
+    writer, window = FrameWriter.of(experiment, layout, server.address), experiment.window
     for step, frame in enumerate(frames):
         complete = priorities is not None and step + 1 >= window
         writer.append(frame, priorities[step + 1 - window] if complete else None)

@@ -79,6 +79,15 @@ TASKS = {
         "98 % of the optimum within 100 steps, 0.744, by value iteration; 4,000 episodes",
         episodes=4_000,
     ),
+    **{
+        f"minatar_{game}": Task(
+            f"minatar_{game}",
+            target,
+            5_000_000,
+            "DQN in the curves of Young and Tian 2019, by eye; their training episodes, epsilon 0.1",
+        )
+        for game, target in {"breakout": 10.0, "asterix": 17.0, "freeway": 50.0}.items()
+    },
     "memory": Task("cartpole_memory", 400.0, 400_000, "the same task without memory, below"),
     "memory_by_dqn": Task("cartpole", 400.0, 400_000, "to fail: it has no memory", HIDDEN_VELOCITIES),
 }

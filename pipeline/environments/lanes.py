@@ -8,12 +8,18 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
+from agents.exploration import greedy
 from pipeline.config import UsageError
+from pipeline.environments.shield import Shield
 from pipeline.environments.spaces import leaf_readers, specs_of
 
 
 class EnvironmentFault(Exception):
     """An environment broke its contract; says which environment, lane and step."""
+
+
+class ForbiddenAction(Exception):
+    """An action that mask or shield forbids was about to be taken: an error of whoever chose it."""
 
 
 class LaneStep(NamedTuple):
@@ -22,11 +28,12 @@ class LaneStep(NamedTuple):
     observation: dict[str, NDArray[Any]]
     """By leaf name, [lanes, ...]."""
     mask: NDArray[np.bool_] | None
-    """bool [lanes, actions], the allowed actions; None where the environment gives no `info["action_mask"]`."""
+    """bool [lanes, actions], the allowed actions; None where there is no shield and no `info["action_mask"]`."""
     reward: NDArray[np.float32]
     """float32 [lanes]; 0 in lanes that were reset."""
     terminated: NDArray[np.bool_]
-    """bool [lanes]: the episode reached a terminal state."""
+    """bool [lanes]: nothing is earned from here on: a terminal state or, where `info["life_lost"]` says so, one that
+    counts as such though its episode goes on."""
     truncated: NDArray[np.bool_]
     """bool [lanes]: the episode was cut off elsewhere."""
 
@@ -46,9 +53,17 @@ _SMALL = 4_096
 
 
 class LaneEnvironment:
-    """A gymnasium vector environment that resets an ended lane in the step after (`AutoresetMode.NEXT_STEP`)."""
+    """A gymnasium vector environment that resets an ended lane in the step after (`AutoresetMode.NEXT_STEP`).
 
-    def __init__(self, vector: gymnasium.vector.VectorEnv[Any, Any, Any], name: str) -> None:
+    Args:
+      vector: the lanes.
+      name: of the environment, for messages.
+      shield: forbids actions beside the environment's own mask; see `pipeline.environments.shield`.
+    """
+
+    def __init__(
+        self, vector: gymnasium.vector.VectorEnv[Any, Any, Any], name: str, shield: Shield | None = None
+    ) -> None:
         if vector.metadata.get("autoreset_mode") != AutoresetMode.NEXT_STEP:
             raise UsageError(f"environment {name!r} must reset in the step after an episode's end (NEXT_STEP)")
         self.vector = vector
@@ -59,6 +74,11 @@ class LaneEnvironment:
         self._floats = [leaf for leaf, spec in self.specs.leaves().items() if spec.dtype == "float32"]
         self._first_action = int(getattr(vector.single_action_space, "start", 0))
         self._masked = False
+        self._shield = shield
+        self._given: NDArray[np.bool_] | None = None  # the newest masks: the environment's own, and with the shield
+        self._allowed: NDArray[np.bool_] | None = None
+        self._shielded: NDArray[np.bool_] | None = None  # what the shield itself allows
+        self._all_lanes = np.arange(self.lanes)
         self._steps = 0
         self._returns = np.zeros(self.lanes, np.float64)
         self._began = np.zeros(self.lanes, np.int64)  # the step that each lane's episode began in
@@ -87,8 +107,12 @@ class LaneEnvironment:
           actions: int64 [lanes], from 0.
 
         Raises:
-          EnvironmentFault: an observation or reward is not finite, a mask is missing, or the environment raised.
+          EnvironmentFault: an observation or reward is not finite, a mask is missing or allows nothing, or the
+            environment raised.
+          ForbiddenAction: of a lane that is not in `resetting`, the mask or the shield forbids the action.
         """
+        if self._allowed is not None:
+            self._refuse_forbidden(actions)
         self._steps += 1
         try:
             if self._first_action:
@@ -101,6 +125,8 @@ class LaneEnvironment:
         if self.any_resetting:
             self._began[self.resetting] = self._steps
         ended = terminated | truncated
+        if "life_lost" in info:
+            terminated = terminated | info["life_lost"]
         step = self._checked(batch, info, reward, terminated, truncated, ended)
         self.resetting = ended
         self.any_resetting = np.count_nonzero(ended) > 0
@@ -115,6 +141,17 @@ class LaneEnvironment:
         ends = EpisodeEnds(np.flatnonzero(ended).tolist(), self._returns[ended].tolist(), lengths.tolist())
         self._returns[ended] = 0.0
         return ends
+
+    def overruled(self, scores: NDArray[np.float32]) -> int:
+        """In how many lanes the shield forbids what would be the best action without it.
+
+        Args:
+          scores: float32 [lanes, actions], of the newest observations.
+        """
+        if self._shielded is None:
+            return 0
+        allowed = self._shielded[self._all_lanes, greedy(scores, self._given)]
+        return int(np.count_nonzero(~allowed & ~self.resetting))
 
     def close(self) -> None:
         """Releases the environments."""
@@ -137,8 +174,38 @@ class LaneEnvironment:
             total += np.vdot(values, values) if values.size <= _SMALL else np.add.reduce(values, axis=None)
         if not math.isfinite(total):
             self._explain(observation, reward)
-        mask = self._mask(info, ended) if self._masked else None
-        return LaneStep(observation, mask, reward, terminated, truncated)
+        self._given = self._allowed = self._mask(info, ended) if self._masked else None
+        if self._shield is not None:
+            self._apply_shield(self._shield, observation, ended)
+        return LaneStep(observation, self._allowed, reward, terminated, truncated)
+
+    def _apply_shield(self, shield: Shield, observation: dict[str, NDArray[Any]], ended: NDArray[np.bool_]) -> None:
+        allowed = np.asarray(shield(self.specs.pack(observation)))
+        shape = (self.lanes, self.specs.num_actions)
+        if allowed.shape != shape or allowed.dtype != np.bool_:
+            raise EnvironmentFault(
+                f"environment {self.name!r}, step {self._steps}: the shield returned {allowed.dtype} {allowed.shape}, "
+                f"and bool {shape} is wanted, lanes and actions"
+            )
+        both = allowed if self._given is None else allowed & self._given
+        nothing = ~both.any(axis=1)
+        if np.count_nonzero(nothing & ~ended):
+            lane = int(np.flatnonzero(nothing & ~ended)[0])
+            raise EnvironmentFault(
+                f"environment {self.name!r}, lane {lane}, step {self._steps}: the shield leaves no action: it has to "
+                "allow one of every observation"
+            )
+        self._shielded = allowed
+        self._allowed = both | nothing[:, np.newaxis] if np.count_nonzero(nothing) else both
+
+    def _refuse_forbidden(self, actions: NDArray[np.int64]) -> None:
+        allowed: Any = self._allowed
+        forbidden = ~allowed[self._all_lanes, actions] & ~self.resetting
+        if np.count_nonzero(forbidden):
+            lane = int(np.flatnonzero(forbidden)[0])
+            raise ForbiddenAction(
+                f"environment {self.name!r}, lane {lane}, step {self._steps + 1}: action {actions[lane]} is forbidden"
+            )
 
     def _explain(self, observation: dict[str, NDArray[Any]], reward: NDArray[np.float32]) -> None:
         for what, values in [

@@ -59,6 +59,8 @@ def _part(get: Getter, key: Any, batch: Any) -> Any:
 def _array_spec(space: spaces.Space[Any]) -> ArraySpec:
     if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
         return ArraySpec(space.shape, "float32")
+    if isinstance(space, spaces.Box) and space.dtype == np.bool_:
+        return ArraySpec(space.shape, "uint8", (1,))
     if isinstance(space, spaces.Box) and space.dtype == np.uint8:
         return ArraySpec(space.shape, "uint8", (int(space.high.max()),))
     if isinstance(space, spaces.Discrete):
@@ -68,7 +70,7 @@ def _array_spec(space: spaces.Space[Any]) -> ArraySpec:
     if isinstance(space, spaces.MultiBinary):
         return ArraySpec(space.shape, "uint8", (1,))
     raise UsageError(
-        f"observations of {space} are not supported: use Box (float or uint8), Discrete, MultiBinary, "
+        f"observations of {space} are not supported: use Box (float, uint8 or bool), Discrete, MultiBinary, "
         "MultiDiscrete, or a Dict or Tuple of those"
     )
 

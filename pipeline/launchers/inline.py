@@ -55,12 +55,11 @@ class _Inline:
         from pipeline.learning import Ended
 
         message, reason = "", None
-        agent = self._experiment.agent
-        steps = agent.window_length if agent.on_policy else 1  # weights change between windows only
         try:
             while reason is None:
-                for _ in range(steps):
-                    self._collect()
+                self._collect()
+                while self._experiment.agent.on_policy and not self._collectors[0].has_completed_window:
+                    self._collect()  # weights change between windows only
                 self._learn()
                 self._evaluate()
                 self._console.refresh()

@@ -1,6 +1,5 @@
 """Environments in lockstep: boundaries, seeds, masks, faults, spaces and statistics."""
 
-import importlib.util
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +21,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from agents import ArraySpec
 from pipeline import environments
 from pipeline.config import UsageError
-from pipeline.environments import EnvironmentFault, LaneEnvironment, LaneStep
+from pipeline.environments import EnvironmentFault, LaneEnvironment, LaneStep, suites
 from pipeline.environments.serial import SerialVectorEnv
 from pipeline.sections import EnvironmentConfig
 
@@ -328,14 +327,14 @@ def test_what_is_not_finite_is_a_fault_of_a_lane_and_step(make: Make, fault: str
         id="", import_path="environments_for_tests:Faulty", kwargs={"fault": fault}, vectorization=vectorization
     )
     message = fault_of(make(config))
-    assert "'Faulty-v0'" in message
+    assert "'Faulty'" in message
     assert f"lane 1, step {steps_until_fault()}:" in message
     assert fault.partition("_")[2] in message
 
 
 def test_an_exception_of_an_environment_is_a_fault_of_a_step(make: Make) -> None:
     message = fault_of(make(of_class("Faulty", fault="raises")))
-    assert "'Faulty-v0'" in message
+    assert "'Faulty'" in message
     assert f"step {steps_until_fault()}:" in message
     assert "the simulator crashed" in message
 
@@ -472,13 +471,24 @@ def test_an_id_that_cannot_be_is_refused(environment_id: str) -> None:
         ("LunarLander-v3", "Box2D", "box2d"),
         ("ALE/Pong-v5", "ale_py", "atari"),
         ("MinAtar/Breakout-v1", "minatar", "minatar"),
+        ("highway-fast-v0", "highway_env", "driving"),
+        ("Trading/Stocks-v0", "gym_anytrading", "trading"),
     ],
 )
-def test_a_missing_extra_is_named(environment_id: str, module: str, extra: str) -> None:
-    if importlib.util.find_spec(module) is not None:
-        pytest.skip(f"{module} is installed")
-    message = refusal(EnvironmentConfig(id=environment_id))
-    assert environment_id in message
+def test_a_missing_extra_is_named(environment_id: str, module: str, extra: str, run_python: Callable[..., str]) -> None:
+    message = run_python(f"""
+        import sys
+        sys.modules[{module!r}] = None  # importing it fails as if it were not installed
+        from pipeline import environments
+        from pipeline.config import UsageError
+        from pipeline.sections import EnvironmentConfig
+        try:
+            environments.describe(EnvironmentConfig(id={environment_id!r}))
+        except UsageError as error:
+            print(error)
+    """)
+    assert message.count("\n") == 1
+    assert f"make {extra}" in message
     assert f"[{extra}]" in message
 
 
@@ -642,4 +652,4 @@ def test_a_reset_forgets_unfinished_episodes(make: Make) -> None:
 
 def test_every_extra_that_is_named_exists() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert set(environments.EXTRAS.values()) <= set(project["optional-dependencies"])
+    assert {suite.extra for suite in suites.SUITES} <= set(project["optional-dependencies"])
