@@ -6,7 +6,7 @@ import tensorflow as tf
 from tf_agents.agents import tf_agent
 from tf_agents.trajectories import StepType
 
-from agents import losses
+from agents import losses, normalization
 from agents.configs import BehaviourCloningConfig
 from agents.policy_agent import PolicyAgent, flatten
 from agents.specs import Specs
@@ -29,6 +29,7 @@ class BehaviourCloningAgent(PolicyAgent):
             loss, extra = self._loss(experience, weights, training=True)
         norm = self._optimizer.apply(tape.gradient(loss, variables))
         self.train_step_counter.assign_add(1)
+        normalization.observe(self._network.model, self._split(experience.observation)[0], 2, norm)
         return tf_agent.LossInfo(loss, extra._replace(gradient_norm=norm))
 
     def _loss(self, experience: Any, weights: Any = None, training: bool = False, **_: Any) -> tf_agent.LossInfo:

@@ -37,6 +37,13 @@ ImageTorso = Annotated[
         "or the one of Young and Tian 2019."
     ),
 ]
+NormalizeObservations = Annotated[
+    bool,
+    Meta(
+        description="Shift and scale float observations by their running mean and deviation, which are weights of the "
+        "network: published and saved with it."
+    ),
+]
 LearningRate = Annotated[float, Meta(gt=0.0, description="Adam's step size at the first update.")]
 FinalLearningRate = Annotated[
     float, Meta(gt=0.0, description="Adam's step size once learning_rate_decay_steps have passed.")

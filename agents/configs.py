@@ -19,6 +19,7 @@ from agents.config_fields import (
     KindConfig,
     LearningRate,
     Noisy,
+    NormalizeObservations,
     NStep,
     RewardClip,
 )
@@ -44,6 +45,7 @@ class DeepConfig(WindowConfig, frozen=True):
     hidden_units: HiddenUnits = (128, 64)
     activation: Activation = "relu"
     image_torso: ImageTorso = "nature"
+    normalize_observations: NormalizeObservations = False
     double: Annotated[bool, Meta(description="Choose the bootstrap action by the online network (Double DQN).")] = True
     dueling: Dueling = False
     noisy: Noisy = False
@@ -208,6 +210,7 @@ class PolicyConfig(KindConfig, frozen=True):
     hidden_units: HiddenUnits = (64, 64)
     activation: Activation = "tanh"
     image_torso: ImageTorso = "nature"
+    normalize_observations: NormalizeObservations = False
     learning_rate: LearningRate = 1e-3
     learning_rate_final: FinalLearningRate = 1e-4
     learning_rate_decay_steps: DecaySteps = 0

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from agents.configs import DeepConfig, IqnConfig, PolicyConfig, R2d2Config
 from agents.initializers import Seeds
+from agents.normalization import RunningNormalization
 from agents.specs import ArraySpec, Specs
 from agents.torsos import TORSOS
 
@@ -21,13 +22,15 @@ def _inputs(specs: Specs) -> dict[str, tf.Tensor]:
     }
 
 
-def _encode(spec: ArraySpec, leaf: tf.Tensor, seeds: Seeds, config: DeepConfig | PolicyConfig) -> tf.Tensor:
+def _encode(name: str, spec: ArraySpec, leaf: tf.Tensor, seeds: Seeds, config: DeepConfig | PolicyConfig) -> tf.Tensor:
     """One observation array as float32 features [B, n] (see `ArraySpec` for what each dtype means)."""
     if spec.dtype == "int32":
         flat = tf.keras.layers.Reshape((len(spec.maximum),))(leaf)
         one_hot = [tf.one_hot(flat[:, j], largest + 1) for j, largest in enumerate(spec.maximum)]
         return one_hot[0] if len(one_hot) == 1 else tf.keras.layers.Concatenate()(one_hot)
     features = leaf
+    if spec.dtype == "float32" and config.normalize_observations:
+        features = RunningNormalization(name)(leaf)
     if spec.dtype == "uint8":
         features = tf.cast(leaf, tf.float32) / float(max(1, spec.maximum[0]))
         if len(spec.shape) == IMAGE_RANK:
@@ -101,7 +104,7 @@ class _Builder:
         self.config: Any = config  # a policy's has neither noise nor the head of Q-values
         self.inputs = _inputs(specs)
         leaves = specs.leaves().items()
-        encoded = [_encode(spec, self.inputs[name], self.seeds, config) for name, spec in leaves]
+        encoded = [_encode(name, spec, self.inputs[name], self.seeds, config) for name, spec in leaves]
         self.features = encoded[0] if len(encoded) == 1 else tf.keras.layers.Concatenate()(encoded)
         self.noise: Any = None
         self._noise_used = 0

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tf_agents.agents import tf_agent
 from tf_agents.trajectories import StepType
 
-from agents import draws, losses
+from agents import draws, losses, normalization
 from agents.configs import PolicyGradientConfig, PpoConfig, ReinforceConfig
 from agents.policy_agent import PolicyAgent, flatten
 from agents.specs import Specs
@@ -84,6 +84,7 @@ class PolicyGradientAgent(PolicyAgent):
                 totals = update(*totals)
         _, loss, norm = totals
         self.train_step_counter.assign_add(1)
+        normalization.observe(self._network.model, self._split(experience.observation)[0], 2, norm)
         return tf_agent.LossInfo(loss / count, extra._replace(gradient_norm=norm / count))
 
     def _loss(self, experience: Any, weights: Any = None, training: bool = False, **_: Any) -> tf_agent.LossInfo:

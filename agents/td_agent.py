@@ -10,7 +10,7 @@ from tf_agents.networks import network
 from tf_agents.trajectories import Transition
 from tf_agents.utils import nest_utils
 
-from agents import draws, losses, tf_specs
+from agents import draws, losses, normalization, tf_specs
 from agents.configs import DeepConfig, WindowConfig
 from agents.optimizers import Adam
 from agents.specs import Specs
@@ -198,8 +198,15 @@ class TdAgent(dqn_agent.DqnAgent):  # type: ignore[misc]
             loss, extra = self._loss(experience, weights, training=True)
         norm = self._optimizer.apply(tape.gradient(loss, variables))
         self.train_step_counter.assign_add(1)
+        if isinstance(experience, Transition):
+            self._observe(experience.time_step.observation, 1, norm)
+        else:
+            self._observe(experience.observation, 2, norm)
         self._update_target()
         return tf_agent.LossInfo(loss, extra._replace(gradient_norm=norm))
+
+    def _observe(self, observation: Any, batch_dimensions: int, after: tf.Tensor) -> None:
+        normalization.observe(self._q_network.model, self._split(observation)[0], batch_dimensions, after)
 
     def _draw(self, distribution: Callable[..., tf.Tensor], batch: Any, width: int, stream: int) -> tf.Tensor:
         """Random numbers float32 [batch, width] of this gradient step; see `draws.draw`."""

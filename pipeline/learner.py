@@ -107,13 +107,16 @@ class Learner:
     def choose_loop(self) -> None:
         """Compiles the loop around the gradient steps as configured.
 
-        `auto` measures both forms and takes the faster; a compiled step that is faster than dispatching a plain one
-        needs no comparison. Trains on a batch of zeros meanwhile and puts the agent's state back.
+        `auto` measures both forms and takes the faster, but for convolutions on a CPU; a compiled step that is faster
+        than dispatching a plain one needs no comparison. Trains on a batch of zeros meanwhile and puts the agent's
+        state back.
         """
         wanted = self._experiment.learner.loop
         if wanted == "compiled" and self._replicas > 1:
             raise UsageError("learner.loop='compiled' needs one replica: XLA refuses variables on two devices")
-        candidates = ("compiled", "plain") if wanted == "auto" else (wanted,)
+        candidates = (wanted,)
+        if wanted == "auto":  # XLA has no fast convolution on a CPU: Nature's ran 20 times slower, MinAtar's 6 times
+            candidates = ("plain",) if self._convolves_on_cpu() else ("compiled", "plain")
         _set_compiler_flags()
         state = [variable.numpy() for variable in self.agent.variables]
         batch = self._zeros()
@@ -242,6 +245,11 @@ class Learner:
             return traced(*tf.nest.flatten(batches))
 
         return call
+
+    def _convolves_on_cpu(self) -> bool:
+        layers = self.agent.acting_model.layers
+        on_cpu = not tf.config.list_logical_devices("GPU")
+        return on_cpu and any(isinstance(layer, tf.keras.layers.Conv2D) for layer in layers)
 
     def _pointers_first(self) -> tf.Tensor:
         """0, computed from every variable that a gradient step changes; a batch's position needs it.

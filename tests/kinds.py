@@ -62,6 +62,10 @@ VARIANTS: dict[str, AgentConfig] = {
     "dqn noisy": msgspec.structs.replace(config_of("dqn"), noisy=True, dueling=False),
     "dqn conservative": msgspec.structs.replace(config_of("dqn"), cql_alpha=0.5),
     "qr_dqn conservative": msgspec.structs.replace(config_of("qr_dqn"), cql_alpha=0.5),
+    **{
+        f"{kind} normalized": changed(config_of(kind), {"normalize_observations": True})
+        for kind in ("dqn", "iqn", "r2d2", "ppo")
+    },
     "reinforce without a baseline": msgspec.structs.replace(config_of("reinforce"), baseline=False),
 }
 """Configurations by name: every kind, and switches that change a loss."""

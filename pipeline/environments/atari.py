@@ -1,0 +1,119 @@
+"""Atari 2600 games (`ALE/Pong-v5`, ...) under the published protocols, stepped and preprocessed in C++ by ale-py.
+
+Observations are single frames, uint8 [84, 84, 1]: grayscale, the pixelwise maximum of the last two of 4 that an action
+is held for. `environment.frame_stack = 4` makes the stacks that the papers learn from.
+"""
+
+from typing import Any, NamedTuple
+
+import ale_py
+import gymnasium
+import msgspec
+import numpy as np
+from ale_py.vector_env import AtariVectorEnv
+from gymnasium import spaces
+from gymnasium.vector import VectorWrapper
+
+from pipeline.config import UsageError
+from pipeline.sections import EnvironmentConfig
+
+gymnasium.register_envs(ale_py)
+
+_FRAME_SKIP = 4
+
+
+class Protocol(NamedTuple):
+    """How a game is played in a published evaluation."""
+
+    sticky: float
+    """Probability that the action before is repeated instead."""
+    most_noops: int
+    """An episode begins with up to so many actions that do nothing."""
+    life_lost_is_terminal: bool
+    """To the learner a lost life ends the return; the episode goes on."""
+    minimal_actions: bool
+    """The game's own actions rather than all 18."""
+    most_frames: int
+    """Emulator frames that truncate an episode."""
+
+
+PROTOCOLS = {
+    # Machado et al. 2018, section 5: five minutes of play at 60 frames a second.
+    "machado": Protocol(0.25, 0, life_lost_is_terminal=False, minimal_actions=False, most_frames=18_000),
+    # Mnih et al. 2015, Methods; the limit of 30 minutes is DQN Zoo's. Reward clipping is agent.reward_clip = 1.0.
+    "mnih": Protocol(0.0, 30, life_lost_is_terminal=True, minimal_actions=True, most_frames=108_000),
+}
+
+
+class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What `environment.kwargs` takes for an Atari game."""
+
+    protocol: str = "machado"
+    minimal_actions: bool | None = None
+    """None is the protocol's own; true under machado is how Dopamine runs it."""
+    threads: int = 0
+    """That step the lanes; 0 takes one a core."""
+
+
+class AtariLanes(VectorWrapper):
+    """ale-py's vector environment with channels last and, where the protocol has it, `info["life_lost"]`."""
+
+    def __init__(self, env: AtariVectorEnv, life_lost_is_terminal: bool) -> None:
+        super().__init__(env)
+        _, height, width = env.single_observation_space.shape
+        self.single_observation_space = spaces.Box(0, 255, (height, width, 1), np.uint8)
+        self.observation_space = gymnasium.vector.utils.batch_space(self.single_observation_space, env.num_envs)
+        self._life_lost_is_terminal = life_lost_is_terminal
+        self._lives = np.zeros(env.num_envs, np.int32)
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begins an episode in every lane; lane i has the seed `seed + i`."""
+        frames, info = self.env.reset(seed=seed, options=options)
+        self._lives = info["lives"]
+        return frames.reshape(self.observation_space.shape), {}
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Holds each lane's action for 4 frames."""
+        frames, reward, terminated, truncated, info = self.env.step(actions)
+        lives, before = info["lives"], self._lives
+        self._lives = lives
+        more = {"life_lost": lives < before} if self._life_lost_is_terminal else {}
+        return frames.reshape(self.observation_space.shape), reward, terminated, truncated, more
+
+
+def vector(config: EnvironmentConfig, lanes: int) -> AtariLanes:
+    """The game of an id under the protocol that `environment.kwargs` names.
+
+    Raises:
+      UsageError: no such game or protocol, or an argument that none has.
+    """
+    try:
+        options = msgspec.convert(config.kwargs, Options)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"environment.kwargs of an Atari game: {error}") from None
+    if options.protocol not in PROTOCOLS:
+        raise UsageError(
+            f"environment.kwargs.protocol={options.protocol!r} is unknown; there are {', '.join(PROTOCOLS)}"
+        )
+    if config.vectorization not in ("auto", "vector_entry_point"):
+        raise UsageError("Atari games vectorise themselves: set environment.vectorization='auto'")
+    try:
+        game = gymnasium.spec(config.id).kwargs["game"]
+    except gymnasium.error.Error as error:
+        raise UsageError(f"no environment {config.id!r}: {error}") from None
+    protocol = PROTOCOLS[options.protocol]
+    minimal = protocol.minimal_actions if options.minimal_actions is None else options.minimal_actions
+    games = AtariVectorEnv(
+        game,
+        lanes,
+        num_threads=options.threads,
+        max_num_frames_per_episode=config.max_episode_steps or protocol.most_frames,
+        repeat_action_probability=protocol.sticky,
+        full_action_space=not minimal,
+        stack_num=1,  # the replay keeps each frame once: stacks are made from these
+        frameskip=config.frame_skip or _FRAME_SKIP,
+        noop_max=protocol.most_noops,
+        reward_clipping=False,  # returns are reported as the game has them; the agent clips what it learns from
+        use_fire_reset=False,
+    )
+    return AtariLanes(games, protocol.life_lost_is_terminal)
