@@ -77,7 +77,7 @@ class Collector:
         )
         self._stack = FrameStack(specs, experiment.environment.frame_stack, collect.lanes)
         self._epsilon = 1.0
-        self._environment_steps = self._episodes = 0
+        self._environment_steps = self._episodes = self._shielded_steps = 0
         self._returns: list[float] = []
         self._lengths: list[int] = []
         self._blocked_seconds = 0.0
@@ -135,6 +135,7 @@ class Collector:
             actor.state[begins] = 0.0
             fields["state"][:] = actor.state
         scores = actor.q_values(self._stack.push(seen.observation, begins), self._random)
+        self._shielded_steps += self._environment.overruled(scores)
         steps = max(self._variables.environment_steps, self._environment_steps)
         exploration = self._experiment.exploration
         self._epsilon = epsilon(exploration, steps, self._index, self._experiment.collect.collectors)
@@ -206,6 +207,7 @@ class Collector:
             weights_seconds=time.monotonic() - self._variables_since,
             blocked_seconds=self._blocked_seconds,
             resident_bytes=self._process_info.memory_info().rss,
+            shielded_steps=self._shielded_steps,
             last=last,
             fault=fault,
         )

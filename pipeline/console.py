@@ -87,6 +87,9 @@ class Console:
             f"mean evaluation return {mean} (stopped by: {summary.stop_reason})",
             style="bold",
         )
+        if self._experiment.environment.shield:
+            shielded = _share(summary.shielded_steps, summary.environment_steps)
+            self._terminal.print(f"The shield stepped in at {shielded}.")
         folder = shlex.quote(str(self._run.path))
         self._terminal.print(
             f"Look at it: .venv/bin/tensorboard --logdir {folder}/tensorboard    Run directory: {folder}"
@@ -125,9 +128,16 @@ class Console:
             "replay": f"{status.replay_size:,} of {self._experiment.replay.capacity:,} transitions",
             "memory": ", ".join(f"{role} {size / _MIB:.0f}" for role, size in status.resident_bytes.items()) + " MiB",
         }
+        if self._experiment.environment.shield:
+            rows["shield stepped in"] = _share(status.shielded_steps, status.environment_steps)
         for name, value in rows.items():
             table.add_row(name, value)
         return table
+
+
+def _share(shielded_steps: int, environment_steps: int) -> str:
+    share = 100.0 * shielded_steps / max(1, environment_steps)
+    return f"{shielded_steps:,} of {environment_steps:,} environment steps ({share:.2f} %)"
 
 
 def _number(value: float | None) -> str:

@@ -3,7 +3,8 @@
 Example:
   python -m pipeline.evaluate --run_dir=runs/cartpole --episodes=100
 
-The last line of stdout is JSON: mean_return, std_return, min_return, max_return, episodes, environment_steps.
+The last line of stdout is JSON: mean_return, std_return, min_return, max_return, episodes, environment_steps and, of a
+run with a shield, shielded_share: of the steps, those in which it stepped in.
 """
 
 import json
@@ -34,7 +35,7 @@ def main(arguments: list[str]) -> int:
     run = RunDirectory(Path(_RUN_DIR.value))
     experiment = run.experiment()
     policy = policies.load(run.policies / _POLICY.value)
-    returns = play(experiment, policy, _EPISODES.value, _SEED.value)
+    returns, _, shielded_share = play(experiment, policy, _EPISODES.value, _SEED.value)
     print(
         f"{_POLICY.value} policy of {run.path}, from {policy.environment_steps:,} environment steps, "
         f"{policy.gradient_steps:,} gradient steps"
@@ -48,6 +49,8 @@ def main(arguments: list[str]) -> int:
         "environment_steps": policy.environment_steps,
         "gradient_steps": policy.gradient_steps,
     }
+    if experiment.environment.shield:
+        result["shielded_share"] = shielded_share
     print(json.dumps(result))
     return 0
 

@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -20,8 +21,20 @@ from pipeline.variables import Evaluation, Variables
 _MOST_LANES = 64
 
 
+class Episodes(NamedTuple):
+    """What full episodes gave, in raw reward."""
+
+    returns: list[float]
+    lengths: list[int]
+    """In environment steps."""
+    shielded_share: float
+    """Of the steps, those in which the shield forbade what would have been the best action."""
+
+
 class GreedyRunner:
     """Plays full episodes with the greedy policy, the same ones for the same seed and weights.
+
+    With `evaluation.epsilon` a share of the actions is drawn uniformly instead.
 
     Args:
       experiment: the run.
@@ -41,17 +54,20 @@ class GreedyRunner:
         self._stack = FrameStack(specs, frames, self._lanes)
         self._epsilon = experiment.evaluation.epsilon
 
-    def run(self, policy: Policy, seed: int) -> tuple[list[float], list[int]]:
-        """Returns and lengths of the episodes, in raw reward and environment steps."""
+    def run(self, policy: Policy, seed: int) -> Episodes:
+        """Plays the episodes with the weights of a policy."""
         self._actor.set_weights([array.numpy() for array in policy.weights])
         environment, left = self._environment, self._quota.copy()
         returns: list[float] = []
         lengths: list[int] = []
+        steps = shielded = 0
         seen = environment.reset(seed)
         random, begins = np.random.default_rng(seed), np.ones(self._lanes, np.bool_)
         while left.any():
             self._actor.state[begins] = 0.0
             scores = self._actor.q_values(self._stack.push(seen.observation, begins))
+            steps += self._lanes - int(np.count_nonzero(environment.resetting))
+            shielded += environment.overruled(scores)
             begins = environment.resetting  # what these lanes see next begins an episode
             seen = environment.step(epsilon_greedy(scores, self._epsilon, random, seen.mask))
             for lane, episode_return, length in zip(*environment.episode_ends(), strict=True):
@@ -59,19 +75,19 @@ class GreedyRunner:
                     left[lane] -= 1
                     returns.append(episode_return)
                     lengths.append(length)
-        return returns, lengths
+        return Episodes(returns, lengths, shielded / steps)
 
     def close(self) -> None:
         """Releases the environments."""
         self._environment.close()
 
 
-def play(experiment: Experiment, policy: Policy, episodes: int, seed: int) -> list[float]:
-    """Returns of so many greedy episodes of a saved policy, in raw reward."""
+def play(experiment: Experiment, policy: Policy, episodes: int, seed: int) -> Episodes:
+    """So many episodes of a saved policy, as evaluations play them."""
     runner = GreedyRunner(experiment, environments.describe(experiment.environment), policy, episodes)
-    returns, _ = runner.run(policy, seed)
+    played = runner.run(policy, seed)
     runner.close()
-    return returns
+    return played
 
 
 class Evaluator:
@@ -108,7 +124,7 @@ class Evaluator:
         )
         if self._runner is None:
             self._runner = GreedyRunner(self._experiment, self._specs, policy, evaluation.episodes)
-        returns, lengths = self._runner.run(policy, evaluation.seed)
+        returns, lengths, shielded_share = self._runner.run(policy, evaluation.seed)
         mean = float(np.mean(returns))
         policy = msgspec.structs.replace(policy, mean_return=mean)
         is_best = mean > self._best
@@ -131,6 +147,7 @@ class Evaluator:
             seconds=time.monotonic() - started,
             resident_bytes=self._process_info.memory_info().rss,
             is_best=is_best,
+            shielded_share=shielded_share,
         )
 
     def _progress(self, variables: Variables) -> int:

@@ -114,7 +114,7 @@ class Learner:
         wanted = self._experiment.learner.loop
         if wanted == "compiled" and self._replicas > 1:
             raise UsageError("learner.loop='compiled' needs one replica: XLA refuses variables on two devices")
-        candidates = (wanted,)
+        candidates: tuple[str, ...] = (wanted,)
         if wanted == "auto":  # XLA has no fast convolution on a CPU: Nature's ran 20 times slower, MinAtar's 6 times
             candidates = ("plain",) if self._convolves_on_cpu() else ("compiled", "plain")
         _set_compiler_flags()

@@ -51,6 +51,8 @@ class Summary(msgspec.Struct, frozen=True):
     samples_per_insert: float
     """Transitions learned from for each one stored."""
     lost_transitions: int
+    shielded_steps: int = 0
+    """Environment steps of collectors in which the shield forbade what would have been the best action."""
     best_mean_return: float | None = None
     message: str = ""
 
@@ -74,6 +76,7 @@ class Status(msgspec.Struct, frozen=True):
     epsilon: float
     loss: float | None
     resident_bytes: dict[str, int]
+    shielded_steps: int = 0
 
 
 class Ledger:
@@ -112,6 +115,7 @@ class Ledger:
         counters.environment_steps += report.environment_steps - (before.environment_steps if before else 0)
         counters.episodes += report.episodes - (before.episodes if before else 0)
         counters.transitions += report.transitions - (before.transitions if before else 0)
+        counters.shielded_steps += report.shielded_steps - (before.shielded_steps if before else 0)
         if report.last and not (before and before.last):
             counters.lost_transitions += report.unconfirmed
         self._recent.extend(report.returns)
@@ -215,6 +219,7 @@ class Ledger:
             epsilon=max((report.epsilon for report in self._seen.values()), default=1.0),
             loss=loss,
             resident_bytes=resident,
+            shielded_steps=self.counters.shielded_steps,
         )
 
     def summary(self, stop_reason: str, startup_seconds: float, message: str = "") -> Summary:
@@ -236,6 +241,7 @@ class Ledger:
             gradient_steps_per_second=(counters.gradient_steps - self._first_gradient_steps) / here,
             samples_per_insert=self.samples_per_insert(),
             lost_transitions=counters.lost_transitions,
+            shielded_steps=counters.shielded_steps,
             best_mean_return=self.best_mean_return,
             message=message,
         )

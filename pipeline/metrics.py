@@ -106,6 +106,8 @@ def collector_scalars(report: CollectorReport) -> dict[str, float]:
         "collector/blocked_seconds": report.blocked_seconds,
         **memory_scalars(report.resident_bytes),
     }
+    if report.environment_steps:
+        scalars["shield/share_of_steps"] = report.shielded_steps / report.environment_steps
     if report.returns:
         scalars["episode/return"] = sum(report.returns) / len(report.returns)
         scalars["episode/length"] = sum(report.lengths) / len(report.lengths)
@@ -121,5 +123,6 @@ def evaluation_scalars(evaluation: Evaluation) -> dict[str, float]:
         "evaluation/max_return": evaluation.max_return,
         "evaluation/mean_length": evaluation.mean_length,
         "evaluation/seconds": evaluation.seconds,
+        "shield/share_of_steps": evaluation.shielded_share,
         **memory_scalars(evaluation.resident_bytes),
     }

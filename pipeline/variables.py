@@ -79,6 +79,8 @@ class CollectorReport(msgspec.Struct, frozen=True, tag="collector"):
     blocked_seconds: float
     """Time spent waiting for the rate limiter or, on-policy, for new weights."""
     resident_bytes: int
+    shielded_steps: int = 0
+    """Environment steps in which the shield forbade what would have been the best action."""
     last: bool = False
     """The process ends after this report."""
     fault: str = ""
@@ -99,6 +101,8 @@ class Evaluation(msgspec.Struct, frozen=True, tag="evaluation"):
     seconds: float
     resident_bytes: int
     is_best: bool
+    shielded_share: float = 0.0
+    """Of the steps, those in which the shield forbade what would have been the best action."""
 
 
 Report = CollectorReport | Evaluation

@@ -128,10 +128,10 @@ def run(name: str, seed: int, lines: tuple[str, ...]) -> Result:
         experiment = pipeline.load(task.config, overrides, seed)
         directory = RunDirectory(Path(folder) / "run")
         summary = pipeline.train(experiment, directory.path)
-        returns = play(experiment, policies.load(directory.policies / "latest"), task.episodes, SEED)
+        played = play(experiment, policies.load(directory.policies / "latest"), task.episodes, SEED)
         curve = _curve(directory.tensorboard / "evaluator")
     seconds = round(summary.train_seconds, 1)
-    return Result(name, seed, statistics.fmean(returns), taken + summary.environment_steps, seconds, curve)
+    return Result(name, seed, statistics.fmean(played.returns), taken + summary.environment_steps, seconds, curve)
 
 
 def _curve(folder: Path) -> list[tuple[int, float]]:

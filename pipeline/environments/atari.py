@@ -60,7 +60,8 @@ class AtariLanes(VectorWrapper):
 
     def __init__(self, env: AtariVectorEnv, life_lost_is_terminal: bool) -> None:
         super().__init__(env)
-        _, height, width = env.single_observation_space.shape
+        shape: Any = env.single_observation_space.shape
+        _, height, width = shape
         self.single_observation_space = spaces.Box(0, 255, (height, width, 1), np.uint8)
         self.observation_space = gymnasium.vector.utils.batch_space(self.single_observation_space, env.num_envs)
         self._life_lost_is_terminal = life_lost_is_terminal

@@ -16,8 +16,9 @@ def adapted(entry_point: Callable[..., Any]) -> Callable[..., gymnasium.Env[Any,
     """
 
     def make(**kwargs: Any) -> gymnasium.Env[Any, Any]:
-        environment = entry_point(**kwargs)
-        return DmEnvironment(environment) if is_dm_env(environment) else environment
+        environment: Any = entry_point(**kwargs)
+        made: gymnasium.Env[Any, Any] = DmEnvironment(environment) if is_dm_env(environment) else environment
+        return made
 
     if isinstance(entry_point, type) and issubclass(entry_point, gymnasium.Env):
         return entry_point  # gymnasium reads the class's metadata before it makes one
