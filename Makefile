@@ -12,7 +12,7 @@ TEST_PROCESSES ?= 2
 help: ## Lists the targets.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
-setup: $(READY) ## Creates .venv with the locked dependencies and this package.
+setup: $(READY) ## Creates .venv with the locked dependencies, every suite of environments and this package.
 
 # The lock holds every file's hash. The package itself is linked, so that edits need no reinstall.
 $(READY): requirements.lock pyproject.toml
@@ -41,7 +41,7 @@ types: $(READY)
 check: lint types test ## Lints, type-checks and tests: what CI runs.
 
 lock: $(READY) ## Renews requirements.lock from pyproject.toml; needs uv on the PATH.
-	@uv pip compile pyproject.toml --extra dev --extra box2d --generate-hashes --python-version 3.11 \
+	@uv pip compile pyproject.toml --all-extras --generate-hashes --python-version 3.11 \
 	  --python-platform x86_64-manylinux_2_28 --no-emit-index-url --no-header -o requirements.lock
 
 clean: ## Removes .venv and caches; runs stay.

@@ -88,6 +88,13 @@ TASKS = {
         )
         for game, target in {"breakout": 10.0, "asterix": 17.0, "freeway": 50.0}.items()
     },
+    "pong": Task(
+        "pong",
+        18.9,
+        250_000,
+        "Mnih et al. 2015 after 200 million frames; this is the first million",
+        episodes=30,
+    ),
     "memory": Task("cartpole_memory", 400.0, 400_000, "the same task without memory, below"),
     "memory_by_dqn": Task("cartpole", 400.0, 400_000, "to fail: it has no memory", HIDDEN_VELOCITIES),
 }

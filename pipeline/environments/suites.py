@@ -52,4 +52,4 @@ def prepare(suite: Suite) -> ModuleType | None:
 
 def how_to_install(suite: Suite) -> str:
     """The command that installs a suite, in a sentence."""
-    return f"install the extra with `make {suite.extra}`, or `pip install '.[{suite.extra}]'`"
+    return f"install its extra with `pip install '.[{suite.extra}]'`, or all of them with `make setup`"
