@@ -74,8 +74,8 @@ def vector(config: EnvironmentConfig, lanes: int) -> EnvPoolLanes:
         import envpool
     except ModuleNotFoundError as error:
         raise UsageError(
-            f"environment.engine='envpool' needs {error.name}: install its extra with `pip install '.[envpool]'`, or all "
-            "of them with `make setup`"
+            f"environment.engine='envpool' needs {error.name}: install its extra with `pip install '.[envpool]'`, or "
+            "all of them with `make setup`"
         ) from None
     if config.import_path or config.id not in envpool.list_all_envs():
         raise UsageError(

@@ -23,7 +23,7 @@ def follow(commands: str, folder: Path) -> str:
         python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
         python.chmod(0o755)
     # The tutorial's own PYTHONPATH, and behind it this checkout in the place of an installation.
-    lines = f'set -e\n{commands}'.replace("PYTHONPATH=$PWD", f"PYTHONPATH=$PWD:{ROOT}")
+    lines = f"set -e\n{commands}".replace("PYTHONPATH=$PWD", f"PYTHONPATH=$PWD:{ROOT}")
     result = subprocess.run(
         ["bash", "-c", lines],
         cwd=folder,
