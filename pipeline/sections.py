@@ -120,7 +120,14 @@ class CollectConfig(Config, frozen=True):
 
     collectors: Annotated[int, Meta(ge=1, description="Collector processes.")] = 1
     lanes: Annotated[int, Meta(ge=1, description="Environments that a collector steps in lockstep.")] = 16
-    threads: Annotated[int, Meta(ge=1, description="CPU threads of a collector's Q-network.")] = 1
+    threads: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="CPU threads of a collector's Q-network; they wait for each other by spinning, so more than one "
+            "is for cores that nothing else needs.",
+        ),
+    ] = 1
     variables_seconds: Annotated[
         float, Meta(gt=0.0, description="Seconds between a process's fetches of weights and counters.")
     ] = 0.05
