@@ -124,7 +124,7 @@ class CollectConfig(Config, frozen=True):
         int,
         Meta(
             ge=1,
-            description="CPU threads of a collector's Q-network; they wait for each other by spinning, so more than one "
+            description="CPU threads of a collector's Q-network. They wait for each other by spinning: more than one "
             "is for cores that nothing else needs.",
         ),
     ] = 1

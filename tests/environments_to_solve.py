@@ -52,3 +52,48 @@ class Catch(gymnasium.Env[Any, Any]):
 
     def _seen(self) -> Any:
         return np.array([self._row, self._ball, self._paddle])
+
+
+class Echo(gymnasium.Env[Any, Any]):
+    """Shows one of three symbols a step; the action is to name the one before. 19 of 20 steps can earn 1.
+
+    Who sees one observation at a time earns a third of them on average.
+    """
+
+    observation_space = gymnasium.spaces.Discrete(3)
+    action_space = gymnasium.spaces.Discrete(3)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self._steps, self._before, self._now = 0, -1, int(self.np_random.integers(3))
+        return self._now, {}
+
+    def step(self, action: Any) -> Any:
+        reward = float(action == self._before)
+        self._steps += 1
+        self._before, self._now = self._now, int(self.np_random.integers(3))
+        return self._now, reward, False, self._steps == 20, {}
+
+
+class Lopsided(gymnasium.Env[Any, Any]):
+    """The best action is where the first feature lies, left or right of 1,000 by 0.01; the second one is large noise.
+
+    Unscaled, a network sees two numbers that never seem to change beside the noise.
+    """
+
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self._steps = 0
+        return self._draw(), {}
+
+    def step(self, action: Any) -> Any:
+        reward = float(action == self._side)
+        self._steps += 1
+        return self._draw(), reward, False, self._steps == 20, {}
+
+    def _draw(self) -> Any:
+        self._side = int(self.np_random.integers(2))
+        return np.array([1_000.0 + 0.01 * (2 * self._side - 1), 500.0 * self.np_random.normal()], np.float32)

@@ -1,0 +1,55 @@
+"""Tasks that are learned with a stack of frames, or with normalised observations, and not without."""
+
+from pathlib import Path
+
+import pytest
+
+import pipeline
+from pipeline.config import parse
+
+LINES = (
+    'environment.id=""',
+    "agent.discount=0.0",
+    "agent.hidden_units=[32]",
+    "collect.lanes=16",
+    "learner.steps_per_call=20",
+    "replay.capacity=10000",
+    "replay.samples_per_insert=16",
+    "exploration.epsilon_decay_steps=5000",
+    "evaluation.episodes=50",
+    "evaluation.every_steps=4000",
+    "stop.target_return=18.0",
+)
+ON_POLICY = (
+    'agent.kind="ppo"',
+    "agent.rollout=16",
+    "agent.gae_lambda=0.0",
+    'exploration.strategy="boltzmann"',
+    "learner.batch_size=16",
+    "learner.steps_per_call=1",
+    "replay.samples_per_insert=1",
+)
+
+
+def solved(run_dir: Path, name: str, budget: int, *lines: str) -> bool:
+    path = f'environment.import_path="environments_to_solve:{name}"'
+    experiment = parse("", (*LINES, path, f"stop.environment_steps={budget}", *lines))
+    return pipeline.train(experiment, run_dir, launcher="inline").solved
+
+
+@pytest.mark.parametrize("lines", [(), ON_POLICY, ("replay.lanes_per_item=1", "agent.n_step=3")])
+def test_what_was_seen_before_is_in_the_stack(tmp_path: Path, lines: tuple[str, ...]) -> None:
+    assert solved(tmp_path, "Echo", 200_000, "environment.frame_stack=2", *lines)
+
+
+def test_without_a_stack_it_is_not(tmp_path: Path) -> None:
+    assert not solved(tmp_path, "Echo", 12_000)
+
+
+@pytest.mark.parametrize("lines", [(), ON_POLICY])
+def test_scales_that_hide_what_matters_are_evened_out(tmp_path: Path, lines: tuple[str, ...]) -> None:
+    assert solved(tmp_path, "Lopsided", 200_000, "agent.normalize_observations=true", *lines)
+
+
+def test_without_normalisation_they_are_not(tmp_path: Path) -> None:
+    assert not solved(tmp_path, "Lopsided", 12_000)
