@@ -88,6 +88,7 @@ class Market(TradingEnv):  # type: ignore[misc]
         context = start - window
         self.rows = (start + 1, stop)
         """The rows of the file that are earned on, counted from 0: the first one, and the one after the last."""
+        self.cost = cost
         self._exposures = (-1.0, 1.0) if short else (0.0, 1.0)
         self._exposure = 0.0
         self._period = (window, stop - 1 - context)  # its first and last tick, in gym-anytrading's words

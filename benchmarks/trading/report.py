@@ -1,0 +1,104 @@
+"""Tables and curves of what was decided, beside what needs no learning."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+
+from benchmarks.trading.walks import PERIODS, Decisions, Walk, coin, constant, period_environment, replayed, walk
+from pipeline.sections import Experiment
+
+BEGIN, END = "<!-- trading: begin -->", "<!-- trading: end -->"
+_COINS = 100
+_PAGE = f"# Trading\n\n![Equity](images/trading.png)\n\n{BEGIN}\n{END}\n"
+
+Walks = dict[str, Walk]
+"""By name, those of one period."""
+
+
+def walks(experiment: Experiment, decisions: list[Decisions], period: str) -> Walks:
+    """Those of every seed, of buy-and-hold, of never buying, and of coins."""
+    agents = {f"agent, seed {one.seed}": walk(experiment, period, replayed(one.of(period))) for one in decisions}
+    turning = float(np.mean([agent.trades[0] / len(agent.actions) for agent in agents.values()]))
+    coins = {
+        f"a coin every step, {_COINS} of them": coin(0.5, _COINS),
+        f"a coin that turns as often as the agents, {_COINS} of them": coin(turning, _COINS),
+    }
+    return {
+        **agents,
+        "buy and hold": walk(experiment, period, constant(1)),
+        "always sold": walk(experiment, period, constant(0)),
+        **{name: walk(experiment, period, decide, _COINS) for name, decide in coins.items()},
+    }
+
+
+def section(experiment: Experiment, decisions: list[Decisions]) -> list[str]:
+    """Markdown: what was traded at which cost, and a line for each policy, over both periods."""
+    markets = [_market(experiment, period) for period in PERIODS]
+    (first, stop), (later, end) = (market.rows for market in markets)
+    training, held_out = (walks(experiment, decisions, period) for period in PERIODS)
+    costs = " and ".join(sorted({f"{100.0 * market.cost:g} %" for market in markets}))
+    return [
+        f"`{experiment.environment.id}`, at a cost of {costs} of what is traded. Held out are rows {later:,} to "
+        f"{end - 1:,} ({end - later:,} steps), trained on rows {first:,} to {stop - 1:,} ({stop - first:,} steps).",
+        "",
+        "| policy | held out: return | trades | drawdown | trained on: return | trades | drawdown |",
+        "|---|---|---|---|---|---|---|",
+        *[f"| {name} | {_cells(held_out[name])} | {_cells(training[name])} |" for name in held_out],
+    ]
+
+
+def plot(sections: dict[str, tuple[Experiment, list[Decisions]]], path: Path) -> None:
+    """A row a config: equity over the period trained on and over the one held out."""
+    grid, axes = plt.subplots(len(sections), 2, figsize=(12, 4 * len(sections)), squeeze=False)
+    for row, (name, (experiment, decisions)) in zip(axes, sections.items(), strict=True):
+        for axis, period in zip(row, PERIODS, strict=True):
+            for label, one in walks(experiment, decisions, period).items():
+                _draw(axis, label, one)
+            axis.set_yscale("log")
+            axis.set_title(f"{name}, {'trained on' if period == 'training' else 'held out'}", fontsize=10)
+            axis.spines[["top", "right"]].set_visible(False)
+        row[1].legend(fontsize=7, frameon=False)
+    grid.supxlabel("steps", fontsize=9)
+    grid.supylabel("equity, as a multiple of the first", fontsize=9)
+    grid.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    grid.savefig(path, dpi=90)
+    plt.close(grid)
+
+
+def write(sections: dict[str, tuple[Experiment, list[Decisions]]], docs: Path) -> None:
+    """Writes the tables into `docs/trading.md`, between its marks, and the curves beside it."""
+    path = docs / "trading.md"
+    text = path.read_text() if path.exists() else _PAGE
+    before, rest = text.split(BEGIN, 1)
+    lines = [line for name, parts in sections.items() for line in (f"### {name}", "", *section(*parts), "")]
+    path.write_text("\n".join([before + BEGIN, "", *lines, END + rest.split(END, 1)[1]]))
+    plot(sections, docs / "images" / "trading.png")
+
+
+def _market(experiment: Experiment, period: str) -> Any:
+    vector: Any = period_environment(experiment, period).vector
+    return vector.envs[0].unwrapped
+
+
+def _cells(one: Walk) -> str:
+    returns = f"{100.0 * one.returns.mean():+.1f} %"
+    if len(one.returns) > 1:
+        low, high = 100.0 * np.quantile(one.returns, (0.05, 0.95))
+        returns += f" ({low:+.1f} to {high:+.1f})"
+    return f"{returns} | {one.trades.mean():.0f} | {100.0 * one.drawdowns.mean():.1f} %"
+
+
+def _draw(axis: Any, label: str, one: Walk) -> None:
+    if len(one.returns) > 1:
+        low, high = np.quantile(one.equity, (0.05, 0.95), axis=1)
+        axis.fill_between(np.arange(len(low)), low, high, alpha=0.2, lw=0, label=f"{label}: 5 to 95 %")
+    elif label.startswith("agent"):
+        axis.plot(one.equity[:, 0], lw=1, label=label)
+    else:
+        axis.plot(one.equity[:, 0], lw=1.5, color="#222222", ls="-" if label == "buy and hold" else ":", label=label)
