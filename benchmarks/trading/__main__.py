@@ -32,6 +32,7 @@ _SEEDS = flags.DEFINE_string("seeds", "0:5", "First seed and the one after the l
 _RUN_DIR = flags.DEFINE_string("run_dir", "", "A run to set beside its baselines, in place of training.")
 _RESULTS = flags.DEFINE_string("results", "benchmarks/trading/results.jsonl", "File of decisions, read and added to.")
 _SET = flags.DEFINE_multi_string("set", [], "A line of TOML that overrides every config, for trying things out.")
+_COINS = flags.DEFINE_integer("coins", 100, "Random policies of each kind.", lower_bound=2)
 _DOCS = flags.DEFINE_string("docs", "docs", "Folder of trading.md and images/; empty writes neither.")
 
 
@@ -43,7 +44,8 @@ def main(arguments: list[str]) -> int:
         run = RunDirectory(Path(_RUN_DIR.value))
         experiment = run.experiment()
         _refuse_others(_RUN_DIR.value, experiment)
-        print("\n".join(report.section(experiment, [_decisions(run, experiment, "this run")])))
+        decisions = _decisions(run, experiment, _RUN_DIR.value)
+        print("\n".join(report.table(report.section(_RUN_DIR.value, experiment, [decisions], _COINS.value))))
         return 0
     seeds = _range(_SEEDS.value)
     experiments = {name: pipeline.load(name, tuple(_SET.value)) for name in _CONFIGS.value}
@@ -56,13 +58,11 @@ def main(arguments: list[str]) -> int:
             if (name, seed) not in done:
                 _add(path, train(name, msgspec.structs.replace(experiment, seed=seed)))
     kept = read(path)
-    sections = {
-        name: (experiment, mine)
-        for name, experiment in experiments.items()
-        if (mine := sorted((one for one in kept if one.config == name), key=lambda one: one.seed))
-    }
-    for name, (experiment, mine) in sections.items():
-        print("\n".join([f"{name}:", *report.section(experiment, mine), ""]))
+    sections = []
+    for name, experiment in experiments.items():
+        if mine := sorted((one for one in kept if one.config == name), key=lambda one: one.seed):
+            sections.append(report.section(name, experiment, mine, _COINS.value))
+            print("\n".join([f"{name}:", *report.table(sections[-1]), ""]), flush=True)
     if _DOCS.value:
         report.write(sections, ROOT / _DOCS.value)
     return 0

@@ -1,7 +1,7 @@
 """Tables and curves of what was decided, beside what needs no learning."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 
@@ -13,38 +13,55 @@ from benchmarks.trading.walks import PERIODS, Decisions, Walk, coin, constant, p
 from pipeline.sections import Experiment
 
 BEGIN, END = "<!-- trading: begin -->", "<!-- trading: end -->"
-_COINS = 100
 _PAGE = f"# Trading\n\n![Equity](images/trading.png)\n\n{BEGIN}\n{END}\n"
 
 Walks = dict[str, Walk]
 """By name, those of one period."""
 
 
-def walks(experiment: Experiment, decisions: list[Decisions], period: str) -> Walks:
+def walks(experiment: Experiment, decisions: list[Decisions], coins: int, period: str) -> Walks:
     """Those of every seed, of buy-and-hold, of never buying, and of coins."""
     agents = {f"agent, seed {one.seed}": walk(experiment, period, replayed(one.of(period))) for one in decisions}
     turning = float(np.mean([agent.trades[0] / len(agent.actions) for agent in agents.values()]))
-    coins = {
-        f"a coin every step, {_COINS} of them": coin(0.5, _COINS),
-        f"a coin that turns as often as the agents, {_COINS} of them": coin(turning, _COINS),
+    chance = {
+        f"a coin every step, {coins} of them": coin(0.5, coins),
+        f"a coin that turns as often as the agents, {coins} of them": coin(turning, coins),
     }
     return {
         **agents,
         "buy and hold": walk(experiment, period, constant(1)),
         "always sold": walk(experiment, period, constant(0)),
-        **{name: walk(experiment, period, decide, _COINS) for name, decide in coins.items()},
+        **{name: walk(experiment, period, decide, coins) for name, decide in chance.items()},
     }
 
 
-def section(experiment: Experiment, decisions: list[Decisions]) -> list[str]:
-    """Markdown: what was traded at which cost, and a line for each policy, over both periods."""
+class Section(NamedTuple):
+    """One config, or one run."""
+
+    title: str
+    market: str
+    """A sentence: what is traded when, at which cost."""
+    walks: dict[str, Walks]
+    """By period."""
+
+
+def section(title: str, experiment: Experiment, decisions: list[Decisions], coins: int) -> Section:
+    """Walks through both periods, with so many coins of each kind."""
     markets = [_market(experiment, period) for period in PERIODS]
     (first, stop), (later, end) = (market.rows for market in markets)
-    training, held_out = (walks(experiment, decisions, period) for period in PERIODS)
     costs = " and ".join(sorted({f"{100.0 * market.cost:g} %" for market in markets}))
-    return [
+    sentence = (
         f"`{experiment.environment.id}`, at a cost of {costs} of what is traded. Held out are rows {later:,} to "
-        f"{end - 1:,} ({end - later:,} steps), trained on rows {first:,} to {stop - 1:,} ({stop - first:,} steps).",
+        f"{end - 1:,} ({end - later:,} steps), trained on rows {first:,} to {stop - 1:,} ({stop - first:,} steps)."
+    )
+    return Section(title, sentence, {period: walks(experiment, decisions, coins, period) for period in PERIODS})
+
+
+def table(shown: Section) -> list[str]:
+    """Markdown: what was traded, and a line for each policy, over both periods."""
+    training, held_out = (shown.walks[period] for period in PERIODS)
+    return [
+        shown.market,
         "",
         "| policy | held out: return | trades | drawdown | trained on: return | trades | drawdown |",
         "|---|---|---|---|---|---|---|",
@@ -52,15 +69,15 @@ def section(experiment: Experiment, decisions: list[Decisions]) -> list[str]:
     ]
 
 
-def plot(sections: dict[str, tuple[Experiment, list[Decisions]]], path: Path) -> None:
+def plot(sections: list[Section], path: Path) -> None:
     """A row a config: equity over the period trained on and over the one held out."""
     grid, axes = plt.subplots(len(sections), 2, figsize=(12, 4 * len(sections)), squeeze=False)
-    for row, (name, (experiment, decisions)) in zip(axes, sections.items(), strict=True):
+    for row, shown in zip(axes, sections, strict=True):
         for axis, period in zip(row, PERIODS, strict=True):
-            for label, one in walks(experiment, decisions, period).items():
+            for label, one in shown.walks[period].items():
                 _draw(axis, label, one)
             axis.set_yscale("log")
-            axis.set_title(f"{name}, {'trained on' if period == 'training' else 'held out'}", fontsize=10)
+            axis.set_title(f"{shown.title}, {'trained on' if period == 'training' else 'held out'}", fontsize=10)
             axis.spines[["top", "right"]].set_visible(False)
         row[1].legend(fontsize=7, frameon=False)
     grid.supxlabel("steps", fontsize=9)
@@ -71,12 +88,12 @@ def plot(sections: dict[str, tuple[Experiment, list[Decisions]]], path: Path) ->
     plt.close(grid)
 
 
-def write(sections: dict[str, tuple[Experiment, list[Decisions]]], docs: Path) -> None:
+def write(sections: list[Section], docs: Path) -> None:
     """Writes the tables into `docs/trading.md`, between its marks, and the curves beside it."""
     path = docs / "trading.md"
     text = path.read_text() if path.exists() else _PAGE
     before, rest = text.split(BEGIN, 1)
-    lines = [line for name, parts in sections.items() for line in (f"### {name}", "", *section(*parts), "")]
+    lines = [line for shown in sections for line in (f"### {shown.title}", "", *table(shown), "")]
     path.write_text("\n".join([before + BEGIN, "", *lines, END + rest.split(END, 1)[1]]))
     plot(sections, docs / "images" / "trading.png")
 

@@ -15,6 +15,7 @@ the earlier one. The end of a period truncates the episode and does not terminat
 position in it, and that the data ends there says nothing of what it is worth.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ class Market(TradingEnv):  # type: ignore[misc]
         self._period = (window, stop - 1 - context)  # its first and last tick, in gym-anytrading's words
         self._episode = episode
         self._reward_scale = reward_scale
-        self._log_cost = float(np.log1p(-cost))
+        self._log_cost = math.log1p(-cost)
         super().__init__(pd.DataFrame({"Close": closes[context:stop]}), window, render_mode)
         if short and (self.prices[1:] >= 2.0 * self.prices[:-1]).any():
             raise UsageError(f"{csv}: a close doubles within a row, which ruins who owes it: set short=false")
@@ -119,7 +120,7 @@ class Market(TradingEnv):  # type: ignore[misc]
     def _get_observation(self) -> NDArray[np.float32]:
         # The return at index i is that of the bar which ends at tick i + 1.
         returns = self.signal_features[self._current_tick - self.window_size : self._current_tick, 0]
-        scale = np.sqrt(np.mean(np.square(returns)))
+        scale = math.sqrt(returns @ returns / self.window_size)
         observation = np.zeros(self.window_size + 1, np.float32)
         if scale > 0.0:
             observation[:-1] = returns / scale
@@ -131,11 +132,11 @@ class Market(TradingEnv):  # type: ignore[misc]
         traded = abs(exposure - self._exposure)
         self._exposure = exposure
         change = self.prices[self._current_tick] / self.prices[self._current_tick - 1] - 1.0
-        self._log_growth = float(np.log1p(exposure * change)) + traded * self._log_cost
+        self._log_growth = math.log1p(exposure * change) + traded * self._log_cost
         return self._reward_scale * self._log_growth
 
     def _update_profit(self, action: int) -> None:
-        self._total_profit *= np.exp(self._log_growth)
+        self._total_profit *= math.exp(self._log_growth)
 
 
 def _is_integer(value: Any) -> bool:
