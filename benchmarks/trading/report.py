@@ -71,17 +71,20 @@ def table(shown: Section) -> list[str]:
 
 def plot(sections: list[Section], path: Path) -> None:
     """A row a config: equity over the period trained on and over the one held out."""
-    grid, axes = plt.subplots(len(sections), 2, figsize=(12, 4 * len(sections)), squeeze=False)
+    grid, axes = plt.subplots(len(sections), 2, figsize=(14, 4 * len(sections)), squeeze=False)
     for row, shown in zip(axes, sections, strict=True):
         for axis, period in zip(row, PERIODS, strict=True):
             for label, one in shown.walks[period].items():
                 _draw(axis, label, one)
             axis.set_yscale("log")
+            for place in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
+                place("{x:.2g}")
+            axis.tick_params(labelsize=8, which="both")
             axis.set_title(f"{shown.title}, {'trained on' if period == 'training' else 'held out'}", fontsize=10)
             axis.spines[["top", "right"]].set_visible(False)
-        row[1].legend(fontsize=7, frameon=False)
+        row[0].set_ylabel("equity, as a multiple of the first", fontsize=9)
+        row[1].legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     grid.supxlabel("steps", fontsize=9)
-    grid.supylabel("equity, as a multiple of the first", fontsize=9)
     grid.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     grid.savefig(path, dpi=90)
@@ -114,7 +117,9 @@ def _cells(one: Walk) -> str:
 def _draw(axis: Any, label: str, one: Walk) -> None:
     if len(one.returns) > 1:
         low, high = np.quantile(one.equity, (0.05, 0.95), axis=1)
-        axis.fill_between(np.arange(len(low)), low, high, alpha=0.2, lw=0, label=f"{label}: 5 to 95 %")
+        axis.fill_between(
+            np.arange(len(low)), low, high, alpha=0.2, lw=0, label=f"{label.partition(',')[0]}: 5 to 95 %"
+        )
     elif label.startswith("agent"):
         axis.plot(one.equity[:, 0], lw=1, label=label)
     else:
