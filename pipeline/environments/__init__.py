@@ -22,7 +22,7 @@ from pipeline.sections import EnvironmentConfig
 
 __all__ = ["EnvironmentFault", "LaneEnvironment", "LaneStep", "describe", "gymnasium_vector", "make"]
 
-Wrap = Callable[[gymnasium.Env[Any, Any]], gymnasium.Env[Any, Any]]
+Wrap = Callable[[gymnasium.Env[Any, Any]], gymnasium.Wrapper[Any, Any, Any, Any]]
 
 
 def make(config: EnvironmentConfig, lanes: int) -> LaneEnvironment:
@@ -95,7 +95,7 @@ def gymnasium_vector(config: EnvironmentConfig, lanes: int, suite_wrappers: Sequ
         return gymnasium.make_vec(spec, num_envs=lanes, vectorization_mode=mode)
     if limit:
         spec.max_episode_steps = limit
-    wrappers = [*suite_wrappers, *([functools.partial(FrameSkip, frames=skip)] if skip > 1 else [])]
+    wrappers: list[Wrap] = [*suite_wrappers, *([functools.partial(FrameSkip, frames=skip)] if skip > 1 else [])]
     if mode == "async":
         return gymnasium.make_vec(spec, num_envs=lanes, vectorization_mode=mode, wrappers=wrappers)
 

@@ -8,6 +8,7 @@ import os
 from typing import Any, Literal
 
 import gymnasium
+import highway_env
 import msgspec
 from gymnasium import spaces
 from gymnasium.wrappers import TransformObservation
@@ -16,9 +17,9 @@ from pipeline.config import UsageError
 from pipeline.environments import gymnasium_vector
 from pipeline.sections import EnvironmentConfig
 
-os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame looks for a screen when it is imported, and images need none
-import highway_env  # registers its environments
-import highway_env.envs.common.graphics  # noqa: F401 (imports pygame, which greets unless told not to by highway_env)
+if os.environ.get("SDL_VIDEODRIVER", "dummy") == "dummy":  # by which highway-env draws nothing: images would be black
+    os.environ["SDL_VIDEODRIVER"] = "offscreen"
+gymnasium.register_envs(highway_env)
 
 VEHICLES = 10
 """Rows of `surroundings`: the driver's own, then the nearest others'."""
