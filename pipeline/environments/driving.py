@@ -5,7 +5,7 @@
 """
 
 import os
-from typing import Any, Literal
+from typing import Any
 
 import gymnasium
 import highway_env
@@ -27,6 +27,7 @@ RANGES = {"x": 100.0, "y": 16.0, "vx": 40.0, "vy": 10.0}
 """What 1 stands for in `surroundings`, in metres and metres a second; beyond it is cut off."""
 
 OBSERVATIONS: dict[str, dict[str, Any]] = {
+    "kinematics": {},
     "surroundings": {
         "type": "Kinematics",
         "features": ["presence", *RANGES],
@@ -42,13 +43,13 @@ OBSERVATIONS: dict[str, dict[str, Any]] = {
         "scaling": 1.75,
     },
 }
-"""highway-env's settings of the observations that it does not have by default."""
+"""highway-env's settings of each, none of the task's own."""
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What `environment.kwargs` takes for a driving task."""
 
-    observation: Literal["kinematics", "surroundings", "image"] = "kinematics"
+    observation: str = "kinematics"
     """kinematics: the task's own, float32 [vehicles, features], which sees 10 m behind at most. surroundings: float32
     [10, 5] that sees all around, on one scale in every task: presence, x, y, vx, vy, the driver's own row first, the
     others' relative to it. image: uint8 [64, 128, 1], a bird's eye view of 73 m by 37 m; the last four make a state
@@ -67,11 +68,15 @@ def vector(config: EnvironmentConfig, lanes: int) -> Any:
         options = msgspec.convert(config.kwargs, Options)
     except msgspec.ValidationError as error:
         raise UsageError(f"environment.kwargs of a driving task: {error}") from None
+    if options.observation not in OBSERVATIONS:
+        raise UsageError(
+            f"environment.kwargs.observation={options.observation!r} is unknown; there are {', '.join(OBSERVATIONS)}"
+        )
     settings = dict(options.config)
-    if options.observation != "kinematics":
+    if named := OBSERVATIONS[options.observation]:
         if "observation" in settings:
             raise UsageError("environment.kwargs has an observation by name and one in config: leave one of them out")
-        settings["observation"] = OBSERVATIONS[options.observation]
+        settings["observation"] = named
     observation = settings.get("observation", {})
     is_image = observation.get("type") == "GrayscaleObservation"
     if is_image:  # highway-env adds tuples, which TOML does not have

@@ -29,6 +29,8 @@ _STEERING = 0.6
 """Seconds of its sideways speed that a vehicle is off the lane that it steers to (highway-env's TAU_LATERAL)."""
 _SPEED_STEP = 5.0
 """Metres a second that FASTER adds."""
+_LOWEST_SPEED = 21.0
+"""Metres a second from which SLOWER does nothing: highway-env's own lowest is 20, and others go slower."""
 _SCALE = np.array([1.0, *RANGES.values()], np.float32)
 
 
@@ -72,7 +74,8 @@ def no_occupied_lane_change(observation: NDArray[np.float32]) -> NDArray[np.bool
 def safe_manoeuvres(observation: NDArray[np.float32]) -> NDArray[np.bool_]:
     """As `no_occupied_lane_change`, and forbids what closes up to 6 m within 2 s on whoever is ahead in the own lane.
 
-    That is FASTER if 5 m/s more do so, and all but SLOWER if the present speed does.
+    That is FASTER if 5 m/s more do so, and all but SLOWER if the present speed does; all but SLOWER and a change into
+    a free lane at the lowest speed, from which there is no braking.
 
     Args:
       observation: float32 [lanes, 10, 5], `surroundings`.
@@ -87,8 +90,11 @@ def safe_manoeuvres(observation: NDArray[np.float32]) -> NDArray[np.bool_]:
     allowed = no_occupied_lane_change(observation)
     in_the_way = traffic.ahead & _in_lane(traffic, 0.0)
     allowed[:, FASTER] &= ~(in_the_way & _near(traffic, _SPEED_STEP)).any(axis=1)
-    must_brake = (in_the_way & _near(traffic, 0.0)).any(axis=1)
-    allowed[must_brake, :SLOWER] = False
+    too_near = (in_the_way & _near(traffic, 0.0)).any(axis=1)
+    allowed[too_near, IDLE] = allowed[too_near, FASTER] = False
+    # Against the edge of the road a change is IDLE, which is as good as SLOWER at the lowest speed, and only there.
+    can_brake = observation[:, 0, 3] * RANGES["vx"] > _LOWEST_SPEED
+    allowed[too_near & can_brake, LANE_LEFT] = allowed[too_near & can_brake, LANE_RIGHT] = False
     return allowed
 
 
