@@ -3,7 +3,7 @@
 import copy
 import functools
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium
@@ -20,7 +20,9 @@ from pipeline.environments.skipping import FrameSkip
 from pipeline.environments.spaces import specs_of
 from pipeline.sections import EnvironmentConfig
 
-__all__ = ["EnvironmentFault", "LaneEnvironment", "LaneStep", "describe", "make"]
+__all__ = ["EnvironmentFault", "LaneEnvironment", "LaneStep", "describe", "gymnasium_vector", "make"]
+
+Wrap = Callable[[gymnasium.Env[Any, Any]], gymnasium.Wrapper[Any, Any, Any, Any]]
 
 
 def make(config: EnvironmentConfig, lanes: int) -> LaneEnvironment:
@@ -39,7 +41,7 @@ def make(config: EnvironmentConfig, lanes: int) -> LaneEnvironment:
         elif own_vector is not None:
             vector = own_vector(config, lanes)
         else:
-            vector = _gymnasium_vector(config, lanes)
+            vector = gymnasium_vector(config, lanes)
     except UsageError:
         raise
     except gymnasium.error.DependencyNotInstalled as error:
@@ -67,7 +69,17 @@ def describe(config: EnvironmentConfig) -> Specs:
     return specs_of(environment.vector.single_observation_space, environment.vector.single_action_space, masked)
 
 
-def _gymnasium_vector(config: EnvironmentConfig, lanes: int) -> Any:
+def gymnasium_vector(config: EnvironmentConfig, lanes: int, suite_wrappers: Sequence[Wrap] = ()) -> Any:
+    """Lanes of a registered environment or of a class, vectorised as the config says.
+
+    Args:
+      config: the environment.
+      lanes: stepped in lockstep.
+      suite_wrappers: put around each lane, the innermost first.
+
+    Raises:
+      UsageError: it does not exist, or its settings contradict each other.
+    """
     spec = _spec(config)
     skip, limit = config.frame_skip or 1, config.max_episode_steps or None
     mode = config.vectorization
@@ -83,7 +95,7 @@ def _gymnasium_vector(config: EnvironmentConfig, lanes: int) -> Any:
         return gymnasium.make_vec(spec, num_envs=lanes, vectorization_mode=mode)
     if limit:
         spec.max_episode_steps = limit
-    wrappers = [functools.partial(FrameSkip, frames=skip)] if skip > 1 else []
+    wrappers: list[Wrap] = [*suite_wrappers, *([functools.partial(FrameSkip, frames=skip)] if skip > 1 else [])]
     if mode == "async":
         return gymnasium.make_vec(spec, num_envs=lanes, vectorization_mode=mode, wrappers=wrappers)
 

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from pipeline.config import load, shipped
+from pipeline.environments import suites
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TIMEOUT = 240
@@ -30,6 +31,13 @@ SHRUNK = (
 # Few gradient steps for a step, so that the longest episodes of the classic problems (500 steps) come to an end.
 REPLAYED = ("replay.samples_per_insert=2", "replay.capacity=20_000")
 ON_POLICY = ("learner.steps_per_call=1", "stop.gradient_steps=40")
+SUITES = {
+    "atari": (*REPLAYED, "environment.max_episode_steps=160"),
+    "driving": (),  # a step of a car takes 20 ms, and its episodes are short: it needs no more of them
+    "minatar": (*REPLAYED, "environment.max_episode_steps=60"),
+}
+IMAGES = ("stop.gradient_steps=40", "agent.hidden_units=[16]")
+"""Of stacks of them: a gradient step of their network takes 30 ms."""
 SUMMARY_FIELDS = {
     "solved", "stop_reason", "seed", "environment_steps", "gradient_steps", "episodes", "mean_return",
     "startup_seconds", "train_seconds", "environment_steps_per_second", "gradient_steps_per_second",
@@ -125,14 +133,18 @@ def run_dir(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("config", [name for name in shipped() if not load(name).is_offline])
 def test_every_shipped_config_runs_and_leaves_what_it_should(run_dir: Path, config: str) -> None:
-    fitting = ON_POLICY if (on_policy := load(config).agent.on_policy) else REPLAYED
+    experiment = load(config)
+    on_policy, suite = experiment.agent.on_policy, suites.suite_of(experiment.environment.id)
+    of_suite = SUITES.get(suite.extra, REPLAYED) if suite else REPLAYED
+    slow = experiment.environment.frame_stack > 1
+    fitting = ON_POLICY if on_policy else (*of_suite, *(IMAGES if slow else ()))
     result = train(run_dir, *SHRUNK, *fitting, config=config)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "stopped by: gradient_steps" in result.stdout
     assert "tensorboard --logdir" in result.stdout
     found = summary(run_dir)
     assert set(found) >= SUMMARY_FIELDS
-    assert found["gradient_steps"] >= (40 if on_policy else 400)
+    assert found["gradient_steps"] >= (40 if on_policy or slow else 400)
     assert found["environment_steps"] > 128
     assert found["episodes"] > 0
     assert found["mean_return"] is not None, "the last weights are evaluated"
@@ -140,7 +152,7 @@ def test_every_shipped_config_runs_and_leaves_what_it_should(run_dir: Path, conf
         assert (run_dir / "logs" / f"{role}.log").is_file()
     for role, tags in TAGS.items():
         assert tags_of(run_dir / "tensorboard" / role) >= tags
-    assert load(config).replay.prioritized == (tags_of(run_dir / "tensorboard" / "learner") >= PRIORITY_TAGS)
+    assert experiment.replay.prioritized == (tags_of(run_dir / "tensorboard" / "learner") >= PRIORITY_TAGS)
     assert (run_dir / "policies" / "best" / "policy.msgpack").is_file()
     assert list((run_dir / "checkpoints").glob("0*/manifest.json"))
 

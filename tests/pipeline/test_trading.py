@@ -260,7 +260,7 @@ def test_the_evaluators_return_is_that_of_these_decisions(write: Write, policy: 
     walked = walk(experiment, "held-out", greedily(experiment, policy))
     actions = walked.actions[:, 0]
     assert 0 < actions.sum() < 30, "the test wants a policy that trades"
-    (evaluated,) = play(experiment, policy, episodes=1, seed=0)
+    (evaluated,) = play(experiment, policy, episodes=1, seed=0).returns
     assert evaluated == pytest.approx(math.log(slow_equity(closes[69:], actions, 0.001, False)[-1]), abs=1e-5)
     assert walked.equity[-1, 0] == pytest.approx(math.exp(evaluated), rel=1e-6)
 
