@@ -35,6 +35,10 @@ def launch(
     run = RunDirectory(run_dir.resolve())
     try:
         specs = environments.describe(experiment.environment)
+        if experiment.evaluation.kwargs and environments.describe(experiment.evaluation_environment) != specs:
+            raise UsageError(
+                "evaluation.kwargs make an environment with other observations or actions than environment.kwargs do"
+            )
     except environments.EnvironmentFault as fault:
         raise UsageError(str(fault)) from None
     if reason := experiment.agent.unsuitable_for(stacked(specs, experiment.environment.frame_stack)):

@@ -88,6 +88,12 @@ TASKS = {
         )
         for game, target in {"breakout": 10.0, "asterix": 17.0, "freeway": 50.0}.items()
     },
+    "highway": Task(
+        "highway",
+        20.5,
+        20_000,
+        "clearly above always idle and random: driving.md",
+    ),
     "pong": Task(
         "pong",
         18.9,

@@ -14,7 +14,7 @@ from gymnasium import spaces
 from gymnasium.wrappers import TransformObservation
 
 from pipeline.config import UsageError
-from pipeline.environments import gymnasium_vector
+from pipeline.environments.vectors import gymnasium_vector
 from pipeline.sections import EnvironmentConfig
 
 if os.environ.get("SDL_VIDEODRIVER", "dummy") == "dummy":  # by which highway-env draws nothing: images would be black

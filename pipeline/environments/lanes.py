@@ -180,7 +180,14 @@ class LaneEnvironment:
         return LaneStep(observation, self._allowed, reward, terminated, truncated)
 
     def _apply_shield(self, shield: Shield, observation: dict[str, NDArray[Any]], ended: NDArray[np.bool_]) -> None:
-        allowed = np.asarray(shield(self.specs.pack(observation)))
+        try:
+            allowed = np.asarray(shield(self.specs.pack(observation)))
+        except UsageError:  # it says that it does not go with this environment
+            raise
+        except Exception as error:
+            raise EnvironmentFault(
+                f"environment {self.name!r}, step {self._steps}: the shield raised {error!r}"
+            ) from error
         shape = (self.lanes, self.specs.num_actions)
         if allowed.shape != shape or allowed.dtype != np.bool_:
             raise EnvironmentFault(

@@ -174,3 +174,9 @@ def test_a_shield_sees_the_parts_of_an_observation_by_name(monkeypatch: pytest.M
 
 def test_without_a_shield_nothing_is_masked() -> None:
     assert environments.describe(config_of("")) == Specs(environments.describe(config_of()).observation, ACTIONS)
+
+
+def test_what_a_shield_raises_is_a_fault_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environments_guarded, "broken", lambda _: 1 / 0, raising=False)
+    with pytest.raises(EnvironmentFault, match=r"the shield raised ZeroDivisionError"):
+        environments.make(config_of("broken"), 2).reset(0)

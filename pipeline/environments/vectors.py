@@ -1,0 +1,82 @@
+"""Lanes of environments with gymnasium's interface: registered, or of a class of one's own."""
+
+import copy
+import functools
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gymnasium
+from gymnasium.envs.registration import EnvSpec
+
+from pipeline.config import UsageError
+from pipeline.environments.custom import adapted
+from pipeline.environments.serial import SerialVectorEnv
+from pipeline.environments.skipping import FrameSkip
+from pipeline.sections import EnvironmentConfig
+
+Wrap = Callable[[gymnasium.Env[Any, Any]], gymnasium.Wrapper[Any, Any, Any, Any]]
+
+
+def gymnasium_vector(config: EnvironmentConfig, lanes: int, suite_wrappers: Sequence[Wrap] = ()) -> Any:
+    """Lanes of a registered environment or of a class, vectorised as the config says.
+
+    Args:
+      config: the environment.
+      lanes: stepped in lockstep.
+      suite_wrappers: put around each lane, the innermost first.
+
+    Raises:
+      UsageError: it does not exist, or its settings contradict each other.
+    """
+    spec = _spec(config)
+    skip, limit = config.frame_skip or 1, config.max_episode_steps or None
+    mode = config.vectorization
+    if mode == "auto":  # one lane has nothing to vectorise: stepping the environment itself costs a third
+        own = spec.vector_entry_point is not None and (lanes > 1 or spec.entry_point is None)
+        mode = "vector_entry_point" if own and skip == 1 and limit is None else "sync"
+    if mode == "vector_entry_point":
+        if skip > 1 or limit:
+            raise UsageError(
+                f"environment {spec.id!r} vectorises itself, where frames are not skipped nor episodes cut: set "
+                "environment.vectorization='sync', or frame_skip=0 and max_episode_steps=0"
+            )
+        return gymnasium.make_vec(spec, num_envs=lanes, vectorization_mode=mode)
+    if limit:
+        spec.max_episode_steps = limit
+    wrappers: list[Wrap] = [*suite_wrappers, *([functools.partial(FrameSkip, frames=skip)] if skip > 1 else [])]
+    if mode == "async":
+        return gymnasium.make_vec(spec, num_envs=lanes, vectorization_mode=mode, wrappers=wrappers)
+
+    def make_one() -> gymnasium.Env[Any, Any]:
+        environment: gymnasium.Env[Any, Any] = gymnasium.make(spec)
+        for wrap in wrappers:
+            environment = wrap(environment)
+        return environment
+
+    return SerialVectorEnv([make_one] * lanes)
+
+
+def _spec(config: EnvironmentConfig) -> EnvSpec:
+    module_name, _, attribute = config.import_path.partition(":")
+    if config.import_path:
+        try:
+            module = importlib.import_module(module_name)
+        except (ImportError, TypeError, ValueError) as error:
+            raise UsageError(f"environment.import_path={config.import_path!r} cannot be imported: {error}") from None
+        if attribute:
+            entry_point: Any = getattr(module, attribute, None)
+            if entry_point is None:
+                raise UsageError(f"module {module_name!r} has no {attribute!r} (environment.import_path)")
+            return EnvSpec(f"{attribute}-v0", entry_point=adapted(entry_point), kwargs=dict(config.kwargs))
+    try:
+        spec = copy.deepcopy(gymnasium.spec(config.id))  # the registry's own must not get our arguments
+    except gymnasium.error.Error as error:
+        raise UsageError(f"no environment {config.id!r}: {one_line(str(error))}") from None
+    spec.kwargs = {**spec.kwargs, **config.kwargs}
+    return spec
+
+
+def one_line(text: str) -> str:
+    """A message without its line breaks."""
+    return " ".join(text.split())
