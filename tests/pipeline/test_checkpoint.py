@@ -151,7 +151,13 @@ def test_what_was_just_written_is_kept_beside_a_broken_checkpoint_of_more_steps(
 
 def test_counters_survive(write: Write, tmp_path: Path) -> None:
     counters = Counters(
-        environment_steps=2**40, episodes=3, transitions=4, lost_transitions=5, gradient_steps=6, train_seconds=7.25
+        environment_steps=2**40,
+        episodes=3,
+        transitions=4,
+        lost_transitions=5,
+        shielded_steps=8,
+        gradient_steps=6,
+        train_seconds=7.25,
     )
     assert all(value for value in msgspec.structs.astuple(counters))
     write(6, counters=counters)

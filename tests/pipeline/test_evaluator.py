@@ -39,7 +39,7 @@ def test_every_lane_plays_its_share_of_episodes(
 ) -> None:
     policy = policy_of(counting_specs, prefers=2)
     runner = GreedyRunner(make_experiment(), counting_specs, policy, episodes)
-    returns, lengths = runner.run(policy, 0)
+    returns, lengths, _ = runner.run(policy, 0)
     runner.close()
     lanes = min(episodes, 64)
     # Taking the first episodes to end, whoever played them, would give more short ones.
@@ -74,9 +74,47 @@ def test_greedy_actions_keep_to_the_mask(make_experiment: Any, policy_of: Any) -
     specs = environments.describe(experiment.environment)
     policy = policy_of(specs, prefers=2)
     runner = GreedyRunner(experiment, specs, policy, 10)
-    returns, _ = runner.run(policy, 0)  # a forbidden action would raise
+    returns = runner.run(policy, 0).returns  # a forbidden action would raise
     runner.close()
     assert len(returns) == 10
+
+
+def test_with_epsilon_some_actions_are_drawn_the_same_ones_for_a_seed(
+    make_experiment: Any, counting_specs: Specs, policy_of: Any
+) -> None:
+    """Of `Counting` the reward tells the action: 0.25 for each of its numbers."""
+    policy = policy_of(counting_specs, prefers=2)
+
+    def returns(epsilon: float, seed: int = 0) -> list[float]:
+        runner = GreedyRunner(make_experiment(f"evaluation.epsilon={epsilon}"), counting_specs, policy, 400)
+        found = runner.run(policy, seed).returns
+        runner.close()
+        return found
+
+    greedy, half, uniform = (np.sum(returns(epsilon)) for epsilon in (0.0, 0.5, 1.0))
+    assert half == pytest.approx((greedy + uniform) / 2, rel=0.02)
+    assert uniform < greedy
+    assert returns(0.5) == returns(0.5)
+    assert returns(0.5) != returns(0.5, seed=1_000)
+
+
+def test_evaluations_have_arguments_of_their_own(make_experiment: Any, policy_of: Any) -> None:
+    """A held-out period is an argument of the environment that training does not have."""
+    lines = (
+        'environment.id="FrozenLake-v1"',
+        'environment.import_path=""',
+        "environment.kwargs.is_slippery=false",
+        'environment.kwargs.map_name="4x4"',
+        "environment.max_episode_steps=3",
+    )
+    held_out = make_experiment(*lines, "evaluation.kwargs.success_rate=0.5", "evaluation.kwargs.is_slippery=true")
+    assert held_out.environment.kwargs == {"is_slippery": False, "map_name": "4x4"}
+    assert held_out.evaluation_environment.kwargs == {"is_slippery": True, "map_name": "4x4", "success_rate": 0.5}
+    specs = environments.describe(held_out.environment)
+    policy = policy_of(specs, prefers=0)
+    runner = GreedyRunner(held_out, specs, policy, 2)
+    assert runner._environment.vector.envs[0].spec.kwargs["success_rate"] == 0.5
+    runner.close()
 
 
 @pytest.fixture
@@ -96,7 +134,7 @@ def test_an_evaluation_describes_its_episodes(
     evaluation = evaluate(prefers=1, gradient_steps=3)
     policy = policy_of(counting_specs, 1)
     runner = GreedyRunner(make_experiment(), counting_specs, policy, 6)
-    returns, lengths = runner.run(policy, make_experiment().evaluation.seed)
+    returns, lengths, _ = runner.run(policy, make_experiment().evaluation.seed)
     runner.close()
     assert evaluation.mean_return == pytest.approx(np.mean(returns))
     assert evaluation.std_return == pytest.approx(np.std(returns))

@@ -96,6 +96,14 @@ def test_lost_transitions_are_those_unconfirmed_at_the_end() -> None:
     assert book.counters.lost_transitions == 7
 
 
+def test_the_steps_that_a_shield_changed_add_up_over_collectors_and_lives() -> None:
+    book = ledger(counters=Counters(shielded_steps=100))
+    for process, steps in (("a", 3), ("b", 10), ("a", 7), ("a", 7), ("c", 1)):
+        book.accept_collector(msgspec.structs.replace(report(process), shielded_steps=steps))
+    assert book.counters.shielded_steps == 118
+    assert book.summary("seconds", 1.0).shielded_steps == book.status("learning", 0, None, {}).shielded_steps == 118
+
+
 def test_a_repeated_last_report_adds_nothing() -> None:
     book = ledger()
     for _ in range(2):
