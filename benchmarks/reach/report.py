@@ -24,8 +24,8 @@ with seeds of their own. A run ends early once 500 greedy episodes are perfect (
 MinAtar's reference is the training return of DQN at epsilon 0.1, read off by eye from the curves of Young and Tian
 2019; ours is the greedy policy under the same sticky actions and difficulty ramping, after an update of 64 transitions
 every 8 frames (theirs: 32 every frame). Of Pong these are the first 250,000 environment steps, a million frames, by
-Mnih's protocol. Driving and trading have pages of their own, [driving.md](driving.md) and [trading.md](trading.md), with
-their baselines.
+Mnih's protocol. Driving and trading have pages of their own with their baselines, [driving.md](driving.md) and
+[trading.md](trading.md).
 
 ![Evaluations in training](images/reach.png)
 """
