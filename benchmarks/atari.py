@@ -12,12 +12,14 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import psutil
 from absl import flags
 
 from benchmarks.measure import median, print_result, rates, spread
+from benchmarks.pages import write_between
 from pipeline import Experiment, environments, load
 from pipeline.checkpoint import Counters
 from pipeline.collector import Collector
@@ -32,6 +34,8 @@ _SECONDS = flags.DEFINE_float("seconds", 5.0, "Of one measurement of speed.", lo
 _REPEATS = flags.DEFINE_integer("repeats", 5, "Measurements of speed.", lower_bound=1)
 _COLLECT_INTO = flags.DEFINE_string("collect_into", None, "Address of a server: this process is the collector.")
 _STORE = flags.DEFINE_enum("store", None, ["random", "played"], "This process measures the memory of such frames.")
+
+_PAGE = flags.DEFINE_string("page", "", "Page to write the figures into, between its marks; empty writes none.")
 
 _PLANNED = 1_000_000
 
@@ -131,22 +135,29 @@ def main(_: list[str]) -> int:
     if _COLLECT_INTO.value:
         collect(_COLLECT_INTO.value)
     result: dict[str, object] = {}
+    rows = []
     for frames_of in ("random", "played"):
         found = _child(f"--store={frames_of}")
         assert isinstance(found, list)
         of_transition, of_frame = found
         planned = of_transition * _PLANNED / 2**30
-        print(
-            f"{frames_of} frames: {of_transition:,.0f} bytes a transition, {of_transition / of_frame:.3f} frames; "
-            f"a replay of {_PLANNED:,} takes {planned:.1f} GiB"
+        rows.append(
+            f"| {frames_of} frames | {of_transition:,.0f} bytes, {of_transition / of_frame:.3f} frames | "
+            f"{planned:.1f} GiB |"
         )
+        print(rows[-1], flush=True)
         result[frames_of] = {"bytes": round(of_transition), "frames": round(of_transition / of_frame, 3)}
     speed = measure_speed()
     share = median(speed["collected"]) / median(speed["bare"])
-    print(
-        f"{_LANES.value} lanes: {spread(speed['collected'])} environment steps/s collected, {spread(speed['bare'])} "
-        f"bare: {share:.2f}"
+    words = (
+        f"A collector of {_LANES.value} lanes, policy included: {spread(speed['collected'])} environment steps/s; the "
+        f"lanes alone, in the same process and in turn: {spread(speed['bare'])}; {share:.2f} of it. Medians of "
+        f"{_REPEATS.value} (`python -m benchmarks.atari`)."
     )
+    print(words)
+    if _PAGE.value:
+        head = [f"| replay | a transition | {_PLANNED:,} transitions |", "|---|---|---|"]
+        write_between(Path(_PAGE.value), "atari", [*head, *rows, "", words])
     print_result({**result, "collected": median(speed["collected"]), "bare": median(speed["bare"]), "share": share})
     return 0
 

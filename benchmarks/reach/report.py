@@ -10,9 +10,9 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from benchmarks.pages import write_between
 from benchmarks.reach.tasks import TASKS, Result
 
-BEGIN, END = "<!-- reach: begin -->", "<!-- reach: end -->"
 _PAGE = """# Results
 
 `python -m benchmarks.reach`: each config trained within its budget of environment steps, with every seed; then its
@@ -88,8 +88,5 @@ def plot(results: list[Result], path: Path) -> None:
 
 def write(results: list[Result], docs: Path) -> None:
     """Writes the table into `docs/results.md`, between its marks, and the curves beside it."""
-    path = docs / "results.md"
-    text = path.read_text() if path.exists() else f"{_PAGE}\n{BEGIN}\n{END}\n"
-    before, rest = text.split(BEGIN, 1)
-    path.write_text("\n".join([before + BEGIN, "", *table(results), "", END + rest.split(END, 1)[1]]))
+    write_between(docs / "results.md", "reach", table(results), _PAGE)
     plot(results, docs / "images" / "reach.png")

@@ -12,8 +12,7 @@ import numpy as np
 from benchmarks.trading.walks import PERIODS, Decisions, Walk, coin, constant, period_environment, replayed, walk
 from pipeline.sections import Experiment
 
-BEGIN, END = "<!-- trading: begin -->", "<!-- trading: end -->"
-_PAGE = f"# Trading\n\n![Equity](images/trading.png)\n\n{BEGIN}\n{END}\n"
+_PAGE = "# Trading\n\n![Equity](images/trading.png)\n"
 
 Walks = dict[str, Walk]
 """By name, those of one period."""
@@ -93,11 +92,8 @@ def plot(sections: list[Section], path: Path) -> None:
 
 def write(sections: list[Section], docs: Path) -> None:
     """Writes the tables into `docs/trading.md`, between its marks, and the curves beside it."""
-    path = docs / "trading.md"
-    text = path.read_text() if path.exists() else _PAGE
-    before, rest = text.split(BEGIN, 1)
     lines = [line for shown in sections for line in (f"### {shown.title}", "", *table(shown), "")]
-    path.write_text("\n".join([before + BEGIN, "", *lines, END + rest.split(END, 1)[1]]))
+    write_between(docs / "trading.md", "trading", lines[:-1], _PAGE)
     plot(sections, docs / "images" / "trading.png")
 
 
