@@ -9,6 +9,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from benchmarks.pages import write_between
 from benchmarks.trading.walks import PERIODS, Decisions, Walk, coin, constant, period_environment, replayed, walk
 from pipeline.sections import Experiment
 
