@@ -32,7 +32,7 @@ SHRUNK = (
 REPLAYED = ("replay.samples_per_insert=2", "replay.capacity=20_000")
 ON_POLICY = ("learner.steps_per_call=1", "stop.gradient_steps=40")
 SUITES = {
-    "atari": (*REPLAYED, "environment.max_episode_steps=160"),
+    "atari": (*REPLAYED, "environment.max_episode_steps=40"),
     "driving": (),  # a step of a car takes 20 ms, and its episodes are short: it needs no more of them
     "minatar": (*REPLAYED, "environment.max_episode_steps=60"),
 }
@@ -299,7 +299,12 @@ def test_inline_runs_and_resumes(run_dir: Path) -> None:
         (("--config=cartpole", "--set=replay.lanes_per_item=7"), "does not divide"),
         (("--config=cartpole", "--set=replay.min_size=2000000"), "replay.min_size"),
         (("--config=cartpole", '--set=environment.id="CartPole-v99"'), "CartPole-v99"),
-        (("--config=cartpole", '--set=environment.id="ALE/Pong-v5"'), "[atari]"),
+        (("--config=pong", '--set=environment.kwargs.protocol="mnih15"'), "there are machado, mnih"),
+        (("--config=highway", '--set=environment.shield="no_such:shield"'), "environment.shield"),
+        (("--config=trading", '--set=environment.kwargs.csv="missing.csv"'), "missing.csv"),
+        (("--config=trading", "--set=evaluation.kwargs.window=3"), "evaluation.kwargs"),
+        (("--config=cartpole", "--set=environment.frame_stack=0"), "environment.frame_stack"),
+        (("--config=cartpole", '--set=environment.engine="envpol"'), "there are envpool, gymnasium"),
         (("--config=cartpole", '--set=environment.id="Pendulum-v1"'), "Discrete"),
         (("--config=cartpole", "--launcher=cluster"), "launcher"),
         (("--config=cartpole", "--seeds=3"), "seed"),
