@@ -1,17 +1,18 @@
 """What an Atari transition costs: bytes of replay memory, and collector speed beside the bare vector environment's.
 
 Example:
-  python -m benchmarks.atari --transitions=40000 --lanes=8
+  python -m benchmarks.atari --collectors=2 --lanes=16
 
-Memory: frames of random bytes, which nothing compresses, and frames of play. Speed: the lanes alone and a collector
-with the Q-network in its loop, in turn in one process; its server is in another.
+Memory: frames of random bytes, which nothing compresses, and frames of play. Speed: the bare vector environment on all
+cores, and collectors with the Q-network in their loop, each a process with one thread for its games, in turn; their
+server is in yet another process.
 """
 
 import json
 import os
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,11 +29,13 @@ from pipeline.frames import FrameLayout
 from pipeline.variables import VARIABLES_TABLE, Sender, VariablesReader
 
 _CONFIG = flags.DEFINE_string("config", "pong", "Config of the game.")
-_LANES = flags.DEFINE_integer("lanes", 8, "Lanes of the collector.", lower_bound=1)
+_COLLECTORS = flags.DEFINE_integer("collectors", 2, "Collector processes.", lower_bound=1)
+_LANES = flags.DEFINE_integer("lanes", 16, "Lanes of a collector, and of the bare environment.", lower_bound=1)
 _TRANSITIONS = flags.DEFINE_integer("transitions", 40_000, "Stored for each measurement of memory.", lower_bound=100)
 _SECONDS = flags.DEFINE_float("seconds", 5.0, "Of one measurement of speed.", lower_bound=0.01)
 _REPEATS = flags.DEFINE_integer("repeats", 5, "Measurements of speed.", lower_bound=1)
-_COLLECT_INTO = flags.DEFINE_string("collect_into", None, "Address of a server: this process is the collector.")
+_COLLECT_INTO = flags.DEFINE_string("collect_into", None, "Address of a server: this process is a collector.")
+_STEP_BARE = flags.DEFINE_boolean("step_bare", False, "This process steps the bare environment.")
 _STORE = flags.DEFINE_enum("store", None, ["random", "played"], "This process measures the memory of such frames.")
 
 _PAGE = flags.DEFINE_string("page", "", "Page to write the figures into, between its marks; empty writes none.")
@@ -41,8 +44,8 @@ _PLANNED = 1_000_000
 
 
 def _experiment() -> Experiment:
-    size = _TRANSITIONS.value
-    return load(_CONFIG.value, (f"collect.lanes={_LANES.value}", f"replay.capacity={size}", "replay.min_size=512"))
+    lines = (f"collect.lanes={_LANES.value}", f"replay.capacity={_TRANSITIONS.value}", "replay.min_size=512")
+    return load(_CONFIG.value, (*lines, *(["environment.kwargs.threads=1"] if _COLLECT_INTO.value else [])))
 
 
 def store(frames_of: str) -> None:
@@ -77,41 +80,78 @@ def store(frames_of: str) -> None:
     os._exit(0)
 
 
+def answer(step: Callable[[], int]) -> None:
+    """Measures when told to: for each line on stdin prints steps a second, of at least the seconds asked for."""
+    rates({"warm up": step}, 1.0, 1)
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        (found,) = rates({"": step}, _SECONDS.value, 1)[""]
+        print(found, flush=True)
+    os._exit(0)
+
+
 def collect(address: str) -> None:
-    """Prints, of each measurement, environment steps per second collected and those of the bare lanes."""
+    """Is a collector that answers for its environment steps per second."""
     experiment = _experiment()
     reader = VariablesReader(address, experiment.collect.variables_seconds)
     variables = reader.wait(60.0, "the benchmark")
     specs = environments.describe(experiment.environment)
     collector = Collector(experiment, specs, 0, "benchmark", address, variables)
-    vector = environments.make(experiment.environment, experiment.collect.lanes).vector
-    vector.reset(seed=0)
-    random = np.random.default_rng(0)
 
-    def step_bare() -> int:
-        vector.step(random.integers(0, specs.num_actions, vector.num_envs))
-        return int(vector.num_envs)
-
-    def step_collector() -> int:
+    def step() -> int:
         collector.step()
         collector.confirm(lambda: True)
         return experiment.collect.lanes
 
-    found = rates({"collected": step_collector, "bare": step_bare}, _SECONDS.value, _REPEATS.value)
-    print(json.dumps(found), flush=True)
-    os._exit(0)
+    answer(step)
 
 
-def _child(*arguments: str) -> object:
-    command = [sys.executable, "-m", "benchmarks.atari", f"--config={_CONFIG.value}", f"--lanes={_LANES.value}"]
-    command += [f"--transitions={_TRANSITIONS.value}", f"--seconds={_SECONDS.value}", f"--repeats={_REPEATS.value}"]
-    done = subprocess.run([*command, *arguments], check=True, stdout=subprocess.PIPE, text=True, timeout=1_200)
-    found: object = json.loads(done.stdout.splitlines()[-1])
-    return found
+def step_bare() -> None:
+    """Answers for the bare vector environment, with random actions."""
+    vector = environments.make(_experiment().environment, _LANES.value).vector
+    vector.reset(seed=0)
+    random, actions = np.random.default_rng(0), environments.describe(_experiment().environment).num_actions
+
+    def step() -> int:
+        vector.step(random.integers(0, actions, vector.num_envs))
+        return int(vector.num_envs)
+
+    answer(step)
+
+
+def _command(*arguments: str) -> list[str]:
+    values = {"config": _CONFIG.value, "lanes": _LANES.value, "transitions": _TRANSITIONS.value}
+    flags_of_all = [f"--{name}={value}" for name, value in {**values, "seconds": _SECONDS.value}.items()]
+    return [sys.executable, "-m", "benchmarks.atari", *flags_of_all, *arguments]
+
+
+def _memory(frames_of: str) -> tuple[float, int]:
+    done = subprocess.run(
+        _command(f"--store={frames_of}"), check=True, stdout=subprocess.PIPE, text=True, timeout=1_200
+    )
+    of_transition, of_frame = json.loads(done.stdout.splitlines()[-1])
+    return of_transition, of_frame
+
+
+def _start(*arguments: str) -> "subprocess.Popen[str]":
+    process = subprocess.Popen(_command(*arguments), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert "ready" in process.stdout.readline()
+    return process
+
+
+def _ask(processes: "list[subprocess.Popen[str]]") -> float:
+    """What these processes do in a second together, all at once."""
+    pipes = [(process.stdin, process.stdout) for process in processes]
+    for into, _ in pipes:
+        assert into is not None
+        into.write("\n")
+        into.flush()
+    return sum(float(out.readline()) for _, out in pipes if out is not None)
 
 
 def measure_speed() -> dict[str, list[float]]:
-    """Starts a server here and a collector in a process of its own."""
+    """Environment steps per second of the bare environment and of the collectors, in turn."""
     from benchmarks import live_replay
     from pipeline.learner import Learner
 
@@ -121,10 +161,15 @@ def measure_speed() -> dict[str, list[float]]:
     # Late enough in training that actions are mostly greedy.
     publication = Learner(experiment, specs).publication(Counters(environment_steps=1_000_000))
     Sender(server.address, VARIABLES_TABLE).send(publication, 10.0)
-    time.sleep(1.0)
-    found: object = _child(f"--collect_into={server.address}")
+    bare = [_start("--step_bare")]
+    collectors = [_start(f"--collect_into={server.address}") for _ in range(_COLLECTORS.value)]
+    found: dict[str, list[float]] = {"bare": [], "collected": []}
+    for _ in range(_REPEATS.value):
+        found["bare"].append(_ask(bare))
+        found["collected"].append(_ask(collectors))
+    for process in bare + collectors:
+        process.kill()
     server.stop()
-    assert isinstance(found, dict)
     return found
 
 
@@ -134,12 +179,12 @@ def main(_: list[str]) -> int:
         store(_STORE.value)
     if _COLLECT_INTO.value:
         collect(_COLLECT_INTO.value)
+    if _STEP_BARE.value:
+        step_bare()
     result: dict[str, object] = {}
     rows = []
     for frames_of in ("random", "played"):
-        found = _child(f"--store={frames_of}")
-        assert isinstance(found, list)
-        of_transition, of_frame = found
+        of_transition, of_frame = _memory(frames_of)
         planned = of_transition * _PLANNED / 2**30
         rows.append(
             f"| {frames_of} frames | {of_transition:,.0f} bytes, {of_transition / of_frame:.3f} frames | "
@@ -150,9 +195,9 @@ def main(_: list[str]) -> int:
     speed = measure_speed()
     share = median(speed["collected"]) / median(speed["bare"])
     words = (
-        f"A collector of {_LANES.value} lanes, policy included: {spread(speed['collected'])} environment steps/s; the "
-        f"lanes alone, in the same process and in turn: {spread(speed['bare'])}; {share:.2f} of it. Medians of "
-        f"{_REPEATS.value} (`python -m benchmarks.atari`)."
+        f"{_COLLECTORS.value} collectors of {_LANES.value} lanes on {os.cpu_count()} cores, policy included: "
+        f"{spread(speed['collected'])} environment steps/s; the bare vector environment with all cores, in turn: "
+        f"{spread(speed['bare'])}; {share:.2f} of it. Medians of {_REPEATS.value} (`python -m benchmarks.atari`)."
     )
     print(words)
     if _PAGE.value:

@@ -79,15 +79,22 @@ class Learner:
             self.agent: LearningAgent = build(
                 experiment.agent.kind, specs, experiment.agent, seed=seed_of(experiment, 0)
             )
-        self._program = acting.convert(
-            self.agent.acting_model, specs, self.agent.noise_units + experiment.agent.state_units
-        )
-        if not self._program:
-            log.warning("TFLite cannot take this network: actors run it through TensorFlow, more slowly")
+        self._program = self._acting_program(specs)
         self._gradient_steps = 0
         self._call: Callable[[Any], Any] | None = None
         self.loop = ""
         """The form of the loop, "compiled" or "plain"; empty until it is chosen."""
+
+    def _acting_program(self, specs: Specs) -> bytes:
+        """What actors run; empty where they run the network through TensorFlow."""
+        model = self.agent.acting_model
+        if acting.convolves_much(model):
+            log.info("actors run these convolutions through TensorFlow, which is faster at them than TFLite")
+            return b""
+        program = acting.convert(model, specs, self.agent.noise_units + self._experiment.agent.state_units)
+        if not program:
+            log.warning("TFLite cannot take this network: actors run it through TensorFlow, more slowly")
+        return program
 
     @property
     def gradient_steps(self) -> int:
@@ -247,9 +254,9 @@ class Learner:
         return call
 
     def _convolves_on_cpu(self) -> bool:
-        layers = self.agent.acting_model.layers
+        parts = self.agent.acting_model.submodules
         on_cpu = not tf.config.list_logical_devices("GPU")
-        return on_cpu and any(isinstance(layer, tf.keras.layers.Conv2D) for layer in layers)
+        return on_cpu and any(isinstance(part, tf.keras.layers.Conv2D) for part in parts)
 
     def _pointers_first(self) -> tf.Tensor:
         """0, computed from every variable that a gradient step changes; a batch's position needs it.

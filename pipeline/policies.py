@@ -10,7 +10,7 @@ from pipeline.variables import Array
 
 
 class Policy(msgspec.Struct, frozen=True):
-    """A greedy policy that acts without TensorFlow."""
+    """A greedy policy; it acts without TensorFlow unless its program is empty."""
 
     program: bytes
     weights: tuple[Array, ...]

@@ -47,7 +47,7 @@ class Variables(msgspec.Struct, frozen=True):
     environment_steps: int
     """Global count, on which schedules run."""
     program: bytes
-    """The Q-network as a TFLite program; empty where TFLite cannot take it."""
+    """The Q-network as a TFLite program; empty where actors run it through TensorFlow."""
     weights: tuple[Array, ...]
     initial_priority: float = 1.0
     """Of new items of a prioritised replay."""
