@@ -104,6 +104,26 @@ def test_images_go_through_the_nature_convolutions() -> None:
     assert kernels == [[8, 8, 4, 32], [4, 4, 32, 64], [3, 3, 64, 64]]
 
 
+def outputs_of(torso: Any, size: int) -> list[list[int]]:
+    """Shapes of each convolution's output, without the batch."""
+    specs = Specs(ArraySpec((size, size, 4), "uint8", (255,)), 6)
+    model = networks.value_model(specs, DqnConfig(image_torso=torso), None, seed=0)
+    return [list(layer.output_shape[1:]) for layer in model.layers if isinstance(layer, tf.keras.layers.Conv2D)]
+
+
+def test_torsos_have_the_published_shapes() -> None:
+    assert outputs_of("nature", 84) == [[20, 20, 32], [9, 9, 64], [7, 7, 64]]
+    assert outputs_of("minatar", 10) == [[8, 8, 16]]
+    impala = outputs_of("impala", 84)
+    assert len(impala) == 15  # three sections of one convolution and two blocks of two
+    assert impala[::5] == [[84, 84, 16], [42, 42, 32], [21, 21, 32]]
+    assert impala[-1] == [11, 11, 32]
+
+
+def test_small_images_are_padded_for_nature() -> None:
+    assert outputs_of("nature", 12) == [[3, 3, 32], [2, 2, 64], [2, 2, 64]]
+
+
 @pytest.mark.parametrize("dueling", [False, True])
 def test_a_seed_fixes_every_initial_weight_and_another_seed_changes_every_kernel(dueling: bool) -> None:
     specs = Specs({"image": ArraySpec((12, 12, 1), "uint8", (255,)), "vector": ArraySpec((2,), "float32")}, 3)

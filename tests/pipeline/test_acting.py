@@ -1,17 +1,19 @@
 """Acting: TFLite and TensorFlow give the same Q-values, hence the same actions."""
 
+from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import tensorflow as tf
 from kinds import VARIANTS, observations, scores, specs_of
 
-from agents import ArraySpec, DqnConfig, ExplorationConfig, Specs, build
+from agents import BUILDERS, ArraySpec, DqnConfig, ExplorationConfig, Specs, build
 from agents.exploration import explore
 from agents.networks import value_model
 from pipeline import acting
-from pipeline.acting import KerasActor, TfliteActor, convert, make_actor
+from pipeline.acting import KerasActor, TfliteActor, convert, convolves_much, make_actor
 
 OBSERVATIONS: dict[str, Any] = {
     "vector": ArraySpec((4,), "float32"),
@@ -179,6 +181,35 @@ def test_without_a_program_keras_acts() -> None:
     weights, program = model.get_weights(), convert(model, specs)
     assert isinstance(make_actor(config, specs, LANES, b"", weights), acting.KerasActor)
     assert isinstance(make_actor(config, specs, LANES, program, weights), acting.TfliteActor)
+
+
+@pytest.mark.parametrize("kind", ["dqn", "iqn", "r2d2", "ppo"])
+@pytest.mark.parametrize(
+    ("shape", "torso", "through_tensorflow"),
+    [((84, 84, 4), "nature", True), ((84, 84, 4), "impala", True), ((10, 10, 4), "minatar", False)],
+)
+def test_large_convolutions_act_through_tensorflow(
+    kind: str, shape: tuple[int, ...], torso: Any, through_tensorflow: bool
+) -> None:
+    specs = Specs(ArraySpec(shape, "uint8", (255,)), 3)
+    config = msgspec.structs.replace(BUILDERS[kind].config(), image_torso=torso, hidden_units=(16,))
+    assert convolves_much(build(kind, specs, config).acting_model) is through_tensorflow
+    assert not convolves_much(build(kind, Specs(ArraySpec((84,), "float32"), 3), config).acting_model)
+
+
+def test_an_actor_through_tensorflow_keeps_to_its_threads(run_python: Callable[..., str]) -> None:
+    printed = run_python("""
+        import numpy as np
+        from agents import ArraySpec, DqnConfig, Specs
+        from pipeline.acting import make_actor
+        specs, config = Specs(ArraySpec((2,), "float32"), 2), DqnConfig(hidden_units=())
+        weights = [np.array([[1, 2], [3, 4]], np.float32), np.array([5, 6], np.float32)]
+        actor = make_actor(config, specs, 1, b"", weights, threads=1)
+        print(actor.q_values({"": np.array([[1, 1]], np.float32)}).tolist())
+        import tensorflow as tf
+        print(tf.config.threading.get_intra_op_parallelism_threads())
+    """)
+    assert printed.splitlines() == ["[[9.0, 12.0]]", "1"]
 
 
 def test_keras_takes_new_weights() -> None:
