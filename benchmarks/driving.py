@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from agents import Specs
 from agents.exploration import greedy
+from benchmarks.pages import write_between
 from pipeline import environments, policies
 from pipeline.acting import make_actor
 from pipeline.command import run_command
@@ -32,14 +33,13 @@ from pipeline.sections import EnvironmentConfig, Experiment
 from pipeline.stacking import FrameStack, stacked
 
 ROOT = Path(__file__).parents[1]
-BEGIN, END = "<!-- driving: begin -->", "<!-- driving: end -->"
 _SHIELDS = [f"pipeline.environments.driving_shield:{name}" for name in ("no_occupied_lane_change", "safe_manoeuvres")]
 _RUN_DIRS = flags.DEFINE_list("run_dirs", [], "Runs whose agents drive; of one task, with a shield in training or not.")
 _POLICY = flags.DEFINE_enum("policy", "latest", ["best", "latest"], "Of each run: the newest, or the best evaluated.")
 _SHIELD = flags.DEFINE_list("shields", _SHIELDS, "`module:function`s put on those trained without one.")
 _EPISODES = flags.DEFINE_integer("episodes", 100, "That each of them drives.", lower_bound=2)
 _SEED = flags.DEFINE_integer("seed", 12_345, "Of the first episode; the next one has the next.", lower_bound=0)
-_PAGE = flags.DEFINE_string("page", "docs/driving.md", "Markdown that has the marks to write between; empty prints.")
+_PAGE = flags.DEFINE_string("page", "docs/driving.md", "Markdown whose table is written; empty prints alone.")
 
 Scores = Callable[[dict[str, NDArray[Any]], bool], NDArray[np.float32]]
 """From an observation [1, ...] by leaf name, and whether it begins an episode, to float32 [1, actions]: the best
@@ -172,14 +172,9 @@ def main(arguments: list[str]) -> int:
         raise UsageError(f"unexpected argument {arguments[1]!r}: options are written --name=value")
     if not _RUN_DIRS.value:
         raise UsageError("--run_dirs is missing: whose agents are to drive?")
-    page = ROOT / _PAGE.value if _PAGE.value else None
-    text = page.read_text() if page else ""
-    if page and not (BEGIN in text and END in text):
-        raise UsageError(f"--page={_PAGE.value} lacks the marks {BEGIN} and {END}")
     lines = table([Path(path) for path in _RUN_DIRS.value])
-    if page:
-        before, rest = text.split(BEGIN, 1)
-        page.write_text("\n".join([before + BEGIN, "", *lines, "", END + rest.split(END, 1)[1]]))
+    if _PAGE.value:
+        write_between(ROOT / _PAGE.value, "driving", lines)
     return 0
 
 
