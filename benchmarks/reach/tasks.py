@@ -151,7 +151,7 @@ def _curve(folder: Path) -> list[tuple[int, float]]:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.util.tensor_util import make_ndarray
 
-    events = EventAccumulator(str(folder))
+    events = EventAccumulator(str(folder), size_guidance={"tensors": 0})  # all of them, not a sample of ten
     events.Reload()
     points = events.Tensors("evaluation/mean_return")
     return [(int(point.step), round(float(make_ndarray(point.tensor_proto)), 3)) for point in points]
