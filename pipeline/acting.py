@@ -6,6 +6,7 @@ cannot take acts through TensorFlow in the actor's process (`KerasActor`), with 
 convolutions, for which TFLite needs its weights as constants to be fast.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -94,6 +95,8 @@ class KerasActor:
 
     def __init__(self, config: AgentConfig, specs: Specs, lanes: int, weights: Weights, threads: int = 1) -> None:
         is_first = "tensorflow" not in sys.modules  # else it has the threads of whoever uses it here
+        # Its import announces what it did not find of a GPU, as errors; what goes wrong later raises in Python.
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         quieten_gym()
         import tensorflow as tf
 

@@ -154,7 +154,8 @@ class Learner:
             "%s loop of %d gradient steps; %s",
             self.loop,
             steps,
-            ", ".join(f"{name} {steps / value:.0f} steps/s" for name, value in seconds.items() if value) or "as asked",
+            ", ".join(f"{name} {steps / value:.0f} steps/s" for name, value in seconds.items() if value)
+            or "not measured",
         )
 
     def learn(self, sample: Sample) -> Outcome:

@@ -5,10 +5,10 @@
 """
 
 import os
+import warnings
 from typing import Any
 
 import gymnasium
-import highway_env
 import msgspec
 from gymnasium import spaces
 from gymnasium.wrappers import TransformObservation
@@ -16,6 +16,11 @@ from gymnasium.wrappers import TransformObservation
 from pipeline.config import UsageError
 from pipeline.environments.vectors import gymnasium_vector
 from pipeline.sections import EnvironmentConfig
+
+os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+with warnings.catch_warnings():  # of the pygame that TF-Agents pins
+    warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)
+    import highway_env
 
 if os.environ.get("SDL_VIDEODRIVER", "dummy") == "dummy":  # by which highway-env draws nothing: images would be black
     os.environ["SDL_VIDEODRIVER"] = "offscreen"
