@@ -131,11 +131,15 @@ def _refuse_unknown(tree: dict[str, Any], struct: Any, prefix: str) -> None:
             _refuse_unknown(value, section, f"{prefix}{key}.")
 
 
+_FREE = ("environment.kwargs", "evaluation.kwargs")
+"""What an environment takes is its own affair."""
+
+
 def _refuse_infinite(tree: dict[str, Any], prefix: str) -> None:
     for key, value in tree.items():
         if isinstance(value, dict):
             _refuse_infinite(value, f"{prefix}{key}.")
-        elif isinstance(value, float) and not math.isfinite(value) and not prefix.startswith("environment.kwargs"):
+        elif isinstance(value, float) and not math.isfinite(value) and not prefix.startswith(_FREE):
             raise UsageError(f"{prefix}{key} must be finite, not {value}")
 
 

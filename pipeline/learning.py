@@ -30,6 +30,8 @@ _CLOSE_SECONDS = 15.0
 _CLOSE_UNFILLED_SECONDS = 2.0
 _LEAVE_SECONDS = 20.0
 """How long a stopping run waits for the last reports."""
+_LAST_EVALUATIONS = 3.0
+"""And how many times as long as an evaluation took: one may be under way, the last follows, and it may be slower."""
 
 
 class Ended(Exception):
@@ -350,10 +352,14 @@ def run_to_its_end(process: LearningProcess, interrupted: threading.Event) -> Su
         reason, message = ended.stop_reason, str(ended)
         log.error("%s: %s", reason, message)
     # After a divergence the weights are not worth keeping: the last checkpoint before it stays the newest.
-    process.ask_to_leave(evaluate_last=reason in ("environment_steps", "gradient_steps", "seconds"))
-    deadline = time.monotonic() + (_LEAVE_SECONDS if reason != "stalled" else 1.0)
+    evaluate_last = reason in ("environment_steps", "gradient_steps", "seconds")
+    process.ask_to_leave(evaluate_last)
+    patience = _LEAVE_SECONDS if reason != "stalled" else 1.0
+    if evaluate_last and (evaluation := process.ledger.evaluation) is not None:
+        patience += _LAST_EVALUATIONS * evaluation.seconds
+    deadline = time.monotonic() + patience
     while not process.drain():
         if time.monotonic() > deadline:
-            log.warning("roles did not leave within %.0f s of the end", _LEAVE_SECONDS)
+            log.warning("roles did not leave within %.0f s of the end", patience)
             break
     return process.finish(reason, message, save=reason != "diverged")
