@@ -22,8 +22,11 @@ with warnings.catch_warnings():  # of the pygame that TF-Agents pins
     warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)
     import highway_env
 
-if os.environ.get("SDL_VIDEODRIVER", "dummy") == "dummy":  # by which highway-env draws nothing: images would be black
-    os.environ["SDL_VIDEODRIVER"] = "offscreen"
+if os.environ.get("SDL_VIDEODRIVER", "dummy") == "dummy":
+    # SDL is to draw without a screen, by its driver of that name, and highway-env is not to see it: it would draw
+    # nothing, and images would be black. SDL reads the process's environment, highway-env Python's copy of it.
+    os.environ.pop("SDL_VIDEODRIVER", None)
+    os.putenv("SDL_VIDEODRIVER", "dummy")
 gymnasium.register_envs(highway_env)
 
 VEHICLES = 10
