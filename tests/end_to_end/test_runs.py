@@ -36,8 +36,8 @@ SUITES = {
     "driving": (),  # a step of a car takes 20 ms, and its episodes are short: it needs no more of them
     "minatar": (*REPLAYED, "environment.max_episode_steps=60"),
 }
-IMAGES = ("stop.gradient_steps=40", "agent.hidden_units=[16]")
-"""Of stacks of them: a gradient step of their network takes 30 ms."""
+IMAGES = ("stop.gradient_steps=40", "agent.hidden_units=[16]", "collect.collectors=1")
+"""Of stacks of them: a gradient step of their network takes 30 ms, and a second collector might come too late."""
 SUMMARY_FIELDS = {
     "solved", "stop_reason", "seed", "environment_steps", "gradient_steps", "episodes", "mean_return",
     "startup_seconds", "train_seconds", "environment_steps_per_second", "gradient_steps_per_second",
