@@ -1,0 +1,34 @@
+"""A short form of the Atari benchmark: it measures, and writes what it measured into its page."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = "above\n\n<!-- atari: begin -->\nold\n<!-- atari: end -->\n\nbelow\n"
+
+
+def test_memory_and_speed_are_measured_and_written(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(PAGE)
+    flags = ["--collectors=1", "--lanes=4", "--transitions=4000", "--seconds=0.3", "--repeats=1", f"--page={page}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.atari", *flags],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    # Nothing compresses random bytes; so few of them may lie where the warm-up has left room.
+    assert 0.4 < found["random"]["frames"] < 1.6
+    assert found["played"]["frames"] < found["random"]["frames"]
+    assert 0.0 < found["share"] < 2.0
+    text = page.read_text()
+    assert text.startswith("above\n")
+    assert text.endswith("below\n")
+    assert "old" not in text
+    assert f"{found['random']['bytes']:,} bytes" in text
