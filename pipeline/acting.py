@@ -3,7 +3,7 @@
 The learner converts the network once (`convert`) and publishes the program; new weights then cost an actor a copy of
 some microseconds, and any Keras network of the usual layers acts at the speed of compiled code. A network that TFLite
 cannot take acts through TensorFlow in the actor's process (`KerasActor`), with the same Q-values; so does one of large
-convolutions, for which TFLite needs its weights as constants to be fast.
+convolutions, which TFLite runs more slowly.
 """
 
 import os
@@ -159,11 +159,16 @@ def convolves_much(model: "tf.keras.Model") -> bool:
     Nature's (8 million products an observation) took 2.4 ms for 8 observations against 0.9 ms on one core; MinAtar's
     (40 thousand) are over before TensorFlow has dispatched its operations.
     """
-    import tensorflow as tf
-
-    layers = [layer for layer in model.submodules if isinstance(layer, tf.keras.layers.Conv2D)]
+    layers = convolutions(model)
     products = sum(np.prod(layer.output_shape[1:3]) * np.prod(layer.kernel.shape) for layer in layers)
     return bool(products > _MANY_PRODUCTS)
+
+
+def convolutions(model: "tf.keras.Model") -> list[Any]:
+    """The convolutional layers of a model and of those within it."""
+    import tensorflow as tf
+
+    return [layer for layer in model.submodules if isinstance(layer, tf.keras.layers.Conv2D)]
 
 
 def convert(model: "tf.keras.Model", specs: Specs, further_units: int = 0) -> bytes:

@@ -255,9 +255,8 @@ class Learner:
         return call
 
     def _convolves_on_cpu(self) -> bool:
-        parts = self.agent.acting_model.submodules
         on_cpu = not tf.config.list_logical_devices("GPU")
-        return on_cpu and any(isinstance(part, tf.keras.layers.Conv2D) for part in parts)
+        return on_cpu and bool(acting.convolutions(self.agent.acting_model))
 
     def _pointers_first(self) -> tf.Tensor:
         """0, computed from every variable that a gradient step changes; a batch's position needs it.

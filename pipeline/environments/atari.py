@@ -15,6 +15,7 @@ from gymnasium import spaces
 from gymnasium.vector import VectorWrapper
 
 from pipeline.config import UsageError
+from pipeline.environments.vectors import options_of
 from pipeline.sections import EnvironmentConfig
 
 gymnasium.register_envs(ale_py)
@@ -88,10 +89,7 @@ def vector(config: EnvironmentConfig, lanes: int) -> AtariLanes:
     Raises:
       UsageError: no such game or protocol, or an argument that none has.
     """
-    try:
-        options = msgspec.convert(config.kwargs, Options)
-    except msgspec.ValidationError as error:
-        raise UsageError(f"environment.kwargs of an Atari game: {error}") from None
+    options = options_of(config, Options, "an Atari game")
     if options.protocol not in PROTOCOLS:
         raise UsageError(
             f"environment.kwargs.protocol={options.protocol!r} is unknown; there are {', '.join(PROTOCOLS)}"

@@ -32,8 +32,8 @@ class DmEnvironment(gymnasium.Env[Any, Any]):
         action = environment.action_spec()
         if tuple(action.shape) != () or not np.issubdtype(action.dtype, np.integer) or not hasattr(action, "maximum"):
             raise UsageError(f"the action spec is {action}: agents need one bounded integer")
-        self._first_action = int(action.minimum)
-        self.action_space = spaces.Discrete(int(action.maximum) - self._first_action + 1)
+        first = int(action.minimum)
+        self.action_space = spaces.Discrete(int(action.maximum) - first + 1, start=first)
         self.observation_space = _space(environment.observation_spec())
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -44,8 +44,8 @@ class DmEnvironment(gymnasium.Env[Any, Any]):
         return self._environment.reset().observation, {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Takes an action, from 0."""
-        step = self._environment.step(int(action) + self._first_action)
+        """Takes an action of the space, which begins where the action spec does."""
+        step = self._environment.step(int(action))
         ended = bool(step.last())
         terminated = ended and not np.any(step.discount)
         return step.observation, float(step.reward or 0.0), terminated, ended and not terminated, {}

@@ -14,7 +14,7 @@ from gymnasium import spaces
 from gymnasium.wrappers import TransformObservation
 
 from pipeline.config import UsageError
-from pipeline.environments.vectors import gymnasium_vector
+from pipeline.environments.vectors import gymnasium_vector, options_of
 from pipeline.sections import EnvironmentConfig
 
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
@@ -72,10 +72,7 @@ def vector(config: EnvironmentConfig, lanes: int) -> Any:
     Raises:
       UsageError: no such task or observation.
     """
-    try:
-        options = msgspec.convert(config.kwargs, Options)
-    except msgspec.ValidationError as error:
-        raise UsageError(f"environment.kwargs of a driving task: {error}") from None
+    options = options_of(config, Options, "a driving task")
     if options.observation not in OBSERVATIONS:
         raise UsageError(
             f"environment.kwargs.observation={options.observation!r} is unknown; there are {', '.join(OBSERVATIONS)}"

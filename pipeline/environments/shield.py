@@ -6,7 +6,6 @@ every observation it must leave an action. What it forbids is never sent to the 
 `info["action_mask"]`, which collecting, evaluating and learning obey.
 """
 
-import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import UsageError
+from pipeline.environments.importing import imported
 
 Shield = Callable[[Any], NDArray[np.bool_]]
 
@@ -24,13 +24,9 @@ def load(import_path: str) -> Shield:
     Raises:
       UsageError: there is none.
     """
-    module_name, separator, name = import_path.partition(":")
-    if not separator:
+    if ":" not in import_path:
         raise UsageError(f"environment.shield={import_path!r} names no function: write module:function")
-    try:
-        shield: Any = getattr(importlib.import_module(module_name), name)
-    except (ImportError, TypeError, ValueError, AttributeError) as error:
-        raise UsageError(f"environment.shield={import_path!r} cannot be imported: {error}") from None
+    shield: Any = imported(import_path, "environment.shield")
     if not callable(shield):
         raise UsageError(f"environment.shield={import_path!r} is no function but {type(shield).__name__}")
     checked: Shield = shield

@@ -2,19 +2,21 @@
 
 import copy
 import functools
-import importlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import gymnasium
+import msgspec
 from gymnasium.envs.registration import EnvSpec
 
 from pipeline.config import UsageError
 from pipeline.environments.custom import adapted
+from pipeline.environments.importing import imported
 from pipeline.environments.serial import SerialVectorEnv
 from pipeline.environments.skipping import FrameSkip
 from pipeline.sections import EnvironmentConfig
 
+_Options = TypeVar("_Options")
 Wrap = Callable[[gymnasium.Env[Any, Any]], gymnasium.Wrapper[Any, Any, Any, Any]]
 
 
@@ -58,23 +60,33 @@ def gymnasium_vector(config: EnvironmentConfig, lanes: int, suite_wrappers: Sequ
 
 
 def _spec(config: EnvironmentConfig) -> EnvSpec:
-    module_name, _, attribute = config.import_path.partition(":")
     if config.import_path:
-        try:
-            module = importlib.import_module(module_name)
-        except (ImportError, TypeError, ValueError) as error:
-            raise UsageError(f"environment.import_path={config.import_path!r} cannot be imported: {error}") from None
-        if attribute:
-            entry_point: Any = getattr(module, attribute, None)
-            if entry_point is None:
-                raise UsageError(f"module {module_name!r} has no {attribute!r} (environment.import_path)")
-            return EnvSpec(f"{attribute}-v0", entry_point=adapted(entry_point), kwargs=dict(config.kwargs))
+        found = imported(config.import_path, "environment.import_path")
+        if attribute := config.import_path.partition(":")[2]:
+            return EnvSpec(f"{attribute}-v0", entry_point=adapted(found), kwargs=dict(config.kwargs))
     try:
         spec = copy.deepcopy(gymnasium.spec(config.id))  # the registry's own must not get our arguments
     except gymnasium.error.Error as error:
         raise UsageError(f"no environment {config.id!r}: {one_line(str(error))}") from None
     spec.kwargs = {**spec.kwargs, **config.kwargs}
     return spec
+
+
+def options_of(config: EnvironmentConfig, kind: type[_Options], task: str) -> _Options:
+    """`environment.kwargs` as the options of a suite.
+
+    Args:
+      config: the environment.
+      kind: the struct that they make.
+      task: what has them, for the message.
+
+    Raises:
+      UsageError: there is no such option, or it has another type.
+    """
+    try:
+        return msgspec.convert(config.kwargs, kind)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"environment.kwargs of {task}: {error}") from None
 
 
 def one_line(text: str) -> str:
