@@ -23,14 +23,13 @@ from agents import Specs
 from agents.exploration import greedy
 from benchmarks.pages import write_between
 from pipeline import environments, policies
-from pipeline.acting import make_actor
 from pipeline.command import run_command
 from pipeline.config import UsageError
 from pipeline.environments import suites
 from pipeline.environments.driving_shield import IDLE
+from pipeline.evaluator import PolicyActor
 from pipeline.run_directory import RunDirectory
 from pipeline.sections import EnvironmentConfig, Experiment
-from pipeline.stacking import FrameStack, stacked
 
 ROOT = Path(__file__).parents[1]
 _SHIELDS = [f"pipeline.environments.driving_shield:{name}" for name in ("no_occupied_lane_change", "safe_manoeuvres")]
@@ -96,17 +95,8 @@ def at_random(specs: Specs, seed: int) -> Scores:
 
 def agent(experiment: Experiment, specs: Specs, policy: policies.Policy) -> Scores:
     """The greedy policy of a run."""
-    frames = experiment.environment.frame_stack
-    weights = [array.numpy() for array in policy.weights]
-    actor = make_actor(experiment.agent, stacked(specs, frames), 1, policy.program, weights)
-    stack = FrameStack(specs, frames, 1)
-
-    def scores(observation: dict[str, NDArray[Any]], begins: bool) -> NDArray[np.float32]:
-        if begins:
-            actor.state[:] = 0.0
-        return actor.q_values(stack.push(observation, np.array([begins])))
-
-    return scores
+    actor = PolicyActor(experiment, specs, policy, lanes=1)
+    return lambda observation, begins: actor.scores(observation, np.array([begins]))
 
 
 def row(name: str, shield: str, driven: list[Drive]) -> str:

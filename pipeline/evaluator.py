@@ -2,11 +2,12 @@
 
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 import psutil
+from numpy.typing import NDArray
 
 from agents import Specs
 from agents.exploration import epsilon_greedy
@@ -31,6 +32,32 @@ class Episodes(NamedTuple):
     """Of the steps, those in which the shield forbade what would have been the best action."""
 
 
+class PolicyActor:
+    """Scores by a saved policy, with what its lanes have seen: their frame stacks and recurrent states.
+
+    Args:
+      experiment: the run.
+      specs: of its environment, of one observation.
+      policy: whose program and weights are run.
+      lanes: environments in lockstep.
+    """
+
+    def __init__(self, experiment: Experiment, specs: Specs, policy: Policy, lanes: int) -> None:
+        frames = experiment.environment.frame_stack
+        weights = [array.numpy() for array in policy.weights]
+        self._actor = make_actor(experiment.agent, stacked(specs, frames), lanes, policy.program, weights)
+        self._stack = FrameStack(specs, frames, lanes)
+
+    def use(self, policy: Policy) -> None:
+        """Takes the weights of another policy of the same network."""
+        self._actor.set_weights([array.numpy() for array in policy.weights])
+
+    def scores(self, observation: dict[str, NDArray[Any]], begins: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """float32 [lanes, actions] of observations [lanes, ...] by leaf name; `begins` where they begin an episode."""
+        self._actor.state[begins] = 0.0
+        return self._actor.q_values(self._stack.push(observation, begins))
+
+
 class GreedyRunner:
     """Plays full episodes with the greedy policy, the same ones for the same seed and weights.
 
@@ -48,15 +75,12 @@ class GreedyRunner:
         # A fixed number of episodes a lane: taking the first ones to end would favour short ones.
         self._quota = np.full(self._lanes, episodes // self._lanes) + (np.arange(self._lanes) < episodes % self._lanes)
         self._environment = environments.make(experiment.evaluation_environment, self._lanes)
-        weights = [array.numpy() for array in policy.weights]
-        frames = experiment.environment.frame_stack
-        self._actor = make_actor(experiment.agent, stacked(specs, frames), self._lanes, policy.program, weights)
-        self._stack = FrameStack(specs, frames, self._lanes)
+        self._actor = PolicyActor(experiment, specs, policy, self._lanes)
         self._epsilon = experiment.evaluation.epsilon
 
     def run(self, policy: Policy, seed: int) -> Episodes:
         """Plays the episodes with the weights of a policy."""
-        self._actor.set_weights([array.numpy() for array in policy.weights])
+        self._actor.use(policy)
         environment, left = self._environment, self._quota.copy()
         returns: list[float] = []
         lengths: list[int] = []
@@ -64,8 +88,7 @@ class GreedyRunner:
         seen = environment.reset(seed)
         random, begins = np.random.default_rng(seed), np.ones(self._lanes, np.bool_)
         while left.any():
-            self._actor.state[begins] = 0.0
-            scores = self._actor.q_values(self._stack.push(seen.observation, begins))
+            scores = self._actor.scores(seen.observation, begins)
             steps += self._lanes - int(np.count_nonzero(environment.resetting))
             shielded += environment.overruled(scores)
             begins = environment.resetting  # what these lanes see next begins an episode

@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 
 from agents.exploration import greedy
 from pipeline import environments
-from pipeline.acting import make_actor
 from pipeline.config import UsageError
 from pipeline.environments import LaneEnvironment
+from pipeline.evaluator import PolicyActor
 from pipeline.policies import Policy
 from pipeline.sections import Experiment
-from pipeline.stacking import FrameStack, stacked
 
 PERIODS = ("training", "held-out")
 
@@ -128,13 +127,11 @@ def replayed(decisions: str) -> Decide:
 
 def greedily(experiment: Experiment, policy: Policy) -> Decide:
     """Takes the greedy action of a saved policy, over one period from its beginning; one lane."""
-    specs, frames = environments.describe(experiment.environment), experiment.environment.frame_stack
-    weights = [array.numpy() for array in policy.weights]
-    actor = make_actor(experiment.agent, stacked(specs, frames), 1, policy.program, weights)
-    stack, begins = FrameStack(specs, frames, 1), np.ones(1, np.bool_)
+    actor = PolicyActor(experiment, environments.describe(experiment.environment), policy, lanes=1)
+    begins = np.ones(1, np.bool_)
 
     def decide(observation: dict[str, NDArray[Any]]) -> NDArray[np.int64]:
-        scores = actor.q_values(stack.push(observation, begins))
+        scores = actor.scores(observation, begins)
         begins[:] = False
         return greedy(scores, None)
 
