@@ -1,6 +1,5 @@
 """Environments: one factory for gymnasium's, those of optional suites, and classes of one's own."""
 
-import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -28,12 +27,11 @@ def make(config: EnvironmentConfig, lanes: int) -> LaneEnvironment:
     """
     shield = load_shield(config.shield) if config.shield else None
     suite = None if ":" in config.import_path else suites.suite_of(config.id)
+    if config.engine == "envpool":
+        suite = suites.ENVPOOL
     try:
-        if config.engine == "envpool":
-            make_vector: MakeVector = importlib.import_module("pipeline.environments.envpool").vector
-        else:
-            module = suites.prepare(suite) if suite else None
-            make_vector = getattr(module, "vector", gymnasium_vector)
+        module = suites.prepare(suite) if suite else None
+        make_vector: MakeVector = getattr(module, "vector", gymnasium_vector)
         vector = make_vector(config, lanes)
     except UsageError:
         raise

@@ -11,6 +11,9 @@ from pipeline.config import UsageError
 from pipeline.process import quieten_gym
 from pipeline.sections import EnvironmentConfig
 
+quieten_gym()  # EnvPool imports it
+import envpool  # noqa: E402
+
 _IMAGE_RANK = 3
 
 
@@ -54,9 +57,6 @@ class EnvPoolLanes(VectorEnv[Any, Any, Any]):
         self._pool.close()
 
     def _make(self, seed: int) -> Any:
-        quieten_gym()  # EnvPool imports it
-        import envpool
-
         return envpool.make(self._id, env_type="gymnasium", seed=seed, **self._arguments)
 
     def _arranged(self, observation: Any) -> Any:
@@ -67,16 +67,8 @@ def vector(config: EnvironmentConfig, lanes: int) -> EnvPoolLanes:
     """EnvPool's lanes of the environment of that id; `environment.kwargs` are EnvPool's options.
 
     Raises:
-      UsageError: it is not installed, lacks the id, or a setting does not go with it.
+      UsageError: it lacks the id, or a setting does not go with it.
     """
-    try:
-        quieten_gym()
-        import envpool
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"environment.engine='envpool' needs {error.name}: install its extra with `pip install '.[envpool]'`, or "
-            "all of them with `make setup`"
-        ) from None
     if config.import_path or config.id not in envpool.list_all_envs():
         raise UsageError(
             f"EnvPool has no environment {config.id or config.import_path!r}: set environment.engine='gymnasium'"

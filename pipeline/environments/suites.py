@@ -20,10 +20,13 @@ class Suite(NamedTuple):
 
 
 _DRIVING = ("highway-", "merge-", "intersection-", "roundabout-", "exit-", "two-way-", "u-turn-", "racetrack-")
+ENVPOOL = Suite("envpool", (), "pipeline.environments.envpool")
+"""No ids of its own: `environment.engine` asks for it."""
 SUITES = (
     Suite("atari", ("ALE/",), "pipeline.environments.atari"),
     Suite("box2d", ("LunarLander", "BipedalWalker", "CarRacing")),
     Suite("driving", _DRIVING, "pipeline.environments.driving"),
+    ENVPOOL,
     Suite("minatar", ("MinAtar/",), "pipeline.environments.minatar"),
     Suite("trading", ("Trading/",), "pipeline.environments.trading"),
 )
@@ -47,7 +50,7 @@ def prepare(suite: Suite) -> ModuleType | None:
     except ModuleNotFoundError as error:
         if error.name and error.name.startswith("pipeline"):
             raise
-        raise UsageError(f"environments {suite.starts[0]}... need {error.name}: {how_to_install(suite)}") from None
+        raise UsageError(f"{error.name} is not installed: {how_to_install(suite)}") from None
 
 
 def how_to_install(suite: Suite) -> str:
