@@ -11,41 +11,63 @@ from pipeline import environments
 from pipeline.collector import Collector
 from pipeline.environments import EnvironmentFault
 from pipeline.evaluator import Evaluator
+from pipeline.recorder import Recorder
 from pipeline.sections import Experiment
 from pipeline.variables import REPORTS_TABLE, CollectorReport, Evaluation, Sender, VariablesReader, wait_for_server
 
 log = logging.getLogger(__name__)
 
-_CONNECT_SECONDS = 120.0
+_CONNECT_SECONDS = 300.0
+_AWAY_SECONDS = 300.0
+"""Without a word from the replay: a learner that restarts with a large one may take minutes."""
 _REPORT_SECONDS = 5.0
 _POLL_SECONDS = 0.02
 _LOG_SECONDS = 10.0
 
 
-def run_collector(experiment: Experiment, index: int, address: str, process: str, interrupted: threading.Event) -> int:
+def run_collector(
+    experiment: Experiment,
+    index: int,
+    address: str,
+    process: str,
+    interrupted: threading.Event,
+    recorder: Recorder | None = None,
+    incarnation: int = 0,
+) -> int:
     """Collects until the learner says that the run ends; returns the exit code.
 
+    Args:
+      experiment: the run.
+      index: which of the run's collectors this is, from 0.
+      address: of the replay server.
+      process: names this process in reports.
+      interrupted: ends it.
+      recorder: keeps its counts if it is killed, and says that it is alive.
+      incarnation: how often this collector was started before; it has a seed stream of its own.
+
     Raises:
-      TimeoutError: the replay did not answer, or did not confirm an insert for `collect.stall_seconds`; or, on-policy,
-        there were no new weights for so long.
+      TimeoutError: the replay did not answer for five minutes or, on-policy, there were no new weights for so long.
       EnvironmentFault: an environment broke its contract.
     """
+    recorder = recorder or Recorder(None)
     specs = environments.describe(experiment.environment)
     wait_for_server(address, _CONNECT_SECONDS, f"collector {index}")
     reader = VariablesReader(address, experiment.collect.variables_seconds)
     newest = reader.wait(_CONNECT_SECONDS, f"collector {index}")
-    collector = Collector(experiment, specs, index, process, address, newest)
+    collector = Collector(experiment, specs, index, process, address, newest, incarnation)
     sender = Sender(address, REPORTS_TABLE)
     gc.freeze()  # what is here now stays: collections need not look at it again
     fault: EnvironmentFault | None = None
     try:
         try:
-            _collect(experiment, collector, reader, sender, interrupted)
+            _collect(experiment, collector, reader, sender, interrupted, recorder)
         except EnvironmentFault as error:
             fault = error
         deadline = time.monotonic() + _REPORT_SECONDS
         collector.complete()
+        recorder.record(collector.counts)
         collector.confirm(lambda: time.monotonic() < deadline, everything=True)
+        recorder.record(collector.counts)
         last = collector.report(reader.newest or newest, last=True, fault=str(fault or ""))
         sender.send(last, _REPORT_SECONDS)
     finally:
@@ -62,18 +84,20 @@ def _collect(
     reader: VariablesReader,
     sender: Sender,
     interrupted: threading.Event,
+    recorder: Recorder,
 ) -> None:
     """Collects and reports until the run ends.
 
     On-policy, no window begins before the weights are new ones. Within one they stay, as the learner waits for it.
     """
-    stall_seconds, on_policy = experiment.collect.stall_seconds, experiment.agent.on_policy
+    on_policy = experiment.agent.on_policy
     newest = reader.wait(_CONNECT_SECONDS, "a collector")
     sending: Future[bool] | None = None
     report_at = log_at = 0.0
 
     def keep_waiting() -> bool:
-        reader.refuse_silence(stall_seconds, "a collector")
+        recorder.beat()
+        reader.refuse_silence(_AWAY_SECONDS, "a collector")
         current = reader.newest
         return not interrupted.is_set() and not (current is not None and current.stopping)
 
@@ -82,6 +106,7 @@ def _collect(
             newest = reader.newest or newest
             collector.use(newest)
             collector.step()
+            recorder.record(collector.counts)  # before the replay can have got what is counted here
             hands_over = on_policy and collector.has_completed_window
             collector.confirm(keep_waiting, everything=hands_over)
             now = time.monotonic()
@@ -93,7 +118,7 @@ def _collect(
                     log.info("%s", _in_words(report))
                     log_at = now + _LOG_SECONDS
             if hands_over:
-                collector.renew(reader, keep_waiting)
+                collector.renew(reader, keep_waiting, _AWAY_SECONDS)
 
 
 def _in_words(report: CollectorReport) -> str:
@@ -104,26 +129,38 @@ def _in_words(report: CollectorReport) -> str:
     )
 
 
-def run_evaluator(experiment: Experiment, folder: Path, address: str, interrupted: threading.Event) -> int:
+def run_evaluator(
+    experiment: Experiment, folder: Path, address: str, interrupted: threading.Event, recorder: Recorder | None = None
+) -> int:
     """Evaluates until the learner says that the run ends; returns the exit code.
 
+    An evaluation that did not reach the learner before it was restarted is sent again; one that reached it before the
+    evaluator was restarted is not made again.
+
     Raises:
-      TimeoutError: the replay did not answer for `collect.stall_seconds`.
+      TimeoutError: the replay did not answer for five minutes.
     """
+    recorder = recorder or Recorder(None)
     specs = environments.describe(experiment.environment)
     wait_for_server(address, _CONNECT_SECONDS, "the evaluator")
     reader = VariablesReader(address, experiment.collect.variables_seconds)
     newest = reader.wait(_CONNECT_SECONDS, "the evaluator")
-    evaluator, sender = Evaluator(experiment, specs, folder), Sender(address, REPORTS_TABLE)
-    unsent: Evaluation | None = None
+    evaluator = Evaluator(experiment, specs, folder, newest.evaluated_at, recorder.beat)
+    sender = Sender(address, REPORTS_TABLE)
+    evaluation: Evaluation | None = None
+    is_sent, life = True, newest.life
     try:
         while not interrupted.is_set():
-            reader.refuse_silence(experiment.collect.stall_seconds, "the evaluator")
+            recorder.beat()
+            reader.refuse_silence(_AWAY_SECONDS, "the evaluator")
             newest = reader.newest or newest
-            if unsent is None and evaluator.is_due(newest):
-                unsent = evaluator.evaluate(newest)
-            if unsent is not None and sender.send(unsent, _REPORT_SECONDS):
-                unsent = None
+            if newest.life != life:
+                life = newest.life
+                is_sent = evaluation is None or evaluation.at == newest.evaluated_at
+            if is_sent and evaluator.is_due(newest):
+                evaluation, is_sent = evaluator.evaluate(newest), False
+            if not is_sent and evaluation is not None:
+                is_sent = sender.send(evaluation, _REPORT_SECONDS)
             if newest.stopping:
                 break
             time.sleep(_POLL_SECONDS)

@@ -16,6 +16,7 @@ from pipeline import environments
 from pipeline.acting import Actor, make_actor
 from pipeline.environments import LaneStep
 from pipeline.frames import FIRST, LAST, MID, FrameLayout
+from pipeline.recorder import Counts
 from pipeline.sections import Experiment
 from pipeline.stacking import FrameStack
 from pipeline.variables import CollectorReport, Variables, VariablesReader
@@ -93,23 +94,24 @@ class Collector:
         """Whether the newest step completed a window of frames."""
         return self._writer.has_completed_window
 
-    def renew(self, reader: VariablesReader, keep_waiting: Callable[[], bool]) -> None:
+    def renew(self, reader: VariablesReader, keep_waiting: Callable[[], bool], seconds: float) -> None:
         """Waits for weights newer than those acting, and acts with them from the next step on.
 
         Args:
           reader: of publications.
           keep_waiting: asked again and again; False gives up and keeps the weights.
+          seconds: to wait at most.
 
         Raises:
-          TimeoutError: there were none for `collect.stall_seconds`.
+          TimeoutError: there were none for so long.
         """
-        started, version = time.monotonic(), self._variables.gradient_steps
+        started, version = time.monotonic(), self._variables.version
 
         def go_on() -> bool:
-            if time.monotonic() - started > self._experiment.collect.stall_seconds:
+            if time.monotonic() - started > seconds:
                 raise TimeoutError(
                     f"collector {self._index} has handed over its sequences and waited "
-                    f"{time.monotonic() - started:.0f} s for the learner's weights of gradient step {version + 1}"
+                    f"{time.monotonic() - started:.0f} s for the learner's weights of gradient step {version[1] + 1}"
                 )
             return keep_waiting()
 
@@ -120,7 +122,7 @@ class Collector:
 
     def use(self, variables: Variables) -> None:
         """Acts with a newer publication from the next step on."""
-        if variables.gradient_steps != self._variables.gradient_steps:
+        if variables.version != self._variables.version:
             self._actor.set_weights([array.numpy() for array in variables.weights])
             self._variables_since = time.monotonic()
         self._variables = variables
@@ -187,6 +189,18 @@ class Collector:
     def complete(self) -> None:
         """Hands over what waits for more steps to be stored; before the last `confirm`."""
         self._writer.complete()
+
+    @property
+    def counts(self) -> Counts:
+        """What this process has collected so far."""
+        writer = self._writer
+        return Counts(
+            environment_steps=self._environment_steps,
+            episodes=self._episodes,
+            begun=writer.confirmed_transitions + writer.unconfirmed_transitions,
+            transitions=writer.confirmed_transitions,
+            shielded_steps=self._shielded_steps,
+        )
 
     def report(self, newest: Variables, last: bool = False, fault: str = "") -> CollectorReport:
         """Counts so far, and the episodes ended since the last report."""

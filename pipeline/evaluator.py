@@ -1,6 +1,7 @@
 """The evaluator: greedy episodes with fixed seeds, and the best policy. No TensorFlow."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,8 +79,8 @@ class GreedyRunner:
         self._actor = PolicyActor(experiment, specs, policy, self._lanes)
         self._epsilon = experiment.evaluation.epsilon
 
-    def run(self, policy: Policy, seed: int) -> Episodes:
-        """Plays the episodes with the weights of a policy."""
+    def run(self, policy: Policy, seed: int, beat: Callable[[], None] = lambda: None) -> Episodes:
+        """Plays the episodes with the weights of a policy; calls `beat` at every step."""
         self._actor.use(policy)
         environment, left = self._environment, self._quota.copy()
         returns: list[float] = []
@@ -88,6 +89,7 @@ class GreedyRunner:
         seen = environment.reset(seed)
         random, begins = np.random.default_rng(seed), np.ones(self._lanes, np.bool_)
         while left.any():
+            beat()
             scores = self._actor.scores(seen.observation, begins)
             steps += self._lanes - int(np.count_nonzero(environment.resetting))
             shielded += environment.overruled(scores)
@@ -114,13 +116,28 @@ def play(experiment: Experiment, policy: Policy, episodes: int, seed: int) -> Ep
 
 
 class Evaluator:
-    """Evaluates the newest weights every `evaluation.every_steps`, and keeps `policies/best` and `policies/latest`."""
+    """Evaluates the newest weights every `evaluation.every_steps`, and keeps `policies/best` and `policies/latest`.
 
-    def __init__(self, experiment: Experiment, specs: Specs, folder: Path) -> None:
-        self._experiment, self._specs, self._folder = experiment, specs, folder
+    Args:
+      experiment: the run.
+      specs: of its environment.
+      folder: of the policies.
+      evaluated_at: environment and gradient steps of the newest evaluation of an evaluator before this one.
+      beat: called at every step of an evaluation.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        specs: Specs,
+        folder: Path,
+        evaluated_at: tuple[int, int] | None = None,
+        beat: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._experiment, self._specs, self._folder, self._beat = experiment, specs, folder, beat
         self._runner: GreedyRunner | None = None
-        self._evaluated_at = -1
-        self._evaluated_version = -1
+        self._evaluated_at = experiment.progress(*evaluated_at) if evaluated_at else -1
+        self._evaluated_version = evaluated_at[1] if evaluated_at else -1
         self._solved = False
         try:
             self._best = policies.load(folder / "best").mean_return
@@ -147,7 +164,7 @@ class Evaluator:
         )
         if self._runner is None:
             self._runner = GreedyRunner(self._experiment, self._specs, policy, evaluation.episodes)
-        returns, lengths, shielded_share = self._runner.run(policy, evaluation.seed)
+        returns, lengths, shielded_share = self._runner.run(policy, evaluation.seed, self._beat)
         mean = float(np.mean(returns))
         policy = msgspec.structs.replace(policy, mean_return=mean)
         is_best = mean > self._best

@@ -10,9 +10,15 @@ from ctypes import CDLL
 _PR_SET_PDEATHSIG = 1
 
 
-def die_with_parent() -> None:
-    """Asks Linux to kill this process when its parent dies, however it dies."""
+def die_with_parent(parent: int = 0) -> None:
+    """Asks Linux to kill this process when its parent dies, however it dies.
+
+    Args:
+      parent: its process id; where it has died already, this process ends now. 0 does not know it.
+    """
     CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if parent and os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def interruption() -> threading.Event:

@@ -6,7 +6,6 @@ import os
 import sys
 import threading
 import time
-import uuid
 from pathlib import Path
 
 from absl import app, flags
@@ -14,6 +13,7 @@ from absl import app, flags
 from pipeline import environments
 from pipeline.config import UsageError
 from pipeline.process import die_with_parent, interruption, quieten_gym
+from pipeline.recorder import Recorder
 from pipeline.run_directory import RunDirectory
 from pipeline.sections import Experiment
 
@@ -21,6 +21,8 @@ ROLE = flags.DEFINE_enum("role", None, ["learner", "collector", "evaluator"], "W
 RUN_DIR = flags.DEFINE_string("run_dir", None, "Run directory with the resolved config.toml.")
 PORT = flags.DEFINE_integer("port", None, "Port of the replay server, which is part of the learner's process.")
 INDEX = flags.DEFINE_integer("index", 0, "Which of the collectors this is.")
+INCARNATION = flags.DEFINE_integer("incarnation", 0, "How often this role was started before.")
+SUPERVISOR = flags.DEFINE_integer("supervisor", 0, "Process whose end ends this one; 0 takes the parent.")
 RESUME = flags.DEFINE_bool("resume", False, "Go on from the newest checkpoint.")
 STARTED = flags.DEFINE_float("started", 0.0, "Wall-clock time at which the user's command started.")
 
@@ -35,29 +37,47 @@ def learn(experiment: Experiment, run: RunDirectory, interrupted: threading.Even
     from pipeline.ledger import EXIT_CODES
 
     specs = environments.describe(experiment.environment)
-    process = LearningProcess(experiment, specs, run, PORT.value, started=STARTED.value, resume=RESUME.value)
+    process = LearningProcess(
+        experiment,
+        specs,
+        run,
+        PORT.value,
+        started=STARTED.value,
+        resume=RESUME.value,
+        life=INCARNATION.value,
+        recorder=_recorder(run),
+    )
     gc.freeze()
     gc.enable()
     return EXIT_CODES[run_to_its_end(process, interrupted).stop_reason]
 
 
-def collect(experiment: Experiment, index: int, interrupted: threading.Event) -> int:
+def collect(experiment: Experiment, run: RunDirectory, interrupted: threading.Event) -> int:
     """A collector's process; returns the exit code."""
     from pipeline.collecting import run_collector
 
-    return run_collector(experiment, index, f"localhost:{PORT.value}", uuid.uuid4().hex, interrupted)
+    process, address = f"{_name()}.{INCARNATION.value}", f"localhost:{PORT.value}"
+    return run_collector(experiment, INDEX.value, address, process, interrupted, _recorder(run), INCARNATION.value)
 
 
 def evaluate(experiment: Experiment, run: RunDirectory, interrupted: threading.Event) -> int:
     """The evaluator's process; returns the exit code."""
     from pipeline.collecting import run_evaluator
 
-    return run_evaluator(experiment, run.policies, f"localhost:{PORT.value}", interrupted)
+    return run_evaluator(experiment, run.policies, f"localhost:{PORT.value}", interrupted, _recorder(run))
+
+
+def _name() -> str:
+    return f"collector-{INDEX.value}" if ROLE.value == "collector" else str(ROLE.value)
+
+
+def _recorder(run: RunDirectory) -> Recorder:
+    return Recorder(run.recorder(_name(), INCARNATION.value))
 
 
 def main(_: list[str]) -> None:
     """Runs the role and leaves without waiting for Reverb's threads, which may wait for ever."""
-    die_with_parent()
+    die_with_parent(SUPERVISOR.value)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
     interrupted = interruption()
     run = RunDirectory(Path(RUN_DIR.value))
@@ -68,7 +88,7 @@ def main(_: list[str]) -> None:
         if ROLE.value == "learner":
             code = learn(experiment, run, interrupted)
         elif ROLE.value == "collector":
-            code = collect(experiment, INDEX.value, interrupted)
+            code = collect(experiment, run, interrupted)
         else:
             code = evaluate(experiment, run, interrupted)
     except (UsageError, TimeoutError, environments.EnvironmentFault) as error:

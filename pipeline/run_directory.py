@@ -1,5 +1,6 @@
 """What a run leaves on disk, and who may write there."""
 
+import fcntl
 import os
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ class RunDirectory:
         self.policies = path / "policies"
         self.tensorboard = path / "tensorboard"
         self.logs = path / "logs"
+        self.recorders = path / "recorders"
+        self._lock: int | None = None
 
     def experiment(self) -> Experiment:
         """The experiment of the run.
@@ -62,9 +65,39 @@ class RunDirectory:
                 "tables depend on them"
             )
 
+    def lock(self) -> None:
+        """Keeps other runs out of the directory until this process ends.
+
+        Raises:
+          UsageError: a run is in it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self.unlock()
+            raise UsageError(f"{self.path} is in use by a run: wait for its end, or choose another --run_dir") from None
+
+    def unlock(self) -> None:
+        """Lets other runs in."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def recorder(self, role: str, incarnation: int) -> Path:
+        """The record of one process of a role, such as "collector-0"."""
+        return self.recorders / f"{role}.{incarnation}"
+
+    def incarnations(self, role: str) -> int:
+        """How often a role has been started in this run."""
+        numbers = (int(path.suffix[1:]) for path in self.recorders.glob(f"{role}.*") if path.suffix[1:].isdigit())
+        return max(numbers, default=-1) + 1
+
     def create(self, experiment: Experiment) -> None:
         """Writes the resolved config; every process reads it from here."""
         self.logs.mkdir(parents=True, exist_ok=True)
+        self.recorders.mkdir(exist_ok=True)
         write_atomically(self.config, config.dump(experiment).encode())
 
 

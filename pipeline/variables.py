@@ -55,6 +55,15 @@ class Variables(msgspec.Struct, frozen=True):
     """The run ends: roles send their last report and leave."""
     evaluate_last: bool = False
     """Of a stopping run: the evaluator scores these last weights before it leaves."""
+    life: int = 0
+    """How often the learner was started before: a restarted one goes on from older weights."""
+    evaluated_at: tuple[int, int] | None = None
+    """Environment and gradient steps of the newest evaluation that has reached the learner."""
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """Of the weights: a later one is greater, also where a restarted learner took gradient steps back."""
+        return self.life, self.gradient_steps
 
 
 class CollectorReport(msgspec.Struct, frozen=True, tag="collector"):
@@ -103,6 +112,11 @@ class Evaluation(msgspec.Struct, frozen=True, tag="evaluation"):
     is_best: bool
     shielded_share: float = 0.0
     """Of the steps, those in which the shield forbade what would have been the best action."""
+
+    @property
+    def at(self) -> tuple[int, int]:
+        """Environment and gradient steps of the weights."""
+        return self.environment_steps, self.gradient_steps
 
 
 Report = CollectorReport | Evaluation
@@ -222,11 +236,11 @@ class VariablesReader:
             raise TimeoutError(f"{who} waited {seconds:.0f} s for the learner's first weights at {self._address}")
         return self._newest
 
-    def newer_than(self, gradient_steps: int, keep_waiting: Callable[[], bool]) -> Variables | None:
-        """The first publication of weights newer than those of that gradient step; fetches without pause meanwhile.
+    def newer_than(self, version: tuple[int, int], keep_waiting: Callable[[], bool]) -> Variables | None:
+        """The first publication of weights newer than those of that version; fetches without pause meanwhile.
 
         Args:
-          gradient_steps: version of the older weights.
+          version: `Variables.version` of the older weights.
           keep_waiting: asked again and again; False gives up.
 
         Returns:
@@ -234,7 +248,7 @@ class VariablesReader:
         """
         self._hurried.set()
         try:
-            while (newest := self._newest) is None or newest.gradient_steps <= gradient_steps:
+            while (newest := self._newest) is None or newest.version <= version:
                 if not keep_waiting():
                     return None
                 time.sleep(_HURRY_SECONDS)

@@ -1,31 +1,36 @@
 """All roles on this machine, each a fresh Python process. The supervisor itself imports no TensorFlow."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from types import FrameType
 
 from pipeline.console import Console
 from pipeline.launchers import Launch
+from pipeline.launchers.watched import Watched
 from pipeline.ports import free_port
+from pipeline.recorder import Recorder
 
 _STOP_SECONDS = 90.0
 """How long a stopping run may take for its last checkpoint before its processes are killed."""
 _LEAVE_SECONDS = 5.0
 _POLL_SECONDS = 0.05
-_LAST_LINES = 12
 
 
 class Supervisor:
-    """Starts the roles of a run, watches them, and ends them all."""
+    """Starts the roles of a run, restarts those that fail, and ends them all."""
 
     def __init__(self, launch: Launch) -> None:
+        experiment = launch.experiment
+        port = experiment.replay.port or free_port()
+        silent = experiment.collect.stall_seconds
         self._launch = launch
-        self._port = launch.experiment.replay.port or free_port()
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._learner = Watched(launch, "learner", 0, port, experiment.learner.silent_seconds)
+        self._others = [Watched(launch, "collector", index, port, silent) for index in range(experiment.collectors)]
+        self._others.append(Watched(launch, "evaluator", 0, port, silent))
         self._signals = 0
+        self._stop_deadline: float | None = None
+        self._verdict: tuple[int, str] | None = None
+        """What a failure that no restart helps against makes of the run: exit code and reason."""
 
     def run(self) -> int:
         """Runs to the end and returns the exit code."""
@@ -40,83 +45,87 @@ class Supervisor:
 
     def _run(self) -> int:
         launch = self._launch
+        for path in launch.run.recorders.iterdir():  # of processes that ended with their supervisor
+            if (recorder := Recorder(path)).return_code is None:
+                recorder.mark_ended(-signal.SIGKILL)
         with Console(launch.run, launch.experiment) as console:
+            started: list[Watched] = []
             try:
-                self._start_all()
+                for watched in (self._learner, *self._others):
+                    watched.start()
+                    started.append(watched)
                 code, reason = self._watch(console)
             finally:
-                self._end_all()
+                self._end(started)
         console.say_end(code, reason)
         return code
 
-    def _start_all(self) -> None:
-        self._start("learner")
-        for index in range(self._launch.experiment.collectors):
-            self._start("collector", index)
-        self._start("evaluator")
-
-    def _start(self, role: str, index: int = 0) -> None:
-        launch = self._launch
-        name = f"{role}-{index}" if role == "collector" else role
-        command = [sys.executable, "-m", "pipeline.role", f"--role={role}", f"--index={index}"]
-        command += [f"--run_dir={launch.run.path}", f"--port={self._port}", f"--started={launch.started}"]
-        if launch.resume:
-            command.append("--resume")
-        with (launch.run.logs / f"{name}.log").open("ab") as log:
-            self._processes[name] = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=_environment(role),
-                # A terminal sends Ctrl-C to its whole foreground group: the roles are stopped by their supervisor only.
-                start_new_session=True,
-            )
-
     def _watch(self, console: Console) -> tuple[int, str]:
-        """Shows progress until the learner has ended or another role has failed: exit code and reason in words."""
-        stop_deadline: float | None = None
-        launch, learner = self._launch, self._processes["learner"]
+        """Shows progress and restarts what fails until the run has ended: exit code and reason in words."""
         while True:
             console.refresh()
-            if (code := learner.poll()) is not None:
-                # Where the learner ended in good order, its summary says why.
-                in_order = code in (0, 3, 4) or (code == 1 and launch.run.summary.is_file())
-                return (code if code in (0, 2, 3, 4) else 1), "" if in_order else self._last_words("learner", code)
+            if (ended := self._tend_learner(console)) is not None:
+                return self._verdict or ended
+            for watched in self._others:
+                self._tend(watched, console)
             if self._signals > 1:
                 return 1, "interrupted twice: ended without a checkpoint"
-            if self._signals and stop_deadline is None:
-                learner.terminate()
-                stop_deadline = time.monotonic() + _STOP_SECONDS
-            if stop_deadline is not None and time.monotonic() > stop_deadline:
+            if self._signals:
+                self._stop()
+            if self._stop_deadline is not None and time.monotonic() > self._stop_deadline:
                 return 1, f"the learner did not end within {_STOP_SECONDS:.0f} s"
-            failed = [name for name, process in self._processes.items() if process.poll() not in (None, 0)]
-            if failed and stop_deadline is None:
-                console.note(self._last_words(failed[0], self._processes[failed[0]].returncode))
-                learner.terminate()  # it saves what has been learned, unless the failed role has told it to already
-                stop_deadline = time.monotonic() + _STOP_SECONDS
             time.sleep(_POLL_SECONDS)
 
-    def _end_all(self) -> None:
-        deadline = time.monotonic() + (_LEAVE_SECONDS if self._signals < 2 else 0.0)
-        for process in self._processes.values():
-            if process.poll() is None:
-                process.terminate()
-        for process in self._processes.values():
-            try:
-                process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+    def _tend_learner(self, console: Console) -> tuple[int, str] | None:
+        """Restarts the learner where that helps; else exit code and reason in words."""
+        learner, summary = self._learner, self._launch.run.summary
+        if learner.restart_at is None and (code := learner.poll()) is not None:
+            if code in (0, 3, 4) or (code == 1 and summary.is_file()):
+                return code, ""  # it ended in good order: the summary says why
+            if code == 2 or self._stop_deadline is not None:
+                return (2 if code == 2 else 1), learner.last_words()
+        self._tend(learner, console)
+        if learner.poll() is not None and self._verdict is not None:
+            return self._verdict
+        return None
 
-    def _last_words(self, name: str, code: int) -> str:
-        path = self._launch.run.logs / f"{name}.log"
-        lines = path.read_text(errors="replace").splitlines()
-        errors = [line.partition(" ERROR ")[2].partition(": ")[2] for line in lines if " ERROR " in line]
-        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        if errors and "Traceback" not in "\n".join(lines[-_LAST_LINES * 4 :]):
-            return f"{name} ended with {how}: {errors[-1]}"
-        return f"{name} ended with {how}; the end of {path}:\n" + "\n".join(lines[-_LAST_LINES:])
+    def _tend(self, watched: Watched, console: Console) -> None:
+        """Starts a role's process again some time after it has failed, or gives the run up."""
+        if watched.restart_at is not None:
+            if time.monotonic() >= watched.restart_at and self._stop_deadline is None:
+                watched.start()
+            return
+        if watched.poll() is None and watched.hangs():
+            console.note(f"{watched.name} has given no sign of life for too long and is restarted")
+            watched.kill()
+        code = watched.poll()
+        if code is None or self._stop_deadline is not None or self._learner.recorder.is_leaving:
+            return
+        words = watched.last_words()
+        if code == 2:
+            self._give_up(2, words)
+        elif watched.expect_restart():
+            console.note(f"{words}\n{watched.name} is restarted")
+        else:
+            self._give_up(1, f"{words}\n{watched.name} has failed {watched.failures} times in a row without progress")
+
+    def _give_up(self, code: int, reason: str) -> None:
+        self._verdict = code, reason
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._stop_deadline is None:
+            if self._learner.poll() is None:
+                self._learner.process.terminate()  # it saves what has been learned
+            self._stop_deadline = time.monotonic() + _STOP_SECONDS
+
+    def _end(self, started: list[Watched]) -> None:
+        deadline = time.monotonic() + (_LEAVE_SECONDS if self._signals < 2 else 0.0)
+        for watched in started:
+            if watched.poll() is None:
+                watched.process.terminate()
+        for watched in started:
+            watched.end(deadline - time.monotonic())
 
     def _on_signal(self, _: int, __: FrameType | None) -> None:
         self._signals += 1
@@ -125,15 +134,3 @@ class Supervisor:
 def run(launch: Launch) -> int:
     """Runs all roles on this machine; returns the exit code."""
     return Supervisor(launch).run()
-
-
-def _environment(role: str) -> dict[str, str]:
-    """Environment variables of a role: each library's thread pool bounded, so that roles do not fight for cores."""
-    environment = dict(os.environ)
-    environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    environment.setdefault("GRPC_VERBOSITY", "ERROR")
-    if role != "learner":
-        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
-            environment.setdefault(name, "1")
-        environment["CUDA_VISIBLE_DEVICES"] = ""
-    return environment

@@ -112,15 +112,15 @@ def test_what_waits_in_the_queue_is_discarded_at_a_resume(
 def test_a_collector_that_gets_no_new_weights_says_so(
     serve: Any, make_experiment: Callable[..., Any], counting_specs: Specs, publish: Any
 ) -> None:
-    experiment = make_experiment(*ON_POLICY, "collect.stall_seconds=0.5")
+    experiment = make_experiment(*ON_POLICY)
     server = serve(experiment, counting_specs, blocking=True)
     Sender(server.address, VARIABLES_TABLE).send(publish(counting_specs, gradient_steps=6), 10.0)
     reader = VariablesReader(server.address, 0.05)
     newest = reader.wait(10.0, "the test")
     collector = Collector(experiment, counting_specs, 1, "process", server.address, newest)
     with pytest.raises(TimeoutError, match=r"collector 1 has handed over its sequences .* gradient step 7"):
-        collector.renew(reader, lambda: True)
-    collector.renew(reader, lambda: False)  # gives up
+        collector.renew(reader, lambda: True, 0.5)
+    collector.renew(reader, lambda: False, 60.0)  # gives up
     collector.close()
 
 
@@ -133,7 +133,7 @@ def test_weights_are_fetched_as_soon_as_they_are_there(
     assert reader.wait(10.0, "the test").gradient_steps == 1
     sender.send(publish(counting_specs, gradient_steps=2), 10.0)
     deadline = time.monotonic() + 10.0
-    newer = reader.newer_than(1, lambda: time.monotonic() < deadline)  # the next fetch would be in 30 s
+    newer = reader.newer_than((0, 1), lambda: time.monotonic() < deadline)  # the next fetch would be in 30 s
     assert newer is not None
     assert newer.gradient_steps == 2
 

@@ -1,0 +1,141 @@
+"""One role of a run on this machine: its process, and those that follow when it fails."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+from pipeline.launchers import Launch
+from pipeline.recorder import Recorder
+
+_MOST_FAILURES = 5
+"""In a row without progress: then a restart does not help."""
+_PROGRESS_STEPS = 1_000
+"""Environment steps after which a collector has made progress: a crash soon after every start is none."""
+_PROGRESS_SECONDS = 30.0
+"""So long a process has to live to have made progress, if its steps are slow."""
+_BACKOFF_SECONDS = 0.1
+_BACKOFF_FACTOR = 4.0
+_START_SECONDS = 600.0
+"""Until the first sign of life: imports, a large replay to restore, compilation."""
+_LAST_LINES = 12
+
+
+class Watched:
+    """Starts a role's process and tells how it does.
+
+    Args:
+      launch: the run.
+      role: "learner", "collector" or "evaluator".
+      index: of a collector.
+      port: of the replay server.
+      silent_seconds: without a sign of life after which the process hangs.
+    """
+
+    def __init__(self, launch: Launch, role: str, index: int, port: int, silent_seconds: float) -> None:
+        self._launch, self._role, self._index, self._port = launch, role, index, port
+        self._silent_seconds = silent_seconds
+        self.name = f"{role}-{index}" if role == "collector" else role
+        self.failures = 0
+        """In a row, without progress between them."""
+        self.restart_at: float | None = None
+        """Monotonic time of the next start; None while the process runs."""
+        self._furthest = 0
+        self._log = launch.run.logs / f"{self.name}.log"
+
+    def start(self) -> None:
+        """Starts the next process of this role; a learner's goes on from the newest checkpoint but the first time."""
+        run, launch = self._launch.run, self._launch
+        incarnation = run.incarnations(self.name)
+        self.recorder = Recorder(run.recorder(self.name, incarnation))
+        command = [sys.executable, "-m", "pipeline.role", f"--role={self._role}", f"--index={self._index}"]
+        command += [f"--run_dir={run.path}", f"--port={self._port}", f"--started={launch.started}"]
+        command += [f"--incarnation={incarnation}", f"--supervisor={os.getpid()}"]
+        if launch.resume or self.restart_at is not None:
+            command.append("--resume")
+        with self._log.open("ab") as log:
+            self.log_from = log.tell()
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=_environment(self._role),
+                # A terminal sends Ctrl-C to its whole foreground group: the roles are stopped by their supervisor only.
+                start_new_session=True,
+            )
+        self.restart_at = None
+        self._started_at = self._beat_at = time.monotonic()
+        self._beats = 0
+
+    def poll(self) -> int | None:
+        """The return code of a process that has ended, entered into its record; None of one that runs."""
+        code = self.process.poll()
+        if code is not None and self.recorder.return_code is None:
+            self.recorder.mark_ended(code)
+        return code
+
+    def hangs(self) -> bool:
+        """Whether the process gives no sign of life."""
+        now, beats = time.monotonic(), self.recorder.beats
+        if beats != self._beats:
+            self._beats, self._beat_at = beats, now
+        return now - self._beat_at > (self._silent_seconds if beats else _START_SECONDS)
+
+    def expect_restart(self) -> bool:
+        """Counts a failure and sets the time of the next start; False if there have been too many in a row."""
+        if self._has_progressed():
+            self.failures = 0
+        self.failures += 1
+        if self.failures >= _MOST_FAILURES:
+            return False
+        self.restart_at = time.monotonic() + _BACKOFF_SECONDS * _BACKOFF_FACTOR ** (self.failures - 1)
+        return True
+
+    def _has_progressed(self) -> bool:
+        progress = self.recorder.progress
+        if self._role == "learner":  # steps that an earlier process took before it are none
+            further, self._furthest = progress > self._furthest, max(progress, self._furthest)
+            return further
+        lived = self._beat_at - self._started_at
+        return progress >= _PROGRESS_STEPS or (self.recorder.beats > 0 and lived > _PROGRESS_SECONDS)
+
+    def end(self, seconds: float) -> None:
+        """Asks the process to end and kills it, with what it started, if it has not within so many seconds."""
+        if self.poll() is None:
+            self.process.terminate()
+        try:
+            self.process.wait(max(0.0, seconds))
+        except subprocess.TimeoutExpired:
+            self.kill()
+        self.poll()
+
+    def kill(self) -> None:
+        """Ends the process and what it started."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def last_words(self) -> str:
+        """How the process ended and, from its log, why."""
+        code = self.process.returncode
+        with self._log.open("rb") as log:
+            log.seek(self.log_from)
+            lines = log.read().decode(errors="replace").splitlines()
+        errors = [line.partition(" ERROR ")[2].partition(": ")[2] for line in lines if " ERROR " in line]
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        if errors and "Traceback" not in "\n".join(lines[-_LAST_LINES * 4 :]):
+            return f"{self.name} ended with {how}: {errors[-1]}"
+        return f"{self.name} ended with {how}; the end of {self._log}:\n" + "\n".join(lines[-_LAST_LINES:])
+
+
+def _environment(role: str) -> dict[str, str]:
+    """Environment variables of a role: each library's thread pool bounded, so that roles do not fight for cores."""
+    environment = dict(os.environ)
+    environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    environment.setdefault("GRPC_VERBOSITY", "ERROR")
+    if role != "learner":
+        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+            environment.setdefault(name, "1")
+        environment["CUDA_VISIBLE_DEVICES"] = ""
+    return environment
