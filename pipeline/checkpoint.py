@@ -13,6 +13,9 @@ from pathlib import Path
 
 import msgspec
 
+from pipeline.recorder import Counts
+from pipeline.variables import Evaluation
+
 log = logging.getLogger(__name__)
 
 _MANIFEST = "manifest.json"
@@ -25,15 +28,42 @@ class Counters(msgspec.Struct):
     environment_steps: int = 0
     episodes: int = 0
     transitions: int = 0
-    """Stored in the replay since the run began; the oldest may have left it."""
-    lost_transitions: int = 0
-    """Collected, but not confirmed by the replay when their collector ended."""
+    """Confirmed by the replay since the run began; the oldest may have left it."""
+    begun: int = 0
+    """Transitions handed to the collectors' writers."""
+    items: int = 0
+    """Replay items confirmed."""
+    surplus: int = 0
+    """Windows of those items that are no transitions: the last item of a collector is filled up."""
+    lost: dict[str, int] = {}
+    """Transitions that began and are not stored, by what lost them."""
+    lost_items: int = 0
+    """Items that went with a replay's process."""
+    interruptions: int = 0
+    """Collectors that ended without a last report, and replays that ended without a last checkpoint, each for every
+    collector."""
+    processes: dict[str, Counts] = {}
+    """What each collector process that has not ended had counted."""
+    left: list[str] = []
+    """Collector processes whose counts are final."""
+    learned: int = 0
+    """Transitions that gradient steps learned from, as often as they did."""
+    discarded: int = 0
+    """Transitions drawn ahead by learners' processes that have ended."""
+    evaluations: int = 0
+    evaluation: Evaluation | None = None
+    """The newest."""
     shielded_steps: int = 0
     """Environment steps in which the shield forbade what would have been the best action."""
     gradient_steps: int = 0
     largest_priority: float = 1.0
     """That the learner has given a transition."""
     train_seconds: float = 0.0
+
+    @property
+    def lost_transitions(self) -> int:
+        """All that were lost."""
+        return sum(self.lost.values())
 
 
 class Manifest(msgspec.Struct):

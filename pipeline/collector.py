@@ -199,6 +199,7 @@ class Collector:
             episodes=self._episodes,
             begun=writer.confirmed_transitions + writer.unconfirmed_transitions,
             transitions=writer.confirmed_transitions,
+            items=writer.confirmed_items,
             shielded_steps=self._shielded_steps,
         )
 
@@ -222,6 +223,7 @@ class Collector:
             blocked_seconds=self._blocked_seconds,
             resident_bytes=self._process_info.memory_info().rss,
             shielded_steps=self._shielded_steps,
+            items=self._writer.confirmed_items,
             last=last,
             fault=fault,
         )

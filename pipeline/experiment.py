@@ -10,6 +10,7 @@ from pipeline.config import UsageError, validate
 from pipeline.launchers import LAUNCHERS, Launch
 from pipeline.ledger import Summary
 from pipeline.ports import refuse_used_port
+from pipeline.recorder import mark_rest_ended
 from pipeline.run_directory import RunDirectory
 from pipeline.sections import Experiment
 from pipeline.stacking import stacked
@@ -47,8 +48,13 @@ def launch(
         experiment = (resume and offline.adopted(experiment, run)) or offline.adopt(experiment, specs)
     run.check(experiment, resume)
     refuse_used_port(experiment.replay.port)
-    run.create(experiment)
-    return LAUNCHERS[launcher](Launch(experiment, run, started, resume))
+    run.lock()
+    try:
+        run.create(experiment)
+        mark_rest_ended(run.recorders)
+        return LAUNCHERS[launcher](Launch(experiment, run, started, resume))
+    finally:
+        run.unlock()
 
 
 def train(experiment: Experiment, run_dir: str | Path, *, launcher: str = "local", resume: bool = False) -> Summary:

@@ -169,8 +169,8 @@ class Learner:
         of_transitions = priorities[0].numpy() if priorities else None
         return Outcome(loss, td_error, q_mean, q_max, norm, bool(finite), of_transitions)
 
-    def publication(self, counters: Counters, stopping: bool = False, evaluate_last: bool = False) -> Variables:
-        """A copy of the weights, to be published with what else the roles need of the counters."""
+    def publication(self, counters: Counters) -> Variables:
+        """A copy of the weights, to be published with what else acting needs of the counters."""
         # Of the first replica, as all are equal: asking the mirrored variable itself takes three times as long.
         local = (self._strategy.experimental_local_results(weight)[0] for weight in self.agent.acting_model.weights)
         weights = tuple(Array.of(weight.numpy()) for weight in local)
@@ -180,8 +180,6 @@ class Learner:
             program=self._program,
             weights=weights,
             initial_priority=counters.largest_priority,
-            stopping=stopping,
-            evaluate_last=evaluate_last,
         )
 
     def write(self, prefix: str) -> None:

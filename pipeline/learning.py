@@ -8,6 +8,7 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+import msgspec
 import numpy as np
 import psutil
 import tensorflow as tf
@@ -15,13 +16,23 @@ from numpy.typing import NDArray
 
 from agents import Specs
 from agents.priorities import bounded
-from pipeline import checkpoint, metrics, native, offline
+from pipeline import account, checkpoint, metrics, native, offline
 from pipeline.learner import Learner, Outcome
 from pipeline.ledger import Ledger, Summary
+from pipeline.recorder import Recorder
 from pipeline.replay import ReplayServer, Sample
 from pipeline.run_directory import RunDirectory, write_json
 from pipeline.sections import Experiment
-from pipeline.variables import REPORTS_TABLE, VARIABLES_TABLE, CollectorReport, Evaluation, Report, Sender, take
+from pipeline.variables import (
+    REPORTS_TABLE,
+    VARIABLES_TABLE,
+    CollectorReport,
+    Evaluation,
+    Report,
+    Sender,
+    Variables,
+    take,
+)
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +64,8 @@ class LearningProcess:
       started: wall-clock time at which the user's command started.
       blocking: let Reverb's rate limiter hold collectors and learner to the ratio (not where they share a thread).
       resume: go on from the newest checkpoint, if there is one.
+      life: how often the learner was started before in this run.
+      recorder: says that this process is alive.
     """
 
     def __init__(
@@ -65,10 +78,16 @@ class LearningProcess:
         started: float,
         blocking: bool = True,
         resume: bool = False,
+        life: int = 0,
+        recorder: Recorder | None = None,
     ) -> None:
         self._experiment, self._run, self._started, self._blocking = experiment, run, started, blocking
+        self._life, self._recorder = life, recorder or Recorder(None)
+        self._transitions_per_call = experiment.learner.batch_size * experiment.learner.steps_per_call
         restored = checkpoint.newest(run.checkpoints) if resume else None
+        self._published_at = 0.0
         self.ledger = Ledger(experiment, restored.counters if restored else checkpoint.Counters())
+        self._read_records()  # before a replay answers: until then collectors have nothing confirmed
         dataset = None if restored else offline.stored_replay(experiment)
         self.replay = ReplayServer(
             experiment,
@@ -82,6 +101,9 @@ class LearningProcess:
         if dataset:  # once: from here on the run's own checkpoints hold it, with the priorities that it has got
             self.ledger.counters.transitions = self.replay.info().current_size * experiment.transitions_per_item
             log.info("%d transitions of %s", self.ledger.counters.transitions, dataset)
+        elif not experiment.is_offline:
+            drawn = self.replay.restored.sampled * experiment.transitions_per_item
+            self.ledger.accept_restart(self.replay.restored.inserted, drawn)
         self.learner = Learner(experiment, specs)
         if restored:
             self.learner.read(restored.learner_prefix)
@@ -95,7 +117,7 @@ class LearningProcess:
         self._background = ThreadPoolExecutor(2, "background")  # a publication and priorities, one of each at most
         self._publishing: Future[bool] | None = None
         self._prioritizing: Future[None] | None = None
-        self._published_at = self._status_at = 0.0
+        self._status_at = 0.0
         self._checkpoint_at = self._sampled_at = time.monotonic()
         self._outcome: Outcome | None = None
         self._data_age = 0.0
@@ -132,6 +154,7 @@ class LearningProcess:
         Raises:
           Ended: the run has stalled or diverged.
         """
+        self._recorder.beat()
         learned = False
         try:
             sample = self._samples.get(timeout=timeout)
@@ -169,6 +192,7 @@ class LearningProcess:
     def ask_to_leave(self, evaluate_last: bool) -> None:
         """Publishes that the run ends: collectors send their last report, the evaluator may score the last weights."""
         self._phase = "stopping"
+        self._recorder.leave()
         self._write_status()
         self._evaluate_last = evaluate_last and self.learner.gradient_steps > 0
         self.ledger.await_last_reports()
@@ -180,8 +204,10 @@ class LearningProcess:
         Returns:
           Whether all have left.
         """
+        self._recorder.beat()
         with contextlib.suppress(queue.Empty):
             self._samples.get(timeout=timeout)
+            self.ledger.counters.discarded += self._transitions_per_call
         self._accept_reports()
         evaluated = not self._evaluate_last or (
             self.ledger.evaluation is not None and self.ledger.evaluation.gradient_steps == self.learner.gradient_steps
@@ -190,7 +216,12 @@ class LearningProcess:
 
     def finish(self, stop_reason: str, message: str = "", save: bool = True) -> Summary:
         """Writes the last checkpoint and the summary."""
-        summary = self.ledger.summary(stop_reason, self._startup_seconds, message)
+        self._read_records()
+        if not self._experiment.is_offline:
+            unaccounted = account.reconcile(self._experiment, self.ledger.counters, self.replay.tally())
+            if unaccounted and not self.ledger.counters.processes:
+                log.error("%d transitions are unaccounted for: %s", unaccounted, self._account())
+        summary = self.ledger.summary(stop_reason, self._startup_seconds, message, self._account())
         if save:
             self.checkpoint()
         write_json(self._run.summary, summary)
@@ -224,6 +255,7 @@ class LearningProcess:
             self._refuse_other_weights(sample)
         before = self.learner.gradient_steps
         outcome = self.learner.learn(sample)
+        self.ledger.counters.learned += self._transitions_per_call
         if not outcome.finite:
             raise Ended(
                 "diverged",
@@ -267,12 +299,21 @@ class LearningProcess:
             if not wait and not self._publishing.done():
                 return  # the last one is still on its way
             self._publishing.result()
-        evaluate_last = stopping and self._evaluate_last
-        variables = self.learner.publication(self.ledger.counters, stopping, evaluate_last)
+        variables = self.publication(stopping, stopping and self._evaluate_last)
         self._publishing = self._background.submit(self._publisher.send, variables, 10.0)
         self._published_at = time.monotonic()
         if wait:
             self._publishing.result()
+
+    def publication(self, stopping: bool = False, evaluate_last: bool = False) -> Variables:
+        """What the other roles need now: a copy of the weights, and of the counters."""
+        return msgspec.structs.replace(
+            self.learner.publication(self.ledger.counters),
+            stopping=stopping,
+            evaluate_last=evaluate_last,
+            life=self._life,
+            evaluated_at=self.ledger.evaluated_at,
+        )
 
     def _receive(self) -> None:
         take(native.reverb_client(self.replay.address), REPORTS_TABLE, Report, 2**31 - 1, self._reports.put)
@@ -310,12 +351,34 @@ class LearningProcess:
         of: Evaluation | checkpoint.Counters = report if isinstance(report, Evaluation) else self.ledger.counters
         self._metrics.write(role, scalars, self._experiment.progress(of.environment_steps, of.gradient_steps))
 
+    def _read_records(self) -> None:
+        """Takes what collectors of processes on this machine had counted when they ended without a last report.
+
+        At the start of a learner that goes on, those that still run have their counts taken too.
+        """
+        ledger, starting = self.ledger, self._published_at == 0.0
+        for path in self._run.recorders.glob("collector-*"):
+            if path.name in ledger.counters.left:
+                continue
+            recorder = Recorder(path)
+            if (code := recorder.return_code) is not None:
+                ledger.accept_ended(path.name, recorder.counts, code)
+            elif starting:
+                ledger.count(path.name, recorder.counts)
+
+    def _account(self) -> account.Account | None:
+        if self._experiment.is_offline:
+            return None
+        return account.account(self._experiment, self.ledger.counters, self.replay.tally())
+
     def _write_status(self) -> None:
         self._status_at = time.monotonic()
+        self._read_records()
+        self._recorder.advance(self.learner.gradient_steps)
         resident = {role: process.memory_info().rss for role, process in self._processes.items()}
         size = self.replay.info().current_size * self._experiment.transitions_per_item
         loss = self._outcome.loss if self._outcome else None
-        status = self.ledger.status(self._phase, size, loss, dict(resident))
+        status = self.ledger.status(self._phase, size, loss, dict(resident), self._account())
         write_json(self._run.status, status)
         scalars: dict[str, Any] = metrics.speed_scalars(
             status.environment_steps_per_second, status.gradient_steps_per_second, resident["learner"]

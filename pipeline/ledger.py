@@ -6,7 +6,9 @@ from collections import deque
 import msgspec
 import numpy as np
 
+from pipeline.account import FAILED, KILLED, RESTARTED, UNCONFIRMED, Account
 from pipeline.checkpoint import Counters
+from pipeline.recorder import Counts
 from pipeline.sections import Experiment
 from pipeline.variables import CollectorReport, Evaluation
 
@@ -54,6 +56,9 @@ class Summary(msgspec.Struct, frozen=True):
     shielded_steps: int = 0
     """Environment steps of collectors in which the shield forbade what would have been the best action."""
     best_mean_return: float | None = None
+    evaluations: int = 0
+    account: Account | None = None
+    """Where every transition is."""
     message: str = ""
 
 
@@ -77,6 +82,8 @@ class Status(msgspec.Struct, frozen=True):
     loss: float | None
     resident_bytes: dict[str, int]
     shielded_steps: int = 0
+    account: Account | None = None
+    """Where every transition is."""
 
 
 class Ledger:
@@ -93,12 +100,13 @@ class Ledger:
         self._first_gradient_steps = counters.gradient_steps
         self._first_environment_steps = counters.environment_steps
         self._first_train_seconds = counters.train_seconds
-        self._seen: dict[str, CollectorReport] = {}
+        self._seen: dict[str, CollectorReport] = {}  # of processes that have not left
         self._heard: dict[str, float] = {}
+        self._epsilon = 1.0
         self.fault = ""
         """What ended a collector, if something did."""
         self._recent: deque[float] = deque(maxlen=_RECENT_EPISODES)
-        self.evaluation: Evaluation | None = None
+        self.evaluation = counters.evaluation
         self.best_mean_return: float | None = None
         self._train_started: float | None = None
         self._filling_seconds: float | None = None
@@ -110,26 +118,79 @@ class Ledger:
 
     def accept_collector(self, report: CollectorReport) -> None:
         """Adds what is new in a report; its counts are cumulative, so a repeated one adds nothing."""
-        before = self._seen.get(report.process)
-        counters = self.counters
-        counters.environment_steps += report.environment_steps - (before.environment_steps if before else 0)
-        counters.episodes += report.episodes - (before.episodes if before else 0)
-        counters.transitions += report.transitions - (before.transitions if before else 0)
-        counters.shielded_steps += report.shielded_steps - (before.shielded_steps if before else 0)
-        if report.last and not (before and before.last):
-            counters.lost_transitions += report.unconfirmed
         self._recent.extend(report.returns)
-        self._seen[report.process] = report
-        self._heard[report.process] = time.monotonic()
+        self._epsilon = report.epsilon
         if report.fault:
             self.fault = report.fault
+        if report.process in self.counters.left:
+            return
+        self.count(report.process, report.counts)
+        self._seen[report.process] = report
+        self._heard[report.process] = time.monotonic()
+        if report.last:
+            self._leave(report.process, UNCONFIRMED)
+
+    def accept_ended(self, process: str, counts: Counts, return_code: int) -> None:
+        """Takes what a collector process had counted when it ended without a last report."""
+        if process not in self.counters.left:
+            self.count(process, counts)
+            self.counters.interruptions += 1
+            self._leave(process, KILLED if return_code < 0 else FAILED)
+
+    def count(self, process: str, counts: Counts) -> None:
+        """Adds what a process has counted since it was last heard of."""
+        counters = self.counters
+        before = counters.processes.get(process, Counts())
+        new = counts - before
+        counters.environment_steps += new.environment_steps
+        counters.episodes += new.episodes
+        counters.begun += new.begun
+        counters.transitions += new.transitions
+        counters.items += new.items
+        counters.shielded_steps += new.shielded_steps
+        counters.processes[process] = before + new
+
+    def _leave(self, process: str, how: str) -> None:
+        counts = self.counters.processes.pop(process)
+        self.counters.left.append(process)
+        self._seen.pop(process, None)
+        self._heard.pop(process, None)
+        if lost := counts.begun - counts.transitions:
+            self.counters.lost[how] = self.counters.lost.get(how, 0) + lost
+
+    def accept_restart(self, restored_items: int, drawn: int) -> None:
+        """Takes what a replay that was restored from a checkpoint has, before collectors reach it.
+
+        Args:
+          restored_items: that it had inserted when the checkpoint was written.
+          drawn: transitions that had been sampled by then.
+        """
+        counters, experiment = self.counters, self._experiment
+        if gone := max(0, counters.items - restored_items - counters.lost_items):
+            counters.lost_items += gone
+            lost = counters.lost.get(RESTARTED, 0)
+            counters.lost[RESTARTED] = lost + gone * experiment.transitions_per_item
+            counters.interruptions += experiment.collectors
+        counters.discarded = drawn - counters.learned
+        self._first_environment_steps = counters.environment_steps
 
     def accept_evaluation(self, evaluation: Evaluation) -> None:
-        """Takes an evaluation; once one has reached the target, those still on their way do not undo it."""
+        """Takes an evaluation; once one has reached the target, those still on their way do not undo it.
+
+        One that was sent twice, as the learner was restarted meanwhile, counts once.
+        """
+        if self.evaluation is not None and evaluation.at == self.evaluation.at:
+            return
+        self.counters.evaluations += 1
         if not self.solved:
-            self.evaluation = evaluation
+            self.evaluation = self.counters.evaluation = evaluation
         if self.best_mean_return is None or evaluation.mean_return > self.best_mean_return:
             self.best_mean_return = evaluation.mean_return
+
+    @property
+    def evaluated_at(self) -> tuple[int, int] | None:
+        """Environment and gradient steps of the newest evaluation."""
+        return self.evaluation.at if self.evaluation is not None else None
 
     @property
     def collectors(self) -> list[CollectorReport]:
@@ -145,7 +206,7 @@ class Ledger:
         """Whether every collector that ever reported has sent its last report, or fallen silent."""
         now = time.monotonic()
         silence = _SILENT_REPORTS * self._experiment.collect.report_seconds
-        return all(report.last or now - self._heard[process] > silence for process, report in self._seen.items())
+        return all(now - heard > silence for heard in self._heard.values())
 
     @property
     def solved(self) -> bool:
@@ -192,15 +253,15 @@ class Ledger:
 
     def samples_per_insert(self) -> float:
         """Transitions learned from for each one stored."""
-        batch = self._experiment.learner.batch_size
-        return self.counters.gradient_steps * batch / max(1, self.counters.transitions)
+        return self.counters.learned / max(1, self.counters.transitions)
 
-    def status(self, phase: str, replay_size: int, loss: float | None, resident: dict[str, int]) -> Status:
+    def status(
+        self, phase: str, replay_size: int, loss: float | None, resident: dict[str, int], account: Account | None = None
+    ) -> Status:
         """What to show of the run now."""
         environment_rate, gradient_rate = self.rates()
         for report in self._seen.values():
-            if not report.last:
-                resident[f"collector-{report.index}"] = report.resident_bytes
+            resident[f"collector-{report.index}"] = report.resident_bytes
         if self.evaluation is not None:
             resident["evaluator"] = self.evaluation.resident_bytes
         return Status(
@@ -216,13 +277,16 @@ class Ledger:
             episode_return=float(np.mean(self._recent)) if self._recent else None,
             evaluation_return=self.evaluation.mean_return if self.evaluation else None,
             evaluation_std=self.evaluation.std_return if self.evaluation else None,
-            epsilon=max((report.epsilon for report in self._seen.values()), default=1.0),
+            epsilon=max((report.epsilon for report in self._seen.values()), default=self._epsilon),
             loss=loss,
             resident_bytes=resident,
             shielded_steps=self.counters.shielded_steps,
+            account=account,
         )
 
-    def summary(self, stop_reason: str, startup_seconds: float, message: str = "") -> Summary:
+    def summary(
+        self, stop_reason: str, startup_seconds: float, message: str = "", account: Account | None = None
+    ) -> Summary:
         """The run's result."""
         counters = self.counters
         here = max(counters.train_seconds - self._first_train_seconds, 1e-9)
@@ -243,5 +307,7 @@ class Ledger:
             lost_transitions=counters.lost_transitions,
             shielded_steps=counters.shielded_steps,
             best_mean_return=self.best_mean_return,
+            evaluations=counters.evaluations,
+            account=account,
             message=message,
         )

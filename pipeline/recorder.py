@@ -7,6 +7,7 @@ others from one that hangs. A record is written in full when it is made: a disk 
 
 import mmap
 import os
+import signal
 from pathlib import Path
 
 import msgspec
@@ -114,3 +115,10 @@ class Recorder:
         """How the process ended; None while it lives."""
         ended = int(self._words[_ENDED])
         return ended - _RETURN_CODE if ended else None
+
+
+def mark_rest_ended(folder: Path) -> None:
+    """Enters into the records that have no end that their processes were killed: with their supervisor."""
+    for path in folder.iterdir():
+        if (recorder := Recorder(path)).return_code is None:
+            recorder.mark_ended(-signal.SIGKILL)

@@ -16,6 +16,7 @@ from tf_agents.trajectories import Trajectory
 from agents import Specs
 from agents.priorities import bounded
 from pipeline import reverb_checkpoint
+from pipeline.account import Tally
 from pipeline.config import UsageError
 from pipeline.frames import FIRST, FrameLayout
 from pipeline.ports import refuse_used_port
@@ -87,6 +88,9 @@ class ReplayServer:
             ),
             reverb.Table.queue(REPORTS_TABLE, _REPORTS_KEPT, signature=message),
         ]
+        self.restored = reverb_checkpoint.tally(restore_from, self._layout.table) if restore_from else Tally(0, 0, 0)
+        """What the restored checkpoint had counted."""
+        self._before = self.restored if experiment.agent.on_policy else Tally(0, 0, 0)  # its table is reset below
         folder.mkdir(parents=True, exist_ok=True)
         wanted = _settings(tables[0].info)
         with tempfile.TemporaryDirectory(prefix="dataset-", dir=folder.parent) as copy:  # read when the server starts
@@ -195,10 +199,12 @@ class ReplayServer:
         updates = dict(zip(keys.tolist(), of_items.tolist(), strict=True))
         self.client.mutate_priorities(self._layout.table, updates)
 
-    def inserted_items(self) -> int:
-        """Items that the experience table has taken since the run began."""
-        completed: int = self.info().rate_limiter_info.insert_stats.completed
-        return completed
+    def tally(self) -> Tally:
+        """Items that the experience table has taken and given since the run began, and those that it has."""
+        info = self.info()
+        limiter = info.rate_limiter_info
+        inserted = self._before.inserted + limiter.insert_stats.completed
+        return Tally(inserted, self._before.sampled + limiter.sample_stats.completed, info.current_size)
 
     def info(self) -> Any:
         """Reverb's `TableInfo` of the experience table."""

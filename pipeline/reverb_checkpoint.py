@@ -10,6 +10,8 @@ import tensorflow as tf
 from reverb.cc import schema_pb2
 from reverb.cc.checkpointing import checkpoint_pb2
 
+from pipeline.account import Tally
+
 _TABLES, _ITEMS = "tables.tfrecord", "items.tfrecord"
 _COMPRESSION = "ZLIB"
 
@@ -49,6 +51,20 @@ def restate(source: Path, settings: Any, folder: Path) -> None:
     for path in source.iterdir():
         if path.name not in (_TABLES, _ITEMS):
             _link(path, folder / path.name)
+
+
+def tally(source: Path, table: str) -> Tally:
+    """What a table had counted when a checkpoint of it was written.
+
+    Raises:
+      ValueError: the checkpoint has no table of that name.
+    """
+    for record in tf.data.TFRecordDataset(str(source / _TABLES), _COMPRESSION).as_numpy_iterator():
+        stored = checkpoint_pb2.PriorityTableCheckpoint.FromString(record)
+        if stored.table_name == table:
+            counts = stored.rate_limiter
+            return Tally(counts.insert_count, counts.sample_count, counts.insert_count - counts.delete_count)
+    raise ValueError(f"{source} holds no table {table}")
 
 
 def _rewrite(path: Path, folder: Path, kind: Any, change: Callable[[Any], None]) -> None:

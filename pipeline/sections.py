@@ -133,8 +133,13 @@ class CollectConfig(Config, frozen=True):
     ] = 0.05
     report_seconds: Annotated[float, Meta(gt=0.0, description="Seconds between a collector's reports.")] = 0.25
     stall_seconds: Annotated[
-        float, Meta(gt=0.0, description="Seconds without an insert or a reply from the replay before giving up.")
-    ] = 120.0
+        float,
+        Meta(
+            gt=0.0,
+            description="Seconds without an environment step, though neither replay nor learner holds it back, after "
+            "which a collector or evaluator counts as hung and is restarted.",
+        ),
+    ] = 60.0
 
 
 class LearnerConfig(Config, frozen=True):
@@ -153,6 +158,14 @@ class LearnerConfig(Config, frozen=True):
     ] = 0.05
     stall_seconds: Annotated[
         float, Meta(gt=0.0, description="Seconds without experience before the run ends as stalled.")
+    ] = 180.0
+    silent_seconds: Annotated[
+        float,
+        Meta(
+            gt=0.0,
+            description="Seconds without a sign of life after which the learner counts as hung and is restarted from "
+            "its newest checkpoint; a call of steps_per_call gradient steps takes less.",
+        ),
     ] = 120.0
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import native
+from pipeline.recorder import Counts
 
 VARIABLES_TABLE = "variables"
 REPORTS_TABLE = "reports"
@@ -90,10 +91,24 @@ class CollectorReport(msgspec.Struct, frozen=True, tag="collector"):
     resident_bytes: int
     shielded_steps: int = 0
     """Environment steps in which the shield forbade what would have been the best action."""
+    items: int = 0
+    """Replay items confirmed."""
     last: bool = False
     """The process ends after this report."""
     fault: str = ""
     """Of a last report: what in the environment ended the process."""
+
+    @property
+    def counts(self) -> Counts:
+        """The cumulative counts alone."""
+        return Counts(
+            environment_steps=self.environment_steps,
+            episodes=self.episodes,
+            begun=self.transitions + self.unconfirmed,
+            transitions=self.transitions,
+            items=self.items,
+            shielded_steps=self.shielded_steps,
+        )
 
 
 class Evaluation(msgspec.Struct, frozen=True, tag="evaluation"):

@@ -28,6 +28,14 @@ _FLUSH_MS = 200
 """A flush waits in C++ where no signal handler runs: it waits in slices."""
 
 
+def most_unconfirmed(experiment: Experiment) -> int:
+    """Transitions that a collector's writer may have begun and the replay has not confirmed, at most."""
+    lanes, groups = experiment.collect.lanes, experiment.collect.lanes // experiment.lanes_per_item
+    items = _MOST_ITEMS + 2 * _BURST_ITEMS + groups
+    steps = experiment.window + experiment.steps_per_item * experiment.agent.stride
+    return items * experiment.transitions_per_item * experiment.agent.stride + steps * lanes
+
+
 class FrameWriter:
     """Makes items of each group of lanes' windows, and bounds what the server has not confirmed.
 
@@ -95,6 +103,11 @@ class FrameWriter:
             experiment.steps_per_item,
             experiment.agent.stride,
         )
+
+    @property
+    def confirmed_items(self) -> int:
+        """Items that the server has stored for certain."""
+        return self._created - self._unconfirmed
 
     @property
     def confirmed_transitions(self) -> int:

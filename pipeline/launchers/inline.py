@@ -5,7 +5,6 @@ only thread.
 """
 
 import threading
-import uuid
 
 from pipeline import environments
 from pipeline.collector import Collector
@@ -15,8 +14,8 @@ from pipeline.launchers import Launch
 from pipeline.ledger import EXIT_CODES, Summary
 from pipeline.ports import free_port
 from pipeline.process import interruption, quieten_gym
+from pipeline.recorder import Recorder
 from pipeline.sections import Experiment
-from pipeline.variables import Variables
 
 
 def run(launch: Launch) -> int:
@@ -42,13 +41,18 @@ class _Inline:
             launch.experiment, specs, launch.run, port, started=launch.started, blocking=False, resume=launch.resume
         )
         self.learning.start()
-        self._collectors = [
-            Collector(
-                launch.experiment, specs, index, uuid.uuid4().hex, self.learning.replay.address, self._variables()
-            )
-            for index in range(launch.experiment.collectors)
-        ]
-        self._evaluator = Evaluator(launch.experiment, specs, launch.run.policies)
+        self._recorders: list[Recorder] = []
+        self._collectors: list[Collector] = []
+        for index in range(launch.experiment.collectors):
+            role = f"collector-{index}"
+            incarnation = launch.run.incarnations(role)
+            path = launch.run.recorder(role, incarnation)
+            self._recorders.append(Recorder(path))
+            address, variables = self.learning.replay.address, self.learning.publication()
+            collector = Collector(launch.experiment, specs, index, path.name, address, variables, incarnation)
+            self._collectors.append(collector)
+        evaluated_at = self.learning.ledger.evaluated_at
+        self._evaluator = Evaluator(launch.experiment, specs, launch.run.policies, evaluated_at)
 
     def run(self, interrupted: threading.Event) -> Summary:
         """Alternates the roles until the run ends."""
@@ -75,22 +79,22 @@ class _Inline:
         self.learning.close()
         return summary
 
-    def _variables(self) -> Variables:
-        return self.learning.learner.publication(self.learning.ledger.counters)
-
     def _collect(self, last: bool = False) -> None:
-        variables = self._variables()
-        for collector in self._collectors:
+        variables = self.learning.publication()
+        for collector, recorder in zip(self._collectors, self._recorders, strict=True):
             collector.use(variables)
             if last:
                 collector.complete()
             else:
                 collector.step()
+            recorder.record(collector.counts)
             collector.confirm(lambda: True, everything=True)
+            recorder.record(collector.counts)
             # Counted at every step, as the ratio is steered by the counts; too often to go to TensorBoard.
             self.learning.ledger.accept_collector(collector.report(variables, last))
             if last:
                 collector.close()
+                recorder.mark_ended(0)
 
     def _learn(self) -> None:
         if self._experiment.agent.on_policy:  # a batch waits in the queue
@@ -112,8 +116,8 @@ class _Inline:
         self.learning.tend()
 
     def _evaluate(self, last: bool = False) -> None:
-        variables = self._variables()
+        variables = self.learning.publication()
         if last:
-            variables = self.learning.learner.publication(self.learning.ledger.counters, True, True)
+            variables = self.learning.publication(stopping=True, evaluate_last=True)
         if self._evaluator.is_due(variables):
             self.learning.accept(self._evaluator.evaluate(variables))

@@ -8,7 +8,6 @@ from pipeline.console import Console
 from pipeline.launchers import Launch
 from pipeline.launchers.watched import Watched
 from pipeline.ports import free_port
-from pipeline.recorder import Recorder
 
 _STOP_SECONDS = 90.0
 """How long a stopping run may take for its last checkpoint before its processes are killed."""
@@ -45,9 +44,6 @@ class Supervisor:
 
     def _run(self) -> int:
         launch = self._launch
-        for path in launch.run.recorders.iterdir():  # of processes that ended with their supervisor
-            if (recorder := Recorder(path)).return_code is None:
-                recorder.mark_ended(-signal.SIGKILL)
         with Console(launch.run, launch.experiment) as console:
             started: list[Watched] = []
             try:
@@ -85,8 +81,11 @@ class Supervisor:
             if code == 2 or self._stop_deadline is not None:
                 return (2 if code == 2 else 1), learner.last_words()
         self._tend(learner, console)
-        if learner.poll() is not None and self._verdict is not None:
-            return self._verdict
+        if learner.poll() is not None and self._stop_deadline is not None:
+            return self._verdict or (
+                1,
+                "interrupted before the learner had been restarted: its checkpoints are as it left them",
+            )
         return None
 
     def _tend(self, watched: Watched, console: Console) -> None:
@@ -99,7 +98,8 @@ class Supervisor:
             console.note(f"{watched.name} has given no sign of life for too long and is restarted")
             watched.kill()
         code = watched.poll()
-        if code is None or self._stop_deadline is not None or self._learner.recorder.is_leaving:
+        in_order = watched is not self._learner and self._learner.recorder.is_leaving
+        if code is None or in_order or self._stop_deadline is not None:
             return
         words = watched.last_words()
         if code == 2:

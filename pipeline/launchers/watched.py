@@ -1,5 +1,6 @@
 """One role of a run on this machine: its process, and those that follow when it fails."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -74,6 +75,8 @@ class Watched:
         code = self.process.poll()
         if code is not None and self.recorder.return_code is None:
             self.recorder.mark_ended(code)
+            with contextlib.suppress(ProcessLookupError):  # what it had started itself
+                os.killpg(self.process.pid, signal.SIGKILL)
         return code
 
     def hangs(self) -> bool:
@@ -113,7 +116,7 @@ class Watched:
 
     def kill(self) -> None:
         """Ends the process and what it started."""
-        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.kill()
         self.process.wait()
 
     def last_words(self) -> str:
