@@ -95,9 +95,9 @@ def reconcile(experiment: Experiment, counters: Counters, tally: Tally) -> int:
     unaccounted = account(experiment, counters, tally).unaccounted
     most = counters.interruptions * (in_flight_bound(experiment) // max(1, experiment.collectors))
     if not counters.processes and 0 < abs(unaccounted) <= most:
-        for name in (KILLED, FAILED, RESTARTED) if unaccounted < 0 else (RESTARTED,):
-            if name in counters.lost:
-                change = max(unaccounted, -counters.lost[name])
-                counters.lost[name] += change
+        for name in (KILLED, FAILED, RESTARTED):
+            change = max(unaccounted, -counters.lost.get(name, 0)) if unaccounted < 0 or name == RESTARTED else 0
+            if change:
+                counters.lost[name] = counters.lost.get(name, 0) + change
                 unaccounted -= change
     return unaccounted

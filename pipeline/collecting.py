@@ -17,9 +17,6 @@ from pipeline.variables import REPORTS_TABLE, CollectorReport, Evaluation, Sende
 
 log = logging.getLogger(__name__)
 
-_CONNECT_SECONDS = 300.0
-_AWAY_SECONDS = 300.0
-"""Without a word from the replay: a learner that restarts with a large one may take minutes."""
 _REPORT_SECONDS = 5.0
 _POLL_SECONDS = 0.02
 _LOG_SECONDS = 10.0
@@ -46,14 +43,15 @@ def run_collector(
       incarnation: how often this collector was started before; it has a seed stream of its own.
 
     Raises:
-      TimeoutError: the replay did not answer for five minutes or, on-policy, there were no new weights for so long.
+      TimeoutError: the replay did not answer for `collect.away_seconds` or, on-policy, there were no new weights for
+        so long.
       EnvironmentFault: an environment broke its contract.
     """
     recorder = recorder or Recorder(None)
-    specs = environments.describe(experiment.environment)
-    wait_for_server(address, _CONNECT_SECONDS, f"collector {index}")
+    specs, seconds = environments.describe(experiment.environment), experiment.collect.away_seconds
+    wait_for_server(address, seconds, f"collector {index}")
     reader = VariablesReader(address, experiment.collect.variables_seconds)
-    newest = reader.wait(_CONNECT_SECONDS, f"collector {index}")
+    newest = reader.wait(seconds, f"collector {index}")
     collector = Collector(experiment, specs, index, process, address, newest, incarnation)
     sender = Sender(address, REPORTS_TABLE)
     gc.freeze()  # what is here now stays: collections need not look at it again
@@ -90,14 +88,14 @@ def _collect(
 
     On-policy, no window begins before the weights are new ones. Within one they stay, as the learner waits for it.
     """
-    on_policy = experiment.agent.on_policy
-    newest = reader.wait(_CONNECT_SECONDS, "a collector")
+    on_policy, away_seconds = experiment.agent.on_policy, experiment.collect.away_seconds
+    newest = reader.wait(away_seconds, "a collector")
     sending: Future[bool] | None = None
     report_at = log_at = 0.0
 
     def keep_waiting() -> bool:
         recorder.beat()
-        reader.refuse_silence(_AWAY_SECONDS, "a collector")
+        reader.refuse_silence(away_seconds, "a collector")
         current = reader.newest
         return not interrupted.is_set() and not (current is not None and current.stopping)
 
@@ -118,7 +116,7 @@ def _collect(
                     log.info("%s", _in_words(report))
                     log_at = now + _LOG_SECONDS
             if hands_over:
-                collector.renew(reader, keep_waiting, _AWAY_SECONDS)
+                collector.renew(reader, keep_waiting)
 
 
 def _in_words(report: CollectorReport) -> str:
@@ -138,13 +136,13 @@ def run_evaluator(
     evaluator was restarted is not made again.
 
     Raises:
-      TimeoutError: the replay did not answer for five minutes.
+      TimeoutError: the replay did not answer for `collect.away_seconds`.
     """
     recorder = recorder or Recorder(None)
-    specs = environments.describe(experiment.environment)
-    wait_for_server(address, _CONNECT_SECONDS, "the evaluator")
+    specs, seconds = environments.describe(experiment.environment), experiment.collect.away_seconds
+    wait_for_server(address, seconds, "the evaluator")
     reader = VariablesReader(address, experiment.collect.variables_seconds)
-    newest = reader.wait(_CONNECT_SECONDS, "the evaluator")
+    newest = reader.wait(seconds, "the evaluator")
     evaluator = Evaluator(experiment, specs, folder, newest.evaluated_at, recorder.beat)
     sender = Sender(address, REPORTS_TABLE)
     evaluation: Evaluation | None = None
@@ -152,7 +150,7 @@ def run_evaluator(
     try:
         while not interrupted.is_set():
             recorder.beat()
-            reader.refuse_silence(_AWAY_SECONDS, "the evaluator")
+            reader.refuse_silence(seconds, "the evaluator")
             newest = reader.newest or newest
             if newest.life != life:
                 life = newest.life

@@ -94,24 +94,23 @@ class Collector:
         """Whether the newest step completed a window of frames."""
         return self._writer.has_completed_window
 
-    def renew(self, reader: VariablesReader, keep_waiting: Callable[[], bool], seconds: float) -> None:
+    def renew(self, reader: VariablesReader, keep_waiting: Callable[[], bool]) -> None:
         """Waits for weights newer than those acting, and acts with them from the next step on.
 
         Args:
           reader: of publications.
           keep_waiting: asked again and again; False gives up and keeps the weights.
-          seconds: to wait at most.
 
         Raises:
-          TimeoutError: there were none for so long.
+          TimeoutError: there were none for `collect.away_seconds`.
         """
         started, version = time.monotonic(), self._variables.version
 
         def go_on() -> bool:
-            if time.monotonic() - started > seconds:
+            if time.monotonic() - started > self._experiment.collect.away_seconds:
                 raise TimeoutError(
                     f"collector {self._index} has handed over its sequences and waited "
-                    f"{time.monotonic() - started:.0f} s for the learner's weights of gradient step {version[1] + 1}"
+                    f"{time.monotonic() - started:.0f} s for the learner's weights of gradient step {version[-1] + 1}"
                 )
             return keep_waiting()
 

@@ -206,6 +206,11 @@ class ReplayServer:
         inserted = self._before.inserted + limiter.insert_stats.completed
         return Tally(inserted, self._before.sampled + limiter.sample_stats.completed, info.current_size)
 
+    def discard_queue(self) -> None:
+        """On-policy: removes what waits for the learner."""
+        self._before = self.tally()._replace(present=0)
+        self.client.reset(self._layout.table)
+
     def info(self) -> Any:
         """Reverb's `TableInfo` of the experience table."""
         return self.client.server_info(timeout=10)[self._layout.table]

@@ -140,6 +140,14 @@ class CollectConfig(Config, frozen=True):
             "which a collector or evaluator counts as hung and is restarted.",
         ),
     ] = 60.0
+    away_seconds: Annotated[
+        float,
+        Meta(
+            gt=0.0,
+            description="Seconds without a word from the replay, or on-policy without new weights, before a collector "
+            "or evaluator gives up: a learner that is restarted with a large replay may take minutes.",
+        ),
+    ] = 300.0
 
 
 class LearnerConfig(Config, frozen=True):

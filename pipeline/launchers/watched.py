@@ -122,6 +122,8 @@ class Watched:
     def last_words(self) -> str:
         """How the process ended and, from its log, why."""
         code = self.process.returncode
+        if code == -signal.SIGKILL:  # by someone else: its log knows nothing of it
+            return f"{self.name} was killed (SIGKILL)"
         with self._log.open("rb") as log:
             log.seek(self.log_from)
             lines = log.read().decode(errors="replace").splitlines()

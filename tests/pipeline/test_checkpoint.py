@@ -221,11 +221,11 @@ def test_a_restored_replay_holds_the_same_transitions(
     restored = serve(experiment, counting_specs, found.replay)
     assert found.counters == counters
     assert restored.info().current_size == server.info().current_size == 20
-    assert restored.inserted_items() == server.inserted_items() == 30
+    assert restored.tally().inserted == server.tally().inserted == 30
     assert contents(draw(restored, 20)) == before
     fill(restored, layout, 100, 6)
     assert restored.info().current_size == 20
-    assert restored.inserted_items() == 35
+    assert restored.tally().inserted == 35
     assert {number for number, _ in contents(draw(restored, 20))} == {*range(15, 30), *range(100, 105)}
 
 
