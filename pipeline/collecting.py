@@ -17,6 +17,7 @@ from pipeline.variables import REPORTS_TABLE, CollectorReport, Evaluation, Sende
 
 log = logging.getLogger(__name__)
 
+_CONNECT_SECONDS = 300.0
 _REPORT_SECONDS = 5.0
 _POLL_SECONDS = 0.02
 _LOG_SECONDS = 10.0
@@ -48,10 +49,10 @@ def run_collector(
       EnvironmentFault: an environment broke its contract.
     """
     recorder = recorder or Recorder(None)
-    specs, seconds = environments.describe(experiment.environment), experiment.collect.away_seconds
-    wait_for_server(address, seconds, f"collector {index}")
+    specs = environments.describe(experiment.environment)
+    wait_for_server(address, _CONNECT_SECONDS, f"collector {index}")
     reader = VariablesReader(address, experiment.collect.variables_seconds)
-    newest = reader.wait(seconds, f"collector {index}")
+    newest = reader.wait(_CONNECT_SECONDS, f"collector {index}")
     collector = Collector(experiment, specs, index, process, address, newest, incarnation)
     sender = Sender(address, REPORTS_TABLE)
     gc.freeze()  # what is here now stays: collections need not look at it again
@@ -89,7 +90,7 @@ def _collect(
     On-policy, no window begins before the weights are new ones. Within one they stay, as the learner waits for it.
     """
     on_policy, away_seconds = experiment.agent.on_policy, experiment.collect.away_seconds
-    newest = reader.wait(away_seconds, "a collector")
+    newest = reader.wait(_CONNECT_SECONDS, "a collector")
     sending: Future[bool] | None = None
     report_at = log_at = 0.0
 
@@ -139,10 +140,10 @@ def run_evaluator(
       TimeoutError: the replay did not answer for `collect.away_seconds`.
     """
     recorder = recorder or Recorder(None)
-    specs, seconds = environments.describe(experiment.environment), experiment.collect.away_seconds
-    wait_for_server(address, seconds, "the evaluator")
+    specs = environments.describe(experiment.environment)
+    wait_for_server(address, _CONNECT_SECONDS, "the evaluator")
     reader = VariablesReader(address, experiment.collect.variables_seconds)
-    newest = reader.wait(seconds, "the evaluator")
+    newest = reader.wait(_CONNECT_SECONDS, "the evaluator")
     evaluator = Evaluator(experiment, specs, folder, newest.evaluated_at, recorder.beat)
     sender = Sender(address, REPORTS_TABLE)
     evaluation: Evaluation | None = None
@@ -150,7 +151,7 @@ def run_evaluator(
     try:
         while not interrupted.is_set():
             recorder.beat()
-            reader.refuse_silence(seconds, "the evaluator")
+            reader.refuse_silence(experiment.collect.away_seconds, "the evaluator")
             newest = reader.newest or newest
             if newest.life != life:
                 life = newest.life
