@@ -77,6 +77,7 @@ class Collector:
             experiment.agent, self._layout.agent_specs, collect.lanes, variables.program, weights, collect.threads
         )
         self._stack = FrameStack(specs, experiment.environment.frame_stack, collect.lanes)
+        self._unanswered: NDArray[np.float32] | None = None  # scores of a step that the environment broke off
         self._epsilon = 1.0
         self._environment_steps = self._episodes = self._shielded_steps = 0
         self._returns: list[float] = []
@@ -146,7 +147,9 @@ class Collector:
         self._fill(seen, actions)
         resets = int(np.count_nonzero(environment.resetting)) if environment.any_resetting else 0
         was_resetting = environment.resetting
+        self._unanswered = scores
         self._seen = step = environment.step(actions)
+        self._unanswered = None
         self._step_type[:] = MID
         if environment.any_resetting or resets:
             self._step_type[environment.resetting] = LAST
@@ -187,8 +190,30 @@ class Collector:
         return confirmed
 
     def complete(self) -> None:
-        """Hands over what waits for more steps to be stored; before the last `confirm`."""
-        self._writer.complete()
+        """Pads the lanes' ends so that each of their steps is stored; before the last `confirm`, and no step follows.
+
+        The newest observations become ends of their episodes, which are bootstrapped from as after a truncation. Of an
+        on-policy kind nothing is padded: it learns from no more of a run that ends.
+        """
+        missing, fields, judge = self._writer.missing, self._fields, self._judge
+        if not missing:
+            return
+        scores = self._unanswered
+        if scores is None:  # else the frames hold what the lanes saw last: the step from it failed
+            seen = self._seen
+            self._fill(seen, np.zeros(len(self._frames), np.int64) if seen.mask is None else seen.mask.argmax(axis=1))
+            if judge is not None:
+                scores = self._actor.q_values(self._stack.push(seen.observation, self._step_type == FIRST))
+        fields["step_type"][:] = fields["next_step_type"][:] = LAST
+        fields["reward"][:] = 0.0
+        fields["terminated"][:] = False
+        ended = fields["step_type"] == LAST
+        for _ in range(missing):
+            priorities = None
+            if judge is not None and scores is not None:
+                more = fields["action"], fields["reward"], fields["terminated"], ended
+                priorities = judge.add(scores, fields.get("mask"), *more)
+            self._writer.pad(self._frames, priorities)
 
     @property
     def counts(self) -> Counts:
@@ -197,7 +222,7 @@ class Collector:
         return Counts(
             environment_steps=self._environment_steps,
             episodes=self._episodes,
-            begun=writer.confirmed_transitions + writer.unconfirmed_transitions,
+            begun=writer.begun_transitions,
             transitions=writer.confirmed_transitions,
             shielded_steps=self._shielded_steps,
         )

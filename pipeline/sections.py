@@ -266,3 +266,8 @@ class Experiment(Config, frozen=True):
     def window(self) -> int:
         """Frames of a window, with those before it that its first stack needs."""
         return self.agent.window_length + self.environment.frame_stack - 1
+
+    @property
+    def lead(self) -> int:
+        """Frames at the beginning of a window that nothing is learned from: for the first stack, and to burn in."""
+        return self.agent.lead + self.environment.frame_stack - 1
