@@ -28,6 +28,8 @@ class Counters(msgspec.Struct):
     """Stored in the replay since the run began; the oldest may have left it."""
     lost_transitions: int = 0
     """Collected, but not confirmed by the replay when their collector ended."""
+    dropped_episodes: int = 0
+    """Cut off by a fault of their environment."""
     shielded_steps: int = 0
     """Environment steps in which the shield forbade what would have been the best action."""
     gradient_steps: int = 0

@@ -54,7 +54,7 @@ class Collector:
         collect = experiment.collect
         self._experiment, self._index, self._process = experiment, index, process
         self._random = np.random.default_rng([experiment.seed, 1, index, incarnation])
-        self._environment = environments.make(experiment.environment, collect.lanes)
+        self._environment = environments.make(experiment.environment, collect.lanes, collect.faulty_episodes)
         self._layout = FrameLayout.of(experiment, specs)
         self._frames = self._layout.empty(collect.lanes)
         self._fields = {name: self._frames[name] for name, _ in self._layout.fields()}  # views
@@ -154,9 +154,15 @@ class Collector:
         if environment.any_resetting or resets:
             self._step_type[environment.resetting] = LAST
             self._step_type[was_resetting] = FIRST
+        no_step = was_resetting
+        if step.cut is not None:  # what these frames hold is the end of their episode, as after a truncation
+            fields["step_type"][step.cut] = LAST
+            self._step_type[step.cut] = FIRST
+            no_step = was_resetting | step.cut
+            resets = int(np.count_nonzero(no_step))
         fields["reward"][:] = step.reward
-        if self._bonus is not None:  # a step that was a reset earns nothing
-            fields["reward"] += np.where(was_resetting, 0.0, self._bonus(step.observation))
+        if self._bonus is not None:  # a reset earns nothing
+            fields["reward"] += np.where(no_step, 0.0, self._bonus(step.observation))
         fields["terminated"][:] = step.terminated
         fields["next_step_type"][:] = self._step_type
         priorities = None
@@ -225,6 +231,7 @@ class Collector:
             begun=writer.begun_transitions,
             transitions=writer.confirmed_transitions,
             shielded_steps=self._shielded_steps,
+            dropped_episodes=self._environment.faults.dropped_episodes,
         )
 
     def report(self, newest: Variables, last: bool = False, fault: str = "") -> CollectorReport:
@@ -247,6 +254,8 @@ class Collector:
             blocked_seconds=self._blocked_seconds,
             resident_bytes=self._process_info.memory_info().rss,
             shielded_steps=self._shielded_steps,
+            dropped_episodes=self._environment.faults.dropped_episodes,
+            newest_fault=self._environment.faults.newest,
             last=last,
             fault=fault,
         )

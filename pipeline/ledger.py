@@ -51,6 +51,10 @@ class Summary(msgspec.Struct, frozen=True):
     samples_per_insert: float
     """Transitions learned from for each one stored."""
     lost_transitions: int
+    dropped_episodes: int = 0
+    """Cut off by a fault of their environment; they are not in `episodes`."""
+    newest_fault: str = ""
+    """Environment, lane, step and what was wrong."""
     shielded_steps: int = 0
     """Environment steps of collectors in which the shield forbade what would have been the best action."""
     best_mean_return: float | None = None
@@ -77,6 +81,8 @@ class Status(msgspec.Struct, frozen=True):
     loss: float | None
     resident_bytes: dict[str, int]
     shielded_steps: int = 0
+    dropped_episodes: int = 0
+    newest_fault: str = ""
 
 
 class Ledger:
@@ -97,6 +103,8 @@ class Ledger:
         self._heard: dict[str, float] = {}
         self.fault = ""
         """What ended a collector, if something did."""
+        self.newest_fault = ""
+        """The newest one that cost an episode, of any collector's environments."""
         self._recent: deque[float] = deque(maxlen=_RECENT_EPISODES)
         self.evaluation: Evaluation | None = None
         self.best_mean_return: float | None = None
@@ -116,6 +124,9 @@ class Ledger:
         counters.episodes += report.episodes - (before.episodes if before else 0)
         counters.transitions += report.transitions - (before.transitions if before else 0)
         counters.shielded_steps += report.shielded_steps - (before.shielded_steps if before else 0)
+        counters.dropped_episodes += report.dropped_episodes - (before.dropped_episodes if before else 0)
+        if report.newest_fault and not (before and before.newest_fault == report.newest_fault):
+            self.newest_fault = report.newest_fault
         if report.last and not (before and before.last):
             counters.lost_transitions += report.unconfirmed
         self._recent.extend(report.returns)
@@ -220,6 +231,8 @@ class Ledger:
             loss=loss,
             resident_bytes=resident,
             shielded_steps=self.counters.shielded_steps,
+            dropped_episodes=self.counters.dropped_episodes,
+            newest_fault=self.newest_fault,
         )
 
     def summary(self, stop_reason: str, startup_seconds: float, message: str = "") -> Summary:
@@ -241,6 +254,8 @@ class Ledger:
             gradient_steps_per_second=(counters.gradient_steps - self._first_gradient_steps) / here,
             samples_per_insert=self.samples_per_insert(),
             lost_transitions=counters.lost_transitions,
+            dropped_episodes=counters.dropped_episodes,
+            newest_fault=self.newest_fault,
             shielded_steps=counters.shielded_steps,
             best_mean_return=self.best_mean_return,
             message=message,

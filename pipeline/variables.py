@@ -90,6 +90,10 @@ class CollectorReport(msgspec.Struct, frozen=True, tag="collector"):
     resident_bytes: int
     shielded_steps: int = 0
     """Environment steps in which the shield forbade what would have been the best action."""
+    dropped_episodes: int = 0
+    """Episodes cut off by a fault of an environment: not among `episodes`, though their environment steps count."""
+    newest_fault: str = ""
+    """Environment, lane, step and what was wrong; empty where nothing has been."""
     last: bool = False
     """The process ends after this report."""
     fault: str = ""

@@ -115,5 +115,5 @@ class _Inline:
         variables = self._variables()
         if last:
             variables = self.learning.learner.publication(self.learning.ledger.counters, True, True)
-        if self._evaluator.is_due(variables):
-            self.learning.accept(self._evaluator.evaluate(variables))
+        if self._evaluator.is_due(variables) and (evaluation := self._evaluator.evaluate(variables)) is not None:
+            self.learning.accept(evaluation)

@@ -68,7 +68,7 @@ def copy_of(step: LaneStep) -> LaneStep:
     return LaneStep(
         {name: array.copy() for name, array in step.observation.items()},
         None if step.mask is None else step.mask.copy(),
-        *(array.copy() for array in step[2:]),
+        *(array.copy() for array in step[2:5]),
     )
 
 

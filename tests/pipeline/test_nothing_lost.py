@@ -10,15 +10,12 @@ from environments_for_tests import LANES_APART, episode_length, is_truncation, r
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-import agents
 from agents import Specs
 from agents.losses import n_step_return
-from pipeline import acting
 from pipeline.collector import Collector, seed_of
 from pipeline.frames import LAST
 from pipeline.sections import Experiment
 from pipeline.stacking import stacked
-from pipeline.variables import Array, Variables
 
 GAMMA = 0.5
 Step = tuple[int, int, int]
