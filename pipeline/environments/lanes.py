@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -96,7 +96,7 @@ class LaneEnvironment:
         self._given: NDArray[np.bool_] | None = None  # the newest masks: the environment's own, and with the shield
         self._allowed: NDArray[np.bool_] | None = None
         self._shielded: NDArray[np.bool_] | None = None  # what the shield itself allows
-        self._lane_faults: dict[int, str] = getattr(vector, "faults", {})  # that the vector itself has found
+        self._lane_faults: Mapping[int, str] = getattr(vector, "faults", {})  # that the vector itself has found
         self._found: dict[int | None, str] = {}  # faults of the newest step by lane; None says no lane
         self._seed = self._renewals = 0
         self._all_lanes = np.arange(self.lanes)
@@ -198,7 +198,7 @@ class LaneEnvironment:
         if "life_lost" in info:
             terminated = terminated | info["life_lost"]
         if self._lane_faults:
-            self._found.update(self._lane_faults)
+            self._found.update(self._lane_faults.items())
         observation = {leaf: read(batch) for leaf, read in self._readers.items()}
         # A sum of squares is finite only if all its terms are: one pass without a temporary mask in the usual case.
         total = np.vdot(reward, reward)
@@ -217,7 +217,7 @@ class LaneEnvironment:
         vector: Any = self.vector
         if lanes is not None:
             batch, info = vector.renew(lanes, seeds)
-            self._found.update(self._lane_faults)
+            self._found.update(self._lane_faults.items())
         else:
             own_loop = isinstance(vector, (SyncVectorEnv, AsyncVectorEnv))
             batch, info = vector.reset(seed=list(seeds) if own_loop else seeds[0])

@@ -22,6 +22,7 @@ class SerialVectorEnv(SyncVectorEnv):
 
     def __init__(self, env_fns: Sequence[Callable[[], gymnasium.Env[Any, Any]]]) -> None:
         super().__init__(env_fns, copy=False)
+        self._makers = list(env_fns)
         self._rewards: Any = np.zeros(self.num_envs, np.float32)
         space = self.single_observation_space
         self._row_shape = space.shape if isinstance(space, spaces.Box) else None
@@ -69,7 +70,7 @@ class SerialVectorEnv(SyncVectorEnv):
             try:
                 with contextlib.suppress(Exception):  # it is broken
                     self.envs[lane].close()
-                self.envs[lane] = self.env_fns[lane]()
+                self.envs[lane] = self._makers[lane]()
                 observation, info = self.envs[lane].reset(seed=seed)
                 self._keep(lane, observation)
                 if "action_mask" in info:
@@ -101,7 +102,7 @@ class SerialVectorEnv(SyncVectorEnv):
         try:
             self._observations = concatenate(self.single_observation_space, self._env_obs, self._observations)
         except Exception:
-            fits = []
+            fits: list[Any] = []
             for lane, observation in enumerate(self._env_obs):
                 if wrong := misfit(self.single_observation_space, observation):
                     self._give_up(lane, _Misfit(wrong))

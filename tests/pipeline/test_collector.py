@@ -85,7 +85,12 @@ def test_environment_steps_and_episodes_are_counted_exactly(
     assert report.episodes == sum(len(lengths) for _, lengths in expected)
     assert sorted(report.lengths) == sorted(length for _, lengths in expected for length in lengths)
     assert report.transitions == LANES * (steps - 1)
-    assert report.unconfirmed == 0
+    assert report.unconfirmed == LANES, "the newest frames wait for what follows"
+    collector.complete()
+    assert collector.confirm(lambda: True, everything=True)
+    report = collector.report(publish(counting_specs), last=True)
+    assert (report.transitions, report.unconfirmed) == (LANES * steps, 0)
+    assert report.environment_steps == sum(count for count, _ in expected), "padding is no step"
 
 
 def test_reports_are_cumulative_and_their_episodes_are_not(
