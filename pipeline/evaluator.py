@@ -16,7 +16,7 @@ from agents.exploration import epsilon_greedy
 from pipeline import environments, policies
 from pipeline.acting import make_actor
 from pipeline.config import UsageError
-from pipeline.environments import EnvironmentFault
+from pipeline.environments import EnvironmentFault, ShieldFault
 from pipeline.policies import Policy
 from pipeline.sections import Experiment
 from pipeline.stacking import FrameStack, stacked
@@ -174,7 +174,14 @@ class Evaluator:
         return self._progress(variables) // every > max(0, self._evaluated_at) // every
 
     def evaluate(self, variables: Variables) -> Evaluation | None:
-        """Plays the episodes with these weights and saves the policy; None, with a word in the log, after faults."""
+        """Plays the episodes with these weights and saves the policy.
+
+        Returns:
+          None where faults of the environment left no result; the log has the last one.
+
+        Raises:
+          ShieldFault: the shield failed.
+        """
         started = time.monotonic()
         evaluation = self._experiment.evaluation
         policy = Policy(
@@ -185,6 +192,8 @@ class Evaluator:
         self._evaluated_at, self._evaluated_version = self._progress(variables), variables.gradient_steps
         try:
             returns, lengths, shielded_share = self._runner.run(policy, evaluation.seed, self._beat)
+        except ShieldFault:  # it is there for safety: without it no run goes on
+            raise
         except EnvironmentFault as fault:
             log.error("no evaluation of gradient step %d: %s", variables.gradient_steps, fault)
             self._runner.close()

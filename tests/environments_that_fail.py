@@ -61,7 +61,7 @@ class Unreliable(gymnasium.Env[Any, Any]):
 
     Args:
       kinds: of faults, one of which is drawn at each.
-      chance: of a fault, at each step and each reset but the first.
+      chance: of a fault, at each step and each reset without a seed.
     """
 
     observation_space: Any = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32)
@@ -74,7 +74,6 @@ class Unreliable(gymnasium.Env[Any, Any]):
     def __init__(self, kinds: tuple[str, ...] = ("raises",), chance: float = 0.1) -> None:
         self._kinds, self._chance = kinds, chance
         self._number = self._length = 0
-        self._begun = False
 
     @classmethod
     def forget(cls) -> None:
@@ -84,9 +83,9 @@ class Unreliable(gymnasium.Env[Any, Any]):
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
         super().reset(seed=seed)
-        fault = self._fault() if self._begun else ""
+        fault = self._fault() if seed is None else ""
         fault = "" if fault.endswith("reward") else fault
-        self._begun, self._length = True, 0
+        self._length = 0
         return self._broken(self._observe(), fault), {}
 
     def step(self, action: Any) -> Any:

@@ -9,7 +9,7 @@ import gymnasium
 from agents import Specs
 from pipeline.config import UsageError
 from pipeline.environments import suites
-from pipeline.environments.faults import EnvironmentFault
+from pipeline.environments.faults import EnvironmentFault, ShieldFault
 from pipeline.environments.lanes import LaneEnvironment, LaneStep
 from pipeline.environments.shield import load as load_shield
 from pipeline.environments.spaces import specs_of
@@ -18,7 +18,7 @@ from pipeline.sections import EnvironmentConfig
 
 MakeVector = Callable[[EnvironmentConfig, int], gymnasium.vector.VectorEnv[Any, Any, Any]]
 
-__all__ = ["EnvironmentFault", "LaneEnvironment", "LaneStep", "describe", "make"]
+__all__ = ["EnvironmentFault", "LaneEnvironment", "LaneStep", "ShieldFault", "describe", "make"]
 
 
 def make(config: EnvironmentConfig, lanes: int, faulty_episodes: float = 0.0) -> LaneEnvironment:

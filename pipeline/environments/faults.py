@@ -15,6 +15,10 @@ class EnvironmentFault(Exception):
     """An environment broke its contract too often; says which environment, lane and step."""
 
 
+class ShieldFault(EnvironmentFault):
+    """A shield raised, or returned no mask that leaves an action: nothing may be done until it is mended."""
+
+
 class Faults:
     """The book of one lane environment's faults.
 

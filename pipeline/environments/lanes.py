@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from agents.exploration import greedy
 from pipeline.config import UsageError
-from pipeline.environments.faults import EnvironmentFault, Faults
+from pipeline.environments.faults import Faults, ShieldFault
 from pipeline.environments.shield import Shield
 from pipeline.environments.spaces import leaf_readers, specs_of
 
@@ -137,7 +137,8 @@ class LaneEnvironment:
         Raises:
           EnvironmentFault: more often than is allowed, an environment raised, an observation was not of its space's
             shape and kind of number, or not finite, a reward was no finite number, or a mask was missing or allowed
-            nothing. Or an environment cannot be reset; or the shield raised or left no action.
+            nothing. Or an environment cannot be reset.
+          ShieldFault: the shield raised or left no action.
           ForbiddenAction: of a lane that is not in `resetting`, the mask or the shield forbids the action.
         """
         if self._allowed is not None:
@@ -294,12 +295,10 @@ class LaneEnvironment:
         except UsageError:  # it says that it does not go with this environment
             raise
         except Exception as error:
-            raise EnvironmentFault(
-                f"environment {self.name!r}, step {self._steps}: the shield raised {error!r}"
-            ) from error
+            raise ShieldFault(f"environment {self.name!r}, step {self._steps}: the shield raised {error!r}") from error
         shape = (self.lanes, self.specs.num_actions)
         if allowed.shape != shape or allowed.dtype != np.bool_:
-            raise EnvironmentFault(
+            raise ShieldFault(
                 f"environment {self.name!r}, step {self._steps}: the shield returned {allowed.dtype} {allowed.shape}, "
                 f"and bool {shape} is wanted, lanes and actions"
             )
@@ -307,7 +306,7 @@ class LaneEnvironment:
         nothing = ~both.any(axis=1)
         if np.count_nonzero(nothing & ~ended):
             lane = int(np.flatnonzero(nothing & ~ended)[0])
-            raise EnvironmentFault(
+            raise ShieldFault(
                 f"environment {self.name!r}, lane {lane}, step {self._steps}: the shield leaves no action: it has to "
                 "allow one of every observation"
             )

@@ -234,13 +234,14 @@ def test_no_forbidden_action_is_taken_or_forgotten(start: Start, serve: Any, dra
             assert allowed[t, action[t]]
 
 
-def test_a_fault_ends_collecting_and_what_came_before_is_stored(
+def test_a_fault_too_many_ends_collecting_and_what_came_before_is_stored(
     start: Start, serve: Any, draw: Any, make_experiment: Any, counting_specs: Specs
 ) -> None:
     lane = seed_of(make_experiment(), 2, 0, 0) % LANES_APART
     experiment = make_experiment(
         "environment.import_path='environments_for_tests:Faulty'",
         f"environment.kwargs={{fault='nan_reward', lane={lane + 2}, episode=3}}",
+        "collect.faulty_episodes=0",
     )
     server = serve(experiment, counting_specs)
     collector = start(experiment, server)
