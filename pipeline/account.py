@@ -65,7 +65,8 @@ def in_flight_bound(experiment: Experiment) -> int:
 def account(experiment: Experiment, counters: Counters, tally: Tally) -> Account:
     """The ledger now, from the run's counters and the replay's own counts."""
     per_item = experiment.transitions_per_item
-    stored = tally.inserted * per_item - counters.surplus
+    empty = counters.items * per_item - counters.transitions  # windows that fill a collector's last items
+    stored = tally.inserted * per_item - empty
     present = tally.present * per_item
     in_flight = sum(counts.begun - counts.transitions for counts in counters.processes.values())
     drawn = tally.sampled * per_item

@@ -157,7 +157,8 @@ def run_evaluator(
                 life = newest.life
                 is_sent = evaluation is None or evaluation.at == newest.evaluated_at
             if is_sent and evaluator.is_due(newest):
-                evaluation, is_sent = evaluator.evaluate(newest), False
+                evaluation = evaluator.evaluate(newest)
+                is_sent = evaluation is None
             if not is_sent and evaluation is not None:
                 is_sent = sender.send(evaluation, _REPORT_SECONDS)
             if newest.stopping:

@@ -31,6 +31,7 @@ class Console:
         self._shown_at = 0.0
         self._shown: Status | None = None
         self._noted = ""
+        self._is_fault_noted = False
 
     def __enter__(self) -> "Console":
         for stale in (self._run.status, self._run.summary):
@@ -60,6 +61,9 @@ class Console:
             self._live.update(self._table(status))
         else:
             self._terminal.print(self._line(status))
+            if status.dropped_episodes and not self._is_fault_noted:
+                self._is_fault_noted = True
+                self._terminal.print(f"an episode was dropped for a fault: {status.newest_fault}", markup=False)
 
     def note(self, text: str) -> None:
         """Prints a message above the live display."""
@@ -90,6 +94,11 @@ class Console:
         if self._experiment.environment.shield:
             shielded = _share(summary.shielded_steps, summary.environment_steps)
             self._terminal.print(f"The shield stepped in at {shielded}.")
+        if summary.dropped_episodes:
+            self._terminal.print(
+                f"{summary.dropped_episodes:,} episodes were dropped for faults; the newest: {summary.newest_fault}",
+                markup=False,
+            )
         folder = shlex.quote(str(self._run.path))
         self._terminal.print(
             f"Look at it: .venv/bin/tensorboard --logdir {folder}/tensorboard    Run directory: {folder}"
@@ -130,6 +139,8 @@ class Console:
         }
         if self._experiment.environment.shield:
             rows["shield stepped in"] = _share(status.shielded_steps, status.environment_steps)
+        if status.dropped_episodes:
+            rows["episodes dropped"] = f"{status.dropped_episodes:,}, for faults such as: {status.newest_fault}"
         for name, value in rows.items():
             table.add_row(name, value)
         return table

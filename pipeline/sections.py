@@ -128,6 +128,16 @@ class CollectConfig(Config, frozen=True):
             "is for cores that nothing else needs.",
         ),
     ] = 1
+    faulty_episodes: Annotated[
+        float,
+        Meta(
+            ge=0.0,
+            le=1.0,
+            description="Share of a process's newest 1,000 episodes that a fault of their environment may cost, at "
+            "least one where it is not 0: a fault drops its episode, one beyond 1,000 times the share (rounded down) "
+            "ends the run, be there 1,000 yet or not. Evaluations count apart, and end without a result.",
+        ),
+    ] = 0.01
     variables_seconds: Annotated[
         float, Meta(gt=0.0, description="Seconds between a process's fetches of weights and counters.")
     ] = 0.05
@@ -287,3 +297,8 @@ class Experiment(Config, frozen=True):
     def window(self) -> int:
         """Frames of a window, with those before it that its first stack needs."""
         return self.agent.window_length + self.environment.frame_stack - 1
+
+    @property
+    def lead(self) -> int:
+        """Frames at the beginning of a window that nothing is learned from: for the first stack, and to burn in."""
+        return self.agent.lead + self.environment.frame_stack - 1

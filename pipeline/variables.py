@@ -96,6 +96,10 @@ class CollectorReport(msgspec.Struct, frozen=True, tag="collector"):
     """Environment steps in which the shield forbade what would have been the best action."""
     items: int = 0
     """Replay items confirmed."""
+    dropped_episodes: int = 0
+    """Episodes cut off by a fault of an environment: not among `episodes`, though their environment steps count."""
+    newest_fault: str = ""
+    """Environment, lane, step and what was wrong; empty where nothing has been."""
     last: bool = False
     """The process ends after this report."""
     fault: str = ""
@@ -111,6 +115,7 @@ class CollectorReport(msgspec.Struct, frozen=True, tag="collector"):
             transitions=self.transitions,
             items=self.items,
             shielded_steps=self.shielded_steps,
+            dropped_episodes=self.dropped_episodes,
         )
 
 

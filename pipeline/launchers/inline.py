@@ -119,5 +119,5 @@ class _Inline:
         variables = self.learning.publication()
         if last:
             variables = self.learning.publication(stopping=True, evaluate_last=True)
-        if self._evaluator.is_due(variables):
-            self.learning.accept(self._evaluator.evaluate(variables))
+        if self._evaluator.is_due(variables) and (evaluation := self._evaluator.evaluate(variables)) is not None:
+            self.learning.accept(evaluation)
