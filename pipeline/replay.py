@@ -15,7 +15,7 @@ from tf_agents.trajectories import Trajectory
 
 from agents import Specs
 from agents.priorities import bounded
-from pipeline import reverb_checkpoint
+from pipeline import privacy, reverb_checkpoint
 from pipeline.config import UsageError
 from pipeline.frames import FIRST, FrameLayout
 from pipeline.ports import refuse_used_port
@@ -54,7 +54,8 @@ class ReplayServer:
       dataset: a Reverb checkpoint of another run to draw from; priorities start anew.
 
     Raises:
-      UsageError: the port is in use, or the checkpoint's tables have other settings.
+      UsageError: the port is in use, is open though `replay.private` demands that it is not, or the checkpoint's tables
+        have other settings.
     """
 
     def __init__(
@@ -95,7 +96,8 @@ class ReplayServer:
                 restore_from = Path(copy)
             fallback = str(restore_from) if restore_from else None
             checkpointer = reverb.checkpointers.DefaultCheckpointer(str(folder), fallback_checkpoint_path=fallback)
-            self._server = reverb.Server(tables, port, checkpointer)
+            with privacy.guarding(port, experiment.replay.private):
+                self._server = reverb.Server(tables, port, checkpointer)
         self.address = f"localhost:{port}"
         self.client = reverb.Client(self.address)
         if (restored := _settings(self.info())) != wanted:  # Reverb restores the settings with the items

@@ -1,0 +1,189 @@
+"""Reverb's server on the loopback address alone: no other machine reaches it. No TensorFlow here.
+
+Reverb listens on `[::]` and has no option for it. Its library calls the C library's `bind` through an entry of its
+global offset table. While a server is made, that entry leads to a function that puts the loopback address in the place
+of "every address" for the replay's port; then it is as it was. What the port listens on is asked of the kernel.
+"""
+
+import contextlib
+import ctypes
+import ipaddress
+import mmap
+import os
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline import native
+from pipeline.ports import free_port
+
+_SECONDS = 60.0
+_LOAD, _DYNAMIC = 1, 2
+_STRINGS, _SYMBOLS, _RELOCATIONS, _RELOCATIONS_SIZE, _CALLS, _CALLS_SIZE = 5, 6, 7, 8, 23, 2
+_SYMBOL, _RELOCATION = struct.Struct("<IBBHQQ"), struct.Struct("<QQq")
+_TABLE_ENTRIES = (6, 7)  # R_X86_64_GLOB_DAT, R_X86_64_JUMP_SLOT
+_LISTENING = "0A"
+_BIND = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_uint32, use_errno=True)
+_patching = threading.Lock()
+
+
+class Unpatchable(Exception):
+    """Reverb's library cannot be led to the loopback address; says why."""
+
+
+@contextlib.contextmanager
+def bound(port: int) -> Iterator[None]:
+    """A Reverb server that is made within listens on `port` of the loopback address, to IPv4.
+
+    Raises:
+      Unpatchable: before anything is made.
+    """
+    with _patching:
+        library = Path(native.reverb_bindings().__file__ or "").resolve()
+        entries = [_base(library) + offset for offset in table_entries(library, "bind")]
+        if not entries:
+            raise Unpatchable(f"{library} does not call bind through its global offset table")
+        pointers = [ctypes.c_void_p.from_address(entry) for entry in entries]
+        before = [pointer.value for pointer in pointers]
+        ours = _rewriting(port, _BIND(before[0] or 0))
+        try:
+            for entry, pointer in zip(entries, pointers, strict=True):
+                _write(entry, pointer, ctypes.cast(ours, ctypes.c_void_p).value)
+            yield
+        finally:
+            for entry, pointer, value in zip(entries, pointers, before, strict=True):
+                if pointer.value != value:
+                    _write(entry, pointer, value)
+
+
+def listeners(port: int) -> list[str]:
+    """The addresses on which something in this network namespace listens to a TCP port, IPv4 in its own notation."""
+    found = set()
+    for name in ("tcp", "tcp6"):
+        path = Path(f"/proc/thread-self/net/{name}")
+        for line in path.read_text().splitlines()[1:] if path.exists() else []:  # of a kernel without IPv6 there is one
+            _, local, _, state, *_ = line.split()
+            host, _, number = local.partition(":")
+            if state == _LISTENING and int(number, 16) == port:
+                found.add(str(_address(host)))
+    return sorted(found)
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine reaches an address."""
+    return ipaddress.ip_address(address).is_loopback
+
+
+def obstacle() -> str:
+    """Why a server cannot be kept to the loopback address on this machine, tried in a process of its own; or ""."""
+    try:
+        result = subprocess.run(
+            [sys.executable, "-m", "pipeline.loopback"], capture_output=True, text=True, timeout=_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        return f"a Reverb server did not start within {_SECONDS:.0f} s"
+    return "" if result.returncode == 0 else (result.stderr.strip().splitlines() or ["it failed"])[-1]
+
+
+def _try() -> str:
+    port = free_port()
+    try:
+        with bound(port):
+            server = native.reverb_bindings().Server([], port, None)
+    except Unpatchable as error:
+        return str(error)
+    addresses = listeners(port)
+    server.Stop()
+    return "" if addresses and all(map(is_loopback, addresses)) else f"a Reverb server listened on {addresses}"
+
+
+def _rewriting(port: int, real: "ctypes._FuncPointer") -> "ctypes._FuncPointer":
+    """`bind` with the loopback address in the place of every address, at that port."""
+    head4, head6 = (struct.pack("=H", family) + port.to_bytes(2, "big") for family in (socket.AF_INET, socket.AF_INET6))
+    # Clients look for "localhost" at ::1 and 127.0.0.1, and some are given the number: the second is what all find. A
+    # socket of IPv6 has it in its mapped form.
+    loopback4 = ctypes.create_string_buffer(head4 + ipaddress.ip_address("127.0.0.1").packed + bytes(8), 16)
+    mapped = ipaddress.ip_address("::ffff:127.0.0.1").packed
+    loopback6 = ctypes.create_string_buffer(head6 + bytes(4) + mapped + bytes(4), 28)
+
+    def bind(descriptor: int, address: int, length: int) -> int:
+        given = ctypes.string_at(address, length)
+        if given[:8] == head4 + bytes(4):
+            return int(real(descriptor, ctypes.addressof(loopback4), 16))
+        if given[:4] == head6 and given[8:24] == bytes(16):
+            return int(real(descriptor, ctypes.addressof(loopback6), 28))
+        return int(real(descriptor, address, length))
+
+    return _BIND(bind)
+
+
+def _base(library: Path) -> int:
+    """Where a library lies in this process's memory."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        fields = line.split(maxsplit=5)
+        if len(fields) == 6 and fields[5] == str(library) and int(fields[2], 16) == 0:
+            return int(fields[0].partition("-")[0], 16)
+    raise Unpatchable(f"{library} is not in this process's memory")
+
+
+def _write(entry: int, pointer: ctypes.c_void_p, value: int | None) -> None:
+    """Writes an entry, which the loader has made read-only, and makes it so again."""
+    page = entry - entry % mmap.PAGESIZE
+    protect = ctypes.CDLL(None, use_errno=True).mprotect
+    protect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    if protect(page, mmap.PAGESIZE, mmap.PROT_READ | mmap.PROT_WRITE) != 0:
+        raise Unpatchable(f"the library's offset table cannot be written: {os.strerror(ctypes.get_errno())}")
+    pointer.value = value
+    protect(page, mmap.PAGESIZE, mmap.PROT_READ)
+
+
+def table_entries(library: Path, symbol: str) -> list[int]:
+    """Where in a shared library of x86-64 the entries of its global offset table for a symbol lie, from its start.
+
+    Raises:
+      Unpatchable: it is no such library.
+    """
+    data = library.read_bytes()
+    try:
+        return _table_entries(data, symbol.encode() + b"\0")
+    except (struct.error, LookupError, ValueError, StopIteration) as error:
+        raise Unpatchable(f"{library} cannot be read as a shared library: {error!r}") from None
+
+
+def _table_entries(data: bytes, symbol: bytes) -> list[int]:
+    start, size, count = *struct.unpack_from("<Q", data, 32), *struct.unpack_from("<HH", data, 54)
+    headers = [struct.unpack_from("<IIQQQQQQ", data, start + size * index) for index in range(count)]
+    loads = [(address, offset, length) for kind, _, offset, address, _, length, *_ in headers if kind == _LOAD]
+
+    def in_file(address: int) -> int:
+        return next(address - first + offset for first, offset, length in loads if 0 <= address - first < length)
+
+    found: list[int] = []
+    (dynamic,) = (header for header in headers if header[0] == _DYNAMIC)
+    tags = dict(struct.iter_unpack("<qQ", data[dynamic[2] : dynamic[2] + dynamic[5] // 16 * 16]))
+    strings, symbols = in_file(tags[_STRINGS]), in_file(tags[_SYMBOLS])
+    for table, length in ((_RELOCATIONS, _RELOCATIONS_SIZE), (_CALLS, _CALLS_SIZE)):
+        if not tags.get(length):
+            continue
+        first = in_file(tags[table])
+        for offset, info, _ in _RELOCATION.iter_unpack(data[first : first + tags[length]]):
+            if info & 0xFFFFFFFF in _TABLE_ENTRIES:
+                name = strings + _SYMBOL.unpack_from(data, symbols + _SYMBOL.size * (info >> 32))[0]
+                if data.startswith(symbol, name):
+                    found.append(offset)
+    return found
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """An address as the kernel's tables write it: words of four bytes, each in the machine's order."""
+    packed = b"".join(int(host[start : start + 8], 16).to_bytes(4, sys.byteorder) for start in range(0, len(host), 8))
+    address = ipaddress.ip_address(packed)
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+if __name__ == "__main__":
+    sys.exit(_try() or 0)
