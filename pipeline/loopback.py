@@ -21,6 +21,7 @@ from pathlib import Path
 from pipeline import native
 from pipeline.ports import free_port
 
+_ATTEMPT = "import sys; from pipeline import loopback; sys.exit(loopback.attempt() or 0)"
 _SECONDS = 60.0
 _LOAD, _DYNAMIC = 1, 2
 _STRINGS, _SYMBOLS, _RELOCATIONS, _RELOCATIONS_SIZE, _CALLS, _CALLS_SIZE = 5, 6, 7, 8, 23, 2
@@ -82,14 +83,15 @@ def obstacle() -> str:
     """Why a server cannot be kept to the loopback address on this machine, tried in a process of its own; or ""."""
     try:
         result = subprocess.run(
-            [sys.executable, "-m", "pipeline.loopback"], capture_output=True, text=True, timeout=_SECONDS
+            [sys.executable, "-c", _ATTEMPT], capture_output=True, text=True, timeout=_SECONDS, check=False
         )
     except subprocess.TimeoutExpired:
         return f"a Reverb server did not start within {_SECONDS:.0f} s"
     return "" if result.returncode == 0 else (result.stderr.strip().splitlines() or ["it failed"])[-1]
 
 
-def _try() -> str:
+def attempt() -> str:
+    """What `obstacle` says, tried in this process: it loads Reverb."""
     port = free_port()
     try:
         with bound(port):
@@ -160,7 +162,8 @@ def _table_entries(data: bytes, symbol: bytes) -> list[int]:
     loads = [(address, offset, length) for kind, _, offset, address, _, length, *_ in headers if kind == _LOAD]
 
     def in_file(address: int) -> int:
-        return next(address - first + offset for first, offset, length in loads if 0 <= address - first < length)
+        first, offset = next(load[:2] for load in loads if 0 <= address - load[0] < load[2])
+        return int(address - first + offset)
 
     found: list[int] = []
     (dynamic,) = (header for header in headers if header[0] == _DYNAMIC)
@@ -183,7 +186,3 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     packed = b"".join(int(host[start : start + 8], 16).to_bytes(4, sys.byteorder) for start in range(0, len(host), 8))
     address = ipaddress.ip_address(packed)
     return getattr(address, "ipv4_mapped", None) or address
-
-
-if __name__ == "__main__":
-    sys.exit(_try() or 0)

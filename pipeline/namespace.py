@@ -1,8 +1,8 @@
 """A network namespace with nothing but a loopback interface: what listens in it is reached from within it alone.
 
 No privilege is needed where the kernel lets users make namespaces: a user namespace then owns the network's. A process
-with threads can neither make nor enter one, and NumPy starts some. So this file is also run by itself, in an interpreter
-that imports nothing else: to make the namespace, and to enter it and become the command that is to be in it.
+with threads can neither make nor enter one, and NumPy starts some. So this file is also run by itself, in an
+interpreter that imports nothing else: to make the namespace, and to enter it and become the command that is to be there.
 """
 
 import contextlib
@@ -64,7 +64,13 @@ def _run(command: list[str], descriptors: tuple[int, ...]) -> None:
     """Runs one of this file's commands; raises its last words."""
     try:
         result = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, pass_fds=descriptors, timeout=_SECONDS
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            pass_fds=descriptors,
+            timeout=_SECONDS,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         raise OSError(errno.ETIMEDOUT, f"no network namespace within {_SECONDS:.0f} s") from None
