@@ -2,7 +2,7 @@
 
 No privilege is needed where the kernel lets users make namespaces: a user namespace then owns the network's. A process
 with threads can neither make nor enter one, and NumPy starts some. So this file is also run by itself, in an
-interpreter that imports nothing else: to make the namespace, and to enter it and become the command that is to be there.
+interpreter that imports nothing else: to make the namespace, and to enter it and become the command meant for it.
 """
 
 import contextlib
