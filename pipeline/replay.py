@@ -15,10 +15,11 @@ from tf_agents.trajectories import Trajectory
 
 from agents import Specs
 from agents.priorities import bounded
-from pipeline import privacy, reverb_checkpoint
+from pipeline import reverb_checkpoint
 from pipeline.config import UsageError
 from pipeline.frames import FIRST, FrameLayout
 from pipeline.ports import refuse_used_port
+from pipeline.privacy import guarding
 from pipeline.sections import Experiment
 from pipeline.stacking import stack_windows
 from pipeline.variables import REPORTS_TABLE, VARIABLES_TABLE
@@ -96,7 +97,7 @@ class ReplayServer:
                 restore_from = Path(copy)
             fallback = str(restore_from) if restore_from else None
             checkpointer = reverb.checkpointers.DefaultCheckpointer(str(folder), fallback_checkpoint_path=fallback)
-            with privacy.guarding(port, experiment.replay.private):
+            with guarding(port, experiment.replay.private):
                 self._server = reverb.Server(tables, port, checkpointer)
         self.address = f"localhost:{port}"
         self.client = reverb.Client(self.address)
