@@ -152,7 +152,7 @@ def table_entries(library: Path, symbol: str) -> list[int]:
     data = library.read_bytes()
     try:
         return _table_entries(data, symbol.encode() + b"\0")
-    except (struct.error, LookupError, ValueError, StopIteration) as error:
+    except (struct.error, LookupError, ValueError, OverflowError, StopIteration) as error:
         raise Unpatchable(f"{library} cannot be read as a shared library: {error!r}") from None
 
 
