@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 NOBODY = 65534
 CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 10).close(); print('in')"
-AS_NOBODY = f"import os; os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY}); "
+AS_NOBODY = f"import encodings.idna, os, socket; os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY}); "
 
 
 def attempt(host: str, port: int, *prefix: str, before: str = "") -> str:
