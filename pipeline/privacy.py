@@ -151,4 +151,4 @@ def guarding(port: int, private: str) -> Iterator[None]:
     elif private in ("namespace", "loopback"):
         raise UsageError(f"replay.private={private!r}, but the replay listens on {seen}: set it to 'auto' or 'off'")
     else:
-        log.warning("the replay is OPEN to whoever reaches this machine: it listens on %s", seen)
+        log.warning("the replay listens on %s: OPEN to whoever reaches this machine", seen)

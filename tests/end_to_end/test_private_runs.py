@@ -185,7 +185,7 @@ def test_a_run_that_is_open_says_so_loudly(run_dir: Path, tmp_path: Path) -> Non
     result = finish(out_of_namespaces(*command(run_dir, *BRIEF)), tmp_path / "library")
     assert result.returncode == 0, result.stdout + result.stderr
     (said,) = re.findall(r"OPEN to everyone who reaches port (\d+) .* firewall", result.stdout)
-    (logged,) = re.findall(r"WARNING .* OPEN to whoever .* listens on ::, port (\d+)", log_of(run_dir))
+    (logged,) = re.findall(r"WARNING .* listens on ::, port (\d+); .*: OPEN to whoever", log_of(run_dir))
     assert said == logged
 
 
