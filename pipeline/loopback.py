@@ -106,8 +106,8 @@ def attempt() -> str:
 def _rewriting(port: int, real: "ctypes._FuncPointer") -> "ctypes._FuncPointer":
     """`bind` with the loopback address in the place of every address, at that port."""
     head4, head6 = (struct.pack("=H", family) + port.to_bytes(2, "big") for family in (socket.AF_INET, socket.AF_INET6))
-    # Clients look for "localhost" at ::1 and 127.0.0.1, and some are given the number: the second is what all find. A
-    # socket of IPv6 has it in its mapped form.
+    # A socket of IPv6 has 127.0.0.1 in its mapped form. With ::1, whoever asks for the number would find nobody; under
+    # "localhost" clients look at both.
     loopback4 = ctypes.create_string_buffer(head4 + ipaddress.ip_address("127.0.0.1").packed + bytes(8), 16)
     mapped = ipaddress.ip_address("::ffff:127.0.0.1").packed
     loopback6 = ctypes.create_string_buffer(head6 + bytes(4) + mapped + bytes(4), 28)

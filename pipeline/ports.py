@@ -7,6 +7,10 @@ from pipeline.config import UsageError
 
 _ATTEMPTS = 20
 
+HOST = "127.0.0.1"
+"""Where the roles of one machine find the replay. Not "localhost": that is ::1 first, and where the server is on IPv4's
+loopback address alone, another user of the machine could listen there in its place."""
+
 
 def free_port() -> int:
     """A port that nothing listens on now.

@@ -18,7 +18,7 @@ from agents.priorities import bounded
 from pipeline import reverb_checkpoint
 from pipeline.config import UsageError
 from pipeline.frames import FIRST, FrameLayout
-from pipeline.ports import refuse_used_port
+from pipeline.ports import HOST, refuse_used_port
 from pipeline.privacy import guarding
 from pipeline.sections import Experiment
 from pipeline.stacking import stack_windows
@@ -99,7 +99,7 @@ class ReplayServer:
             checkpointer = reverb.checkpointers.DefaultCheckpointer(str(folder), fallback_checkpoint_path=fallback)
             with guarding(port, experiment.replay.private):
                 self._server = reverb.Server(tables, port, checkpointer)
-        self.address = f"localhost:{port}"
+        self.address = f"{HOST}:{port}"
         self.client = reverb.Client(self.address)
         if (restored := _settings(self.info())) != wanted:  # Reverb restores the settings with the items
             self._server.stop()

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -176,12 +177,24 @@ def test_a_library_that_cannot_be_led_is_no_crash(tmp_path: Path) -> None:
     assert lines[-1].startswith("loopback refused: replay.private='loopback', but the replay listens on ::")
 
 
+def test_an_impostor_on_the_other_loopback_address_gets_nothing(
+    serve: Callable[..., ReplayServer], make_experiment: Any, counting_specs: Specs
+) -> None:
+    server = serve(make_experiment(), counting_specs)
+    port = int(server.address.partition(":")[2])
+    with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as impostor:
+        impostor.bind(("::1", port))
+        impostor.listen()
+        impostor.settimeout(0.5)
+        assert native.reverb_client(server.address).ServerInfo(20)
+        with pytest.raises(TimeoutError):
+            impostor.accept()
+
+
 # The kernel's word.
 
 
 def test_listeners_are_those_of_the_port() -> None:
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as first, socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as second:
         port = first.getsockname()[1]
         second.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
