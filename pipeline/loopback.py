@@ -41,7 +41,8 @@ def bound(port: int) -> Iterator[None]:
     """A Reverb server that is made within listens on `port` of the loopback address, to IPv4.
 
     Raises:
-      Unpatchable: before anything is made.
+      Unpatchable: it cannot be; before anything is made.
+      OSError: nor can the library be read.
     """
     with _patching:
         library = Path(native.reverb_bindings().__file__ or "").resolve()
@@ -96,7 +97,7 @@ def attempt() -> str:
     try:
         with bound(port):
             server = native.reverb_bindings().Server([], port, None)
-    except Unpatchable as error:
+    except (Unpatchable, OSError) as error:
         return str(error)
     addresses = listeners(port)
     server.Stop()
@@ -123,24 +124,34 @@ def _rewriting(port: int, real: "ctypes._FuncPointer") -> "ctypes._FuncPointer":
     return _BIND(bind)
 
 
+def _mappings() -> Iterator[tuple[range, str, int, str]]:
+    """Of this process's memory: addresses, protection such as "r--p", offset in the file, the file."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        addresses, protection, offset, _, _, *file = line.split(maxsplit=5)
+        first, end = (int(address, 16) for address in addresses.split("-"))
+        yield range(first, end), protection, int(offset, 16), "".join(file)
+
+
 def _base(library: Path) -> int:
     """Where a library lies in this process's memory."""
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        fields = line.split(maxsplit=5)
-        if len(fields) == 6 and fields[5] == str(library) and int(fields[2], 16) == 0:
-            return int(fields[0].partition("-")[0], 16)
+    for addresses, _, offset, file in _mappings():
+        if file == str(library) and offset == 0:
+            return addresses.start
     raise Unpatchable(f"{library} is not in this process's memory")
 
 
 def _write(entry: int, pointer: ctypes.c_void_p, value: int | None) -> None:
-    """Writes an entry, which the loader has made read-only, and makes it so again."""
+    """Writes an entry, which the loader may have made read-only, and leaves its page as it was."""
     page = entry - entry % mmap.PAGESIZE
     protect = ctypes.CDLL(None, use_errno=True).mprotect
     protect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    if protect(page, mmap.PAGESIZE, mmap.PROT_READ | mmap.PROT_WRITE) != 0:
+    letters = next(protection for addresses, protection, _, _ in _mappings() if entry in addresses)
+    flags = {"r": mmap.PROT_READ, "w": mmap.PROT_WRITE, "x": mmap.PROT_EXEC}
+    before = sum(flag for letter, flag in flags.items() if letter in letters)
+    if protect(page, mmap.PAGESIZE, before | mmap.PROT_WRITE) != 0:
         raise Unpatchable(f"the library's offset table cannot be written: {os.strerror(ctypes.get_errno())}")
     pointer.value = value
-    protect(page, mmap.PAGESIZE, mmap.PROT_READ)
+    protect(page, mmap.PAGESIZE, before)
 
 
 def table_entries(library: Path, symbol: str) -> list[int]:

@@ -78,31 +78,30 @@ def arranged(experiment: Experiment, may_isolate: bool, required: bool) -> Itera
     Raises:
       UsageError: a measure is demanded that cannot be taken.
     """
-    private = experiment.replay.private
+    taken = _taken(experiment.replay.private, may_isolate, required)
+    if required:
+        replay = msgspec.structs.replace(experiment.replay, private=taken.measure)
+        experiment = msgspec.structs.replace(experiment, replay=replay)
+    try:
+        yield experiment, taken
+    finally:
+        if taken.namespace is not None:
+            taken.namespace.close()
+
+
+def _taken(private: str, may_isolate: bool, required: bool) -> Privacy:
     if required and private == "off":
         raise UsageError("--require_private contradicts replay.private='off': leave one of them out")
     obstacles: list[str] = []
-    chosen: Privacy | None = None
     for measure in _ORDER[private]:
         obstacle, namespace = _take(measure, may_isolate)
         if not obstacle:
-            without = "; ".join(obstacles) or f"replay.private={private!r}"
-            chosen = Privacy(measure, without, namespace)
-            break
+            return Privacy(measure, "; ".join(obstacles) or f"replay.private={private!r}", namespace)
         obstacles.append(obstacle)
-    if chosen is None:
-        if required or private in ("namespace", "loopback"):
-            demand = "--require_private" if private == "auto" else f"replay.private={private!r}"
-            raise UsageError(f"{demand} cannot be kept here: {'; '.join(obstacles)}. {_ADVICE[private]}")
-        chosen = Privacy("open", "; ".join(obstacles) or "replay.private='off'")
-    if required:
-        replay = msgspec.structs.replace(experiment.replay, private=chosen.measure)
-        experiment = msgspec.structs.replace(experiment, replay=replay)
-    try:
-        yield experiment, chosen
-    finally:
-        if chosen.namespace is not None:
-            chosen.namespace.close()
+    if required or private in ("namespace", "loopback"):
+        demand = "--require_private" if private == "auto" else f"replay.private={private!r}"
+        raise UsageError(f"{demand} cannot be kept here: {'; '.join(obstacles)}. {_ADVICE[private]}")
+    return Privacy("open", "; ".join(obstacles) or "replay.private='off'")
 
 
 _ADVICE = {
@@ -140,7 +139,7 @@ def guarding(port: int, private: str) -> Iterator[None]:
         if private != "off":
             try:
                 stack.enter_context(loopback.bound(port))
-            except loopback.Unpatchable as error:
+            except (loopback.Unpatchable, OSError) as error:
                 log.warning("the replay cannot be kept to the loopback address: %s", error)
         yield
     addresses = loopback.listeners(port)
