@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 
 from pipeline.ledger import Status, Summary
+from pipeline.privacy import Privacy
 from pipeline.run_directory import RunDirectory
 from pipeline.sections import Experiment
 
@@ -46,6 +47,14 @@ class Console:
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         if self._live is not None:
             self._live.stop()
+
+    def say_privacy(self, privacy: Privacy, port: int) -> None:
+        """Says who reaches the replay; a live display is spared what needs no attention."""
+        text = privacy.sentence(port)
+        if privacy.measure == "open":
+            self.note(text)
+        elif privacy.measure == "loopback" or self._live is None:
+            self._terminal.print(text, markup=False)
 
     def refresh(self) -> None:
         """Shows the newest status, if it is time to."""

@@ -19,7 +19,8 @@ from pipeline import reverb_checkpoint
 from pipeline.account import Tally
 from pipeline.config import UsageError
 from pipeline.frames import FIRST, FrameLayout
-from pipeline.ports import refuse_used_port
+from pipeline.ports import HOST, refuse_used_port
+from pipeline.privacy import guarding
 from pipeline.sections import Experiment
 from pipeline.stacking import stack_windows
 from pipeline.variables import REPORTS_TABLE, VARIABLES_TABLE
@@ -55,7 +56,8 @@ class ReplayServer:
       dataset: a Reverb checkpoint of another run to draw from; priorities start anew.
 
     Raises:
-      UsageError: the port is in use, or the checkpoint's tables have other settings.
+      UsageError: the port is in use, is open though `replay.private` demands that it is not, or the checkpoint's tables
+        have other settings.
     """
 
     def __init__(
@@ -99,8 +101,9 @@ class ReplayServer:
                 restore_from = Path(copy)
             fallback = str(restore_from) if restore_from else None
             checkpointer = reverb.checkpointers.DefaultCheckpointer(str(folder), fallback_checkpoint_path=fallback)
-            self._server = reverb.Server(tables, port, checkpointer)
-        self.address = f"localhost:{port}"
+            with guarding(port, experiment.replay.private):
+                self._server = reverb.Server(tables, port, checkpointer)
+        self.address = f"{HOST}:{port}"
         self.client = reverb.Client(self.address)
         if (restored := _settings(self.info())) != wanted:  # Reverb restores the settings with the items
             self._server.stop()

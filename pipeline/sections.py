@@ -101,6 +101,14 @@ class ReplayConfig(Config, frozen=True):
         ),
     ] = "largest"
     port: Annotated[int, Meta(ge=0, le=65535, description="Port of the Reverb server; 0 takes a free one.")] = 0
+    private: Annotated[
+        Literal["auto", "namespace", "loopback", "off"],
+        Meta(
+            description="What keeps others out of the replay, which asks nobody who they are: a network namespace of "
+            "the run's own, in which environments see no network either, or the loopback address, which other users of "
+            "this machine reach; auto takes the first that works here. off is for collectors elsewhere."
+        ),
+    ] = "auto"
 
 
 class OfflineConfig(Config, frozen=True):

@@ -37,6 +37,7 @@ class _Inline:
         self._console = console
         specs = environments.describe(launch.experiment.environment)
         port = launch.experiment.replay.port or free_port()
+        console.say_privacy(launch.privacy, port)
         self.learning = LearningProcess(
             launch.experiment, specs, launch.run, port, started=launch.started, blocking=False, resume=launch.resume
         )

@@ -22,7 +22,7 @@ class Supervisor:
         experiment = launch.experiment
         port = experiment.replay.port or free_port()
         silent = experiment.collect.stall_seconds
-        self._launch = launch
+        self._launch, self._port = launch, port
         self._learner = Watched(launch, "learner", 0, port, experiment.learner.silent_seconds)
         self._others = [Watched(launch, "collector", index, port, silent) for index in range(experiment.collectors)]
         self._others.append(Watched(launch, "evaluator", 0, port, silent))
@@ -45,6 +45,7 @@ class Supervisor:
     def _run(self) -> int:
         launch = self._launch
         with Console(launch.run, launch.experiment) as console:
+            console.say_privacy(launch.privacy, self._port)
             started: list[Watched] = []
             try:
                 for watched in (self._learner, *self._others):

@@ -58,7 +58,8 @@ class Watched:
         with self._log.open("ab") as log:
             self.log_from = log.tell()
             self.process = subprocess.Popen(
-                command,
+                launch.privacy.command(command),
+                pass_fds=launch.privacy.descriptors,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
