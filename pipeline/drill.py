@@ -24,7 +24,7 @@ from typing import Any
 import msgspec
 from absl import flags
 
-from pipeline import checkpoint, faults, small_disk
+from pipeline import faults, small_disk
 from pipeline.command import run_command
 from pipeline.config import UsageError, load
 from pipeline.faults import Drilled
@@ -131,7 +131,7 @@ class Drill:
 
     def _do(self, name: str) -> bool:
         drilled = self._drilled
-        before, saved = drilled.status(), checkpoint.newest(drilled.run.checkpoints)
+        before, saved = drilled.status(), drilled.saved()
         assert before is not None
         print(f"{before.environment_steps:>10,} environment steps  {name}", flush=True)
         try:
@@ -149,10 +149,10 @@ class Drill:
         assert after is not None
         if saved is not None and "spoiled" not in name:
             for counter in ("environment_steps", "gradient_steps", "episodes"):
-                if getattr(after, counter) < getattr(saved.counters, counter):
+                if getattr(after, counter) < getattr(saved, counter):
                     self._problems.append(
                         f"{name}: {counter} went back to {getattr(after, counter)}, and the checkpoint before it had "
-                        f"{getattr(saved.counters, counter)}"
+                        f"{getattr(saved, counter)}"
                     )
         time.sleep(self._random.uniform(0.0, 2.0 * _CHECKPOINT_SECONDS))
         return True

@@ -11,6 +11,8 @@ from collections.abc import Callable
 import msgspec
 import psutil
 
+from pipeline import checkpoint
+from pipeline.checkpoint import Counters
 from pipeline.ledger import Status
 from pipeline.run_directory import RunDirectory
 
@@ -54,6 +56,14 @@ class Drilled:
             return msgspec.json.decode(self.run.status.read_bytes(), type=Status)
         except (OSError, msgspec.MsgspecError):
             return None
+
+    def saved(self) -> Counters | None:
+        """The counters of the newest checkpoint."""
+        found = checkpoint.newest(self.run.checkpoints)
+        try:
+            return found.counters if found else None
+        except (OSError, msgspec.MsgspecError):  # a newer one has taken its place meanwhile
+            return self.saved()
 
     def process(self, role: str, random_: random.Random) -> psutil.Process | None:
         """A process of a role, one of the collectors by chance."""
@@ -157,8 +167,6 @@ def fill_disk(seconds: float) -> Callable[[Drilled, random.Random], None]:
 
 def spoil_checkpoint(drilled: Drilled, random_: random.Random) -> None:
     """Flips a bit of the newest checkpoint and ends the learner, which has to go on from the one before."""
-    from pipeline import checkpoint
-
     found = checkpoint.newest(drilled.run.checkpoints)
     learner = drilled.process("learner", random_)
     if found is None or learner is None:

@@ -15,7 +15,7 @@ from tf_agents.trajectories import Trajectory
 
 from agents import Specs
 from agents.priorities import bounded
-from pipeline import reverb_checkpoint
+from pipeline import flow, reverb_checkpoint
 from pipeline.account import Tally
 from pipeline.config import UsageError
 from pipeline.frames import FIRST, FrameLayout
@@ -220,26 +220,7 @@ class ReplayServer:
 
     def explain_stall(self) -> str:
         """Which side the rate limiter holds back, in words."""
-        info = self.info()
-        limiter = info.rate_limiter_info
-        inserts, samples = limiter.insert_stats.completed, limiter.sample_stats.completed
-        state = (
-            f"{inserts} items inserted, {samples} sampled, {info.current_size} of {info.max_size} stored, "
-            f"{limiter.samples_per_insert:g} samples per insert wanted"
-        )
-        if self._experiment.agent.on_policy:
-            return (
-                f"the learner waits for collectors: the queue has not had the {self.items_per_call} items of a batch "
-                f"({inserts} inserted, {samples} sampled)"
-            )
-        if info.current_size < limiter.min_size_to_sample:
-            return (
-                f"the learner waits for collectors: the table has {info.current_size} of the "
-                f"{limiter.min_size_to_sample} items that replay.min_size asks for ({state})"
-            )
-        if inserts * limiter.samples_per_insert - samples - 1 < limiter.min_diff:
-            return f"the learner waits for collectors, which do not insert ({state})"
-        return f"the collectors wait for the learner, which does not sample ({state})"
+        return flow.explain_stall(self._experiment, self.info(), self.items_per_call)
 
     def checkpoint(self) -> Path:
         """Writes all tables into the server's folder and returns the checkpoint's path."""

@@ -1,6 +1,9 @@
 """Environments that break runs, each in one way; used by import path."""
 
+import os
+import sys
 import time
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import gymnasium
@@ -126,3 +129,57 @@ class UnreliableParts(Unreliable):
 
     def _broken(self, observation: Any, fault: str) -> Any:
         return {} if fault == "missing" else {"all": super()._broken(observation, fault)}
+
+
+class Hanging(_Walk):
+    """Hangs for good at its fiftieth step, but in the process that finds `marker` there already.
+
+    Args:
+      marker: a file.
+    """
+
+    def __init__(self, marker: str) -> None:
+        super().__init__()
+        self._marker = Path(marker)
+
+    def step(self, action: Any) -> Any:
+        if self._step == 50 and not self._marker.exists():
+            self._marker.touch()
+            time.sleep(1e6)
+        return super().step(action)
+
+
+class Leaving(_Walk):
+    """Ends its process at its twentieth step."""
+
+    def step(self, action: Any) -> Any:
+        if self._step == 20:
+            print("this environment leaves", file=sys.stderr, flush=True)
+            os._exit(7)
+        return super().step(action)
+
+
+class Tallied(_Walk):
+    """Counts its steps and resets in a file that outlives its process.
+
+    Args:
+      folder: of the files.
+    """
+
+    def __init__(self, folder: str) -> None:
+        super().__init__()
+        Path(folder).mkdir(exist_ok=True)
+        self._file = os.open(Path(folder) / f"{os.getpid()}-{id(self)}", os.O_RDWR | os.O_CREAT)
+        self._counts = np.zeros(2, np.int64)
+
+    def _count(self, which: int) -> None:
+        self._counts[which] += 1
+        os.pwrite(self._file, self._counts.tobytes(), 0)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self._count(1)
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action: Any) -> Any:
+        self._count(0)
+        return super().step(action)

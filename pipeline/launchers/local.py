@@ -96,7 +96,7 @@ class Supervisor:
                 watched.start()
             return
         if watched.poll() is None and watched.hangs():
-            console.note(f"{watched.name} has given no sign of life for too long and is restarted")
+            console.note(f"{watched.name} has given no sign of life for {watched.silent_seconds:g} s and is restarted")
             watched.kill()
         code = watched.poll()
         in_order = watched is not self._learner and self._learner.recorder.is_leaving

@@ -36,7 +36,7 @@ class Watched:
 
     def __init__(self, launch: Launch, role: str, index: int, port: int, silent_seconds: float) -> None:
         self._launch, self._role, self._index, self._port = launch, role, index, port
-        self._silent_seconds = silent_seconds
+        self.silent_seconds = silent_seconds
         self.name = f"{role}-{index}" if role == "collector" else role
         self.failures = 0
         """In a row, without progress between them."""
@@ -85,7 +85,7 @@ class Watched:
         now, beats = time.monotonic(), self.recorder.beats
         if beats != self._beats:
             self._beats, self._beat_at = beats, now
-        return now - self._beat_at > (self._silent_seconds if beats else _START_SECONDS)
+        return now - self._beat_at > (self.silent_seconds if beats else _START_SECONDS)
 
     def expect_restart(self) -> bool:
         """Counts a failure and sets the time of the next start; False if there have been too many in a row."""
