@@ -19,7 +19,7 @@ class Update(NamedTuple):
     norm: tf.Tensor
     """float32 []: the global norm of the summed gradient before clipping."""
     applied: tf.Tensor
-    """bool []: whether norm and summed loss were finite; where they were not, weights and moments stayed as they were."""
+    """bool []: whether norm and summed loss were finite; else weights and moments stayed as they were."""
 
 
 class _Optimizer(tf.Module):  # type: ignore[misc]
@@ -50,7 +50,7 @@ class _Optimizer(tf.Module):  # type: ignore[misc]
         self._clip_norm = clip_norm
         self.updates = tf.Variable(0, dtype=tf.int64, trainable=False, name="updates")
         self.learning_rate_scale = tf.Variable(1.0, trainable=False, name="learning_rate_scale")
-        """float32 []: what the schedule's step size is multiplied by; saved with the moments, so that it outlives them."""
+        """float32 []: what the schedule's step size is multiplied by; saved with the moments."""
 
     def learning_rate(self) -> tf.Tensor:
         """float32 []: the step size of the next update."""

@@ -78,6 +78,7 @@ class Collector:
         self._stack = FrameStack(specs, experiment.environment.frame_stack, collect.lanes)
         self._epsilon = 1.0
         self._environment_steps = self._episodes = self._shielded_steps = 0
+        self._reward_sizes, self._largest_rewards = np.zeros((2, collect.lanes), np.float32)
         self._returns: list[float] = []
         self._lengths: list[int] = []
         self._blocked_seconds = 0.0
@@ -152,6 +153,8 @@ class Collector:
         fields["reward"][:] = step.reward
         if self._bonus is not None:  # a step that was a reset earns nothing
             fields["reward"] += np.where(was_resetting, 0.0, self._bonus(step.observation))
+        np.abs(fields["reward"], out=self._reward_sizes)
+        np.maximum(self._largest_rewards, self._reward_sizes, out=self._largest_rewards)
         fields["terminated"][:] = step.terminated
         fields["next_step_type"][:] = self._step_type
         priorities = None
@@ -208,6 +211,7 @@ class Collector:
             blocked_seconds=self._blocked_seconds,
             resident_bytes=self._process_info.memory_info().rss,
             shielded_steps=self._shielded_steps,
+            largest_reward=float(self._largest_rewards.max()),
             last=last,
             fault=fault,
         )

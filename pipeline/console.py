@@ -10,6 +10,7 @@ import msgspec
 from rich.console import Console as Terminal
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from pipeline.ledger import Status, Summary
 from pipeline.run_directory import RunDirectory
@@ -31,6 +32,7 @@ class Console:
         self._shown_at = 0.0
         self._shown: Status | None = None
         self._noted = ""
+        self._warned: set[str] = set()
 
     def __enter__(self) -> "Console":
         for stale in (self._run.status, self._run.summary):
@@ -56,6 +58,10 @@ class Console:
         if status is None or status == self._shown:
             return
         self._shown = status
+        for warning in status.warnings:
+            if warning not in self._warned:
+                self._warned.add(warning)
+                self._terminal.print(f"warning: {warning}", style="yellow", markup=False)
         if self._live is not None:
             self._live.update(self._table(status))
         else:
@@ -132,6 +138,8 @@ class Console:
             rows["shield stepped in"] = _share(status.shielded_steps, status.environment_steps)
         for name, value in rows.items():
             table.add_row(name, value)
+        for warning in status.warnings:
+            table.add_row("warning", Text(warning, style="yellow"))
         return table
 
 

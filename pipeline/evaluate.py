@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> int:
     run = RunDirectory(Path(_RUN_DIR.value))
     experiment = run.experiment()
     policy = policies.load(run.policies / _POLICY.value)
-    returns, _, shielded_share = play(experiment, policy, _EPISODES.value, _SEED.value)
+    returns, _, shielded_share, _ = play(experiment, policy, _EPISODES.value, _SEED.value)
     print(
         f"{_POLICY.value} policy of {run.path}, from {policy.environment_steps:,} environment steps, "
         f"{policy.gradient_steps:,} gradient steps"

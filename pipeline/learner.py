@@ -188,6 +188,19 @@ class Learner:
             evaluate_last=evaluate_last,
         )
 
+    def roll_back(self, prefix: str, learning_rate_factor: float) -> None:
+        """Takes weights, optimizer and target network from what `write` wrote, and lowers the step size.
+
+        The count of gradient steps goes on: collectors and evaluator take newer weights by it, on-policy experience is
+        matched by it, and the budget is of work done. The lowered step size is part of the agent's state: it is saved
+        and resumed, and lowered further by another rollback to the same checkpoint.
+        """
+        taken, scale = self._gradient_steps, float(self.agent.learning_rate_scale.numpy())
+        self.read(prefix)
+        self._gradient_steps = taken
+        self.agent.train_step_counter.assign(taken)
+        self.agent.learning_rate_scale.assign(scale * learning_rate_factor)
+
     def write(self, prefix: str) -> None:
         """Writes the agent's state as a TensorFlow checkpoint."""
         tf.train.Checkpoint(agent=self.agent).write(prefix)

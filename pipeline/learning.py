@@ -18,10 +18,20 @@ from agents.priorities import bounded
 from pipeline import checkpoint, metrics, native, offline
 from pipeline.learner import Learner, Outcome
 from pipeline.ledger import Ledger, Summary
+from pipeline.recovery import Recovery
 from pipeline.replay import ReplayServer, Sample
 from pipeline.run_directory import RunDirectory, write_json
 from pipeline.sections import Experiment
-from pipeline.variables import REPORTS_TABLE, VARIABLES_TABLE, CollectorReport, Evaluation, Report, Sender, take
+from pipeline.variables import (
+    REPORTS_TABLE,
+    VARIABLES_TABLE,
+    CollectorReport,
+    Evaluation,
+    Report,
+    Sender,
+    Variables,
+    take,
+)
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +96,7 @@ class LearningProcess:
         if restored:
             self.learner.read(restored.learner_prefix)
             log.info("resumed from %s", restored.path)
+        self._recovery = Recovery(experiment, specs, run, self.learner, self.ledger.counters)
         self._metrics = metrics.MetricsWriter(run.tensorboard)
         self._reports: queue.Queue[Report] = queue.Queue()
         self._samples: queue.Queue[Sample | Exception] = queue.Queue(maxsize=1)
@@ -154,7 +165,7 @@ class LearningProcess:
             self._publish()
         if now - self._status_at >= _STATUS_SECONDS:
             self._write_status()
-        if now - self._checkpoint_at >= self._experiment.checkpoint.every_seconds:
+        if now - self._checkpoint_at >= self._experiment.checkpoint.every_seconds and self._recovery.is_calm:
             self.checkpoint()
 
     def checkpoint(self) -> None:
@@ -224,13 +235,10 @@ class LearningProcess:
             self._refuse_other_weights(sample)
         before = self.learner.gradient_steps
         outcome = self.learner.learn(sample)
-        if not outcome.finite:
-            raise Ended(
-                "diverged",
-                f"loss or gradient was not finite within gradient steps up to {self.learner.gradient_steps}: "
-                "lower agent.learning_rate, clip rewards (agent.reward_clip) or gradients (agent.gradient_clip_norm)",
-            )
-        self._outcome = outcome
+        if diverged := self._recovery.judge(sample, outcome):
+            raise Ended("diverged", diverged)
+        if len(outcome.skipped) < self._experiment.learner.steps_per_call:  # else it has no figures
+            self._outcome = outcome
         if on_policy:
             self._publish(wait=True)  # the collectors wait for it
         if outcome.priorities is not None:
@@ -267,12 +275,24 @@ class LearningProcess:
             if not wait and not self._publishing.done():
                 return  # the last one is still on its way
             self._publishing.result()
-        evaluate_last = stopping and self._evaluate_last
-        variables = self.learner.publication(self.ledger.counters, stopping, evaluate_last)
+        variables = self.publication(stopping, stopping and self._evaluate_last)
         self._publishing = self._background.submit(self._publisher.send, variables, 10.0)
         self._published_at = time.monotonic()
         if wait:
             self._publishing.result()
+
+    def publication(self, stopping: bool = False, evaluate_last: bool = False) -> Variables:
+        """The learner's publication, of finite weights unless the run ends: it rolls back from others.
+
+        Raises:
+          Ended: it could not.
+        """
+        variables = self.learner.publication(self.ledger.counters, stopping, evaluate_last)
+        if stopping or all(array.is_finite for array in variables.weights):
+            return variables
+        if diverged := self._recovery.replace_weights():
+            raise Ended("diverged", diverged)
+        return self.learner.publication(self.ledger.counters)
 
     def _receive(self) -> None:
         take(native.reverb_client(self.replay.address), REPORTS_TABLE, Report, 2**31 - 1, self._reports.put)
@@ -305,6 +325,7 @@ class LearningProcess:
             role, scalars = f"collector-{report.index}", metrics.collector_scalars(report)
         else:
             self.ledger.accept_evaluation(report)
+            self._recovery.sentinel.see_evaluation(report)
             log.info("evaluation: %s", report)
             role, scalars = "evaluator", metrics.evaluation_scalars(report)
         of: Evaluation | checkpoint.Counters = report if isinstance(report, Evaluation) else self.ledger.counters
@@ -315,7 +336,7 @@ class LearningProcess:
         resident = {role: process.memory_info().rss for role, process in self._processes.items()}
         size = self.replay.info().current_size * self._experiment.transitions_per_item
         loss = self._outcome.loss if self._outcome else None
-        status = self.ledger.status(self._phase, size, loss, dict(resident))
+        status = self.ledger.status(self._phase, size, loss, dict(resident), self._recovery.warnings)
         write_json(self._run.status, status)
         scalars: dict[str, Any] = metrics.speed_scalars(
             status.environment_steps_per_second, status.gradient_steps_per_second, resident["learner"]
@@ -329,6 +350,7 @@ class LearningProcess:
         if self._outcome is not None:
             scalars |= metrics.learner_scalars(self._outcome, float(self.learner.agent.learning_rate))
         counters = self.ledger.counters
+        scalars |= metrics.divergence_scalars(counters, self._recovery.sentinel.q_max_over_bound)
         if self._outcome is not None and (priorities := self._outcome.priorities) is not None:
             beta = float(self.learner.importance_exponent())
             scalars |= metrics.priority_scalars(priorities, counters.largest_priority, beta)

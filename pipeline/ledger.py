@@ -2,6 +2,7 @@
 
 import time
 from collections import deque
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
@@ -51,6 +52,10 @@ class Summary(msgspec.Struct, frozen=True):
     samples_per_insert: float
     """Transitions learned from for each one stored."""
     lost_transitions: int
+    skipped_updates: int = 0
+    """Gradient steps that changed nothing, as loss or gradient was not finite."""
+    rollbacks: int = 0
+    """Of the learner to a checkpoint, as updates were skipped in a row."""
     shielded_steps: int = 0
     """Environment steps of collectors in which the shield forbade what would have been the best action."""
     best_mean_return: float | None = None
@@ -77,6 +82,8 @@ class Status(msgspec.Struct, frozen=True):
     loss: float | None
     resident_bytes: dict[str, int]
     shielded_steps: int = 0
+    warnings: list[str] = []
+    """What is wrong with the run, and what to change; empty while nothing is."""
 
 
 class Ledger:
@@ -116,6 +123,7 @@ class Ledger:
         counters.episodes += report.episodes - (before.episodes if before else 0)
         counters.transitions += report.transitions - (before.transitions if before else 0)
         counters.shielded_steps += report.shielded_steps - (before.shielded_steps if before else 0)
+        counters.largest_reward = max(counters.largest_reward, report.largest_reward)
         if report.last and not (before and before.last):
             counters.lost_transitions += report.unconfirmed
         self._recent.extend(report.returns)
@@ -195,7 +203,9 @@ class Ledger:
         batch = self._experiment.learner.batch_size
         return self.counters.gradient_steps * batch / max(1, self.counters.transitions)
 
-    def status(self, phase: str, replay_size: int, loss: float | None, resident: dict[str, int]) -> Status:
+    def status(
+        self, phase: str, replay_size: int, loss: float | None, resident: dict[str, int], warnings: Sequence[str] = ()
+    ) -> Status:
         """What to show of the run now."""
         environment_rate, gradient_rate = self.rates()
         for report in self._seen.values():
@@ -220,6 +230,7 @@ class Ledger:
             loss=loss,
             resident_bytes=resident,
             shielded_steps=self.counters.shielded_steps,
+            warnings=list(warnings),
         )
 
     def summary(self, stop_reason: str, startup_seconds: float, message: str = "") -> Summary:
@@ -241,6 +252,8 @@ class Ledger:
             gradient_steps_per_second=(counters.gradient_steps - self._first_gradient_steps) / here,
             samples_per_insert=self.samples_per_insert(),
             lost_transitions=counters.lost_transitions,
+            skipped_updates=counters.skipped_updates,
+            rollbacks=counters.rollbacks,
             shielded_steps=counters.shielded_steps,
             best_mean_return=self.best_mean_return,
             message=message,

@@ -76,10 +76,10 @@ class _Inline:
         return summary
 
     def _variables(self) -> Variables:
-        return self.learning.learner.publication(self.learning.ledger.counters)
+        return self.learning.publication()
 
     def _collect(self, last: bool = False) -> None:
-        variables = self._variables()
+        variables = self.learning.publication(stopping=True) if last else self._variables()
         for collector in self._collectors:
             collector.use(variables)
             if last:
@@ -112,8 +112,6 @@ class _Inline:
         self.learning.tend()
 
     def _evaluate(self, last: bool = False) -> None:
-        variables = self._variables()
-        if last:
-            variables = self.learning.learner.publication(self.learning.ledger.counters, True, True)
+        variables = self.learning.publication(stopping=True, evaluate_last=True) if last else self._variables()
         if self._evaluator.is_due(variables):
             self.learning.accept(self._evaluator.evaluate(variables))
