@@ -58,10 +58,7 @@ class Console:
         if status is None or status == self._shown:
             return
         self._shown = status
-        for warning in status.warnings:
-            if warning not in self._warned:
-                self._warned.add(warning)
-                self._terminal.print(f"warning: {warning}", style="yellow", markup=False)
+        self._warn(status)
         if self._live is not None:
             self._live.update(self._table(status))
         else:
@@ -72,9 +69,18 @@ class Console:
         self._noted += text
         self._terminal.print(text, style="bold red", markup=False)
 
+    def _warn(self, status: Status) -> None:
+        """Prints each warning once."""
+        for warning in status.warnings:
+            if warning not in self._warned:
+                self._warned.add(warning)
+                self._terminal.print(f"warning: {warning}", style="yellow", markup=False)
+
     def say_end(self, code: int, reason: str) -> None:
         """Prints how the run ended and how to look at it."""
         summary = _read(self._run.summary, Summary)
+        if (status := _read(self._run.status, Status)) is not None:  # the last may be newer than what was shown
+            self._warn(status)
         if reason:
             self.note(reason)
         if summary is None:

@@ -45,3 +45,16 @@ class HugeRewardEnvironment(_Walk):
     def step(self, action: Any) -> Any:
         observation, _, *rest = super().step(action)
         return observation, 1e30, *rest
+
+
+class PassingHugeRewardEnvironment(_Walk):
+    """As `HugeRewardEnvironment`, from its 200th to its 400th step alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._taken = 0
+
+    def step(self, action: Any) -> Any:
+        observation, reward, *rest = super().step(action)
+        self._taken += 1
+        return observation, 1e30 if 200 <= self._taken < 400 else reward, *rest
