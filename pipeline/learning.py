@@ -20,6 +20,7 @@ from pipeline import account, checkpoint, metrics, native, offline
 from pipeline.learner import Learner, Outcome
 from pipeline.ledger import Ledger, Summary
 from pipeline.recorder import Recorder
+from pipeline.recovery import Recovery
 from pipeline.replay import ReplayServer, Sample
 from pipeline.run_directory import RunDirectory, write_json
 from pipeline.sections import Experiment
@@ -110,6 +111,7 @@ class LearningProcess:
         if restored:
             self.learner.read(restored.learner_prefix)
             log.info("resumed from %s", restored.path)
+        self._recovery = Recovery(experiment, specs, run, self.learner, self.ledger.counters)
         self._metrics = metrics.MetricsWriter(run.tensorboard)
         self._reports: queue.Queue[Report] = queue.Queue()
         self._samples: queue.Queue[Sample | Exception] = queue.Queue(maxsize=1)
@@ -179,7 +181,7 @@ class LearningProcess:
             self._publish()
         if now - self._status_at >= _STATUS_SECONDS:
             self._write_status()
-        if now - self._checkpoint_at >= self._experiment.checkpoint.every_seconds:
+        if now - self._checkpoint_at >= self._experiment.checkpoint.every_seconds and self._recovery.is_calm:
             self.checkpoint()
 
     def checkpoint(self) -> None:
@@ -258,13 +260,10 @@ class LearningProcess:
         before = self.learner.gradient_steps
         outcome = self.learner.learn(sample)
         self.ledger.counters.learned += self._transitions_per_call
-        if not outcome.finite:
-            raise Ended(
-                "diverged",
-                f"loss or gradient was not finite within gradient steps up to {self.learner.gradient_steps}: "
-                "lower agent.learning_rate, clip rewards (agent.reward_clip) or gradients (agent.gradient_clip_norm)",
-            )
-        self._outcome = outcome
+        if diverged := self._recovery.judge(sample, outcome):
+            raise Ended("diverged", diverged)
+        if len(outcome.skipped) < self._experiment.learner.steps_per_call:  # else it has no figures
+            self._outcome = outcome
         if on_policy:
             self._publish(wait=True)  # the collectors wait for it
         if outcome.priorities is not None:
@@ -327,9 +326,18 @@ class LearningProcess:
             self._publishing.result()
 
     def publication(self, stopping: bool = False, evaluate_last: bool = False) -> Variables:
-        """What the other roles need now: a copy of the weights, and of the counters."""
+        """The learner's publication, of finite weights unless the run ends: it rolls back from others.
+
+        Raises:
+          Ended: it could not.
+        """
+        variables = self.learner.publication(self.ledger.counters)
+        if not stopping and not all(array.is_finite for array in variables.weights):
+            if diverged := self._recovery.replace_weights():
+                raise Ended("diverged", diverged)
+            variables = self.learner.publication(self.ledger.counters)
         return msgspec.structs.replace(
-            self.learner.publication(self.ledger.counters),
+            variables,
             stopping=stopping,
             evaluate_last=evaluate_last,
             life=self._life,
@@ -368,6 +376,7 @@ class LearningProcess:
             role, scalars = f"collector-{report.index}", metrics.collector_scalars(report)
         else:
             self.ledger.accept_evaluation(report)
+            self._recovery.sentinel.see_evaluation(report)
             log.info("evaluation: %s", report)
             role, scalars = "evaluator", metrics.evaluation_scalars(report)
         of: Evaluation | checkpoint.Counters = report if isinstance(report, Evaluation) else self.ledger.counters
@@ -400,7 +409,7 @@ class LearningProcess:
         resident = {role: process.memory_info().rss for role, process in self._processes.items()}
         size = self.replay.info().current_size * self._experiment.transitions_per_item
         loss = self._outcome.loss if self._outcome else None
-        status = self.ledger.status(self._phase, size, loss, dict(resident), self._account())
+        status = self.ledger.status(self._phase, size, loss, dict(resident), self._account(), self._recovery.warnings)
         write_json(self._run.status, status)
         scalars: dict[str, Any] = metrics.speed_scalars(
             status.environment_steps_per_second, status.gradient_steps_per_second, resident["learner"]
@@ -414,6 +423,7 @@ class LearningProcess:
         if self._outcome is not None:
             scalars |= metrics.learner_scalars(self._outcome, float(self.learner.agent.learning_rate))
         counters = self.ledger.counters
+        scalars |= metrics.divergence_scalars(counters, self._recovery.sentinel.q_max_over_bound)
         if self._outcome is not None and (priorities := self._outcome.priorities) is not None:
             beta = float(self.learner.importance_exponent())
             scalars |= metrics.priority_scalars(priorities, counters.largest_priority, beta)

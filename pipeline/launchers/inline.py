@@ -81,7 +81,7 @@ class _Inline:
         return summary
 
     def _collect(self, last: bool = False) -> None:
-        variables = self.learning.publication()
+        variables = self.learning.publication(stopping=last)
         for collector, recorder in zip(self._collectors, self._recorders, strict=True):
             collector.use(variables)
             if last:
@@ -117,8 +117,6 @@ class _Inline:
         self.learning.tend()
 
     def _evaluate(self, last: bool = False) -> None:
-        variables = self.learning.publication()
-        if last:
-            variables = self.learning.publication(stopping=True, evaluate_last=True)
+        variables = self.learning.publication(stopping=last, evaluate_last=last)
         if self._evaluator.is_due(variables) and (evaluation := self._evaluator.evaluate(variables)) is not None:
             self.learning.accept(evaluation)
