@@ -1,5 +1,6 @@
 """The evaluator: greedy episodes with fixed seeds, and the best policy. No TensorFlow."""
 
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,8 @@ from pipeline.policies import Policy
 from pipeline.sections import Experiment
 from pipeline.stacking import FrameStack, stacked
 from pipeline.variables import Evaluation, Variables
+
+log = logging.getLogger(__name__)
 
 _MOST_LANES = 64
 
@@ -139,6 +142,7 @@ class Evaluator:
         self._evaluated_at = experiment.progress(*evaluated_at) if evaluated_at else -1
         self._evaluated_version = evaluated_at[1] if evaluated_at else -1
         self._solved = False
+        self._unsaved: dict[str, Policy] = {}
         try:
             self._best = policies.load(folder / "best").mean_return
         except UsageError:  # none yet
@@ -170,8 +174,9 @@ class Evaluator:
         is_best = mean > self._best
         if is_best:
             self._best = mean
-            policies.save(policy, self._folder / "best")
-        policies.save(policy, self._folder / "latest")
+            self._unsaved["best"] = policy
+        self._unsaved["latest"] = policy
+        self._save()
         target = self._experiment.stop.target_return
         self._solved = target is not None and mean >= target
         self._evaluated_at, self._evaluated_version = self._progress(variables), variables.gradient_steps
@@ -189,6 +194,16 @@ class Evaluator:
             is_best=is_best,
             shielded_share=shielded_share,
         )
+
+    def _save(self) -> None:
+        """Saves what is to be saved; what a full disk does not take is tried again after the next evaluation."""
+        for name, policy in list(self._unsaved.items()):
+            try:
+                policies.save(policy, self._folder / name)
+            except OSError as error:
+                log.error("the policy in %s could not be replaced: %s", self._folder / name, error)
+            else:
+                del self._unsaved[name]
 
     def _progress(self, variables: Variables) -> int:
         return self._experiment.progress(variables.environment_steps, variables.gradient_steps)

@@ -46,7 +46,7 @@ def launch(
         raise UsageError(f"agent.kind={experiment.agent.kind!r}: {reason}")
     if experiment.is_offline:
         experiment = (resume and offline.adopted(experiment, run)) or offline.adopt(experiment, specs)
-    run.check(experiment, resume)
+    experiment = run.check(experiment, resume)
     refuse_used_port(experiment.replay.port)
     run.lock()
     try:

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from agents import Specs
 from agents.priorities import bounded
-from pipeline import account, checkpoint, metrics, native, offline
+from pipeline import account, checkpoint, metrics, native, offline, saving
 from pipeline.learner import Learner, Outcome
-from pipeline.ledger import Ledger, Summary
+from pipeline.ledger import Ledger, Summary, UnwrittenSummary
 from pipeline.recorder import Recorder
 from pipeline.replay import ReplayServer, Sample
 from pipeline.run_directory import RunDirectory, write_json
@@ -84,30 +84,22 @@ class LearningProcess:
         self._experiment, self._run, self._started, self._blocking = experiment, run, started, blocking
         self._life, self._recorder = life, recorder or Recorder(None)
         self._transitions_per_call = experiment.learner.batch_size * experiment.learner.steps_per_call
-        restored = checkpoint.newest(run.checkpoints) if resume else None
         self._published_at = 0.0
-        self.ledger = Ledger(experiment, restored.counters if restored else checkpoint.Counters())
-        self._read_records()  # before a replay answers: until then collectors have nothing confirmed
-        dataset = None if restored else offline.stored_replay(experiment)
-        self.replay = ReplayServer(
-            experiment,
-            specs,
-            port,
-            checkpoint.reverb_folder(run.checkpoints),
-            restored.replay if restored else None,
-            blocking,
-            dataset,
-        )
-        if dataset:  # once: from here on the run's own checkpoints hold it, with the priorities that it has got
-            self.ledger.counters.transitions = self.replay.info().current_size * experiment.transitions_per_item
-            log.info("%d transitions of %s", self.ledger.counters.transitions, dataset)
-        elif not experiment.is_offline:
-            drawn = self.replay.restored.sampled * experiment.transitions_per_item
-            self.ledger.accept_restart(self.replay.restored.inserted, drawn)
+        self._warnings: list[str] = []
+        self._status_warning = ""
+        state: dict[str, NDArray[Any]] = {}
+
+        def use(found: checkpoint.Checkpoint) -> None:
+            state.clear()
+            state.update(found.learner_state())
+            self._open(specs, port, found)
+
+        if not (resume and saving.restore(run.checkpoints, use, self._warn)):
+            self._open(specs, port, None)
         self.learner = Learner(experiment, specs)
-        if restored:
-            self.learner.read(restored.learner_prefix)
-            log.info("resumed from %s", restored.path)
+        if state:
+            self.learner.restore(state)
+        self._saver = saving.Saver(experiment, run, self.learner, self.replay, self.ledger)
         self._metrics = metrics.MetricsWriter(run.tensorboard)
         self._reports: queue.Queue[Report] = queue.Queue()
         self._samples: queue.Queue[Sample | Exception] = queue.Queue(maxsize=1)
@@ -118,7 +110,7 @@ class LearningProcess:
         self._publishing: Future[bool] | None = None
         self._prioritizing: Future[None] | None = None
         self._status_at = 0.0
-        self._checkpoint_at = self._sampled_at = time.monotonic()
+        self._sampled_at = time.monotonic()
         self._outcome: Outcome | None = None
         self._data_age = 0.0
         self._phase = "starting"
@@ -126,6 +118,26 @@ class LearningProcess:
         self._processes = {"learner": psutil.Process()}
         if blocking and (parent := psutil.Process().parent()) is not None:  # roles in processes of their own have one
             self._processes["supervisor"] = parent
+
+    def _open(self, specs: Specs, port: int, restored: checkpoint.Checkpoint | None) -> None:
+        """Starts ledger and replay, from a checkpoint's if there is one."""
+        experiment = self._experiment
+        self.ledger = Ledger(experiment, restored.counters if restored else checkpoint.Counters())
+        self._read_records()  # before a replay answers: until then collectors have nothing confirmed
+        dataset = None if restored else offline.stored_replay(experiment)
+        folder = checkpoint.reverb_folder(self._run.checkpoints)
+        source = restored.replay if restored else None
+        self.replay = ReplayServer(experiment, specs, port, folder, source, self._blocking, dataset)
+        if dataset:  # once: from here on the run's own checkpoints hold it, with the priorities that it has got
+            self.ledger.counters.transitions = self.replay.info().current_size * experiment.transitions_per_item
+            log.info("%d transitions of %s", self.ledger.counters.transitions, dataset)
+        elif not experiment.is_offline:
+            drawn = self.replay.restored.sampled * experiment.transitions_per_item
+            self.ledger.accept_restart(self.replay.restored.inserted, drawn)
+
+    def _warn(self, sentence: str) -> None:
+        self._warnings.append(sentence)
+        log.warning("%s", sentence)
 
     @property
     def gradient_steps(self) -> int:
@@ -177,17 +189,19 @@ class LearningProcess:
             self._publish()
         if now - self._status_at >= _STATUS_SECONDS:
             self._write_status()
-        if now - self._checkpoint_at >= self._experiment.checkpoint.every_seconds:
-            self.checkpoint()
+        self._show(self._saver.tend())
 
     def checkpoint(self) -> None:
-        """Writes learner, counters and replay."""
-        started = time.monotonic()
-        self.ledger.tick(self.learner.gradient_steps)
-        folder, keep = self._run.checkpoints, self._experiment.checkpoint.keep
-        written = checkpoint.write(folder, self.ledger.counters, self.learner.write, self.replay.checkpoint, keep)
-        self._checkpoint_at = time.monotonic()
-        log.info("checkpoint %s in %.2f s", written.path, self._checkpoint_at - started)
+        """Writes learner, counters and replay, and waits until that is done."""
+        self._show(self._saver.save(self._recorder.beat))
+
+    def _show(self, saved: saving.Saved | None) -> None:
+        if saved is not None:
+            scalars = metrics.checkpoint_scalars(saved.seconds, saved.pause_seconds, saved.size)
+            counters = self.ledger.counters
+            self._metrics.write(
+                "learner", scalars, self._experiment.progress(counters.environment_steps, counters.gradient_steps)
+            )
 
     def ask_to_leave(self, evaluate_last: bool) -> None:
         """Publishes that the run ends: collectors send their last report, the evaluator may score the last weights."""
@@ -215,19 +229,29 @@ class LearningProcess:
         return evaluated and self.ledger.collectors_left()
 
     def finish(self, stop_reason: str, message: str = "", save: bool = True) -> Summary:
-        """Writes the last checkpoint and the summary."""
+        """Writes the last checkpoint and the summary.
+
+        Raises:
+          UnwrittenSummary: the disk does not take it.
+        """
         self._read_records()
         if not self._experiment.is_offline:
             unaccounted = account.reconcile(self._experiment, self.ledger.counters, self.replay.tally())
             if unaccounted and not self.ledger.counters.processes:
                 log.error("%d transitions are unaccounted for: %s", unaccounted, self._account())
-        summary = self.ledger.summary(stop_reason, self._startup_seconds, message, self._account())
         if save:
             self.checkpoint()
-        write_json(self._run.summary, summary)
+            message = "; ".join(filter(None, (message, self._saver.warning)))
+        summary = self.ledger.summary(stop_reason, self._startup_seconds, message, self._account())
         self._phase = "ended"
         self._write_status()
         self._metrics.close()
+        try:
+            write_json(self._run.summary, summary)
+        except OSError as error:
+            raise UnwrittenSummary(
+                f"{self._run.summary} could not be written: {error}; it would have been {summary}"
+            ) from None
         return summary
 
     def close(self) -> None:
@@ -243,6 +267,7 @@ class LearningProcess:
             with contextlib.suppress(queue.Empty):
                 self._samples.get(timeout=0.05)
         self._background.shutdown()
+        self._saver.close()
         self._publisher.close()
         self.replay.stop()
         self._feeding.join(max(0.0, deadline - time.monotonic()))  # the iterator of a queue ends when its server does
@@ -379,7 +404,15 @@ class LearningProcess:
         size = self.replay.info().current_size * self._experiment.transitions_per_item
         loss = self._outcome.loss if self._outcome else None
         status = self.ledger.status(self._phase, size, loss, dict(resident), self._account())
-        write_json(self._run.status, status)
+        warnings = [*self._warnings, self._saver.warning, self._metrics.warning, self._status_warning]
+        status = msgspec.structs.replace(status, warnings=[*status.warnings, *filter(None, warnings)])
+        try:
+            write_json(self._run.status, status)
+            self._status_warning = ""
+        except OSError as error:  # a full disk does not end the run
+            if not self._status_warning:
+                self._status_warning = f"{self._run.status} could not be written: {error}"
+                log.error("%s", self._status_warning)
         scalars: dict[str, Any] = metrics.speed_scalars(
             status.environment_steps_per_second, status.gradient_steps_per_second, resident["learner"]
         )

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 
 from pipeline.account import FAILED, KILLED, RESTARTED, UNCONFIRMED, Account
-from pipeline.checkpoint import Counters
+from pipeline.checkpoint import Best, Counters
 from pipeline.recorder import Counts
 from pipeline.sections import Experiment
 from pipeline.variables import CollectorReport, Evaluation
@@ -28,6 +28,13 @@ EXIT_CODES = {
     "failed": 1,
 }
 """Exit code of a run by its stop reason."""
+
+UNWRITTEN_SUMMARY = 5
+"""Exit code of a learner's process whose run has ended in good order but for `UnwrittenSummary`."""
+
+
+class UnwrittenSummary(Exception):
+    """The disk does not take the summary of a run that has ended; carries what to tell the user."""
 
 
 class Summary(msgspec.Struct, frozen=True):
@@ -60,6 +67,7 @@ class Summary(msgspec.Struct, frozen=True):
     account: Account | None = None
     """Where every transition is."""
     message: str = ""
+    failed_checkpoints: int = 0
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -84,6 +92,8 @@ class Status(msgspec.Struct, frozen=True):
     shielded_steps: int = 0
     account: Account | None = None
     """Where every transition is."""
+    warnings: list[str] = []
+    """What is wrong with the run now, in sentences."""
 
 
 class Ledger:
@@ -107,7 +117,6 @@ class Ledger:
         """What ended a collector, if something did."""
         self._recent: deque[float] = deque(maxlen=_RECENT_EPISODES)
         self.evaluation = counters.evaluation
-        self.best_mean_return: float | None = None
         self._train_started: float | None = None
         self._filling_seconds: float | None = None
         self._marks: deque[tuple[float, int, int]] = deque()
@@ -184,8 +193,9 @@ class Ledger:
         self.counters.evaluations += 1
         if not self.solved:
             self.evaluation = self.counters.evaluation = evaluation
-        if self.best_mean_return is None or evaluation.mean_return > self.best_mean_return:
-            self.best_mean_return = evaluation.mean_return
+        best = self.counters.best
+        if best is None or evaluation.mean_return > best.mean_return:
+            self.counters.best = Best(evaluation.mean_return, *evaluation.at)
 
     @property
     def evaluated_at(self) -> tuple[int, int] | None:
@@ -306,8 +316,9 @@ class Ledger:
             samples_per_insert=self.samples_per_insert(),
             lost_transitions=counters.lost_transitions,
             shielded_steps=counters.shielded_steps,
-            best_mean_return=self.best_mean_return,
+            best_mean_return=counters.best.mean_return if counters.best else None,
             evaluations=counters.evaluations,
             account=account,
             message=message,
+            failed_checkpoints=counters.failed_checkpoints,
         )

@@ -1,5 +1,6 @@
 """Entry point of one role's process; launchers start it."""
 
+import contextlib
 import gc
 import logging
 import os
@@ -34,7 +35,7 @@ def learn(experiment: Experiment, run: RunDirectory, interrupted: threading.Even
     gc.disable()  # what is imported and traced stays: looking for garbage in it is a tenth of start-up
     quieten_gym()
     from pipeline.learning import LearningProcess, run_to_its_end
-    from pipeline.ledger import EXIT_CODES
+    from pipeline.ledger import EXIT_CODES, UNWRITTEN_SUMMARY, UnwrittenSummary
 
     specs = environments.describe(experiment.environment)
     process = LearningProcess(
@@ -49,7 +50,11 @@ def learn(experiment: Experiment, run: RunDirectory, interrupted: threading.Even
     )
     gc.freeze()
     gc.enable()
-    return EXIT_CODES[run_to_its_end(process, interrupted).stop_reason]
+    try:
+        return EXIT_CODES[run_to_its_end(process, interrupted).stop_reason]
+    except UnwrittenSummary as error:
+        log.error("%s", error)
+        return UNWRITTEN_SUMMARY
 
 
 def collect(experiment: Experiment, run: RunDirectory, interrupted: threading.Event) -> int:
@@ -98,7 +103,8 @@ def main(_: list[str]) -> None:
         log.exception("the %s ends", ROLE.value)
     log.info("ends with exit code %d after %.1f s", code, time.monotonic() - started)
     logging.shutdown()
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):  # the disk that the log is on is full
+        sys.stderr.flush()
     os._exit(code)
 
 
