@@ -198,6 +198,11 @@ class Ledger:
             self.counters.best = Best(evaluation.mean_return, *evaluation.at)
 
     @property
+    def best_mean_return(self) -> float | None:
+        """The largest of any evaluation, those before a resume included."""
+        return self.counters.best.mean_return if self.counters.best else None
+
+    @property
     def evaluated_at(self) -> tuple[int, int] | None:
         """Environment and gradient steps of the newest evaluation."""
         return self.evaluation.at if self.evaluation is not None else None
@@ -316,7 +321,7 @@ class Ledger:
             samples_per_insert=self.samples_per_insert(),
             lost_transitions=counters.lost_transitions,
             shielded_steps=counters.shielded_steps,
-            best_mean_return=counters.best.mean_return if counters.best else None,
+            best_mean_return=self.best_mean_return,
             evaluations=counters.evaluations,
             account=account,
             message=message,

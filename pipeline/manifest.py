@@ -46,7 +46,7 @@ def seal(folder: Path, manifest: Any) -> None:
     """Writes a folder's manifest."""
     text = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
     head = b'{"format": %d, "sha256": "%s", "manifest": ' % (FORMAT, hashlib.sha256(text).hexdigest().encode())
-    (folder / NAME).write_bytes(head + text + b"}\n")
+    (folder / NAME).write_bytes(head + text + b"}")
 
 
 def read(folder: Path, kind: type[_Contents]) -> _Contents:

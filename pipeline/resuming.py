@@ -112,4 +112,4 @@ def _changes(stored: Experiment, experiment: Experiment) -> list[tuple[str, Any,
 def _value(tree: Any, name: str) -> Any:
     for part in name.split("."):
         tree = tree.get(part) if isinstance(tree, dict) else None
-    return tree
+    return list(tree) if isinstance(tree, tuple) else tree

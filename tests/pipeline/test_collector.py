@@ -242,7 +242,7 @@ def test_a_fault_ends_collecting_and_what_came_before_is_stored(
     with pytest.raises(EnvironmentFault, match=r"Faulty.*lane 2, step [0-9]+: reward"):
         run(collector, 30)
     assert collector.confirm(lambda: True, everything=True)
-    assert server.inserted_items() > 4
+    assert server.tally().inserted > 4
     drawn = draw(server, 20)
     assert np.isfinite(drawn["reward"]).all()
     assert np.isfinite(drawn["observation"]).all()
@@ -257,7 +257,7 @@ def test_collectors_share_a_table(
     for _ in range(5):
         for collector in collectors:
             run(collector, 3)
-    assert server.inserted_items() == 2 * 14
+    assert server.tally().inserted == 2 * 14
     lanes = set(draw(server, 40)["observation"][:, 0, 0].astype(int))
     assert lanes == {*lanes_of(experiment, 0), *lanes_of(experiment, 1)}
 
@@ -320,17 +320,17 @@ def poll(condition):
 
 for target in (collect, receive):
     threading.Thread(target=target, daemon=True).start()
-poll(lambda: (BLOCKING or len(reports) >= 3) and server.inserted_items() > 20)
+poll(lambda: (BLOCKING or len(reports) >= 3) and server.tally().inserted > 20)
 if BLOCKING:
     held = -1
-    while held != server.inserted_items():  # until the limiter holds the collector back
-        held = server.inserted_items()
+    while held != server.tally().inserted:  # until the limiter holds the collector back
+        held = server.tally().inserted
         time.sleep(1.0)
 sender.send(Variables(1, 0, program, weights, stopping=True), 10)
 poll(lambda: codes and reports[-1].last)
 last = reports[-1]
 print(json.dumps({
-    "codes": codes, "last": [report.last for report in reports], "items": server.inserted_items(),
+    "codes": codes, "last": [report.last for report in reports], "items": server.tally().inserted,
     "transitions": last.transitions, "unconfirmed": last.unconfirmed, "steps": last.environment_steps,
     "episodes": last.episodes, "returns": sum(len(report.returns) for report in reports),
 }), flush=True)
@@ -374,7 +374,7 @@ model = value_model(specs, DqnConfig(hidden_units=()), None, seed=0)
 weights = tuple(Array.of(weight.numpy()) for weight in model.weights)
 sender = Sender(server.address, VARIABLES_TABLE)
 sender.send(Variables(0, 0, acting.convert(model, specs), weights), 10)
-while server.inserted_items() < 20:
+while server.tally().inserted < 20:
     time.sleep(0.05)
 print("collecting", flush=True)
 time.sleep(300)

@@ -38,7 +38,7 @@ def test_sequences_begin_every_period_and_none_is_lost(
     frames["state"] = np.arange(steps, dtype=np.float32)[:, None, None]
     writer = write_frames(server, experiment, layout, frames)
     starts = range(0, steps - LENGTH + 1, PERIOD)
-    assert server.inserted_items() == len(starts) * 4 // lanes_per_item
+    assert server.tally().inserted == len(starts) * 4 // lanes_per_item
     assert (writer.confirmed_transitions, writer.unconfirmed_transitions) == (len(starts) * 4, 0)
     seen = set()
     for sample in server.dataset().take(40).as_numpy_iterator():

@@ -54,7 +54,7 @@ def test_what_is_written_is_drawn_byte_for_byte(
     frames = numbered_frames(layout, 8, steps)
     writer = write_frames(server, experiment, layout, frames)
     items = -(-(steps - n_step) // steps_per_item) * 8 // lanes_per_item
-    assert server.inserted_items() == server.info().current_size == items
+    assert server.tally().inserted == server.info().current_size == items
     assert writer.confirmed_transitions == (steps - n_step) * 8
     assert writer.unconfirmed_transitions == 0
 
@@ -91,7 +91,7 @@ def test_a_writer_that_ends_within_an_item_stores_the_rest_and_counts_it_once(
     assert (writer.confirmed_transitions, writer.unconfirmed_transitions) == (8 * 4, 2 * 4)
     assert writer.confirm(lambda: True, everything=True)
     assert (writer.confirmed_transitions, writer.unconfirmed_transitions) == (10 * 4, 0)
-    assert server.inserted_items() == 3 * groups
+    assert server.tally().inserted == 3 * groups
     assert set(draw(server, 40)["gradient_steps"]) == set(range(10))
 
 
@@ -121,7 +121,7 @@ def test_what_is_unconfirmed_stays_bounded(
         assert handed_over == step * groups * lanes_per_item
     assert writer.confirm(lambda: True, everything=True)
     assert writer.confirmed_transitions == (steps - 1) * 4
-    assert server.inserted_items() == (steps - 1) * groups
+    assert server.tally().inserted == (steps - 1) * groups
 
 
 def collect(server: ReplayServer, experiment: Experiment, specs: Specs, variables: Any, steps: int) -> Collector:
@@ -283,7 +283,7 @@ def test_the_table_refuses_frames_of_another_size(
     offer(server, FrameLayout(counting_specs), 4, 4, 2)
     with pytest.raises((ValueError, UsageError), match=r"signature|layout"):
         offer(server, FrameLayout(other), 4, per_item, window)
-    assert server.inserted_items() == 2
+    assert server.tally().inserted == 2
 
 
 def test_the_table_refuses_another_layout_of_the_same_size(
@@ -312,7 +312,7 @@ def test_the_oldest_items_leave_a_full_table(
     layout, server = FrameLayout(counting_specs), serve(experiment, counting_specs)
     write_frames(server, experiment, layout, numbered_frames(layout, 4, 31))
     assert server.info().current_size == server.info().max_size == 10
-    assert server.inserted_items() == 30
+    assert server.tally().inserted == 30
     assert set(draw(server, 20)["gradient_steps"]) == set(range(20, 30))
 
 
@@ -439,11 +439,11 @@ def test_the_ratio_holds_the_collectors_back(limited: Callable[[str], Any]) -> N
     result = limited("""
 _, server, writer = start("replay.min_size=40", "replay.samples_per_insert=1.0")
 appended = fill(writer, 1000)
-words, inserted = server.explain_stall(), server.inserted_items()
+words, inserted = server.explain_stall(), server.tally().inserted
 start_taking(server)
 deadline = time.monotonic() + 10
 confirmed = writer.confirm(lambda: time.monotonic() < deadline, everything=True)
-end(appended=appended, words=words, inserted=inserted, confirmed=confirmed, after=server.inserted_items(),
+end(appended=appended, words=words, inserted=inserted, confirmed=confirmed, after=server.tally().inserted,
     transitions=writer.confirmed_transitions)
 """)
     assert result["appended"] < 200
@@ -492,26 +492,35 @@ end(appended=fill(writer, 2000))
     assert result["appended"] == 2000
 
 
-@pytest.mark.parametrize("blocking", [True, False])
-def test_a_restore_into_a_replay_that_steers_otherwise_is_refused(
-    limited: Callable[[str], Any], blocking: bool
+@pytest.mark.parametrize(
+    ("change", "blocking"),
+    [
+        ("replay.samples_per_insert=8.0", True),
+        ("replay.samples_per_insert=0.5", True),
+        ("replay.min_size=400", True),
+        ("replay.capacity=200", True),
+        ("replay.min_size=40", False),
+    ],
+)
+def test_a_replay_restored_with_other_settings_lets_both_sides_go_on(
+    limited: Callable[[str], Any], change: str, blocking: bool
 ) -> None:
     # Reverb would restore the limiter with the items: inserts that never wait would wait for ever, or the reverse.
     result = limited(f"""
-from pipeline.config import UsageError
-overrides = ("replay.min_size=40", "replay.samples_per_insert=1.0")
-_, server, writer = start(*overrides, blocking={blocking})
-fill(writer, 30)
+overrides = ("replay.min_size=40", "replay.samples_per_insert=1.0", "replay.capacity=2000")
+_, server, writer = start(*overrides)
+start_taking(server)
+before = fill(writer, 80, seconds=20.0)
 writer.confirm(lambda: True, everything=True)
-path, words = server.checkpoint(), ""
-try:
-    start(*overrides, restore_from=path, folder="restored", blocking={not blocking})
-except UsageError as error:
-    words = str(error)
-end(words=words)
+path, drawn = server.checkpoint(), len(taken)
+_, restored, other = start(*overrides, "{change}", restore_from=path, folder="restored", blocking={blocking})
+start_taking(restored)
+after = fill(other, 150, seconds=20.0)
+other.confirm(lambda: True, everything=True)
+settle(drawn + 1)
+end(before=before, after=after, inserts=restored.tally().inserted, went_on=len(taken) > drawn)
 """)
-    assert "other settings" in result["words"]
-    assert "launcher" in result["words"]
+    assert result == {"before": 80, "after": 150, "inserts": 79 + 149, "went_on": True}
 
 
 def test_a_restored_ratio_lets_both_sides_go_on(limited: Callable[[str], Any]) -> None:
@@ -526,7 +535,7 @@ _, restored, other = start(*overrides, restore_from=path, folder="restored")
 start_taking(restored)
 after = fill(other, 150, seconds=20.0)
 other.confirm(lambda: True, everything=True)
-end(before=before, after=after, inserts=restored.inserted_items(), went_on=len(taken) > drawn)
+end(before=before, after=after, inserts=restored.tally().inserted, went_on=len(taken) > drawn)
 """)
     assert result == {"before": 150, "after": 150, "inserts": 2 * 149, "went_on": True}
 
@@ -537,7 +546,7 @@ _, server, writer = start("replay.min_size=40", "replay.samples_per_insert=1.0")
 appended = fill(writer, 1000)
 started = time.monotonic()
 confirmed = writer.confirm(lambda: False, everything=True)
-end(confirmed=confirmed, seconds=time.monotonic() - started, appended=appended, inserted=server.inserted_items(),
+end(confirmed=confirmed, seconds=time.monotonic() - started, appended=appended, inserted=server.tally().inserted,
     counted=writer.confirmed_transitions, pending=writer.unconfirmed_transitions)
 """)
     assert not result["confirmed"]
