@@ -1,25 +1,46 @@
 """Checkpoints: the learner's state, the counters and the replay's contents as one consistent set.
 
-A checkpoint is a directory `checkpoints/<gradient steps>` that is complete once it has that name: it is written under
-another one and renamed. Reverb keeps only its newest checkpoint and deletes what else it finds in its folder, so it
-gets a folder of its own, from which the finished files are linked.
+A checkpoint is a directory `checkpoints/<number>-<gradient steps>` that is complete once it has that name: it is
+written under another one and renamed. Its manifest has the size and checksum of every file, so that a damaged one is
+told from a good one. Reverb keeps only its newest checkpoint and deletes what else it finds in its folder, so it gets a
+folder of its own, from which the finished files are linked. No TensorFlow here.
 """
 
+import copy
+import datetime
+import hashlib
 import logging
 import os
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import msgspec
+from numpy.typing import NDArray
 
+from pipeline import manifest
+from pipeline.manifest import BadCheckpoint, FileRecord
 from pipeline.recorder import Counts
-from pipeline.variables import Evaluation
+from pipeline.variables import Array, Evaluation
 
 log = logging.getLogger(__name__)
 
-_MANIFEST = "manifest.json"
-_REVERB_DONE = "DONE"
+_LEARNER, _REPLAY = "learner.msgpack", "replay"
+_REVERB, _BEST, _PART = "reverb", "best", ".part"
+_NAME = re.compile(r"\d{6,}-\d{12,}|\d{12,}")
+"""Number and gradient steps; of format 1, gradient steps alone."""
+_PACKAGES = ("tensorflow", "tf-agents", "dm-reverb", "numpy")
+
+
+class Best(msgspec.Struct, frozen=True):
+    """The evaluation with the best mean return."""
+
+    mean_return: float
+    environment_steps: int
+    gradient_steps: int
 
 
 class Counters(msgspec.Struct):
@@ -64,6 +85,9 @@ class Counters(msgspec.Struct):
     largest_priority: float = 1.0
     """That the learner has given a transition."""
     train_seconds: float = 0.0
+    best: Best | None = None
+    failed_checkpoints: int = 0
+    """Checkpoints that could not be written."""
 
     @property
     def lost_transitions(self) -> int:
@@ -71,86 +95,235 @@ class Counters(msgspec.Struct):
         return sum(self.lost.values())
 
 
-class Manifest(msgspec.Struct):
-    """What a checkpoint holds."""
+class Manifest(msgspec.Struct, frozen=True):
+    """What a checkpoint holds, and how to tell that all of it is there."""
 
-    format: int
+    written_at: str
+    """UTC, in ISO 8601."""
+    versions: dict[str, str]
+    """Of what its bytes depend on: Python packages by name."""
+    config: str
+    """SHA-256 of the run's config."""
+    mean_return: float | None
+    """Of the newest evaluation."""
     counters: Counters
+    files: dict[str, FileRecord]
+    """By their paths within the checkpoint."""
 
 
 class Checkpoint:
-    """A complete checkpoint on disk."""
+    """A checkpoint on disk.
+
+    Args:
+      path: of its directory.
+
+    Raises:
+      BadCheckpoint: its manifest is missing, damaged or of another format.
+    """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.learner_prefix = str(path / "learner")
-        self.replay = path / "replay"
+        self.path, self.replay = path, path / _REPLAY
+        self.manifest = manifest.read(path, Manifest)
 
     @property
     def counters(self) -> Counters:
-        """Counts at the time of writing."""
-        return msgspec.json.decode((self.path / _MANIFEST).read_bytes(), type=Manifest).counters
+        """A copy of the counts at the time of writing."""
+        return copy.deepcopy(self.manifest.counters)
 
-    def is_complete(self) -> bool:
-        """Whether both halves and a manifest are there."""
+    @property
+    def size(self) -> int:
+        """Bytes of all files but the manifest."""
+        return sum(record.size for record in self.manifest.files.values())
+
+    def learner_state(self) -> dict[str, NDArray[Any]]:
+        """The learner's arrays by name.
+
+        Raises:
+          BadCheckpoint: they cannot be read.
+        """
         try:
-            _ = self.counters
-        except (OSError, msgspec.MsgspecError):
-            return False
-        return Path(f"{self.learner_prefix}.index").is_file() and (self.replay / _REVERB_DONE).is_file()
+            arrays = msgspec.msgpack.decode((self.path / _LEARNER).read_bytes(), type=dict[str, Array])
+        except (OSError, msgspec.MsgspecError) as error:
+            raise BadCheckpoint(f"{_LEARNER} cannot be read: {error}") from None
+        return {name: array.numpy() for name, array in arrays.items()}
+
+    def check_sizes(self) -> None:
+        """Checks that every file is there with all its bytes; see `manifest.check_sizes`."""
+        manifest.check_sizes(self.path, self.manifest.files)
+
+    def verify(self) -> None:
+        """Reads every file and compares it with what was written; see `manifest.verify`."""
+        manifest.verify(self.path, self.manifest.files)
+
+
+def good(folder: Path, say: Callable[[str], None] = log.warning) -> Iterator[Checkpoint]:
+    """Every checkpoint of a folder that is whole, verified as it is asked for, the newest first.
+
+    A checkpoint that its run removes meanwhile is none.
+
+    Args:
+      folder: of a run's checkpoints.
+      say: takes a sentence about each that is skipped.
+    """
+    for path in _paths(folder):
+        try:
+            found = Checkpoint(path)
+            found.verify()
+        except BadCheckpoint as bad:
+            if path.exists():
+                say(f"checkpoint {path} is skipped: {bad}")
+            continue
+        yield found
 
 
 def newest(folder: Path) -> Checkpoint | None:
-    """The newest complete checkpoint in a folder, or None."""
-    complete = _complete(folder)
-    return complete[0] if complete else None
+    """The newest checkpoint of a folder that is whole, or None; see `good`."""
+    found = next(good(folder), None)
+    if found is None and _paths(folder) and any(map(_is_complete, _paths(folder))):
+        found = next(good(folder), None)  # its run has replaced all that there were while they were read
+    return found
+
+
+def exists(folder: Path) -> bool:
+    """Whether a folder has a checkpoint, whole or not."""
+    return bool(_paths(folder))
 
 
 def reverb_folder(folder: Path) -> Path:
     """Where Reverb writes its own checkpoints; emptied, so that a server starts from what it is given."""
-    path = folder / "reverb"
+    path = folder / _REVERB
     shutil.rmtree(path, ignore_errors=True)
     return path
 
 
 def write(
-    folder: Path, counters: Counters, write_learner: Callable[[str], None], write_replay: Callable[[], Path], keep: int
+    folder: Path,
+    config: bytes,
+    counters: Counters,
+    learner_state: Mapping[str, Array],
+    write_replay: Callable[[], Path],
+    keep: int,
 ) -> Checkpoint:
-    """Writes a checkpoint and removes all but the newest `keep`.
+    """Writes a checkpoint, and removes all but the newest `keep` and the best.
+
+    The best is the first one after the evaluation that `Counters.best` tells of; the link `best` points at it.
 
     Args:
       folder: of the run's checkpoints.
-      counters: go into the manifest; the gradient steps name the checkpoint.
-      write_learner: writes the learner's state under a path prefix.
+      config: the run's, for its checksum.
+      counters: go into the manifest; the gradient steps are in the checkpoint's name.
+      learner_state: the learner's arrays by name.
       write_replay: writes the replay and returns its directory.
-      keep: how many to keep.
+      keep: how many of the newest to keep.
+
+    Raises:
+      OSError: it could not be written. Nothing of it is left, and those before it are as they were.
     """
-    name = f"{counters.gradient_steps:012d}"
-    part = folder / f"{name}.part"
-    for unfinished in folder.glob("*.part"):  # of writes that were killed
-        shutil.rmtree(unfinished, ignore_errors=True)
-    part.mkdir(parents=True)
-    replay = write_replay()
-    shutil.copytree(replay, part / "replay", copy_function=os.link)
-    write_learner(str(part / "learner"))
-    (part / _MANIFEST).write_bytes(msgspec.json.encode(Manifest(format=1, counters=counters)))
-    for path in part.rglob("*"):
-        _to_disk(path)
-    final = folder / name
-    shutil.rmtree(final, ignore_errors=True)
-    part.rename(final)
+    folder.mkdir(parents=True, exist_ok=True)
+    _remove_parts(folder)
+    name = f"{_next_number(folder):06d}-{counters.gradient_steps:012d}"
+    part = folder / f"{name}{_PART}"
+    try:
+        part.mkdir()
+        (part / _LEARNER).write_bytes(msgspec.msgpack.encode(learner_state))
+        shutil.copytree(write_replay(), part / _REPLAY, copy_function=link_or_copy)
+        manifest.seal(part, _manifest(part, config, counters))
+        for path in (part, *part.rglob("*")):
+            _to_disk(path)
+        part.rename(folder / name)
+    except OSError:
+        for unfinished in (part, folder / _REVERB):  # what it holds is linked where it is needed
+            shutil.rmtree(unfinished, ignore_errors=True)
+        raise
     _to_disk(folder)
-    written = Checkpoint(final)
-    older = [checkpoint for checkpoint in _complete(folder) if checkpoint.path != final]
-    for checkpoint in older[max(0, keep - 1) :]:
-        shutil.rmtree(checkpoint.path, ignore_errors=True)
+    written = Checkpoint(folder / name)
+    try:
+        _remove_old(folder, written, keep)
+    except OSError as error:
+        log.warning("checkpoints that are not needed any more could not be removed: %s", error)
     return written
 
 
-def _complete(folder: Path) -> list[Checkpoint]:
-    """Every complete checkpoint of a folder, the newest first."""
-    paths = sorted((path for path in folder.glob("[0-9]*") if path.suffix == ""), reverse=True)
-    return [checkpoint for checkpoint in map(Checkpoint, paths) if checkpoint.is_complete()]
+def link_or_copy(source: str | Path, copy_to: str | Path) -> None:
+    """A second name for a file, or a copy of it where the file system has no links or is another one."""
+    try:
+        os.link(source, copy_to)
+    except OSError:
+        shutil.copy2(source, copy_to)
+
+
+def _paths(folder: Path) -> list[Path]:
+    """The checkpoints of a folder, the newest first."""
+    return sorted((path for path in folder.glob("[0-9]*") if _NAME.fullmatch(path.name)), key=_order, reverse=True)
+
+
+def _order(path: Path) -> tuple[int, int]:
+    number, _, gradient_steps = path.name.rpartition("-")
+    return int(number or 0), int(gradient_steps)
+
+
+def _is_complete(path: Path) -> bool:
+    try:
+        Checkpoint(path).check_sizes()
+    except BadCheckpoint:
+        return False
+    return True
+
+
+def _next_number(folder: Path) -> int:
+    return 1 + max((_order(path)[0] for path in _paths(folder)), default=0)
+
+
+def _manifest(part: Path, config: bytes, counters: Counters) -> Manifest:
+    return Manifest(
+        written_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        versions={name: metadata.version(name) for name in _PACKAGES},
+        config=hashlib.sha256(config).hexdigest(),
+        mean_return=counters.evaluation.mean_return if counters.evaluation else None,
+        counters=counters,
+        files=manifest.records(part),
+    )
+
+
+def _remove_old(folder: Path, written: Checkpoint, keep: int) -> None:
+    """Removes what is neither among the newest nor the best, and what is damaged; points `best` at the best."""
+    whole, best = [written], written
+    for path in _paths(folder):
+        try:
+            found = Checkpoint(path)
+            found.check_sizes()
+        except BadCheckpoint:
+            _remove(path)
+            continue
+        if path != written.path:
+            whole.append(found)
+        if found.manifest.counters.best == written.manifest.counters.best:
+            best = found
+    kept = [*whole[:keep], *([best] if written.manifest.counters.best else [])]
+    for old in whole[keep:]:
+        if old not in kept:
+            _remove(old.path)
+    if written.manifest.counters.best:
+        link = folder / f"{_BEST}{_PART}"
+        link.unlink(missing_ok=True)
+        link.symlink_to(best.path.name)
+        link.rename(folder / _BEST)
+
+
+def _remove(path: Path) -> None:
+    """Removes a checkpoint; one that is only half removed has another name."""
+    gone = path.with_name(path.name + _PART)
+    path.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
+
+
+def _remove_parts(folder: Path) -> None:
+    """Removes what writes and removals that were killed have left."""
+    for path in folder.glob(f"*{_PART}"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _to_disk(path: Path) -> None:

@@ -207,6 +207,7 @@ class Evaluator:
         self._evaluated_at = experiment.progress(*evaluated_at) if evaluated_at else -1
         self._evaluated_version = evaluated_at[1] if evaluated_at else -1
         self._solved = False
+        self._unsaved: dict[str, Policy] = {}
         try:
             self._best = policies.load(folder / "best").mean_return
         except UsageError:  # none yet
@@ -254,8 +255,9 @@ class Evaluator:
         is_best = mean > self._best
         if is_best:
             self._best = mean
-            policies.save(policy, self._folder / "best")
-        policies.save(policy, self._folder / "latest")
+            self._unsaved["best"] = policy
+        self._unsaved["latest"] = policy
+        self._save()
         target = self._experiment.stop.target_return
         self._solved = target is not None and mean >= target
         return Evaluation(
@@ -273,6 +275,16 @@ class Evaluator:
             shielded_share=shielded_share,
             best_value=best_value,
         )
+
+    def _save(self) -> None:
+        """Saves what is to be saved; what a full disk does not take is tried again after the next evaluation."""
+        for name, policy in list(self._unsaved.items()):
+            try:
+                policies.save(policy, self._folder / name)
+            except OSError as error:
+                log.error("the policy in %s could not be replaced: %s", self._folder / name, error)
+            else:
+                del self._unsaved[name]
 
     def _progress(self, variables: Variables) -> int:
         return self._experiment.progress(variables.environment_steps, variables.gradient_steps)

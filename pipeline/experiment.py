@@ -47,7 +47,7 @@ def launch(
         raise UsageError(f"agent.kind={experiment.agent.kind!r}: {reason}")
     if experiment.is_offline:
         experiment = (resume and offline.adopted(experiment, run)) or offline.adopt(experiment, specs)
-    run.check(experiment, resume)
+    experiment = run.check(experiment, resume)
     refuse_used_port(experiment.replay.port)
     with privacy.arranged(experiment, launcher in SEPARATE, require_private) as (experiment, private):
         run.lock()

@@ -2,8 +2,9 @@
 
 import logging
 import os
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,6 +30,8 @@ _DISPATCH_SECONDS = 200e-6
 
 _ONE_CORE = 0.85
 """The compiled loop runs on one core and leaves the others to replay: it is chosen if no more than this much slower."""
+
+_LAYER_NUMBER = re.compile(r"_\d+(?=/|$)")
 
 
 class Outcome(NamedTuple):
@@ -186,27 +189,57 @@ class Learner:
             initial_priority=counters.largest_priority,
         )
 
-    def roll_back(self, prefix: str, learning_rate_factor: float) -> None:
-        """Takes weights, optimizer and target network from what `write` wrote, and lowers the step size.
+    def roll_back(self, state: Mapping[str, NDArray[Any]], learning_rate_factor: float) -> None:
+        """Takes weights, optimizer and target network from what `state` gave, and lowers the step size.
 
         The count of gradient steps goes on: collectors and evaluator take newer weights by it, on-policy experience is
         matched by it, and the budget is of work done. The lowered step size is part of the agent's state: it is saved
         and resumed, and lowered further by another rollback to the same checkpoint.
         """
         taken, scale = self._gradient_steps, float(self.agent.learning_rate_scale.numpy())
-        self.read(prefix)
+        self.restore(state)
         self._gradient_steps = taken
         self.agent.train_step_counter.assign(taken)
         self.agent.learning_rate_scale.assign(scale * learning_rate_factor)
 
-    def write(self, prefix: str) -> None:
-        """Writes the agent's state as a TensorFlow checkpoint."""
-        tf.train.Checkpoint(agent=self.agent).write(prefix)
+    def state(self) -> dict[str, Array]:
+        """A copy of everything that training changes: weights, target, optimizer, normalisation and counters, by name.
 
-    def read(self, prefix: str) -> None:
-        """Reads what `write` wrote."""
-        tf.train.Checkpoint(agent=self.agent).read(prefix).assert_existing_objects_matched()
+        Names are the same in every process that builds this agent.
+        """
+        return {
+            name: Array.of(self._strategy.experimental_local_results(variable)[0].numpy())
+            for name, variable in self._named_variables()
+        }
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Goes on from what `state` gave.
+
+        Raises:
+          UsageError: the agent has other variables; nothing has been changed.
+        """
+        variables = dict(self._named_variables())
+        problems = [f"it has no {name}, which this agent has" for name in variables if name not in state]
+        problems += [f"it has {name}, which this agent does not have" for name in state if name not in variables]
+        for name, value in state.items():
+            if name in variables:
+                stored, wanted = _form(value.shape, value.dtype), _form(variables[name].shape, variables[name].dtype)
+                if stored != wanted:
+                    problems.append(f"its {name} is {stored}, and this agent's is {wanted}")
+        if problems:
+            raise UsageError(
+                f"the checkpoint is of another agent: {problems[0]}"
+                + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
+                + ": resume with the [agent] section and environment that the run was started with"
+            )
+        for name, variable in variables.items():
+            variable.assign(state[name])
         self._gradient_steps = int(self.agent.train_step_counter.numpy())
+
+    def _named_variables(self) -> Iterator[tuple[str, tf.Variable]]:
+        # TensorFlow numbers the layers of a process, whichever agent they are of: the order of the agent's is its own.
+        for index, variable in enumerate(self.agent.variables):
+            yield f"{index:03d} {_LAYER_NUMBER.sub('', variable.name.partition(':')[0])}", variable
 
     def _loop(self, compiled: bool) -> Callable[[Any], Any]:
         learner, replay, strategy, agent = self._experiment.learner, self._experiment.replay, self._strategy, self.agent
@@ -296,6 +329,10 @@ class Learner:
         shape = (learner.steps_per_call, learner.batch_size, self._experiment.window, layout.num_bytes)
         trajectory, _ = decode(tf.zeros(shape, tf.uint8), layout)
         return trajectory, tf.ones(shape[:2])
+
+
+def _form(shape: Any, dtype: Any) -> str:
+    return f"{tf.as_dtype(dtype).name} {list(shape)}"
 
 
 def _set_compiler_flags() -> None:

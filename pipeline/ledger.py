@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from pipeline.account import FAILED, KILLED, RESTARTED, UNCONFIRMED, Account
-from pipeline.checkpoint import Counters
+from pipeline.checkpoint import Best, Counters
 from pipeline.recorder import Counts
 from pipeline.sections import Experiment
 from pipeline.variables import CollectorReport, Evaluation
@@ -29,6 +29,13 @@ EXIT_CODES = {
     "failed": 1,
 }
 """Exit code of a run by its stop reason."""
+
+UNWRITTEN_SUMMARY = 5
+"""Exit code of a learner's process whose run has ended in good order but for `UnwrittenSummary`."""
+
+
+class UnwrittenSummary(Exception):
+    """The disk does not take the summary of a run that has ended; carries what to tell the user."""
 
 
 class Summary(msgspec.Struct, frozen=True):
@@ -69,6 +76,7 @@ class Summary(msgspec.Struct, frozen=True):
     account: Account | None = None
     """Where every transition is."""
     message: str = ""
+    failed_checkpoints: int = 0
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -122,7 +130,6 @@ class Ledger:
         """The newest one that cost an episode, of any collector's environments."""
         self._recent: deque[float] = deque(maxlen=_RECENT_EPISODES)
         self.evaluation = counters.evaluation
-        self.best_mean_return: float | None = None
         self._train_started: float | None = None
         self._filling_seconds: float | None = None
         self._marks: deque[tuple[float, int, int]] = deque()
@@ -203,8 +210,14 @@ class Ledger:
         self.counters.evaluations += 1
         if not self.solved:
             self.evaluation = self.counters.evaluation = evaluation
-        if self.best_mean_return is None or evaluation.mean_return > self.best_mean_return:
-            self.best_mean_return = evaluation.mean_return
+        best = self.counters.best
+        if best is None or evaluation.mean_return > best.mean_return:
+            self.counters.best = Best(evaluation.mean_return, *evaluation.at)
+
+    @property
+    def best_mean_return(self) -> float | None:
+        """The largest of any evaluation, those before a resume included."""
+        return self.counters.best.mean_return if self.counters.best else None
 
     @property
     def evaluated_at(self) -> tuple[int, int] | None:
@@ -342,4 +355,5 @@ class Ledger:
             evaluations=counters.evaluations,
             account=account,
             message=message,
+            failed_checkpoints=counters.failed_checkpoints,
         )

@@ -1,10 +1,12 @@
 """Every TensorBoard tag by name, and their writers. The horizontal axis is the run's `Experiment.progress`."""
 
+import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 from numpy.typing import NDArray
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
@@ -14,9 +16,14 @@ from pipeline.checkpoint import Counters
 from pipeline.learner import Outcome
 from pipeline.variables import CollectorReport, Evaluation
 
+log = logging.getLogger(__name__)
+
 _MIB = 2.0**20
 _QUEUED_EVENTS = 1_000
 _FLUSH_SECONDS = 2
+_RETRY_SECONDS = 10.0
+_REFUSALS = (OSError, tf.errors.OpError)
+"""What a disk that is full raises, by which of its file layers TensorBoard writes through."""
 
 
 class MetricsWriter:
@@ -29,21 +36,39 @@ class MetricsWriter:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._writers: dict[str, EventFileWriter] = {}
+        self._paused_until = 0.0
+        self.warning = ""
+        """Why values are not written now; empty while they are."""
 
     def write(self, role: str, scalars: Mapping[str, float], progress: int) -> None:
-        """Hands over one value a tag; raises what an earlier write raised."""
-        if role not in self._writers:
-            folder = str(self._folder / role)
-            self._writers[role] = EventFileWriter(folder, _QUEUED_EVENTS, _FLUSH_SECONDS)
+        """Hands over one value a tag; while the disk takes none they are left out, and it is tried again later."""
+        now = time.monotonic()
+        if now < self._paused_until:
+            return
         event = Event(wall_time=time.time(), step=progress)
         for tag, value in scalars.items():
             event.summary.MergeFrom(scalar_pb(tag, value))
-        self._writers[role].add_event(event)
+        try:
+            if role not in self._writers:
+                folder = str(self._folder / role)
+                self._writers[role] = EventFileWriter(folder, _QUEUED_EVENTS, _FLUSH_SECONDS)
+                self.warning = ""
+            self._writers[role].add_event(event)
+        except _REFUSALS as error:  # of this value, or in the writer's thread of an earlier one
+            if not self.warning:
+                log.error("TensorBoard files cannot be written: %s", error)
+            self.warning = f"TensorBoard files cannot be written: {error}"
+            self._paused_until = now + _RETRY_SECONDS
+            self.close()
 
     def close(self) -> None:
         """Writes what was handed over and closes all files."""
         for writer in self._writers.values():
-            writer.close()
+            try:
+                writer.close()
+            except _REFUSALS as error:
+                log.error("the last TensorBoard values could not be written: %s", error)
+        self._writers.clear()  # what goes on is a file of its own
 
 
 def learner_scalars(outcome: Outcome, learning_rate: float) -> dict[str, float]:
@@ -90,6 +115,15 @@ def priority_scalars(priorities: NDArray[np.float32], largest: float, importance
         "priority/maximum": float(priorities.max()),
         "priority/largest_ever": largest,
         "priority/importance_exponent": importance_exponent,
+    }
+
+
+def checkpoint_scalars(seconds: float, pause_seconds: float, size: int) -> dict[str, float]:
+    """Of one checkpoint: how long it took, how long the learner stood still for it, and its bytes."""
+    return {
+        "checkpoint/seconds": seconds,
+        "checkpoint/pause_seconds": pause_seconds,
+        "checkpoint/mebibytes": size / _MIB,
     }
 
 

@@ -27,7 +27,7 @@ def adopt(experiment: Experiment, specs: Specs) -> Experiment:
         raise UsageError(f"{named} holds no run: name the run directory of one whose experience is to be learned from")
     source, newest = run.experiment(), checkpoint.newest(run.checkpoints)
     if newest is None or not (source.is_offline or newest.counters.transitions):
-        raise UsageError(f"{named}: the run has no complete checkpoint with experience yet")
+        raise UsageError(f"{named}: the run has no whole checkpoint with experience")
     wanted, stored = experiment.agent, source.agent
     problems = [
         (source.is_offline, f"its run learned from {source.offline.dataset!r}: name that"),
@@ -81,7 +81,7 @@ def adopt(experiment: Experiment, specs: Specs) -> Experiment:
 
 def adopted(experiment: Experiment, run: RunDirectory) -> Experiment | None:
     """An experiment with the sizes that its run has adopted before, whose checkpoint holds the dataset; or None."""
-    if not run.config.is_file() or checkpoint.newest(run.checkpoints) is None:
+    if not run.config.is_file() or not checkpoint.exists(run.checkpoints):
         return None
     own = run.experiment()
     if not own.is_offline:
@@ -105,5 +105,5 @@ def stored_replay(experiment: Experiment) -> Path | None:
         return None
     newest = checkpoint.newest(RunDirectory(Path(experiment.offline.dataset)).checkpoints)
     if newest is None:
-        raise UsageError(f"offline.dataset={experiment.offline.dataset!r} has no complete checkpoint any more")
+        raise UsageError(f"offline.dataset={experiment.offline.dataset!r} has no whole checkpoint any more")
     return newest.replay

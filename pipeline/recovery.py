@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents import Specs
-from pipeline import bad_batches, checkpoint
-from pipeline.checkpoint import Counters
+from pipeline import bad_batches, saving
+from pipeline.checkpoint import Checkpoint, Counters
 from pipeline.divergence import SkippedUpdates, ValueSentinel, Verdict
 from pipeline.learner import Learner, Outcome
 from pipeline.replay import Sample
@@ -93,11 +93,14 @@ class Recovery:
         )
         if verdict is Verdict.DIVERGED:
             return f"{advice}; {self._experiment.learner.rollbacks} rollbacks did not help"
-        good = checkpoint.newest(self._run.checkpoints)
+        factor = self._experiment.learner.rollback_learning_rate_factor
+
+        def use(found: Checkpoint) -> None:
+            self._learner.roll_back(found.learner_state(), factor)
+
+        good = saving.restore(self._run.checkpoints, use)
         if good is None:  # the first weights are no better place: what is learned from them led here
             return f"{advice}; there was no checkpoint to roll back to"
-        factor = self._experiment.learner.rollback_learning_rate_factor
-        self._learner.roll_back(good.learner_prefix, factor)
         self._counters.rollbacks += 1
         log.warning(
             "%s again and again: rolled back to %s, with a learning rate of %g",

@@ -3,6 +3,7 @@
 This is the TensorFlow side, in the process of the server. `pipeline.writer` is the collectors' side.
 """
 
+import logging
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,14 +18,18 @@ from agents import Specs
 from agents.priorities import bounded
 from pipeline import flow, reverb_checkpoint
 from pipeline.account import Tally
-from pipeline.config import UsageError
 from pipeline.frames import FIRST, FrameLayout
+from pipeline.manifest import BadCheckpoint
 from pipeline.ports import HOST, refuse_used_port
 from pipeline.privacy import guarding
 from pipeline.sections import Experiment
 from pipeline.stacking import stack_windows
 from pipeline.variables import REPORTS_TABLE, VARIABLES_TABLE
 
+log = logging.getLogger(__name__)
+
+_REFUSALS = (RuntimeError, ValueError, IndexError, PermissionError)
+"""What Reverb raises, by the kind of what went wrong."""
 _REPORTS_KEPT = 10_000
 _COLUMN = "frames"
 
@@ -56,8 +61,8 @@ class ReplayServer:
       dataset: a Reverb checkpoint of another run to draw from; priorities start anew.
 
     Raises:
-      UsageError: the port is in use, is open though `replay.private` demands that it is not, or the checkpoint's tables
-        have other settings.
+      UsageError: the port is in use, or is open though `replay.private` demands that it is not.
+      BadCheckpoint: the checkpoint cannot be restored.
     """
 
     def __init__(
@@ -90,30 +95,45 @@ class ReplayServer:
             ),
             reverb.Table.queue(REPORTS_TABLE, _REPORTS_KEPT, signature=message),
         ]
-        self.restored = reverb_checkpoint.tally(restore_from, self._layout.table) if restore_from else Tally(0, 0, 0)
-        """What the restored checkpoint had counted."""
+        try:
+            name = self._layout.table
+            self.restored = reverb_checkpoint.tally(restore_from, name) if restore_from else Tally(0, 0, 0)
+            """What the restored checkpoint had counted."""
+        except ValueError as error:
+            reason = "its frames are of other observations or actions than the environment has now"
+            raise BadCheckpoint(f"{reason}: {error}") from None
+        except tf.errors.OpError as error:
+            raise BadCheckpoint(f"its replay cannot be read: {error}") from None
         self._before = self.restored if experiment.agent.on_policy else Tally(0, 0, 0)  # its table is reset below
         folder.mkdir(parents=True, exist_ok=True)
-        wanted = _settings(tables[0].info)
-        with tempfile.TemporaryDirectory(prefix="dataset-", dir=folder.parent) as copy:  # read when the server starts
-            if dataset is not None:
-                reverb_checkpoint.restate(dataset, tables[0].info, Path(copy))
-                restore_from = Path(copy)
-            fallback = str(restore_from) if restore_from else None
+        with tempfile.TemporaryDirectory(suffix=".part", dir=folder.parent) as copy:  # read when the server starts
+            if source := dataset or restore_from:
+                source = self._with_settings(source, tables[0].info, Path(copy), dataset is not None)
+            fallback = str(source) if source else None
             checkpointer = reverb.checkpointers.DefaultCheckpointer(str(folder), fallback_checkpoint_path=fallback)
-            with guarding(port, experiment.replay.private):
-                self._server = reverb.Server(tables, port, checkpointer)
+            try:
+                with guarding(port, experiment.replay.private):
+                    self._server = reverb.Server(tables, port, checkpointer)
+            except _REFUSALS as error:
+                if source is None:
+                    raise
+                raise BadCheckpoint(f"its replay cannot be restored: {error}") from None
         self.address = f"{HOST}:{port}"
         self.client = reverb.Client(self.address)
-        if (restored := _settings(self.info())) != wanted:  # Reverb restores the settings with the items
-            self._server.stop()
-            raise UsageError(
-                f"the checkpoint's replay has other settings ({restored}) than asked for ({wanted}): resume with the "
-                "same [replay] section, batches and launcher"
-            )
         on_policy = experiment.agent.on_policy  # what waits in its queue was collected with weights that are gone
         for table in (VARIABLES_TABLE, REPORTS_TABLE, *([self._layout.table] if on_policy else [])):
             self.client.reset(table)  # messages of an earlier life
+
+    def _with_settings(self, source: Path, settings: Any, copy: Path, equal_priorities: bool) -> Path:
+        """A checkpoint whose experience table has these settings: Reverb restores them with the items."""
+        try:
+            if not (equal_priorities or reverb_checkpoint.differs(source, settings)):
+                return source
+            reverb_checkpoint.restate(source, settings, copy, equal_priorities)
+        except tf.errors.OpError as error:
+            raise BadCheckpoint(f"its replay cannot be read: {error}") from None
+        log.info("the replay of %s goes on with other settings: its items stay", source)
+        return copy
 
     def _experience_table(self, item: Any, blocking: bool) -> reverb.Table:
         experiment, name = self._experiment, self._layout.table
@@ -223,8 +243,15 @@ class ReplayServer:
         return flow.explain_stall(self._experiment, self.info(), self.items_per_call)
 
     def checkpoint(self) -> Path:
-        """Writes all tables into the server's folder and returns the checkpoint's path."""
-        return Path(self.client.checkpoint())
+        """Writes all tables into the server's folder and returns the checkpoint's path.
+
+        Raises:
+          OSError: Reverb could not write it.
+        """
+        try:
+            return Path(self.client.checkpoint())
+        except _REFUSALS as error:  # of a full disk, an IndexError
+            raise OSError(f"Reverb could not write the replay: {error}") from error
 
     def release(self) -> None:
         """Gives a dataset that waits for its next batch one of zeros, on-policy: nothing else ends such a wait."""
@@ -241,18 +268,6 @@ class ReplayServer:
     def stop(self) -> None:
         """Stops serving. Stop writers first: Reverb confirms inserts that it then drops."""
         self._server.stop()
-
-
-def _settings(info: Any) -> str:
-    """What of a table its checkpoint decides, as text to compare and to show."""
-    limiter, sampler = info.rate_limiter_info, info.sampler_options
-    prioritized = sampler.HasField("prioritized")
-    drawn = f"by priority to the power {sampler.prioritized.priority_exponent:g}" if prioritized else "uniformly"
-    drawn = "in turn" if sampler.HasField("fifo") else drawn
-    return (
-        f"{info.max_size} items drawn {drawn}, at least {limiter.min_size_to_sample}, "
-        f"{limiter.samples_per_insert:g} samples per insert within {limiter.min_diff:g} to {limiter.max_diff:g}"
-    )
 
 
 def decode(frames: tf.Tensor, layout: FrameLayout) -> tuple[Trajectory, tf.Tensor]:

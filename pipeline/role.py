@@ -1,5 +1,6 @@
 """Entry point of one role's process; launchers start it."""
 
+import contextlib
 import gc
 import logging
 import os
@@ -34,8 +35,9 @@ def learn(experiment: Experiment, run: RunDirectory, interrupted: threading.Even
     """The learner's process, replay included; returns the exit code."""
     gc.disable()  # what is imported and traced stays: looking for garbage in it is a tenth of start-up
     quieten_gym()
-    from pipeline.learning import LearningProcess, run_to_its_end
-    from pipeline.ledger import EXIT_CODES
+    from pipeline.learning import LearningProcess
+    from pipeline.ledger import EXIT_CODES, UNWRITTEN_SUMMARY, UnwrittenSummary
+    from pipeline.training import run_to_its_end
 
     specs = environments.describe(experiment.environment)
     process = LearningProcess(
@@ -50,7 +52,11 @@ def learn(experiment: Experiment, run: RunDirectory, interrupted: threading.Even
     )
     gc.freeze()
     gc.enable()
-    return EXIT_CODES[run_to_its_end(process, interrupted).stop_reason]
+    try:
+        return EXIT_CODES[run_to_its_end(process, interrupted).stop_reason]
+    except UnwrittenSummary as error:
+        log.error("%s", error)
+        return UNWRITTEN_SUMMARY
 
 
 def collect(experiment: Experiment, run: RunDirectory, interrupted: threading.Event) -> int:
@@ -99,7 +105,8 @@ def main(_: list[str]) -> None:
         log.exception("the %s ends", ROLE.value)
     log.info("ends with exit code %d after %.1f s", code, time.monotonic() - started)
     logging.shutdown()
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):  # the disk that the log is on is full
+        sys.stderr.flush()
     os._exit(code)
 
 

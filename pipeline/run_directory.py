@@ -1,24 +1,18 @@
 """What a run leaves on disk, and who may write there."""
 
 import fcntl
+import logging
 import os
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from pipeline import config
+from pipeline import config, resuming
 from pipeline.config import UsageError
 from pipeline.sections import Experiment
 
-_RESUMABLE = (
-    *("stop.", "evaluation.", "checkpoint.", "collect.", "exploration.", "learner."),
-    *("replay.port", "replay.private", "seed"),
-)
-"""What `--resume` may change: all but what the stored weights, frames and tables are made of. The batch, which the
-restored rate limiter's slack was computed for, is in `_FIXED`."""
-_FIXED = ("collect.lanes", "learner.batch_size", "learner.steps_per_call")
-_RESUMABLE_AGENT = ("learning_rate", "learning_rate_final", "learning_rate_decay_steps", "loss", "gradient_clip_norm")
+log = logging.getLogger(__name__)
 
 
 class RunDirectory:
@@ -47,8 +41,11 @@ class RunDirectory:
             raise UsageError(f"{self.path} holds no run: there is no config.toml")
         return config.parse(self.config.read_text(), source=str(self.config))
 
-    def check(self, experiment: Experiment, resume: bool) -> None:
+    def check(self, experiment: Experiment, resume: bool) -> Experiment:
         """Refuses what cannot be run here, before anything is written.
+
+        Returns:
+          The experiment to run; of a run that is resumed, with the shape of the items that it has stored.
 
         Raises:
           UsageError: the directory holds another run, or cannot be resumed with this experiment.
@@ -59,15 +56,17 @@ class RunDirectory:
         if not self.config.exists():
             if self.path.exists() and any(self.path.iterdir()):
                 raise UsageError(f"{self.path} is not empty and holds no run: choose another --run_dir")
-            return
+            return experiment
         if not resume:
             raise UsageError(f"{self.path} holds a run already: continue it with --resume, or choose another --run_dir")
-        changed = [name for name in config.differences(self.experiment(), experiment) if not _may_change(name)]
-        if changed:
-            raise UsageError(
-                f"{self.path} cannot be resumed with other values of {', '.join(changed)}: its weights, frames and "
-                "tables depend on them"
-            )
+        stored = self.experiment()
+        experiment = resuming.adopt(stored, experiment)
+        if sentences := resuming.refusals(stored, experiment):
+            raise UsageError(f"{self.path} cannot be resumed so: {'; '.join(sentences)}")
+        config.validate(experiment)
+        if changed := resuming.changes(stored, experiment):
+            log.warning("%s is resumed with other values of %s", self.path, ", ".join(changed))
+        return experiment
 
     def lock(self) -> None:
         """Keeps other runs out of the directory until this process ends.
@@ -106,18 +105,20 @@ class RunDirectory:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Replaces a file; a reader sees the old content or the new."""
+    """Replaces a file; a reader sees the old content or the new.
+
+    Raises:
+      OSError: it could not be written; the old content stays.
+    """
     part = path.with_name(path.name + ".part")
-    part.write_bytes(data)
-    os.replace(part, path)
+    try:
+        part.write_bytes(data)
+        os.replace(part, path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: Path, value: Any) -> None:
     """Replaces a file by indented JSON."""
     write_atomically(path, msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
-
-
-def _may_change(name: str) -> bool:
-    if name in _FIXED:
-        return False
-    return name.startswith(_RESUMABLE) or name.removeprefix("agent.") in _RESUMABLE_AGENT

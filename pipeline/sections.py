@@ -235,7 +235,14 @@ class CheckpointConfig(Config, frozen=True):
     every_seconds: Annotated[float, Meta(gt=0.0, description="Seconds between checkpoints; one more at the end.")] = (
         300.0
     )
-    keep: Annotated[int, Meta(ge=1, description="Newest checkpoints kept.")] = 2
+    keep: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="Newest checkpoints kept, beside the first one after the best evaluation, which the link "
+            "`checkpoints/best` names.",
+        ),
+    ] = 2
 
 
 class StopConfig(Config, frozen=True):

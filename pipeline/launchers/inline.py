@@ -11,7 +11,7 @@ from pipeline.collector import Collector
 from pipeline.console import Console
 from pipeline.evaluator import Evaluator
 from pipeline.launchers import Launch
-from pipeline.ledger import EXIT_CODES, Summary
+from pipeline.ledger import EXIT_CODES, Summary, UnwrittenSummary
 from pipeline.ports import free_port
 from pipeline.process import interruption, quieten_gym
 from pipeline.recorder import Recorder
@@ -23,7 +23,11 @@ def run(launch: Launch) -> int:
     quieten_gym()
     interrupted = interruption() if threading.current_thread() is threading.main_thread() else threading.Event()
     with Console(launch.run, launch.experiment) as console:
-        summary = _Inline(launch, console).run(interrupted)
+        try:
+            summary = _Inline(launch, console).run(interrupted)
+        except UnwrittenSummary as error:
+            console.say_end(1, str(error))
+            return 1
     code = EXIT_CODES[summary.stop_reason]
     console.say_end(code, summary.message)
     return code
@@ -42,6 +46,8 @@ class _Inline:
             launch.experiment, specs, launch.run, port, started=launch.started, blocking=False, resume=launch.resume
         )
         self.learning.start()
+        counters = self.learning.ledger.counters
+        self._first_learned, self._first_transitions = counters.learned, counters.transitions
         self._recorders: list[Recorder] = []
         self._collectors: list[Collector] = []
         for index in range(launch.experiment.collectors):
@@ -76,9 +82,10 @@ class _Inline:
         self._collect(last=True)
         if reason in ("environment_steps", "gradient_steps", "seconds"):
             self._evaluate(last=True)
-        summary = self.learning.finish(reason, message, save=reason != "diverged")
-        self.learning.close()
-        return summary
+        try:
+            return self.learning.finish(reason, message, save=reason != "diverged")
+        finally:
+            self.learning.close()
 
     def _collect(self, last: bool = False) -> None:
         variables = self.learning.publication(stopping=last)
@@ -110,8 +117,9 @@ class _Inline:
             return
         if counters.transitions < replay.min_size:
             return
-        while (self.learning.gradient_steps * learner.batch_size + per_call) <= (
-            counters.transitions * replay.samples_per_insert
+        # Since this start: a resumed run may hold another ratio, or learn in other batches.
+        while (counters.learned - self._first_learned + per_call) <= (
+            (counters.transitions - self._first_transitions) * replay.samples_per_insert
         ) and self.learning.ledger.stop_reason() is None:
             self.learning.step()
         self.learning.tend()

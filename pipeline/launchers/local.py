@@ -7,6 +7,7 @@ from types import FrameType
 from pipeline.console import Console
 from pipeline.launchers import Launch
 from pipeline.launchers.watched import Watched
+from pipeline.ledger import UNWRITTEN_SUMMARY
 from pipeline.ports import free_port
 
 _STOP_SECONDS = 90.0
@@ -79,6 +80,8 @@ class Supervisor:
         if learner.restart_at is None and (code := learner.poll()) is not None:
             if code in (0, 3, 4) or (code == 1 and summary.is_file()):
                 return code, ""  # it ended in good order: the summary says why
+            if code == UNWRITTEN_SUMMARY:
+                return 1, f"the run has ended, and {summary} could not be written: is the disk full?"
             if code == 2 or self._stop_deadline is not None:
                 return (2 if code == 2 else 1), learner.last_words()
         self._tend(learner, console)

@@ -10,7 +10,7 @@ from replay_writing import write_frames
 from agents import Specs, losses
 from agents.priorities import SMALLEST, td_errors
 from pipeline.collector import Collector
-from pipeline.config import UsageError, parse
+from pipeline.config import parse
 from pipeline.frames import LAST, FrameLayout
 from pipeline.replay import ReplayServer
 from pipeline.sections import Experiment
@@ -193,10 +193,31 @@ def test_exact_priorities_are_the_default() -> None:
     assert (several.lanes_per_item, several.steps_per_item) == (16, 1)
 
 
-def test_a_checkpoint_of_other_priorities_is_refused(
+def priorities_in(server: Any, layout: FrameLayout) -> dict[int, float]:
+    """Of the items that some draws give, by key."""
+    drawn = server.client.sample(layout.table, 300, emit_timesteps=False)
+    return {item.info.key: item.info.priority for item in drawn}
+
+
+def test_a_checkpoint_goes_on_with_another_exponent_and_its_priorities(
     serve: Serve, make_experiment: MakeExperiment, counting_specs: Specs
 ) -> None:
-    server = serve(make_experiment(*PRIORITIZED), counting_specs)
-    path = server.checkpoint()
-    with pytest.raises(UsageError, match=r"by priority to the power 0\.6"):
-        serve(make_experiment(*PRIORITIZED, "replay.priority_exponent=0.3"), counting_specs, restore_from=path)
+    experiment = make_experiment(*PRIORITIZED)
+    server, layout = serve(experiment, counting_specs), FrameLayout.of(experiment, counting_specs)
+    frames = np.stack([layout.empty(experiment.collect.lanes) for _ in range(40)])
+    write_frames(server, experiment, layout, frames)
+    sample = next(iter(server.dataset()))
+    server.update_priorities(sample.keys.numpy(), np.full(sample.relative_probability.shape, 9.0, np.float32))
+    stored = {
+        item.info.key: item.info.priority for item in server.client.sample(layout.table, 200, emit_timesteps=False)
+    }
+    assert set(stored.values()) >= {9.0}
+    restored = serve(
+        make_experiment(*PRIORITIZED, "replay.priority_exponent=0.3"), counting_specs, restore_from=server.checkpoint()
+    )
+    assert restored.info().sampler_options.prioritized.priority_exponent == 0.3
+    assert restored.info().current_size == server.info().current_size
+    drawn = {
+        item.info.key: item.info.priority for item in restored.client.sample(layout.table, 200, emit_timesteps=False)
+    }
+    assert {key: stored[key] for key in drawn if key in stored} == {key: drawn[key] for key in drawn if key in stored}

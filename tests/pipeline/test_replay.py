@@ -516,26 +516,35 @@ end(appended=fill(writer, 2000))
     assert result["appended"] == 2000
 
 
-@pytest.mark.parametrize("blocking", [True, False])
-def test_a_restore_into_a_replay_that_steers_otherwise_is_refused(
-    limited: Callable[[str], Any], blocking: bool
+@pytest.mark.parametrize(
+    ("change", "blocking"),
+    [
+        ("replay.samples_per_insert=8.0", True),
+        ("replay.samples_per_insert=0.5", True),
+        ("replay.min_size=400", True),
+        ("replay.capacity=200", True),
+        ("replay.min_size=40", False),
+    ],
+)
+def test_a_replay_restored_with_other_settings_lets_both_sides_go_on(
+    limited: Callable[[str], Any], change: str, blocking: bool
 ) -> None:
     # Reverb would restore the limiter with the items: inserts that never wait would wait for ever, or the reverse.
     result = limited(f"""
-from pipeline.config import UsageError
-overrides = ("replay.min_size=40", "replay.samples_per_insert=1.0")
-_, server, writer = start(*overrides, blocking={blocking})
-fill(writer, 30)
+overrides = ("replay.min_size=40", "replay.samples_per_insert=1.0", "replay.capacity=2000")
+_, server, writer = start(*overrides)
+start_taking(server)
+before = fill(writer, 80, seconds=20.0)
 writer.confirm(lambda: True, everything=True)
-path, words = server.checkpoint(), ""
-try:
-    start(*overrides, restore_from=path, folder="restored", blocking={not blocking})
-except UsageError as error:
-    words = str(error)
-end(words=words)
+path, drawn = server.checkpoint(), len(taken)
+_, restored, other = start(*overrides, "{change}", restore_from=path, folder="restored", blocking={blocking})
+start_taking(restored)
+after = fill(other, 150, seconds=20.0)
+other.confirm(lambda: True, everything=True)
+settle(drawn + 1)
+end(before=before, after=after, inserts=restored.tally().inserted, went_on=len(taken) > drawn)
 """)
-    assert "other settings" in result["words"]
-    assert "launcher" in result["words"]
+    assert result == {"before": 80, "after": 150, "inserts": 79 + 149, "went_on": True}
 
 
 def test_a_restored_ratio_lets_both_sides_go_on(limited: Callable[[str], Any]) -> None:
