@@ -169,16 +169,27 @@ def test_a_collector_that_is_restarted_is_where_the_replay_is(run_dir_of_nobody:
         cwd=ROOT,
     )
     try:
+        wait_until(lambda: gradient_steps(run_dir) > 100, 180, "the run learns")
         (first,) = collectors_once_inside(run_dir, without=())
         network = os.readlink(f"/proc/{first.pid}/ns/net")
         assert network != os.readlink("/proc/self/ns/net")
         first.kill()
         (second,) = collectors_once_inside(run_dir, without=(first.pid,))
         assert os.readlink(f"/proc/{second.pid}/ns/net") == network
+        # Far more than what the first had stored allows, at the ratio of samples to inserts.
+        further = gradient_steps(run_dir) + 5_000
+        wait_until(lambda: gradient_steps(run_dir) > further, 180, "the run learns from what the second collects")
     finally:
         process.terminate()
         process.wait(120)
     assert json.loads((run_dir / "summary.json").read_text())["stop_reason"] == "interrupted"
+
+
+def gradient_steps(run_dir: Path) -> int:
+    try:
+        return int(json.loads((run_dir / "status.json").read_text())["gradient_steps"])
+    except FileNotFoundError:
+        return 0
 
 
 def collectors_once_inside(run_dir: Path, without: tuple[int, ...]) -> list[psutil.Process]:
