@@ -60,7 +60,7 @@ class Setting:
         replay.mkdir(exist_ok=True)
         (replay / "DONE").write_bytes(b"")
         self.counters.gradient_steps = self.learner.gradient_steps
-        checkpoint.write(self.run.checkpoints, self.counters, self.learner.write, lambda: replay, keep=2)
+        checkpoint.write(self.run.checkpoints, b"", self.counters, self.learner.state(), lambda: replay, keep=2)
 
     def state(self) -> list[Any]:
         return [variable.numpy() for variable in self.learner.agent.variables]
