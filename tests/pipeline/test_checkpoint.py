@@ -157,6 +157,9 @@ def test_counters_survive(write: Write, tmp_path: Path) -> None:
         lost_transitions=5,
         shielded_steps=8,
         gradient_steps=6,
+        skipped_updates=9,
+        rollbacks=1,
+        largest_reward=2.5,
         train_seconds=7.25,
     )
     assert all(value for value in msgspec.structs.astuple(counters))
