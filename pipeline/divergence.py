@@ -173,8 +173,9 @@ class ValueSentinel:
 
     def _beyond_rewards(self, q_max: float, bound: float) -> str:
         return (
-            f"Q-values diverge: the largest, {q_max:.4g}, is {q_max / bound:.1f} times what rewards up to "
-            f"{self._largest_reward:.4g} allow, {bound:.4g} = r_max / (1 - discount): {self._advice()}"
+            f"Q-values are larger than rewards allow: the largest, {q_max:.4g}, is {q_max / bound:.1f} times the "
+            f"bound for rewards up to {self._largest_reward:.4g}, {bound:.4g} = r_max / (1 - discount): "
+            f"{self._advice()}"
         )
 
     def _beyond_evaluations(self, q_mean: float, expected: float) -> str:

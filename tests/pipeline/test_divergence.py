@@ -106,7 +106,7 @@ def test_values_beyond_the_bound_for_a_while_warn_once_until_they_are_back() -> 
     assert watch.see_values(0.0, 300.0, 1_100) == []
     assert watch.see_values(0.0, 300.0, 3_099) == []
     (text,) = watch.see_values(0.0, 400.0, 3_100)
-    assert "400, is 4.0 times what rewards up to 1 allow, 100" in text
+    assert "400, is 4.0 times the bound for rewards up to 1, 100" in text
     assert all(field in text for field in ("agent.learning_rate", "agent.double=true", "agent.reward_clip"))
     assert watch.see_values(0.0, 900.0, 9_000) == []
     assert watch.warnings == [text]
