@@ -1,6 +1,7 @@
 """The learner's loops: what they are compiled with, and what they say of a run that has gone wrong."""
 
 import os
+from typing import Any
 
 import numpy as np
 import pytest
