@@ -83,6 +83,11 @@ class KindConfig(Config, frozen=True):
         return 1
 
     @property
+    def lead(self) -> int:
+        """Frames at the beginning of a window that nothing is learned from."""
+        return 0
+
+    @property
     def state_units(self) -> int:
         """Numbers of recurrent state that a policy carries from step to step and frames store; 0 for none."""
         return 0

@@ -179,6 +179,11 @@ class R2d2Config(DeepConfig, frozen=True, tag_field="kind", tag="r2d2"):
         return self.period
 
     @property
+    def lead(self) -> int:
+        """See `KindConfig`: the burn-in."""
+        return self.burn_in
+
+    @property
     def state_units(self) -> int:
         """See `KindConfig`: the LSTM's output and cell."""
         return 2 * self.lstm_units

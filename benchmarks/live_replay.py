@@ -50,7 +50,7 @@ def fill(experiment: Experiment, specs: Specs, address: str, transitions: int) -
     layout, lanes = FrameLayout.of(experiment, specs), experiment.collect.lanes
     frame_writer, random = writer(experiment, specs, address), np.random.default_rng(0)
     frames = layout.empty(lanes)
-    for _ in range(transitions // lanes + experiment.window - 1):
+    for _ in range(transitions // lanes):
         for name, spec in specs.leaves().items():
             frames[layout.leaf_field(name)] = random.normal(size=(lanes, *spec.shape))
         frames["action"] = random.integers(0, specs.num_actions, lanes)
@@ -59,5 +59,6 @@ def fill(experiment: Experiment, specs: Specs, address: str, transitions: int) -
         frames["step_type"] = frames["next_step_type"] = MID
         frame_writer.append(frames)
         frame_writer.confirm(lambda: True)
-    frame_writer.complete()
+    for _ in range(frame_writer.missing):
+        frame_writer.pad(layout.padding(lanes))
     frame_writer.confirm(lambda: True, everything=True)

@@ -65,7 +65,8 @@ def in_flight_bound(experiment: Experiment) -> int:
 def account(experiment: Experiment, counters: Counters, tally: Tally) -> Account:
     """The ledger now, from the run's counters and the replay's own counts."""
     per_item = experiment.transitions_per_item
-    stored = tally.inserted * per_item - counters.surplus
+    empty = counters.items * per_item - counters.transitions  # windows that fill a collector's last items
+    stored = tally.inserted * per_item - empty
     present = tally.present * per_item
     in_flight = sum(counts.begun - counts.transitions for counts in counters.processes.values())
     drawn = tally.sampled * per_item
@@ -95,9 +96,9 @@ def reconcile(experiment: Experiment, counters: Counters, tally: Tally) -> int:
     unaccounted = account(experiment, counters, tally).unaccounted
     most = counters.interruptions * (in_flight_bound(experiment) // max(1, experiment.collectors))
     if not counters.processes and 0 < abs(unaccounted) <= most:
-        for name in (KILLED, FAILED, RESTARTED) if unaccounted < 0 else (RESTARTED,):
-            if name in counters.lost:
-                change = max(unaccounted, -counters.lost[name])
-                counters.lost[name] += change
+        for name in (KILLED, FAILED, RESTARTED):
+            change = max(unaccounted, -counters.lost.get(name, 0)) if unaccounted < 0 or name == RESTARTED else 0
+            if change:
+                counters.lost[name] = counters.lost.get(name, 0) + change
                 unaccounted -= change
     return unaccounted

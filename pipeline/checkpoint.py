@@ -54,8 +54,6 @@ class Counters(msgspec.Struct):
     """Transitions handed to the collectors' writers."""
     items: int = 0
     """Replay items confirmed."""
-    surplus: int = 0
-    """Windows of those items that are no transitions: the last item of a collector is filled up."""
     lost: dict[str, int] = {}
     """Transitions that began and are not stored, by what lost them."""
     lost_items: int = 0
@@ -74,6 +72,8 @@ class Counters(msgspec.Struct):
     evaluations: int = 0
     evaluation: Evaluation | None = None
     """The newest."""
+    dropped_episodes: int = 0
+    """Cut off by a fault of their environment."""
     shielded_steps: int = 0
     """Environment steps in which the shield forbade what would have been the best action."""
     gradient_steps: int = 0

@@ -18,8 +18,6 @@ from pipeline.variables import REPORTS_TABLE, CollectorReport, Evaluation, Sende
 log = logging.getLogger(__name__)
 
 _CONNECT_SECONDS = 300.0
-_AWAY_SECONDS = 300.0
-"""Without a word from the replay: a learner that restarts with a large one may take minutes."""
 _REPORT_SECONDS = 5.0
 _POLL_SECONDS = 0.02
 _LOG_SECONDS = 10.0
@@ -46,7 +44,8 @@ def run_collector(
       incarnation: how often this collector was started before; it has a seed stream of its own.
 
     Raises:
-      TimeoutError: the replay did not answer for five minutes or, on-policy, there were no new weights for so long.
+      TimeoutError: the replay did not answer for `collect.away_seconds` or, on-policy, there were no new weights for
+        so long.
       EnvironmentFault: an environment broke its contract.
     """
     recorder = recorder or Recorder(None)
@@ -90,14 +89,14 @@ def _collect(
 
     On-policy, no window begins before the weights are new ones. Within one they stay, as the learner waits for it.
     """
-    on_policy = experiment.agent.on_policy
+    on_policy, away_seconds = experiment.agent.on_policy, experiment.collect.away_seconds
     newest = reader.wait(_CONNECT_SECONDS, "a collector")
     sending: Future[bool] | None = None
     report_at = log_at = 0.0
 
     def keep_waiting() -> bool:
         recorder.beat()
-        reader.refuse_silence(_AWAY_SECONDS, "a collector")
+        reader.refuse_silence(away_seconds, "a collector")
         current = reader.newest
         return not interrupted.is_set() and not (current is not None and current.stopping)
 
@@ -118,7 +117,7 @@ def _collect(
                     log.info("%s", _in_words(report))
                     log_at = now + _LOG_SECONDS
             if hands_over:
-                collector.renew(reader, keep_waiting, _AWAY_SECONDS)
+                collector.renew(reader, keep_waiting)
 
 
 def _in_words(report: CollectorReport) -> str:
@@ -138,7 +137,7 @@ def run_evaluator(
     evaluator was restarted is not made again.
 
     Raises:
-      TimeoutError: the replay did not answer for five minutes.
+      TimeoutError: the replay did not answer for `collect.away_seconds`.
     """
     recorder = recorder or Recorder(None)
     specs = environments.describe(experiment.environment)
@@ -152,13 +151,14 @@ def run_evaluator(
     try:
         while not interrupted.is_set():
             recorder.beat()
-            reader.refuse_silence(_AWAY_SECONDS, "the evaluator")
+            reader.refuse_silence(experiment.collect.away_seconds, "the evaluator")
             newest = reader.newest or newest
             if newest.life != life:
                 life = newest.life
                 is_sent = evaluation is None or evaluation.at == newest.evaluated_at
             if is_sent and evaluator.is_due(newest):
-                evaluation, is_sent = evaluator.evaluate(newest), False
+                evaluation = evaluator.evaluate(newest)
+                is_sent = evaluation is None
             if not is_sent and evaluation is not None:
                 is_sent = sender.send(evaluation, _REPORT_SECONDS)
             if newest.stopping:

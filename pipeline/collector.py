@@ -54,7 +54,7 @@ class Collector:
         collect = experiment.collect
         self._experiment, self._index, self._process = experiment, index, process
         self._random = np.random.default_rng([experiment.seed, 1, index, incarnation])
-        self._environment = environments.make(experiment.environment, collect.lanes)
+        self._environment = environments.make(experiment.environment, collect.lanes, collect.faulty_episodes)
         self._layout = FrameLayout.of(experiment, specs)
         self._frames = self._layout.empty(collect.lanes)
         self._fields = {name: self._frames[name] for name, _ in self._layout.fields()}  # views
@@ -77,6 +77,7 @@ class Collector:
             experiment.agent, self._layout.agent_specs, collect.lanes, variables.program, weights, collect.threads
         )
         self._stack = FrameStack(specs, experiment.environment.frame_stack, collect.lanes)
+        self._unanswered: NDArray[np.float32] | None = None  # scores of a step that the environment broke off
         self._epsilon = 1.0
         self._environment_steps = self._episodes = self._shielded_steps = 0
         self._returns: list[float] = []
@@ -94,24 +95,23 @@ class Collector:
         """Whether the newest step completed a window of frames."""
         return self._writer.has_completed_window
 
-    def renew(self, reader: VariablesReader, keep_waiting: Callable[[], bool], seconds: float) -> None:
+    def renew(self, reader: VariablesReader, keep_waiting: Callable[[], bool]) -> None:
         """Waits for weights newer than those acting, and acts with them from the next step on.
 
         Args:
           reader: of publications.
           keep_waiting: asked again and again; False gives up and keeps the weights.
-          seconds: to wait at most.
 
         Raises:
-          TimeoutError: there were none for so long.
+          TimeoutError: there were none for `collect.away_seconds`.
         """
         started, version = time.monotonic(), self._variables.version
 
         def go_on() -> bool:
-            if time.monotonic() - started > seconds:
+            if time.monotonic() - started > self._experiment.collect.away_seconds:
                 raise TimeoutError(
                     f"collector {self._index} has handed over its sequences and waited "
-                    f"{time.monotonic() - started:.0f} s for the learner's weights of gradient step {version[1] + 1}"
+                    f"{time.monotonic() - started:.0f} s for the learner's weights of gradient step {version[-1] + 1}"
                 )
             return keep_waiting()
 
@@ -146,14 +146,22 @@ class Collector:
         self._fill(seen, actions)
         resets = int(np.count_nonzero(environment.resetting)) if environment.any_resetting else 0
         was_resetting = environment.resetting
+        self._unanswered = scores
         self._seen = step = environment.step(actions)
+        self._unanswered = None
         self._step_type[:] = MID
         if environment.any_resetting or resets:
             self._step_type[environment.resetting] = LAST
             self._step_type[was_resetting] = FIRST
+        no_step = was_resetting
+        if step.cut is not None:  # what these frames hold is the end of their episode, as after a truncation
+            fields["step_type"][step.cut] = LAST
+            self._step_type[step.cut] = FIRST
+            no_step = was_resetting | step.cut
+            resets = int(np.count_nonzero(no_step))
         fields["reward"][:] = step.reward
-        if self._bonus is not None:  # a step that was a reset earns nothing
-            fields["reward"] += np.where(was_resetting, 0.0, self._bonus(step.observation))
+        if self._bonus is not None:  # a reset earns nothing
+            fields["reward"] += np.where(no_step, 0.0, self._bonus(step.observation))
         fields["terminated"][:] = step.terminated
         fields["next_step_type"][:] = self._step_type
         priorities = None
@@ -187,8 +195,30 @@ class Collector:
         return confirmed
 
     def complete(self) -> None:
-        """Hands over what waits for more steps to be stored; before the last `confirm`."""
-        self._writer.complete()
+        """Pads the lanes' ends so that each of their steps is stored; before the last `confirm`, and no step follows.
+
+        The newest observations become ends of their episodes, which are bootstrapped from as after a truncation. Of an
+        on-policy kind nothing is padded: it learns from no more of a run that ends.
+        """
+        missing, fields, judge = self._writer.missing, self._fields, self._judge
+        if not missing:
+            return
+        scores = self._unanswered
+        if scores is None:  # else the frames hold what the lanes saw last: the step from it failed
+            seen = self._seen
+            self._fill(seen, np.zeros(len(self._frames), np.int64) if seen.mask is None else seen.mask.argmax(axis=1))
+            if judge is not None:
+                scores = self._actor.q_values(self._stack.push(seen.observation, self._step_type == FIRST))
+        fields["step_type"][:] = fields["next_step_type"][:] = LAST
+        fields["reward"][:] = 0.0
+        fields["terminated"][:] = False
+        ended = fields["step_type"] == LAST
+        for _ in range(missing):
+            priorities = None
+            if judge is not None and scores is not None:
+                more = fields["action"], fields["reward"], fields["terminated"], ended
+                priorities = judge.add(scores, fields.get("mask"), *more)
+            self._writer.pad(self._frames, priorities)
 
     @property
     def counts(self) -> Counts:
@@ -197,10 +227,11 @@ class Collector:
         return Counts(
             environment_steps=self._environment_steps,
             episodes=self._episodes,
-            begun=writer.confirmed_transitions + writer.unconfirmed_transitions,
+            begun=writer.begun_transitions,
             transitions=writer.confirmed_transitions,
             items=writer.confirmed_items,
             shielded_steps=self._shielded_steps,
+            dropped_episodes=self._environment.faults.dropped_episodes,
         )
 
     def report(self, newest: Variables, last: bool = False, fault: str = "") -> CollectorReport:
@@ -224,6 +255,8 @@ class Collector:
             resident_bytes=self._process_info.memory_info().rss,
             shielded_steps=self._shielded_steps,
             items=self._writer.confirmed_items,
+            dropped_episodes=self._environment.faults.dropped_episodes,
+            newest_fault=self._environment.faults.newest,
             last=last,
             fault=fault,
         )

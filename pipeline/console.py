@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 
 from pipeline.ledger import Status, Summary
+from pipeline.privacy import Privacy
 from pipeline.run_directory import RunDirectory
 from pipeline.sections import Experiment
 
@@ -31,6 +32,7 @@ class Console:
         self._shown_at = 0.0
         self._shown: Status | None = None
         self._noted = ""
+        self._is_fault_noted = False
 
     def __enter__(self) -> "Console":
         for stale in (self._run.status, self._run.summary):
@@ -46,6 +48,14 @@ class Console:
         if self._live is not None:
             self._live.stop()
 
+    def say_privacy(self, privacy: Privacy, port: int) -> None:
+        """Says who reaches the replay; a live display is spared what needs no attention."""
+        text = privacy.sentence(port)
+        if privacy.measure == "open":
+            self.note(text)
+        elif privacy.measure == "loopback" or self._live is None:
+            self._terminal.print(text, markup=False)
+
     def refresh(self) -> None:
         """Shows the newest status, if it is time to."""
         now = time.monotonic()
@@ -60,6 +70,9 @@ class Console:
             self._live.update(self._table(status))
         else:
             self._terminal.print(self._line(status))
+            if status.dropped_episodes and not self._is_fault_noted:
+                self._is_fault_noted = True
+                self._terminal.print(f"an episode was dropped for a fault: {status.newest_fault}", markup=False)
 
     def note(self, text: str) -> None:
         """Prints a message above the live display."""
@@ -90,6 +103,11 @@ class Console:
         if self._experiment.environment.shield:
             shielded = _share(summary.shielded_steps, summary.environment_steps)
             self._terminal.print(f"The shield stepped in at {shielded}.")
+        if summary.dropped_episodes:
+            self._terminal.print(
+                f"{summary.dropped_episodes:,} episodes were dropped for faults; the newest: {summary.newest_fault}",
+                markup=False,
+            )
         folder = shlex.quote(str(self._run.path))
         self._terminal.print(
             f"Look at it: .venv/bin/tensorboard --logdir {folder}/tensorboard    Run directory: {folder}"
@@ -130,6 +148,8 @@ class Console:
         }
         if self._experiment.environment.shield:
             rows["shield stepped in"] = _share(status.shielded_steps, status.environment_steps)
+        if status.dropped_episodes:
+            rows["episodes dropped"] = f"{status.dropped_episodes:,}, for faults such as: {status.newest_fault}"
         for name, value in rows.items():
             table.add_row(name, value)
         return table

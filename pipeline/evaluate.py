@@ -17,6 +17,7 @@ from absl import flags
 from pipeline import policies
 from pipeline.command import run_command
 from pipeline.config import UsageError
+from pipeline.environments import EnvironmentFault
 from pipeline.evaluator import play
 from pipeline.run_directory import RunDirectory
 
@@ -35,7 +36,11 @@ def main(arguments: list[str]) -> int:
     run = RunDirectory(Path(_RUN_DIR.value))
     experiment = run.experiment()
     policy = policies.load(run.policies / _POLICY.value)
-    returns, _, shielded_share = play(experiment, policy, _EPISODES.value, _SEED.value)
+    try:
+        returns, _, shielded_share = play(experiment, policy, _EPISODES.value, _SEED.value)
+    except EnvironmentFault as fault:
+        print(f"error: {fault}", file=sys.stderr)
+        return 1
     print(
         f"{_POLICY.value} policy of {run.path}, from {policy.environment_steps:,} environment steps, "
         f"{policy.gradient_steps:,} gradient steps"

@@ -16,6 +16,7 @@ from agents.exploration import epsilon_greedy
 from pipeline import environments, policies
 from pipeline.acting import make_actor
 from pipeline.config import UsageError
+from pipeline.environments import EnvironmentFault, ShieldFault
 from pipeline.policies import Policy
 from pipeline.sections import Experiment
 from pipeline.stacking import FrameStack, stacked
@@ -65,7 +66,8 @@ class PolicyActor:
 class GreedyRunner:
     """Plays full episodes with the greedy policy, the same ones for the same seed and weights.
 
-    With `evaluation.epsilon` a share of the actions is drawn uniformly instead.
+    An episode cut off by a fault is none; its lane plays another. With `evaluation.epsilon` a share of the actions is
+    drawn uniformly instead.
 
     Args:
       experiment: the run.
@@ -78,12 +80,17 @@ class GreedyRunner:
         self._lanes = min(episodes, _MOST_LANES)
         # A fixed number of episodes a lane: taking the first ones to end would favour short ones.
         self._quota = np.full(self._lanes, episodes // self._lanes) + (np.arange(self._lanes) < episodes % self._lanes)
-        self._environment = environments.make(experiment.evaluation_environment, self._lanes)
+        share = experiment.collect.faulty_episodes
+        self._environment = environments.make(experiment.evaluation_environment, self._lanes, share)
         self._actor = PolicyActor(experiment, specs, policy, self._lanes)
         self._epsilon = experiment.evaluation.epsilon
 
     def run(self, policy: Policy, seed: int, beat: Callable[[], None] = lambda: None) -> Episodes:
-        """Plays the episodes with the weights of a policy; calls `beat` at every step."""
+        """Plays the episodes with the weights of a policy; calls `beat` at every step.
+
+        Raises:
+          EnvironmentFault: more of them had a fault than `collect.faulty_episodes` allows.
+        """
         self._actor.use(policy)
         environment, left = self._environment, self._quota.copy()
         returns: list[float] = []
@@ -98,6 +105,9 @@ class GreedyRunner:
             shielded += environment.overruled(scores)
             begins = environment.resetting  # what these lanes see next begins an episode
             seen = environment.step(epsilon_greedy(scores, self._epsilon, random, seen.mask))
+            if seen.cut is not None:
+                begins = begins | seen.cut
+                steps -= int(np.count_nonzero(seen.cut))
             for lane, episode_return, length in zip(*environment.episode_ends(), strict=True):
                 if left[lane]:
                     left[lane] -= 1
@@ -111,11 +121,16 @@ class GreedyRunner:
 
 
 def play(experiment: Experiment, policy: Policy, episodes: int, seed: int) -> Episodes:
-    """So many episodes of a saved policy, as evaluations play them."""
+    """So many episodes of a saved policy, as evaluations play them.
+
+    Raises:
+      EnvironmentFault: see `GreedyRunner.run`.
+    """
     runner = GreedyRunner(experiment, environments.describe(experiment.environment), policy, episodes)
-    played = runner.run(policy, seed)
-    runner.close()
-    return played
+    try:
+        return runner.run(policy, seed)
+    finally:
+        runner.close()
 
 
 class Evaluator:
@@ -159,8 +174,15 @@ class Evaluator:
         every = self._experiment.evaluation.every_steps
         return self._progress(variables) // every > max(0, self._evaluated_at) // every
 
-    def evaluate(self, variables: Variables) -> Evaluation:
-        """Plays the episodes with these weights and saves the policy."""
+    def evaluate(self, variables: Variables) -> Evaluation | None:
+        """Plays the episodes with these weights and saves the policy.
+
+        Returns:
+          None where faults of the environment left no result; the log has the last one.
+
+        Raises:
+          ShieldFault: the shield failed.
+        """
         started = time.monotonic()
         evaluation = self._experiment.evaluation
         policy = Policy(
@@ -168,7 +190,16 @@ class Evaluator:
         )
         if self._runner is None:
             self._runner = GreedyRunner(self._experiment, self._specs, policy, evaluation.episodes)
-        returns, lengths, shielded_share = self._runner.run(policy, evaluation.seed, self._beat)
+        self._evaluated_at, self._evaluated_version = self._progress(variables), variables.gradient_steps
+        try:
+            returns, lengths, shielded_share = self._runner.run(policy, evaluation.seed, self._beat)
+        except ShieldFault:  # it is there for safety: without it no run goes on
+            raise
+        except EnvironmentFault as fault:
+            log.error("no evaluation of gradient step %d: %s", variables.gradient_steps, fault)
+            self._runner.close()
+            self._runner = None  # the next one begins with new environments
+            return None
         mean = float(np.mean(returns))
         policy = msgspec.structs.replace(policy, mean_return=mean)
         is_best = mean > self._best
@@ -179,7 +210,6 @@ class Evaluator:
         self._save()
         target = self._experiment.stop.target_return
         self._solved = target is not None and mean >= target
-        self._evaluated_at, self._evaluated_version = self._progress(variables), variables.gradient_steps
         return Evaluation(
             environment_steps=variables.environment_steps,
             gradient_steps=variables.gradient_steps,

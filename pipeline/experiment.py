@@ -5,9 +5,9 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import environments, offline
+from pipeline import environments, offline, privacy
 from pipeline.config import UsageError, validate
-from pipeline.launchers import LAUNCHERS, Launch
+from pipeline.launchers import LAUNCHERS, SEPARATE, Launch
 from pipeline.ledger import Summary
 from pipeline.ports import refuse_used_port
 from pipeline.recorder import mark_rest_ended
@@ -23,6 +23,7 @@ def launch(
     launcher: str = "local",
     resume: bool = False,
     started: float | None = None,
+    require_private: bool = False,
 ) -> int:
     """Checks an experiment and runs it to its end; returns the exit code.
 
@@ -48,16 +49,24 @@ def launch(
         experiment = (resume and offline.adopted(experiment, run)) or offline.adopt(experiment, specs)
     experiment = run.check(experiment, resume)
     refuse_used_port(experiment.replay.port)
-    run.lock()
-    try:
-        run.create(experiment)
-        mark_rest_ended(run.recorders)
-        return LAUNCHERS[launcher](Launch(experiment, run, started, resume))
-    finally:
-        run.unlock()
+    with privacy.arranged(experiment, launcher in SEPARATE, require_private) as (experiment, private):
+        run.lock()
+        try:
+            run.create(experiment)
+            mark_rest_ended(run.recorders)
+            return LAUNCHERS[launcher](Launch(experiment, run, started, resume, private))
+        finally:
+            run.unlock()
 
 
-def train(experiment: Experiment, run_dir: str | Path, *, launcher: str = "local", resume: bool = False) -> Summary:
+def train(
+    experiment: Experiment,
+    run_dir: str | Path,
+    *,
+    launcher: str = "local",
+    resume: bool = False,
+    require_private: bool = False,
+) -> Summary:
     """Runs an experiment to its end.
 
     Args:
@@ -65,6 +74,7 @@ def train(experiment: Experiment, run_dir: str | Path, *, launcher: str = "local
       run_dir: where it leaves config, summary, TensorBoard files, checkpoints, policies and logs.
       launcher: "local", each role a process, or "inline", all in this one.
       resume: go on from the newest checkpoint in `run_dir`.
+      require_private: refuse to run where others could reach the replay over the network.
 
     Returns:
       The summary that is also in `run_dir/summary.json`.
@@ -74,7 +84,7 @@ def train(experiment: Experiment, run_dir: str | Path, *, launcher: str = "local
       RuntimeError: a role failed before there was a summary; its log says why.
     """
     run = RunDirectory(Path(run_dir).resolve())
-    code = launch(experiment, run.path, launcher=launcher, resume=resume)
+    code = launch(experiment, run.path, launcher=launcher, resume=resume, require_private=require_private)
     if not run.summary.is_file():
         raise RuntimeError(f"the run ended with exit code {code} and no summary; see {run.logs}")
     return msgspec.json.decode(run.summary.read_bytes(), type=Summary)

@@ -74,6 +74,14 @@ class FrameLayout:
         """A structured array [lanes] to fill; `as_bytes` is a view of it."""
         return np.zeros(lanes, self.dtype)
 
+    def padding(self, lanes: int) -> NDArray[Any]:
+        """Frames [lanes] of no step: no transition begins in one, and any action is allowed there."""
+        frames = self.empty(lanes)
+        frames["step_type"] = frames["next_step_type"] = LAST
+        if self.specs.masked:
+            frames["mask"] = True
+        return frames
+
     def as_bytes(self, frames: NDArray[Any]) -> NDArray[np.uint8]:
         """The same memory as uint8 [lanes, num_bytes]."""
         return frames.view(np.uint8).reshape(len(frames), self.num_bytes)

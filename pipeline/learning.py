@@ -41,6 +41,7 @@ _CLOSE_SECONDS = 15.0
 _CLOSE_UNFILLED_SECONDS = 2.0
 _LEAVE_SECONDS = 20.0
 """How long a stopping run waits for the last reports."""
+_MOST_STALE_BATCHES = 20
 _LAST_EVALUATIONS = 3.0
 """And how many times as long as an evaluation took: one may be under way, the last follows, and it may be slower."""
 
@@ -83,6 +84,7 @@ class LearningProcess:
     ) -> None:
         self._experiment, self._run, self._started, self._blocking = experiment, run, started, blocking
         self._life, self._recorder = life, recorder or Recorder(None)
+        self._renewals = self._stale_batches = 0
         self._transitions_per_call = experiment.learner.batch_size * experiment.learner.steps_per_call
         self._published_at = 0.0
         self._warnings: list[str] = []
@@ -276,8 +278,8 @@ class LearningProcess:
         self._sampled_at = time.monotonic()
         self._phase = "learning"
         on_policy = self._experiment.agent.on_policy
-        if on_policy:
-            self._refuse_other_weights(sample)
+        if on_policy and self._is_stale(sample):
+            return
         before = self.learner.gradient_steps
         outcome = self.learner.learn(sample)
         self.ledger.counters.learned += self._transitions_per_call
@@ -295,15 +297,34 @@ class LearningProcess:
         if time.monotonic() - self._status_at >= _STATUS_SECONDS and not self._experiment.is_offline:
             self._data_age = before - float(np.mean(sample.gradient_steps.numpy()))
 
-    def _refuse_other_weights(self, sample: Sample) -> None:
-        """Ends a run in which experience reached the learner that its present weights did not act in."""
+    def _is_stale(self, sample: Sample) -> bool:
+        """Whether experience reached the learner that its present weights did not act in; then it is not learned from.
+
+        A learner or collector that was restarted leaves such sequences. What waits beside them is discarded too, as
+        batches would stay a few sequences behind, and all collectors begin anew with the weights that there are.
+
+        Raises:
+          Ended: there was nothing else for some time: then collectors do not wait for new weights.
+        """
         acted, present = sample.gradient_steps.numpy(), self.learner.gradient_steps
-        if (acted != present).any():
+        if (acted == present).all():
+            self._stale_batches = 0
+            return False
+        self._stale_batches += 1
+        if self._stale_batches > _MOST_STALE_BATCHES:
             raise Ended(
                 "failed",
                 f"on-policy experience of the weights of gradient steps {acted.min()} to {acted.max()} reached the "
-                f"learner at those of {present}: collectors must wait for new weights between sequences",
+                f"learner at those of {present}, {self._stale_batches} times in a row: collectors must wait for new "
+                "weights between sequences",
             )
+        log.warning("a batch of the weights of gradient steps %d to %d is discarded", acted.min(), acted.max())
+        self.ledger.counters.discarded += self._transitions_per_call
+        self.ledger.counters.interruptions += self._experiment.collectors
+        self.replay.discard_queue()
+        self._renewals += 1
+        self._publish(wait=True)
+        return True
 
     def _prioritize(self, sample: Sample, priorities: NDArray[np.float32]) -> None:
         """Writes priorities back beside the next call's gradient steps; one write is on its way at most."""
@@ -337,6 +358,7 @@ class LearningProcess:
             stopping=stopping,
             evaluate_last=evaluate_last,
             life=self._life,
+            renewals=self._renewals,
             evaluated_at=self.ledger.evaluated_at,
         )
 

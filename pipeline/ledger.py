@@ -60,6 +60,10 @@ class Summary(msgspec.Struct, frozen=True):
     samples_per_insert: float
     """Transitions learned from for each one stored."""
     lost_transitions: int
+    dropped_episodes: int = 0
+    """Cut off by a fault of their environment; they are not in `episodes`."""
+    newest_fault: str = ""
+    """Environment, lane, step and what was wrong."""
     shielded_steps: int = 0
     """Environment steps of collectors in which the shield forbade what would have been the best action."""
     best_mean_return: float | None = None
@@ -94,6 +98,8 @@ class Status(msgspec.Struct, frozen=True):
     """Where every transition is."""
     warnings: list[str] = []
     """What is wrong with the run now, in sentences."""
+    dropped_episodes: int = 0
+    newest_fault: str = ""
 
 
 class Ledger:
@@ -115,6 +121,8 @@ class Ledger:
         self._epsilon = 1.0
         self.fault = ""
         """What ended a collector, if something did."""
+        self.newest_fault = ""
+        """The newest one that cost an episode, of any collector's environments."""
         self._recent: deque[float] = deque(maxlen=_RECENT_EPISODES)
         self.evaluation = counters.evaluation
         self._train_started: float | None = None
@@ -131,6 +139,8 @@ class Ledger:
         self._epsilon = report.epsilon
         if report.fault:
             self.fault = report.fault
+        if report.newest_fault:
+            self.newest_fault = report.newest_fault
         if report.process in self.counters.left:
             return
         self.count(report.process, report.counts)
@@ -157,6 +167,7 @@ class Ledger:
         counters.transitions += new.transitions
         counters.items += new.items
         counters.shielded_steps += new.shielded_steps
+        counters.dropped_episodes += new.dropped_episodes
         counters.processes[process] = before + new
 
     def _leave(self, process: str, how: str) -> None:
@@ -297,6 +308,8 @@ class Ledger:
             resident_bytes=resident,
             shielded_steps=self.counters.shielded_steps,
             account=account,
+            dropped_episodes=self.counters.dropped_episodes,
+            newest_fault=self.newest_fault,
         )
 
     def summary(
@@ -320,6 +333,8 @@ class Ledger:
             gradient_steps_per_second=(counters.gradient_steps - self._first_gradient_steps) / here,
             samples_per_insert=self.samples_per_insert(),
             lost_transitions=counters.lost_transitions,
+            dropped_episodes=counters.dropped_episodes,
+            newest_fault=self.newest_fault,
             shielded_steps=counters.shielded_steps,
             best_mean_return=self.best_mean_return,
             evaluations=counters.evaluations,

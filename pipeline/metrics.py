@@ -138,6 +138,7 @@ def collector_scalars(report: CollectorReport) -> dict[str, float]:
         "collector/weights_age_gradient_steps": float(report.weights_age),
         "collector/weights_age_seconds": report.weights_seconds,
         "collector/blocked_seconds": report.blocked_seconds,
+        "collector/faulty_episodes": float(report.dropped_episodes),
         **memory_scalars(report.resident_bytes),
     }
     if report.environment_steps:

@@ -49,6 +49,11 @@ def _load(name: str) -> ModuleType:
     return module
 
 
+def reverb_bindings() -> ModuleType:
+    """Reverb's C++ extension module."""
+    return _load(_REVERB)
+
+
 def reverb_client(address: str) -> Any:
     """Reverb's C++ client of the server at `host:port`; it connects when first used."""
     return _load(_REVERB).Client(address)

@@ -16,11 +16,12 @@ from tf_agents.trajectories import Trajectory
 
 from agents import Specs
 from agents.priorities import bounded
-from pipeline import reverb_checkpoint
+from pipeline import flow, reverb_checkpoint
 from pipeline.account import Tally
 from pipeline.frames import FIRST, FrameLayout
 from pipeline.manifest import BadCheckpoint
-from pipeline.ports import refuse_used_port
+from pipeline.ports import HOST, refuse_used_port
+from pipeline.privacy import guarding
 from pipeline.sections import Experiment
 from pipeline.stacking import stack_windows
 from pipeline.variables import REPORTS_TABLE, VARIABLES_TABLE
@@ -60,7 +61,7 @@ class ReplayServer:
       dataset: a Reverb checkpoint of another run to draw from; priorities start anew.
 
     Raises:
-      UsageError: the port is in use.
+      UsageError: the port is in use, or is open though `replay.private` demands that it is not.
       BadCheckpoint: the checkpoint cannot be restored.
     """
 
@@ -111,12 +112,13 @@ class ReplayServer:
             fallback = str(source) if source else None
             checkpointer = reverb.checkpointers.DefaultCheckpointer(str(folder), fallback_checkpoint_path=fallback)
             try:
-                self._server = reverb.Server(tables, port, checkpointer)
+                with guarding(port, experiment.replay.private):
+                    self._server = reverb.Server(tables, port, checkpointer)
             except _REFUSALS as error:
                 if source is None:
                     raise
                 raise BadCheckpoint(f"its replay cannot be restored: {error}") from None
-        self.address = f"localhost:{port}"
+        self.address = f"{HOST}:{port}"
         self.client = reverb.Client(self.address)
         on_policy = experiment.agent.on_policy  # what waits in its queue was collected with weights that are gone
         for table in (VARIABLES_TABLE, REPORTS_TABLE, *([self._layout.table] if on_policy else [])):
@@ -227,32 +229,18 @@ class ReplayServer:
         inserted = self._before.inserted + limiter.insert_stats.completed
         return Tally(inserted, self._before.sampled + limiter.sample_stats.completed, info.current_size)
 
+    def discard_queue(self) -> None:
+        """On-policy: removes what waits for the learner."""
+        self._before = self.tally()._replace(present=0)
+        self.client.reset(self._layout.table)
+
     def info(self) -> Any:
         """Reverb's `TableInfo` of the experience table."""
         return self.client.server_info(timeout=10)[self._layout.table]
 
     def explain_stall(self) -> str:
         """Which side the rate limiter holds back, in words."""
-        info = self.info()
-        limiter = info.rate_limiter_info
-        inserts, samples = limiter.insert_stats.completed, limiter.sample_stats.completed
-        state = (
-            f"{inserts} items inserted, {samples} sampled, {info.current_size} of {info.max_size} stored, "
-            f"{limiter.samples_per_insert:g} samples per insert wanted"
-        )
-        if self._experiment.agent.on_policy:
-            return (
-                f"the learner waits for collectors: the queue has not had the {self.items_per_call} items of a batch "
-                f"({inserts} inserted, {samples} sampled)"
-            )
-        if info.current_size < limiter.min_size_to_sample:
-            return (
-                f"the learner waits for collectors: the table has {info.current_size} of the "
-                f"{limiter.min_size_to_sample} items that replay.min_size asks for ({state})"
-            )
-        if inserts * limiter.samples_per_insert - samples - 1 < limiter.min_diff:
-            return f"the learner waits for collectors, which do not insert ({state})"
-        return f"the collectors wait for the learner, which does not sample ({state})"
+        return flow.explain_stall(self._experiment, self.info(), self.items_per_call)
 
     def checkpoint(self) -> Path:
         """Writes all tables into the server's folder and returns the checkpoint's path.

@@ -13,6 +13,7 @@ from absl import app, flags
 
 from pipeline import environments
 from pipeline.config import UsageError
+from pipeline.ports import HOST
 from pipeline.process import die_with_parent, interruption, quieten_gym
 from pipeline.recorder import Recorder
 from pipeline.run_directory import RunDirectory
@@ -61,7 +62,7 @@ def collect(experiment: Experiment, run: RunDirectory, interrupted: threading.Ev
     """A collector's process; returns the exit code."""
     from pipeline.collecting import run_collector
 
-    process, address = f"{_name()}.{INCARNATION.value}", f"localhost:{PORT.value}"
+    process, address = f"{_name()}.{INCARNATION.value}", f"{HOST}:{PORT.value}"
     return run_collector(experiment, INDEX.value, address, process, interrupted, _recorder(run), INCARNATION.value)
 
 
@@ -69,7 +70,7 @@ def evaluate(experiment: Experiment, run: RunDirectory, interrupted: threading.E
     """The evaluator's process; returns the exit code."""
     from pipeline.collecting import run_evaluator
 
-    return run_evaluator(experiment, run.policies, f"localhost:{PORT.value}", interrupted, _recorder(run))
+    return run_evaluator(experiment, run.policies, f"{HOST}:{PORT.value}", interrupted, _recorder(run))
 
 
 def _name() -> str:

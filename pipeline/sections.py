@@ -101,6 +101,14 @@ class ReplayConfig(Config, frozen=True):
         ),
     ] = "largest"
     port: Annotated[int, Meta(ge=0, le=65535, description="Port of the Reverb server; 0 takes a free one.")] = 0
+    private: Annotated[
+        Literal["auto", "namespace", "loopback", "off"],
+        Meta(
+            description="What keeps others out of the replay, which asks nobody who they are: a network namespace of "
+            "the run's own, in which environments see no network either, or the loopback address, which other users of "
+            "this machine reach; auto takes the first that works here. off is for collectors elsewhere."
+        ),
+    ] = "auto"
 
 
 class OfflineConfig(Config, frozen=True):
@@ -128,6 +136,16 @@ class CollectConfig(Config, frozen=True):
             "is for cores that nothing else needs.",
         ),
     ] = 1
+    faulty_episodes: Annotated[
+        float,
+        Meta(
+            ge=0.0,
+            le=1.0,
+            description="Share of a process's newest 1,000 episodes that a fault of their environment may cost, at "
+            "least one where it is not 0: a fault drops its episode, one beyond 1,000 times the share (rounded down) "
+            "ends the run, be there 1,000 yet or not. Evaluations count apart, and end without a result.",
+        ),
+    ] = 0.01
     variables_seconds: Annotated[
         float, Meta(gt=0.0, description="Seconds between a process's fetches of weights and counters.")
     ] = 0.05
@@ -140,6 +158,14 @@ class CollectConfig(Config, frozen=True):
             "which a collector or evaluator counts as hung and is restarted.",
         ),
     ] = 60.0
+    away_seconds: Annotated[
+        float,
+        Meta(
+            gt=0.0,
+            description="Seconds without a word from the replay, or on-policy without new weights, before a collector "
+            "or evaluator gives up: a learner that is restarted with a large replay may take minutes.",
+        ),
+    ] = 300.0
 
 
 class LearnerConfig(Config, frozen=True):
@@ -286,3 +312,8 @@ class Experiment(Config, frozen=True):
     def window(self) -> int:
         """Frames of a window, with those before it that its first stack needs."""
         return self.agent.window_length + self.environment.frame_stack - 1
+
+    @property
+    def lead(self) -> int:
+        """Frames at the beginning of a window that nothing is learned from: for the first stack, and to burn in."""
+        return self.agent.lead + self.environment.frame_stack - 1

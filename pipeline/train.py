@@ -28,6 +28,9 @@ _LAUNCHER = flags.DEFINE_enum(
 _SET = flags.DEFINE_multi_string(
     "set", [], "A line of TOML that overrides the config, such as agent.n_step=3; may be repeated."
 )
+_REQUIRE_PRIVATE = flags.DEFINE_bool(
+    "require_private", False, "Refuse to run where others could reach the replay over the network."
+)
 _RESUME = flags.DEFINE_bool("resume", False, "Go on from the newest checkpoint in --run_dir; start if there is none.")
 
 
@@ -45,7 +48,14 @@ def main(arguments: list[str]) -> int:
     if name is None:
         raise UsageError("--config is missing: give a path or the name of a shipped config")
     experiment = load(name, tuple(_SET.value), _SEED.value)
-    return launch(experiment, run.path, launcher=_LAUNCHER.value, resume=_RESUME.value, started=started)
+    return launch(
+        experiment,
+        run.path,
+        launcher=_LAUNCHER.value,
+        resume=_RESUME.value,
+        started=started,
+        require_private=_REQUIRE_PRIVATE.value,
+    )
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ from pipeline.recorder import Counts
 VARIABLES_TABLE = "variables"
 REPORTS_TABLE = "reports"
 _HURRY_SECONDS = 0.001
-"""At least, between fetches for one who waits for new weights."""
+_MOST_HURRY_SECONDS = 0.2
+"""Between fetches for one who waits for new weights, at least and at most."""
 _BLOCK = 1024  # messages are padded to whole blocks: a writer's column has one shape
 
 
@@ -58,13 +59,15 @@ class Variables(msgspec.Struct, frozen=True):
     """Of a stopping run: the evaluator scores these last weights before it leaves."""
     life: int = 0
     """How often the learner was started before: a restarted one goes on from older weights."""
+    renewals: int = 0
+    """How often, on-policy, it has asked for experience anew with the weights that it has."""
     evaluated_at: tuple[int, int] | None = None
     """Environment and gradient steps of the newest evaluation that has reached the learner."""
 
     @property
-    def version(self) -> tuple[int, int]:
+    def version(self) -> tuple[int, int, int]:
         """Of the weights: a later one is greater, also where a restarted learner took gradient steps back."""
-        return self.life, self.gradient_steps
+        return self.life, self.renewals, self.gradient_steps
 
 
 class CollectorReport(msgspec.Struct, frozen=True, tag="collector"):
@@ -93,6 +96,10 @@ class CollectorReport(msgspec.Struct, frozen=True, tag="collector"):
     """Environment steps in which the shield forbade what would have been the best action."""
     items: int = 0
     """Replay items confirmed."""
+    dropped_episodes: int = 0
+    """Episodes cut off by a fault of an environment: not among `episodes`, though their environment steps count."""
+    newest_fault: str = ""
+    """Environment, lane, step and what was wrong; empty where nothing has been."""
     last: bool = False
     """The process ends after this report."""
     fault: str = ""
@@ -108,6 +115,7 @@ class CollectorReport(msgspec.Struct, frozen=True, tag="collector"):
             transitions=self.transitions,
             items=self.items,
             shielded_steps=self.shielded_steps,
+            dropped_episodes=self.dropped_episodes,
         )
 
 
@@ -251,7 +259,7 @@ class VariablesReader:
             raise TimeoutError(f"{who} waited {seconds:.0f} s for the learner's first weights at {self._address}")
         return self._newest
 
-    def newer_than(self, version: tuple[int, int], keep_waiting: Callable[[], bool]) -> Variables | None:
+    def newer_than(self, version: tuple[int, int, int], keep_waiting: Callable[[], bool]) -> Variables | None:
         """The first publication of weights newer than those of that version; fetches without pause meanwhile.
 
         Args:
@@ -290,7 +298,9 @@ class VariablesReader:
                 time.sleep(self._seconds)
             took = time.monotonic() - started
             if self._hurried.wait(self._seconds):
-                time.sleep(max(_HURRY_SECONDS, took))  # half of the time, so that large weights leave the learner some
+                # Half of the time, so that large weights leave the learner some. One that waited for a server that
+                # was away took its time for another reason.
+                time.sleep(min(max(_HURRY_SECONDS, took), _MOST_HURRY_SECONDS))
 
     def _accept(self, variables: Variables) -> None:
         self._newest = variables

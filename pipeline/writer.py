@@ -33,7 +33,7 @@ def most_unconfirmed(experiment: Experiment) -> int:
     lanes, groups = experiment.collect.lanes, experiment.collect.lanes // experiment.lanes_per_item
     items = _MOST_ITEMS + 2 * _BURST_ITEMS + groups
     steps = experiment.window + experiment.steps_per_item * experiment.agent.stride
-    return items * experiment.transitions_per_item * experiment.agent.stride + steps * lanes
+    return items * experiment.transitions_per_item + steps * lanes
 
 
 class FrameWriter:
@@ -45,8 +45,12 @@ class FrameWriter:
       lanes: of the collector.
       lanes_per_item: lanes of one group; divides `lanes`.
       window: frames that make a transition.
-      stride: steps from the start of one window to the next; others than 1 go with one step an item.
       steps_per_item: an item has the windows that begin in so many successive steps (window + steps_per_item - 1).
+      stride: steps from the start of one window to the next; others than 1 go with one step an item.
+      lead: frames of a window before those learned from. So many of padding come first, so that windows learn from the
+        first frames too.
+      whole: windows of nothing but frames that were stepped, as on-policy kinds need them: the end is not padded, and
+        frames that make no whole window are no transition's.
 
     Raises:
       UsageError: when items are created, the replay has no table for this layout, lanes and window.
@@ -61,6 +65,8 @@ class FrameWriter:
         window: int,
         steps_per_item: int = 1,
         stride: int = 1,
+        lead: int = 0,
+        whole: bool = False,
     ) -> None:
         self._layout = layout
         self._groups = lanes // lanes_per_item
@@ -72,12 +78,15 @@ class FrameWriter:
         self._chunk_steps = 0  # of the chunk that is being filled
         item_steps = steps_per_item * stride
         self._burst_items = max(1, _BURST_ITEMS // item_steps)
-        keep_alive = window + 2 * item_steps + self._chunk_length + _BURST_ITEMS
+        padding = window + item_steps  # comes at once, whatever the limiter holds back
+        keep_alive = window + 2 * item_steps + self._chunk_length + _BURST_ITEMS + padding
         self._writer = native.reverb_writer(self._client, self._chunk_length, keep_alive)
         self._lanes, self._window, self._steps_per_item, self._stride = lanes, window, steps_per_item, stride
         length = window + steps_per_item - 1
         self._recent: list[deque[Any]] = [deque(maxlen=length) for _ in range(self._groups)]  # frames, by group
-        self._steps = 0
+        self._lead, self._whole = lead, whole
+        self._steps = 0  # frames appended, with padding
+        self._real_steps = 0
         self._uncovered = 0  # of the newest windows, those that no item has yet
         self._frames: NDArray[Any] | None = None
         self._columns: list[NDArray[np.uint8]] = []  # the bytes of `_frames`, by group
@@ -89,7 +98,7 @@ class FrameWriter:
         self.initial_priority = 1.0
         """Of items whose transitions come without priorities."""
         self._priorities: deque[NDArray[np.float32]] = deque(maxlen=steps_per_item)  # [groups], of the newest windows
-        self._stored_twice = 0  # transitions of the newest item of each group that older ones have too
+        self._empty_windows = 0  # of a lane, in the last item of its group: they begin in padding
 
     @classmethod
     def of(cls, experiment: Experiment, layout: FrameLayout, address: str) -> "FrameWriter":
@@ -102,6 +111,8 @@ class FrameWriter:
             experiment.window,
             experiment.steps_per_item,
             experiment.agent.stride,
+            experiment.lead,
+            experiment.agent.on_policy,
         )
 
     @property
@@ -110,21 +121,42 @@ class FrameWriter:
         return self._created - self._unconfirmed
 
     @property
+    def begun_transitions(self) -> int:
+        """Transitions that began in the frames appended: one in each, or in one of `stride` where windows lie further
+        apart; with `whole`, those that are complete. Always those confirmed and those unconfirmed.
+        """
+        if self._whole:
+            return self._complete_windows * self._lanes
+        return -(-self._real_steps // self._stride) * self._lanes
+
+    @property
     def confirmed_transitions(self) -> int:
         """Transitions that the server has stored for certain."""
-        twice = self._stored_twice * max(0, self._groups - self._unconfirmed - len(self._pending))
-        return (self._created - self._unconfirmed) * self._lanes_per_item * self._steps_per_item - twice
+        last = max(0, self._groups - self._unconfirmed - len(self._pending))
+        windows = (self._created - self._unconfirmed) * self._steps_per_item - self._empty_windows * last
+        return windows * self._lanes_per_item
 
     @property
     def unconfirmed_transitions(self) -> int:
-        """Transitions of this writer that the server may not have: on their way, or waiting for an item's last step."""
-        windows = 0 if self._steps < self._window else (self._steps - self._window) // self._stride + 1
-        return windows * self._lanes - self.confirmed_transitions
+        """Transitions of this writer that the server may not have: on their way, or waiting for more frames."""
+        return self.begun_transitions - self.confirmed_transitions
+
+    @property
+    def _complete_windows(self) -> int:
+        return 0 if self._steps < self._window else (self._steps - self._window) // self._stride + 1
 
     @property
     def has_completed_window(self) -> bool:
         """Whether the newest frame completed a window; so does every frame where windows begin at every step."""
         return self._steps >= self._window and (self._steps - self._window) % self._stride == 0
+
+    @property
+    def missing(self) -> int:
+        """Frames of padding that would complete the items of all transitions that have begun."""
+        if self._whole or not self._real_steps:
+            return 0
+        items = -(-self._real_steps // (self._stride * self._steps_per_item))
+        return max(0, (items * self._steps_per_item - 1) * self._stride + self._window - self._steps)
 
     def append(self, frames: NDArray[Any], priorities: NDArray[np.float32] | None = None) -> None:
         """Appends one frame a lane; the items they complete follow soon.
@@ -133,6 +165,27 @@ class FrameWriter:
           frames: a structured array [lanes] of the layout.
           priorities: float32 [lanes], of the windows that these frames complete; an item takes their mean.
         """
+        if self._steps < self._lead:
+            padding = self._layout.padding(self._lanes)
+            padding["gradient_steps"] = frames["gradient_steps"]
+            for _ in range(self._lead):
+                self._append(padding, None)
+        self._real_steps += 1
+        self._append(frames, priorities)
+
+    def pad(self, frames: NDArray[Any], priorities: NDArray[np.float32] | None = None) -> None:
+        """Appends one frame a lane in which no transition begins; `missing` of them at the end leave none incomplete.
+
+        Args:
+          frames: a structured array [lanes], of step type LAST. The first ones hold the newest observations, which the
+            transitions before them bootstrap from.
+          priorities: see `append`.
+        """
+        self._append(frames, priorities)
+        if not self.missing:
+            self._empty_windows = self._complete_windows - -(-self._real_steps // self._stride)
+
+    def _append(self, frames: NDArray[Any], priorities: NDArray[np.float32] | None) -> None:
         if frames is not self._frames:  # a collector fills the same array again and again
             self._frames = frames
             self._columns = list(self._layout.as_bytes(frames).reshape(self._groups, self._lanes_per_item, -1))
@@ -176,15 +229,6 @@ class FrameWriter:
                 return True
             if not self._flush(allowed) and not keep_waiting():
                 return False
-
-    def complete(self) -> None:
-        """Makes a last item of the windows that wait for more steps, beside some that other items have already.
-
-        Windows of a writer that never had an item's steps have none: they stay unconfirmed.
-        """
-        if self._uncovered and len(self._recent[0]) == self._recent[0].maxlen:
-            self._stored_twice = (self._steps_per_item - self._uncovered) * self._lanes_per_item
-            self._cover()
 
     def close(self) -> None:
         """Drops what is unconfirmed and ends the connection; a writer that is only deleted waits for the limiter."""

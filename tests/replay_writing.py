@@ -13,18 +13,23 @@ def write_frames(
 ) -> FrameWriter:
     """Writes frames [steps, lanes] and waits until the server has them.
 
+    No transition begins in the last ones, which complete the windows before them.
+
     Args:
       server: to write to.
       experiment: how many lanes and steps make an item.
       layout: of the frames.
       frames: structured array [steps, lanes].
-      priorities: float32 [steps - window + 1, lanes], of the windows by their first frame; None leaves them out.
+      priorities: float32 [transitions, lanes], of the windows by the frame that is learned from; None leaves them out.
     """
-    writer, window = FrameWriter.of(experiment, layout, server.address), experiment.window
+    writer = FrameWriter.of(experiment, layout, server.address)
+    after = experiment.window - experiment.lead - 1
     for step, frame in enumerate(frames):
-        complete = priorities is not None and step + 1 >= window
-        writer.append(frame, priorities[step + 1 - window] if complete else None)
+        given = priorities[step - after] if priorities is not None and step >= after else None
+        write = writer.append if step < len(frames) - after else writer.pad
+        write(frame, given)
         assert writer.confirm(lambda: True)
-    writer.complete()
+    for _ in range(writer.missing):  # windows that begin in these are the last item's only
+        writer.pad(layout.padding(frames.shape[1]))
     assert writer.confirm(lambda: True, everything=True)
     return writer

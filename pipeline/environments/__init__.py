@@ -1,5 +1,6 @@
 """Environments: one factory for gymnasium's, those of optional suites, and classes of one's own."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,8 @@ import gymnasium
 from agents import Specs
 from pipeline.config import UsageError
 from pipeline.environments import suites
-from pipeline.environments.lanes import EnvironmentFault, LaneEnvironment, LaneStep
+from pipeline.environments.faults import EnvironmentFault, ShieldFault
+from pipeline.environments.lanes import LaneEnvironment, LaneStep
 from pipeline.environments.shield import load as load_shield
 from pipeline.environments.spaces import specs_of
 from pipeline.environments.vectors import gymnasium_vector, one_line
@@ -16,11 +18,16 @@ from pipeline.sections import EnvironmentConfig
 
 MakeVector = Callable[[EnvironmentConfig, int], gymnasium.vector.VectorEnv[Any, Any, Any]]
 
-__all__ = ["EnvironmentFault", "LaneEnvironment", "LaneStep", "describe", "make"]
+__all__ = ["EnvironmentFault", "LaneEnvironment", "LaneStep", "ShieldFault", "describe", "make"]
 
 
-def make(config: EnvironmentConfig, lanes: int) -> LaneEnvironment:
+def make(config: EnvironmentConfig, lanes: int, faulty_episodes: float = 0.0) -> LaneEnvironment:
     """Makes `lanes` environments stepped in lockstep.
+
+    Args:
+      config: the environment.
+      lanes: environments.
+      faulty_episodes: share that faults may cost, see `collect.faulty_episodes`; 0 raises at the first.
 
     Raises:
       UsageError: it does not exist, is not installed, or its spaces or settings are not supported.
@@ -42,7 +49,8 @@ def make(config: EnvironmentConfig, lanes: int) -> LaneEnvironment:
         name = config.id or config.import_path
         reason = one_line(str(error))
         raise UsageError(f"environment {name!r} cannot be made: {type(error).__name__}: {reason}") from None
-    return LaneEnvironment(vector, config.import_path.partition(":")[2] or config.id, shield)
+    name = config.import_path.partition(":")[2] or config.id
+    return LaneEnvironment(vector, name, shield, functools.partial(make_vector, config, lanes), faulty_episodes)
 
 
 def describe(config: EnvironmentConfig) -> Specs:

@@ -34,6 +34,34 @@ def leaf_readers(observation: spaces.Space[Any]) -> dict[str, Callable[[Any], ND
     return {name: _reader(space, get) for name, space, get in _leaves(observation, "", lambda batch: batch)}
 
 
+_KINDS = {"f": "fiub", "i": "iub", "u": "iub", "b": "b"}
+"""Kinds of dtypes, as NumPy abbreviates them, whose numbers each kind takes."""
+
+
+def misfit(space: spaces.Space[Any], observation: Any) -> str | None:
+    """What is wrong with one observation of a space: its parts, shape or dtype; None if it can be taken.
+
+    Numbers of another size of the same kind are taken, integers as floats too; floats as integers are not. Values are
+    not compared with the space's bounds.
+    """
+    if isinstance(space, (spaces.Dict, spaces.Tuple)):
+        parts: Any = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
+        for key, part in parts:
+            try:
+                value = observation[key]
+            except (KeyError, IndexError, TypeError) as error:
+                return f"the observation lacks {key!r} ({error!r})"
+            if wrong := misfit(part, value):
+                return f"{key}: {wrong}"
+        return None
+    values = np.asarray(observation)
+    if values.shape != space.shape:
+        return f"an observation of shape {values.shape} in a space of {space.shape}"
+    if space.dtype is None or values.dtype.kind not in _KINDS[space.dtype.kind]:
+        return f"an observation of dtype {values.dtype} in a space of {space.dtype}"
+    return None
+
+
 def _leaves(space: spaces.Space[Any], name: str, get: Getter) -> Iterator[tuple[str, spaces.Space[Any], Getter]]:
     parts: Any = ()
     if isinstance(space, spaces.Dict):
@@ -76,8 +104,19 @@ def _array_spec(space: spaces.Space[Any]) -> ArraySpec:
 
 
 def _reader(space: spaces.Space[Any], get: Getter) -> Callable[[Any], NDArray[Any]]:
-    dtype = _array_spec(space).dtype
-    if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)) and np.any(space.start):
-        start = space.start
-        return lambda batch: np.asarray(get(batch) - start, dtype)
-    return lambda batch: np.asarray(get(batch), dtype)
+    spec = _array_spec(space)
+    dtype, shape = np.dtype(spec.dtype), spec.shape
+    kinds = _KINDS[space.dtype.kind if space.dtype is not None else dtype.kind]
+    start = space.start if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)) and np.any(space.start) else None
+
+    def read(batch: Any) -> NDArray[Any]:
+        values: NDArray[Any] = np.asarray(get(batch))
+        if values.shape[1:] != shape:
+            raise ValueError(f"observations of shape {values.shape[1:]} in a space of {shape}")
+        if values.dtype is dtype and start is None:
+            return values
+        if values.dtype.kind not in kinds:
+            raise TypeError(f"observations of dtype {values.dtype} in a space of {space.dtype}")
+        return np.asarray(values if start is None else values - start, dtype)
+
+    return read

@@ -10,6 +10,7 @@ import msgspec
 from gymnasium.envs.registration import EnvSpec
 
 from pipeline.config import UsageError
+from pipeline.environments.contract import ContractCheck
 from pipeline.environments.custom import adapted
 from pipeline.environments.importing import imported
 from pipeline.environments.serial import SerialVectorEnv
@@ -48,7 +49,7 @@ def gymnasium_vector(config: EnvironmentConfig, lanes: int, suite_wrappers: Sequ
         spec.max_episode_steps = limit
     wrappers: list[Wrap] = [*suite_wrappers, *([functools.partial(FrameSkip, frames=skip)] if skip > 1 else [])]
     if mode == "async":
-        return gymnasium.make_vec(spec, num_envs=lanes, vectorization_mode=mode, wrappers=wrappers)
+        return gymnasium.make_vec(spec, num_envs=lanes, vectorization_mode=mode, wrappers=[*wrappers, ContractCheck])
 
     def make_one() -> gymnasium.Env[Any, Any]:
         environment: gymnasium.Env[Any, Any] = gymnasium.make(spec)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from pipeline.privacy import Privacy
 from pipeline.run_directory import RunDirectory
 from pipeline.sections import Experiment
 
@@ -15,6 +16,8 @@ class Launch(NamedTuple):
     started: float
     """Wall-clock time at which the user's command started."""
     resume: bool
+    privacy: Privacy
+    """What keeps others out of the replay; processes of the run are started by its `command`."""
 
 
 def _local(launch: Launch) -> int:
@@ -31,3 +34,6 @@ def _inline(launch: Launch) -> int:
 
 LAUNCHERS: Mapping[str, Callable[[Launch], int]] = {"local": _local, "inline": _inline}
 """Each runs an experiment to its end, shows its progress, and returns the exit code. Imported when chosen."""
+
+SEPARATE = frozenset({"local"})
+"""Those whose roles are all processes of this machine beside the caller's: a network namespace can hold them."""

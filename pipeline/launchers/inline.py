@@ -41,6 +41,7 @@ class _Inline:
         self._console = console
         specs = environments.describe(launch.experiment.environment)
         port = launch.experiment.replay.port or free_port()
+        console.say_privacy(launch.privacy, port)
         self.learning = LearningProcess(
             launch.experiment, specs, launch.run, port, started=launch.started, blocking=False, resume=launch.resume
         )
@@ -127,5 +128,5 @@ class _Inline:
         variables = self.learning.publication()
         if last:
             variables = self.learning.publication(stopping=True, evaluate_last=True)
-        if self._evaluator.is_due(variables):
-            self.learning.accept(self._evaluator.evaluate(variables))
+        if self._evaluator.is_due(variables) and (evaluation := self._evaluator.evaluate(variables)) is not None:
+            self.learning.accept(evaluation)

@@ -23,7 +23,7 @@ class Supervisor:
         experiment = launch.experiment
         port = experiment.replay.port or free_port()
         silent = experiment.collect.stall_seconds
-        self._launch = launch
+        self._launch, self._port = launch, port
         self._learner = Watched(launch, "learner", 0, port, experiment.learner.silent_seconds)
         self._others = [Watched(launch, "collector", index, port, silent) for index in range(experiment.collectors)]
         self._others.append(Watched(launch, "evaluator", 0, port, silent))
@@ -46,6 +46,7 @@ class Supervisor:
     def _run(self) -> int:
         launch = self._launch
         with Console(launch.run, launch.experiment) as console:
+            console.say_privacy(launch.privacy, self._port)
             started: list[Watched] = []
             try:
                 for watched in (self._learner, *self._others):
@@ -98,7 +99,7 @@ class Supervisor:
                 watched.start()
             return
         if watched.poll() is None and watched.hangs():
-            console.note(f"{watched.name} has given no sign of life for too long and is restarted")
+            console.note(f"{watched.name} has given no sign of life for {watched.silent_seconds:g} s and is restarted")
             watched.kill()
         code = watched.poll()
         in_order = watched is not self._learner and self._learner.recorder.is_leaving

@@ -36,7 +36,7 @@ class Watched:
 
     def __init__(self, launch: Launch, role: str, index: int, port: int, silent_seconds: float) -> None:
         self._launch, self._role, self._index, self._port = launch, role, index, port
-        self._silent_seconds = silent_seconds
+        self.silent_seconds = silent_seconds
         self.name = f"{role}-{index}" if role == "collector" else role
         self.failures = 0
         """In a row, without progress between them."""
@@ -58,7 +58,8 @@ class Watched:
         with self._log.open("ab") as log:
             self.log_from = log.tell()
             self.process = subprocess.Popen(
-                command,
+                launch.privacy.command(command),
+                pass_fds=launch.privacy.descriptors,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -84,7 +85,7 @@ class Watched:
         now, beats = time.monotonic(), self.recorder.beats
         if beats != self._beats:
             self._beats, self._beat_at = beats, now
-        return now - self._beat_at > (self._silent_seconds if beats else _START_SECONDS)
+        return now - self._beat_at > (self.silent_seconds if beats else _START_SECONDS)
 
     def expect_restart(self) -> bool:
         """Counts a failure and sets the time of the next start; False if there have been too many in a row."""
@@ -122,6 +123,8 @@ class Watched:
     def last_words(self) -> str:
         """How the process ended and, from its log, why."""
         code = self.process.returncode
+        if code == -signal.SIGKILL:  # by someone else: its log knows nothing of it
+            return f"{self.name} was killed (SIGKILL)"
         with self._log.open("rb") as log:
             log.seek(self.log_from)
             lines = log.read().decode(errors="replace").splitlines()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -51,8 +52,8 @@ TAGS = {
         "health/resident_mib",
     },
     "collector-0": {
-        "collector/epsilon", "collector/weights_age_gradient_steps", "collector/weights_age_seconds", "episode/return",
-        "episode/length", "health/resident_mib",
+        "collector/epsilon", "collector/faulty_episodes", "collector/weights_age_gradient_steps",
+        "collector/weights_age_seconds", "episode/return", "episode/length", "health/resident_mib",
     },
     "supervisor": {"health/resident_mib"},
     "evaluator": {"evaluation/mean_return", "evaluation/std_return", "health/resident_mib"},
@@ -265,14 +266,35 @@ def test_a_diverged_run_exits_4_and_keeps_no_bad_weights(run_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("launcher", ["local", "inline"])
-def test_nan_from_an_environment_is_named_and_ends_the_run(run_dir: Path, launcher: str) -> None:
+def test_an_environment_that_breaks_again_and_again_is_named_and_ends_the_run(run_dir: Path, launcher: str) -> None:
     broken = ('environment.id=""', 'environment.import_path="environments_that_fail:NanEnvironment"')
     result = train(run_dir, *SHRUNK, *broken, "collect.lanes=4", flags=(f"--launcher={launcher}",))
     assert result.returncode == 1, result.stdout + result.stderr
     assert "NanEnvironment" in result.stdout + result.stderr
-    assert "lane 0, step 21" in result.stdout + result.stderr
+    # Each lane's every second episode breaks: of four lanes the third time is one too many.
+    assert re.search(r"lane 2, step [0-9]+: .*faulty episodes: 11 of the last [0-9]+", result.stdout + result.stderr)
+    assert "collect.faulty_episodes=0.01 allows 10 of 1,000" in result.stdout + result.stderr
     assert "Traceback" not in result.stdout + result.stderr
     assert summary(run_dir)["stop_reason"] == "failed"
+    assert summary(run_dir)["dropped_episodes"] == 11
+
+
+@pytest.mark.parametrize("launcher", ["local", "inline"])
+def test_faults_cost_a_run_no_more_than_their_episodes(run_dir: Path, launcher: str) -> None:
+    broken = (
+        'environment.id=""',
+        'environment.import_path="environments_that_fail:Unreliable"',
+        "environment.kwargs={kinds=['raises', 'nan', 'nan_reward', 'text_reward', 'shape', 'dtype'], chance=0.02}",
+        "collect.faulty_episodes=1.0",
+    )
+    result = train(run_dir, *SHRUNK, *broken, flags=(f"--launcher={launcher}",))
+    assert result.returncode == 0, result.stdout + result.stderr
+    ended = summary(run_dir)
+    assert ended["gradient_steps"] == 400
+    assert 0 < ended["dropped_episodes"] < ended["episodes"]
+    assert "'Unreliable', lane " in ended["newest_fault"]
+    assert ended["lost_transitions"] == 0
+    assert "an episode was dropped for a fault: environment 'Unreliable', lane" in result.stdout
 
 
 def test_inline_runs_and_resumes(run_dir: Path) -> None:

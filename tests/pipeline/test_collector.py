@@ -85,7 +85,12 @@ def test_environment_steps_and_episodes_are_counted_exactly(
     assert report.episodes == sum(len(lengths) for _, lengths in expected)
     assert sorted(report.lengths) == sorted(length for _, lengths in expected for length in lengths)
     assert report.transitions == LANES * (steps - 1)
-    assert report.unconfirmed == 0
+    assert report.unconfirmed == LANES, "the newest frames wait for what follows"
+    collector.complete()
+    assert collector.confirm(lambda: True, everything=True)
+    report = collector.report(publish(counting_specs), last=True)
+    assert (report.transitions, report.unconfirmed) == (LANES * steps, 0)
+    assert report.environment_steps == sum(count for count, _ in expected), "padding is no step"
 
 
 def test_reports_are_cumulative_and_their_episodes_are_not(
@@ -229,13 +234,14 @@ def test_no_forbidden_action_is_taken_or_forgotten(start: Start, serve: Any, dra
             assert allowed[t, action[t]]
 
 
-def test_a_fault_ends_collecting_and_what_came_before_is_stored(
+def test_a_fault_too_many_ends_collecting_and_what_came_before_is_stored(
     start: Start, serve: Any, draw: Any, make_experiment: Any, counting_specs: Specs
 ) -> None:
     lane = seed_of(make_experiment(), 2, 0, 0) % LANES_APART
     experiment = make_experiment(
         "environment.import_path='environments_for_tests:Faulty'",
         f"environment.kwargs={{fault='nan_reward', lane={lane + 2}, episode=3}}",
+        "collect.faulty_episodes=0",
     )
     server = serve(experiment, counting_specs)
     collector = start(experiment, server)
@@ -384,7 +390,7 @@ time.sleep(300)
 @pytest.mark.parametrize("ending", ["the replay dies", "the collector is told to end"])
 def test_a_collector_that_is_held_back_ends_in_time(tmp_path: Any, make_experiment: Any, ending: str) -> None:
     experiment = make_experiment(
-        "collect.stall_seconds=2.0", "replay.samples_per_insert=1.0", "learner.steps_per_call=2"
+        "collect.away_seconds=2.0", "replay.samples_per_insert=1.0", "learner.steps_per_call=2"
     )
     RunDirectory(tmp_path).create(experiment)
     port = free_port()

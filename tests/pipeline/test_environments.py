@@ -6,23 +6,29 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
+import msgspec
 import numpy as np
 import pytest
 from environments_for_tests import (
     SPACES,
     Counting,
+    Faulty,
     Observing,
     episode_length,
     is_truncation,
     reward_of,
 )
+from environments_that_fail import UnreliableParts
+from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from agents import ArraySpec
 from pipeline import environments
 from pipeline.config import UsageError
 from pipeline.environments import EnvironmentFault, LaneEnvironment, LaneStep, suites
+from pipeline.environments.faults import Faults
 from pipeline.environments.serial import SerialVectorEnv
+from pipeline.environments.spaces import misfit
 from pipeline.sections import EnvironmentConfig
 
 ROOT = Path(environments.__file__).parent.parent.parent
@@ -42,8 +48,8 @@ def make() -> Iterator[Make]:
     """`environments.make`, closed at the end."""
     made: list[LaneEnvironment] = []
 
-    def make_one(config: EnvironmentConfig, lanes: int = 3) -> LaneEnvironment:
-        made.append(environments.make(config, lanes))
+    def make_one(config: EnvironmentConfig, lanes: int = 3, faulty_episodes: float = 0.0) -> LaneEnvironment:
+        made.append(environments.make(config, lanes, faulty_episodes))
         return made[-1]
 
     yield make_one
@@ -68,7 +74,8 @@ def copy_of(step: LaneStep) -> LaneStep:
     return LaneStep(
         {name: array.copy() for name, array in step.observation.items()},
         None if step.mask is None else step.mask.copy(),
-        *(array.copy() for array in step[2:]),
+        *(array.copy() for array in step[2:5]),
+        None if step.cut is None else step.cut.copy(),
     )
 
 
@@ -347,6 +354,203 @@ def test_a_first_observation_that_is_not_finite_is_a_fault(make: Make) -> None:
     environment = LaneEnvironment(SyncVectorEnv([Broken]), "Broken-v0")
     with pytest.raises(EnvironmentFault, match=r"Broken-v0.*lane 0, step 0: observation"):
         environment.reset(0)
+
+
+def play_with_faults(make: Make, config: EnvironmentConfig, steps: int) -> tuple[LaneEnvironment, list[LaneStep]]:
+    """A run of three lanes in which every episode may be dropped."""
+    environment = make(config, 3, 1.0)
+    return environment, [copy_of(environment.reset(0)), *(copy_of(environment.step(numbers(3))) for _ in range(steps))]
+
+
+@pytest.mark.parametrize("fault", ["nan_observation", "inf_observation", "nan_reward", "huge_reward", "raises"])
+def test_a_fault_costs_one_lane_its_episode_and_the_others_nothing(make: Make, fault: str) -> None:
+    at = steps_until_fault()
+    environment, seen = play_with_faults(make, of_class("Faulty", fault=fault), 30)
+    _, sound = play_with_faults(make, of_class("Counting"), 30)
+    for step, (mine, reference) in enumerate(zip(seen, sound, strict=True)):
+        lanes = [0, 2] if step >= at else [0, 1, 2]
+        for one, other in zip(mine[1:5], reference[1:5], strict=True):
+            assert one is other is None or np.array_equal(one[lanes], other[lanes])
+        assert np.array_equal(mine.observation[""][lanes], reference.observation[""][lanes])
+        assert (mine.cut is not None) == (step == at)
+    cut = seen[at].cut
+    assert cut is not None
+    assert cut.tolist() == [False, True, False]
+    assert (seen[at].reward[1], seen[at].terminated[1], seen[at].truncated[1]) == (0.0, False, False)
+    _, episode, step, action = seen[at].observation[""][1]
+    assert (episode, step, action) == (0, 0, -1), "a new episode of a new environment"
+    assert seen[at + 1].observation[""][1, 2] == 1
+    assert environment.faults.dropped_episodes == 1
+    assert f"'Faulty', lane 1, step {at}: " in environment.faults.newest
+
+
+def test_a_dropped_episode_has_no_statistics(make: Make) -> None:
+    environment = make(of_class("Faulty", fault="nan_reward"), 3, 1.0)
+    environment.reset(0)
+    lengths = []
+    for _ in range(steps_until_fault() + 12):
+        step = environment.step(numbers(3))
+        lane = int(step.observation[""][1, 0])
+        for ended, _, length in zip(*environment.episode_ends(), strict=True):
+            if ended == 1:
+                episode = int(step.observation[""][1, 1])
+                assert length == episode_length(lane, episode)
+                lengths.append(length)
+    assert len(lengths) >= 2
+
+
+@pytest.mark.parametrize("how", ["async", "gymnasium's sync"])
+def test_where_no_lane_can_be_renewed_alone_all_begin_anew(make: Make, how: str) -> None:
+    at = steps_until_fault()
+    if how == "async":
+        environment = make(msgspec.structs.replace(of_class("Faulty", fault="raises"), vectorization="async"), 3, 1.0)
+    else:
+
+        def vector() -> Any:
+            return SyncVectorEnv([lambda: Faulty("raises")] * 3)
+
+        environment = LaneEnvironment(vector(), "Faulty", make=vector, faulty_episodes=1.0)
+    environment.reset(0)
+    for _ in range(at - 1):
+        environment.step(numbers(3))
+    running = ~environment.resetting
+    step = environment.step(numbers(3))
+    assert step.cut is not None
+    assert step.cut.tolist() == running.tolist()
+    assert environment.faults.dropped_episodes == np.count_nonzero(running)
+    assert not environment.any_resetting
+    assert (step.observation[""][:, 1:] == [0, 0, -1]).all()
+    assert len(set(step.observation[""][:, 0])) == 3, "seeds of their own"
+    following = environment.step(numbers(3))
+    assert following.cut is None
+    assert (following.observation[""][:, 2] == 1).all()
+    environment.close()
+
+
+def test_the_same_faults_are_followed_by_the_same_episodes(make: Make) -> None:
+    one, other = (play_with_faults(make, of_class("Faulty", fault="raises"), 20)[1] for _ in range(2))
+    for mine, reference in zip(one, other, strict=True):
+        assert np.array_equal(mine.observation[""], reference.observation[""])
+
+
+def test_an_environment_that_cannot_be_reset_is_given_up(make: Make) -> None:
+    class Broken(Counting):
+        def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+            raise RuntimeError("no licence")
+
+    def vector() -> Any:
+        return SerialVectorEnv([Broken] * 2)
+
+    environment = LaneEnvironment(vector(), "Broken-v0", make=vector, faulty_episodes=1.0)
+    with pytest.raises(EnvironmentFault, match=r"'Broken-v0'.*step 0: .*no licence.*5 resets in a row failed"):
+        environment.reset(0)
+
+
+def test_a_first_reset_that_fails_once_is_made_again() -> None:
+    class Late(Counting):
+        resets = 0
+
+        def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+            Late.resets += 1
+            if Late.resets == 2:
+                raise RuntimeError("not yet")
+            return super().reset(seed=seed, options=options)
+
+    def vector() -> Any:
+        return SerialVectorEnv([Late] * 2)
+
+    environment = LaneEnvironment(vector(), "Late-v0", make=vector, faulty_episodes=0.001)
+    assert environment.reset(0).observation[""].shape == (2, 4)
+    assert "not yet" in environment.faults.newest
+
+
+@pytest.mark.parametrize("kind", ["missing", "shape", "dtype", "raises", "nan"])
+def test_faults_of_observations_with_parts_cost_one_lane(kind: str) -> None:
+    chances = iter([0.0, 1.0, 0.0])
+
+    def unreliable() -> Any:
+        return UnreliableParts((kind,), next(chances, 0.0))
+
+    environment = LaneEnvironment(SerialVectorEnv([unreliable] * 3), "Parts-v0", faulty_episodes=1.0)
+    before = environment.reset(0).observation["all"].copy()
+    step = environment.step(numbers(3))
+    assert step.cut is not None
+    assert step.cut.tolist() == [False, True, False]
+    assert (step.observation["all"][:, 1] == [1, 0, 1]).all()
+    assert (step.observation["all"][:, 0] > before[:, 0]).all()
+    assert environment.step(numbers(3)).observation["all"][1, 1] == 1
+
+
+@pytest.mark.parametrize(
+    ("space", "observation", "wrong"),
+    [
+        (spaces.Box(0, 1, (2,), np.float32), np.zeros(2), ""),
+        (spaces.Box(0, 1, (2,), np.float32), [0, 1], ""),
+        (spaces.Box(0, 1, (2,), np.float32), np.zeros(2, np.complex64), "complex64"),
+        (spaces.Box(0, 1, (2,), np.float32), np.array(["0", "1"]), "<U1"),
+        (spaces.Box(0, 1, (2,), np.float32), np.zeros((2, 1), np.float32), r"(2, 1)"),
+        (spaces.Box(0, 255, (2,), np.uint8), np.zeros(2, np.int64), ""),
+        (spaces.Box(0, 255, (2,), np.uint8), np.zeros(2, np.float32), "float32"),
+        (spaces.Box(0, 1, (2,), np.bool_), np.zeros(2, np.uint8), "uint8"),
+        (spaces.Discrete(3), 2, ""),
+        (spaces.Discrete(3), 2.0, "float64"),
+        (spaces.Discrete(3), None, "object"),
+        (spaces.Dict({"a": spaces.Discrete(3)}), {"a": 1}, ""),
+        (spaces.Dict({"a": spaces.Discrete(3)}), {"a": 1.5}, "a: "),
+        (spaces.Dict({"a": spaces.Discrete(3)}), {}, "lacks 'a'"),
+        (spaces.Tuple([spaces.Discrete(3)] * 2), (1,), "lacks 1"),
+    ],
+    ids=str,
+)
+def test_what_is_of_a_space(space: Any, observation: Any, wrong: str) -> None:
+    found = misfit(space, observation)
+    assert wrong in found if wrong and found else found is None and not wrong
+
+
+def test_batches_of_another_dtype_or_shape_are_faults() -> None:
+    class Wide(SyncVectorEnv):
+        wrong: Any = None
+
+        def step(self, actions: Any) -> Any:
+            _, *rest = super().step(actions)
+            return (self.wrong, *rest)
+
+    for wrong, words in ((np.zeros((2, 5), np.float32), r"\(5,\)"), (np.full((2, 4), "x"), "<U1")):
+        vector = Wide([Counting] * 2)
+        vector.wrong = wrong
+        environment = LaneEnvironment(vector, "Wide-v0")
+        environment.reset(0)
+        with pytest.raises(EnvironmentFault, match=rf"'Wide-v0', step 1: .*{words}"):
+            environment.step(numbers(2))
+
+
+def test_the_share_of_faulty_episodes_is_of_the_newest_thousand() -> None:
+    faults = Faults("Some-v0", 0.0029)  # two of a thousand
+    faults.add(0, 1, "first")
+    faults.end(999)
+    faults.add(0, 2, "second")  # episode 1,001: the first has left
+    faults.end(10)
+    faults.add(None, 3, "third")
+    with pytest.raises(EnvironmentFault, match=r"'Some-v0', lane 1, step 4: fourth \(faulty episodes: 3 of the last"):
+        faults.add(1, 4, "fourth")
+
+
+def test_a_share_of_zero_allows_none_and_any_other_one() -> None:
+    with pytest.raises(EnvironmentFault, match="allows 0 of 1,000"):
+        Faults("Some-v0", 0.0).add(0, 1, "first")
+    faults = Faults("Some-v0", 1e-9)
+    faults.add(0, 1, "first")
+    with pytest.raises(EnvironmentFault, match="allows 1 of 1,000"):
+        faults.add(0, 2, "second")
+
+
+def test_the_log_has_the_first_faults_and_every_hundredth(caplog: pytest.LogCaptureFixture) -> None:
+    faults = Faults("Some-v0", 1.0)
+    for step in range(250):
+        faults.add(step % 3, step, "broken")
+    numbers_ = [record.getMessage().partition("(fault ")[2].rstrip(")") for record in caplog.records]
+    assert numbers_ == [*map(str, range(1, 11)), "100", "200"]
+    assert "'Some-v0', lane 2, step 2: broken" in caplog.records[2].getMessage()
 
 
 def test_large_finite_numbers_are_no_fault() -> None:

@@ -1,5 +1,9 @@
 """Evaluations: fixed episodes, fairly counted; the best policy is kept."""
 
+import logging
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,13 +11,16 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from conftest import ROOT, TESTS
 from environments_for_tests import episode_length, reward_of
+from environments_that_fail import Unreliable
 
 from agents import Specs
 from pipeline import environments, policies
 from pipeline.config import UsageError
 from pipeline.evaluator import Evaluator, GreedyRunner
 from pipeline.policies import Policy
+from pipeline.run_directory import RunDirectory
 from pipeline.sections import Experiment
 from pipeline.variables import Array, Variables
 
@@ -244,3 +251,75 @@ def test_a_cut_off_policy_is_a_users_mistake(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(UsageError, match="is not a policy"):
         policies.load(tmp_path)
+
+
+# Faults
+
+
+def unreliable(make_experiment: Any, chance: float, share: float) -> Experiment:
+    """An experiment on `Unreliable`."""
+    experiment: Experiment = make_experiment(
+        "environment.import_path='environments_that_fail:Unreliable'",
+        f"environment.kwargs={{kinds=['raises', 'nan', 'nan_reward', 'shape'], chance={chance}}}",
+        f"collect.faulty_episodes={share}",
+        "evaluation.episodes=9",
+    )
+    return experiment
+
+
+def test_an_evaluation_plays_another_episode_for_each_dropped(make_experiment: Any, policy_of: Any) -> None:
+    experiment = unreliable(make_experiment, 0.1, 1.0)
+    specs = environments.describe(experiment.environment)
+    policy = policy_of(specs)
+    runner = GreedyRunner(experiment, specs, policy, 9)
+    Unreliable.forget()
+    first = runner.run(policy, 3)
+    assert Unreliable.faults > 3
+    assert len(first.returns) == len(first.lengths) == 9
+    assert sum(first.lengths) <= len(Unreliable.taken)
+    assert min(first.lengths) >= 1
+    assert runner.run(policy, 3).lengths == first.lengths, "faults and what follows them are seeded, too"
+    runner.close()
+
+
+def test_an_evaluation_of_too_many_faults_has_no_result_and_the_next_one_is_made(
+    make_experiment: Any, publish: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    experiment = unreliable(make_experiment, 1.0, 0.002)
+    specs = environments.describe(experiment.environment)
+    evaluator = Evaluator(experiment, specs, tmp_path)
+    publications = [publish(specs, 0, version, 10_000 * version) for version in (1, 2)]
+    assert evaluator.is_due(publications[0])
+    with caplog.at_level(logging.ERROR):
+        assert evaluator.evaluate(publications[0]) is None
+    (error,) = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert error.startswith("no evaluation of gradient step 1: environment 'Unreliable', lane ")
+    assert "faulty episodes: 3 of the last" in error
+    assert not evaluator.is_due(publications[0]), "these weights would meet the same faults"
+    assert evaluator.is_due(publications[1])
+    assert evaluator.evaluate(publications[1]) is None
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_says_in_one_line_that_faults_left_no_result(
+    make_experiment: Any, policy_of: Any, tmp_path: Path
+) -> None:
+    experiment = unreliable(make_experiment, 1.0, 0.002)
+    run = RunDirectory(tmp_path / "run")
+    run.create(experiment)
+    policies.save(policy_of(environments.describe(experiment.environment)), run.policies / "best")
+    result = subprocess.run(
+        [sys.executable, "-m", "pipeline.evaluate", f"--run_dir={run.path}", "--episodes=4"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{TESTS}"},
+    )
+    assert result.returncode == 1
+    assert result.stdout == ""
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert "'Unreliable', lane " in line
+    assert "faulty episodes" in line
+    assert "Traceback" not in result.stderr

@@ -1,5 +1,6 @@
 """The run's book: exact counts whatever order reports come in, and when to stop."""
 
+import itertools
 import time
 from typing import Any
 
@@ -35,8 +36,13 @@ def report(process: str = "p", index: int = 0, count: int = 0, **fields: Any) ->
     return CollectorReport(**{**defaults, **fields})
 
 
+_versions = itertools.count(1)
+
+
 def evaluation(mean_return: float, **fields: Any) -> Evaluation:
+    """One of weights that no other is of."""
     values: dict[str, Any] = dict.fromkeys(Evaluation.__struct_fields__, 1)
+    values["gradient_steps"] = next(_versions)
     return Evaluation(**{**values, "mean_return": mean_return, "std_return": 2.5, "is_best": True, **fields})
 
 
@@ -89,7 +95,7 @@ def test_any_interleaving_and_repetition_adds_up_exactly(increments: list[tuple[
 
 def test_lost_transitions_are_those_unconfirmed_at_the_end() -> None:
     book = ledger()
-    book.accept_collector(report("a", count=5, unconfirmed=9))
+    book.accept_collector(report("a", count=5, unconfirmed=4))
     assert book.counters.lost_transitions == 0
     book.accept_collector(report("a", count=6, unconfirmed=4, last=True))
     book.accept_collector(report("b", count=6, unconfirmed=3, last=True))
@@ -235,10 +241,10 @@ def test_the_episode_return_is_the_mean_of_the_last_hundred() -> None:
 
 
 def test_samples_per_insert_are_transitions_learned_from_over_those_stored() -> None:
-    book = ledger("learner.batch_size=32", "learner.steps_per_call=4")
+    book = ledger()
     assert book.samples_per_insert() == 0.0
     book.accept_collector(report(count=160))  # 320 transitions
-    book.tick(gradient_steps=40)
+    book.counters.learned += 40 * 32
     assert book.samples_per_insert() == pytest.approx(4.0)
 
 
@@ -271,12 +277,13 @@ def test_the_training_clock_starts_with_training_and_goes_on_after_a_resume() ->
 
 def test_the_summary_holds_totals_and_this_lifes_rates() -> None:
     counters = Counters(
-        environment_steps=1000, transitions=900, episodes=10, gradient_steps=300, train_seconds=60.0, lost_transitions=2
+        environment_steps=1000, transitions=900, episodes=10, gradient_steps=300, train_seconds=60.0, learned=5000
     )
+    counters.lost = {"replay restarted": 2}
     book = ledger("seed=4", "stop.target_return=5.0", "learner.batch_size=64", counters=counters)
     book.accept_collector(report(count=50, last=True, unconfirmed=3))
-    book.accept_evaluation(evaluation(4.0))
-    book.accept_evaluation(evaluation(6.0))
+    book.accept_evaluation(evaluation(4.0, gradient_steps=310))
+    book.accept_evaluation(evaluation(6.0, gradient_steps=320))
     book.tick(320)
     book.counters.train_seconds = 70.0
     summary = book.summary("target_return", 12.5, "words")
@@ -293,9 +300,10 @@ def test_the_summary_holds_totals_and_this_lifes_rates() -> None:
         filling_seconds=10.0,
         environment_steps_per_second=5.0,
         gradient_steps_per_second=2.0,
-        samples_per_insert=320 * 64 / 1000,
+        samples_per_insert=5000 / 1000,
         lost_transitions=5,
         best_mean_return=6.0,
+        evaluations=2,
         message="words",
     )
     assert msgspec.json.decode(msgspec.json.encode(summary), type=Summary) == summary
@@ -325,12 +333,15 @@ def test_the_status_shows_what_runs() -> None:
     book = ledger()
     book.accept_collector(report("a", 0, 10, epsilon=0.3, resident_bytes=111))
     book.accept_collector(report("b", 1, 20, epsilon=0.7, resident_bytes=222, last=True))
+    book.accept_collector(report("c", 1, 0, epsilon=0.7, resident_bytes=223))
     book.accept_evaluation(evaluation(3.0, resident_bytes=333))
     book.tick(8)
     status = book.status("learning", 77, 0.25, {"learner": 444})
     assert (status.phase, status.replay_size, status.loss) == ("learning", 77, 0.25)
     assert (status.environment_steps, status.gradient_steps, status.episodes) == (30, 8, 90)
     assert (status.evaluation_return, status.evaluation_std) == (3.0, 2.5)
-    assert status.resident_bytes == {"learner": 444, "collector-0": 111, "evaluator": 333}
+    assert status.resident_bytes == {"learner": 444, "collector-0": 111, "collector-1": 223, "evaluator": 333}, (
+        "one has left"
+    )
     assert status.epsilon == 0.7
     assert msgspec.json.decode(msgspec.json.encode(status), type=Status) == status

@@ -112,15 +112,15 @@ def test_what_waits_in_the_queue_is_discarded_at_a_resume(
 def test_a_collector_that_gets_no_new_weights_says_so(
     serve: Any, make_experiment: Callable[..., Any], counting_specs: Specs, publish: Any
 ) -> None:
-    experiment = make_experiment(*ON_POLICY)
+    experiment = make_experiment(*ON_POLICY, "collect.away_seconds=0.5")
     server = serve(experiment, counting_specs, blocking=True)
     Sender(server.address, VARIABLES_TABLE).send(publish(counting_specs, gradient_steps=6), 10.0)
     reader = VariablesReader(server.address, 0.05)
     newest = reader.wait(10.0, "the test")
     collector = Collector(experiment, counting_specs, 1, "process", server.address, newest)
     with pytest.raises(TimeoutError, match=r"collector 1 has handed over its sequences .* gradient step 7"):
-        collector.renew(reader, lambda: True, 0.5)
-    collector.renew(reader, lambda: False, 60.0)  # gives up
+        collector.renew(reader, lambda: True)
+    collector.renew(reader, lambda: False)  # gives up
     collector.close()
 
 
@@ -133,12 +133,12 @@ def test_weights_are_fetched_as_soon_as_they_are_there(
     assert reader.wait(10.0, "the test").gradient_steps == 1
     sender.send(publish(counting_specs, gradient_steps=2), 10.0)
     deadline = time.monotonic() + 10.0
-    newer = reader.newer_than((0, 1), lambda: time.monotonic() < deadline)  # the next fetch would be in 30 s
+    newer = reader.newer_than((0, 0, 1), lambda: time.monotonic() < deadline)  # the next fetch would be in 30 s
     assert newer is not None
     assert newer.gradient_steps == 2
 
 
-def test_experience_of_other_weights_ends_the_run(
+def test_experience_of_other_weights_is_not_learned_from_and_too_much_of_it_ends_the_run(
     make_experiment: Callable[..., Any], counting_specs: Specs, tmp_path: Path
 ) -> None:
     import tensorflow as tf
@@ -156,7 +156,11 @@ def test_experience_of_other_weights_ends_the_run(
     frames["gradient_steps"][0, 3] = 1
     trajectory, versions = decode(tf.constant(frames.view(np.uint8).reshape(*frames.shape, layout.num_bytes)), layout)
     sample = Sample(trajectory, versions, tf.ones(versions.shape), tf.zeros((2,), tf.uint64))
-    with pytest.raises(Ended, match="gradient steps 0 to 1 reached the learner at those of 0"):
+    for batch in range(1, 21):  # what a restart leaves is discarded, and collectors are asked to begin anew
+        process._learn(sample)
+        assert process.publication().version == (0, batch, 0)
+    with pytest.raises(Ended, match="gradient steps 0 to 1 reached the learner at those of 0, 21 times in a row"):
         process._learn(sample)
     assert process.gradient_steps == 0
+    assert process.ledger.counters.discarded == 20 * LANES * COLLECTORS
     process.replay.stop()

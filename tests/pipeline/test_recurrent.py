@@ -11,7 +11,7 @@ import agents
 from agents import Specs
 from pipeline import acting
 from pipeline.collector import Collector
-from pipeline.frames import FIRST, FrameLayout
+from pipeline.frames import FIRST, LAST, FrameLayout
 from pipeline.variables import Array, Variables
 
 RECURRENT = (
@@ -23,7 +23,7 @@ RECURRENT = (
     "agent.n_step=1",
     "agent.period=3",
 )
-LENGTH, PERIOD = 7, 3
+LENGTH, PERIOD, BURN_IN = 7, 3, 2
 
 
 @pytest.mark.parametrize("lanes_per_item", [1, 4])
@@ -37,7 +37,7 @@ def test_sequences_begin_every_period_and_none_is_lost(
     frames["action"], frames["gradient_steps"] = np.arange(4), np.arange(steps)[:, None]
     frames["state"] = np.arange(steps, dtype=np.float32)[:, None, None]
     writer = write_frames(server, experiment, layout, frames)
-    starts = range(0, steps - LENGTH + 1, PERIOD)
+    starts = [max(0, start - BURN_IN) for start in range(0, steps - LENGTH + BURN_IN + 1, PERIOD)]
     assert server.tally().inserted == len(starts) * 4 // lanes_per_item
     assert (writer.confirmed_transitions, writer.unconfirmed_transitions) == (len(starts) * 4, 0)
     seen = set()
@@ -45,8 +45,10 @@ def test_sequences_begin_every_period_and_none_is_lost(
         trajectory = sample.trajectory
         assert trajectory.reward.shape[2] == LENGTH
         begin = sample.gradient_steps[..., np.newaxis]
-        assert (trajectory.policy_info[..., 0] == begin + np.arange(LENGTH)).all()
-        seen |= set(zip(sample.gradient_steps.ravel(), trajectory.action[:, :, 0].ravel(), strict=True))
+        is_first = (trajectory.step_type[..., 0] == LAST)[..., np.newaxis]  # padding lies before it
+        expected = np.where(is_first, np.maximum(np.arange(LENGTH) - BURN_IN, 0), begin + np.arange(LENGTH))
+        assert (trajectory.policy_info[..., 0] == expected).all()
+        seen |= set(zip(sample.gradient_steps.ravel(), trajectory.action[:, :, BURN_IN].ravel(), strict=True))
     assert seen == {(start, lane) for start in starts for lane in range(4)}
 
 

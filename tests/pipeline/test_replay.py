@@ -50,10 +50,10 @@ def test_what_is_written_is_drawn_byte_for_byte(
         f"replay.steps_per_item={steps_per_item}",
         f"agent.n_step={n_step}",
     )
-    layout, server, steps, window = FrameLayout(RICH), serve(experiment, RICH), 12, n_step + 1
+    layout, server, steps, window = FrameLayout(RICH), serve(experiment, RICH), 8 + n_step, n_step + 1
     frames = numbered_frames(layout, 8, steps)
     writer = write_frames(server, experiment, layout, frames)
-    items = -(-(steps - n_step) // steps_per_item) * 8 // lanes_per_item
+    items = 8 // steps_per_item * 8 // lanes_per_item
     assert server.tally().inserted == server.info().current_size == items
     assert writer.confirmed_transitions == (steps - n_step) * 8
     assert writer.unconfirmed_transitions == 0
@@ -76,32 +76,57 @@ def test_what_is_written_is_drawn_byte_for_byte(
 
 
 @pytest.mark.parametrize("groups", [1, 2])
-def test_a_writer_that_ends_within_an_item_stores_the_rest_and_counts_it_once(
+def test_a_writer_that_ends_within_an_item_fills_it_up_with_padding(
     serve: Serve, draw: Any, make_experiment: MakeExperiment, counting_specs: Specs, groups: int
 ) -> None:
     experiment = make_experiment(f"replay.lanes_per_item={4 // groups}", "replay.steps_per_item=4")
     layout, server = FrameLayout(counting_specs), serve(experiment, counting_specs)
-    frames = numbered_frames(layout, 4, 11)  # 10 windows: two items, and two windows more
+    frames = numbered_frames(layout, 4, 11)  # 10 whole windows: two items, and two windows more
     writer = FrameWriter.of(experiment, layout, server.address)
     for step in frames:
         writer.append(step)
     assert writer.confirm(lambda: True, everything=True)
-    assert (writer.confirmed_transitions, writer.unconfirmed_transitions) == (8 * 4, 2 * 4)
-    writer.complete()
-    assert (writer.confirmed_transitions, writer.unconfirmed_transitions) == (8 * 4, 2 * 4)
+    assert (writer.confirmed_transitions, writer.unconfirmed_transitions) == (8 * 4, 3 * 4)
+    padding = layout.padding(4)
+    padding["gradient_steps"] = 11
+    assert writer.missing == 2
+    for _ in range(2):
+        writer.pad(padding)
+    assert writer.missing == 0
+    assert (writer.confirmed_transitions, writer.unconfirmed_transitions) == (8 * 4, 3 * 4)
     assert writer.confirm(lambda: True, everything=True)
-    assert (writer.confirmed_transitions, writer.unconfirmed_transitions) == (10 * 4, 0)
+    assert (writer.confirmed_transitions, writer.unconfirmed_transitions) == (11 * 4, 0)
     assert server.tally().inserted == 3 * groups
-    assert set(draw(server, 40)["gradient_steps"]) == set(range(10))
+    drawn = draw(server, 40)
+    assert set(drawn["gradient_steps"]) == set(range(12))
+    assert (drawn["step_type"][drawn["gradient_steps"] == 11] == LAST).all()
 
 
-def test_a_writer_too_short_for_one_item_counts_what_it_could_not_store(
+def test_a_writer_too_short_for_one_item_stores_what_it_has(
     serve: Serve, make_experiment: MakeExperiment, counting_specs: Specs
 ) -> None:
     experiment = make_experiment("replay.steps_per_item=8", "learner.batch_size=64")
     layout, server = FrameLayout(counting_specs), serve(experiment, counting_specs)
     writer = write_frames(server, experiment, layout, numbered_frames(layout, 4, 6))
-    assert (writer.confirmed_transitions, writer.unconfirmed_transitions) == (0, 5 * 4)
+    assert (writer.confirmed_transitions, writer.unconfirmed_transitions) == (5 * 4, 0)
+    assert server.tally().inserted == 1
+    writer.close()
+
+
+@pytest.mark.parametrize("steps", [1, 7])
+def test_a_long_end_is_created_in_full_though_many_items_wait(
+    serve: Serve, make_experiment: MakeExperiment, counting_specs: Specs, steps: int
+) -> None:
+    experiment = make_experiment("replay.lanes_per_item=1", "agent.n_step=60")
+    layout, server = FrameLayout(counting_specs), serve(experiment, counting_specs)
+    writer = FrameWriter.of(experiment, layout, server.address)
+    for step in range(steps):
+        writer.append(numbered_frames(layout, 4, steps)[step])
+    while writer.missing:  # all at once, as at the end of a collector
+        writer.pad(layout.padding(4))
+    assert writer.confirm(lambda: True, everything=True)
+    assert (writer.confirmed_transitions, writer.unconfirmed_transitions) == (steps * 4, 0)
+    assert server.tally().inserted == steps * 4
 
 
 @pytest.mark.parametrize("lanes_per_item", [1, 4])
@@ -116,9 +141,9 @@ def test_what_is_unconfirmed_stays_bounded(
         frames["gradient_steps"] = step
         writer.append(frames)
         assert writer.confirm(lambda: True)
-        assert writer.unconfirmed_transitions <= (32 + 32) * lanes_per_item
+        assert writer.unconfirmed_transitions <= (32 + 32) * lanes_per_item + 4  # and the newest frames
         handed_over = writer.unconfirmed_transitions + writer.confirmed_transitions
-        assert handed_over == step * groups * lanes_per_item
+        assert handed_over == (step + 1) * 4
     assert writer.confirm(lambda: True, everything=True)
     assert writer.confirmed_transitions == (steps - 1) * 4
     assert server.tally().inserted == (steps - 1) * groups
@@ -129,7 +154,6 @@ def collect(server: ReplayServer, experiment: Experiment, specs: Specs, variable
     for _ in range(steps):
         collector.step()
         assert collector.confirm(lambda: True)
-    collector.complete()
     assert collector.confirm(lambda: True, everything=True)
     return collector
 
@@ -173,7 +197,7 @@ def test_windows_are_consecutive_frames_of_one_lane_and_none_is_skipped(
         f"replay.steps_per_item={steps_per_item}",
         f"agent.n_step={n_step}",
     )
-    server, steps = serve(experiment, counting_specs), 25
+    server, steps = serve(experiment, counting_specs), 24 + n_step
     collector = collect(server, experiment, counting_specs, publish(counting_specs), steps)
 
     drawn = draw(server, 60)
@@ -551,6 +575,6 @@ end(confirmed=confirmed, seconds=time.monotonic() - started, appended=appended, 
 """)
     assert not result["confirmed"]
     assert result["seconds"] < 5
-    assert result["counted"] + result["pending"] == 4 * result["appended"]
+    assert result["counted"] + result["pending"] == 4 * (result["appended"] + 1)  # one was held back
     assert result["counted"] <= 4 * result["inserted"]
     assert result["pending"] > 0

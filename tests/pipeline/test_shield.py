@@ -12,7 +12,8 @@ from agents import Specs
 from pipeline import environments
 from pipeline.collector import Collector
 from pipeline.config import UsageError
-from pipeline.environments.lanes import EnvironmentFault, ForbiddenAction
+from pipeline.environments import EnvironmentFault, ShieldFault
+from pipeline.environments.lanes import ForbiddenAction
 from pipeline.evaluator import GreedyRunner
 from pipeline.policies import Policy
 from pipeline.sections import EnvironmentConfig, Experiment
@@ -180,3 +181,22 @@ def test_what_a_shield_raises_is_a_fault_of_a_step(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(environments_guarded, "broken", lambda _: 1 / 0, raising=False)
     with pytest.raises(EnvironmentFault, match=r"the shield raised ZeroDivisionError"):
         environments.make(config_of("broken"), 2).reset(0)
+
+
+def test_a_shield_that_fails_is_never_excused(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = iter(range(10))
+
+    def fails_late(observation: Any) -> Any:
+        if next(calls) == 3:
+            raise RuntimeError("lost sight")
+        return np.ones((len(observation), ACTIONS), np.bool_)
+
+    monkeypatch.setattr(environments_guarded, "fails_late", fails_late, raising=False)
+    environment = environments.make(config_of("fails_late"), 2, faulty_episodes=1.0)
+    seen = environment.reset(0)
+    for _ in range(2):
+        assert seen.mask is not None
+        seen = environment.step(seen.mask.argmax(axis=1))
+    with pytest.raises(ShieldFault, match=r"step 3: the shield raised RuntimeError\('lost sight'\)"):
+        environment.step(np.zeros(2, np.int64))
+    assert environment.faults.dropped_episodes == 0

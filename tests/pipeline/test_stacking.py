@@ -110,7 +110,7 @@ def test_the_dataset_hands_out_the_stacks_that_acted(
     writer = write_frames(server, experiment, layout, written)
     drawn = draw(server, 60)
 
-    transitions = (steps - n_step - frames + 1) * lanes
+    transitions = (steps - n_step) * lanes
     assert writer.confirmed_transitions == transitions
     seen = set()
     for observation, start, lane in zip(

@@ -1,0 +1,182 @@
+"""What breaks runs, done to one on purpose: kills, freezes, a full disk, a notice to leave. No TensorFlow."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import msgspec
+import psutil
+
+from pipeline import checkpoint
+from pipeline.checkpoint import Counters
+from pipeline.ledger import Status
+from pipeline.run_directory import RunDirectory
+
+_POLL_SECONDS = 0.05
+_LEAVE_SECONDS = 120.0
+_SHORT_FREEZE_SECONDS = 2.0
+
+
+class Drilled:
+    """A run that faults are done to: its supervisor's process and what there is to see of it.
+
+    Args:
+      run: its directory.
+      start: flags of the first start.
+      resume: flags of every later one.
+    """
+
+    def __init__(self, run: RunDirectory, start: list[str], resume: list[str]) -> None:
+        self.run = run
+        self._start, self._resume = start, resume
+        self.supervisor: subprocess.Popen[bytes] | None = None
+        self.output = run.path.parent / "output.log"
+
+    def start(self) -> None:
+        """Starts the run, or goes on with it."""
+        flags = self._resume if self.run.config.is_file() else self._start
+        self._launch(flags)
+
+    def go_on_with(self, flags: list[str]) -> None:
+        """Goes on with the run under further flags."""
+        self._launch([*self._resume, *flags])
+
+    def _launch(self, flags: list[str]) -> None:
+        with self.output.open("ab") as output:
+            command = [sys.executable, "-m", "pipeline.train", f"--run_dir={self.run.path}", *flags]
+            self.supervisor = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+
+    def status(self) -> Status | None:
+        """What the run says of itself; None before it says anything."""
+        try:
+            return msgspec.json.decode(self.run.status.read_bytes(), type=Status)
+        except (OSError, msgspec.MsgspecError):
+            return None
+
+    def saved(self) -> Counters | None:
+        """The counters of the newest checkpoint."""
+        found = checkpoint.newest(self.run.checkpoints)
+        try:
+            return found.counters if found else None
+        except (OSError, msgspec.MsgspecError):  # a newer one has taken its place meanwhile
+            return self.saved()
+
+    def process(self, role: str, random_: random.Random) -> psutil.Process | None:
+        """A process of a role, one of the collectors by chance."""
+        found = self.processes(role)
+        return random_.choice(found) if found else None
+
+    def processes(self, role: str = "") -> list[psutil.Process]:
+        """All processes of the run's roles, or those of one."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                line = process.cmdline()
+            except psutil.Error:
+                continue
+            of_run = "pipeline.role" in line and f"--run_dir={self.run.path}" in line
+            if of_run and (not role or f"--role={role}" in line):
+                found.append(process)
+        return found
+
+    def wait_until(self, holds: Callable[[], bool], seconds: float) -> bool:
+        """Whether something has come to hold within so many seconds."""
+        deadline = time.monotonic() + seconds
+        while not holds():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_POLL_SECONDS)
+        return True
+
+    def end(self) -> int | None:
+        """Gives the run notice to leave, and waits for its end; its exit code, None if it does not leave."""
+        assert self.supervisor is not None
+        self.supervisor.send_signal(signal.SIGTERM)
+        try:
+            return self.supervisor.wait(_LEAVE_SECONDS)
+        except subprocess.TimeoutExpired:
+            return None
+
+
+def kill(role: str) -> Callable[[Drilled, random.Random], None]:
+    """Ends a role's process by SIGKILL."""
+
+    def fault(drilled: Drilled, random_: random.Random) -> None:
+        if (process := drilled.process(role, random_)) is not None:
+            process.kill()
+
+    return fault
+
+
+def freeze(role: str, goes_on: bool) -> Callable[[Drilled, random.Random], None]:
+    """Stops a role's process by SIGSTOP: for two seconds, or until its supervisor ends it."""
+
+    def fault(drilled: Drilled, random_: random.Random) -> None:
+        if (process := drilled.process(role, random_)) is None:
+            return
+        process.suspend()
+        if goes_on:
+            time.sleep(_SHORT_FREEZE_SECONDS)
+            process.resume()
+        else:
+            drilled.wait_until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, 120.0)
+
+    return fault
+
+
+def kill_supervisor(drilled: Drilled, _: random.Random) -> None:
+    """Ends the supervisor by SIGKILL, sees that nothing is left running, and goes on with the run."""
+    assert drilled.supervisor is not None
+    drilled.supervisor.kill()
+    drilled.supervisor.wait()
+    if not drilled.wait_until(lambda: not drilled.processes(), 10.0):
+        raise AssertionError(f"the supervisor was killed, and {drilled.processes()} are left")
+    drilled.start()
+
+
+def give_notice(drilled: Drilled, _: random.Random) -> None:
+    """SIGTERM, as before a preemption, and the run goes on afterwards."""
+    if (code := drilled.end()) != 1:
+        raise AssertionError(f"a run that was given notice ended with {code}, not with 1")
+    drilled.start()
+
+
+def fill_disk(seconds: float) -> Callable[[Drilled, random.Random], None]:
+    """Leaves no byte on the run's disk for so many seconds."""
+
+    def fault(drilled: Drilled, _: random.Random) -> None:
+        ballast = drilled.run.path / "ballast"
+        try:
+            until = time.monotonic() + seconds
+            with ballast.open("wb", buffering=0) as file:
+                while time.monotonic() < until:  # what the run frees meanwhile is taken too
+                    try:
+                        while True:
+                            file.write(b"\0" * 65_536)
+                    except OSError:
+                        time.sleep(_POLL_SECONDS)
+        finally:
+            ballast.unlink(missing_ok=True)
+
+    return fault
+
+
+def spoil_checkpoint(drilled: Drilled, random_: random.Random) -> None:
+    """Flips a bit of the newest checkpoint and ends the learner, which has to go on from the one before."""
+    found = checkpoint.newest(drilled.run.checkpoints)
+    learner = drilled.process("learner", random_)
+    if found is None or learner is None:
+        return
+    files = [path for path in sorted(found.path.rglob("*")) if path.is_file() and path.stat().st_size]
+    path = random_.choice(files)
+    data = bytearray(path.read_bytes())
+    position = random_.randrange(len(data))
+    data[position] ^= 1 << random_.randrange(8)
+    part = path.with_name(path.name + ".spoiled")
+    part.write_bytes(data)
+    os.replace(part, path)
+    learner.kill()

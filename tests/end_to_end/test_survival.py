@@ -1,0 +1,206 @@
+"""Runs whose processes are killed, hang and crash: what goes on, what ends, and that the ledger balances."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import psutil
+import pytest
+
+from pipeline.faults import Drilled
+from pipeline.ledger import Summary
+from pipeline.run_directory import RunDirectory
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SECONDS = 180.0
+SMALL = (
+    "learner.steps_per_call=8", 'learner.loop="plain"', "replay.min_size=128", "replay.samples_per_insert=4",
+    "evaluation.episodes=2", "evaluation.every_steps=2000", "stop.environment_steps=0", "stop.target_return=1e9",
+    "checkpoint.every_seconds=1.0", "replay.capacity=1000000",
+)  # fmt: skip
+BY_CHANCE = random.Random(0)
+LANES = 16
+
+
+@pytest.fixture
+def drilled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Drilled]]:
+    """Starts runs in a folder, and ends what is left of them."""
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{ROOT / 'tests'}")
+    runs: list[Drilled] = []
+
+    def start(*overrides: str, config: str = "cartpole", base: tuple[str, ...] = SMALL) -> Drilled:
+        flags = [f"--config={config}", *(f"--set={line}" for line in (*base, *overrides))]
+        runs.append(Drilled(RunDirectory(tmp_path / "run"), flags, [*flags, "--resume"]))
+        runs[-1].start()
+        return runs[-1]
+
+    yield start
+    for run in runs:
+        if run.supervisor is not None:
+            run.supervisor.kill()
+            run.supervisor.wait()
+        assert run.wait_until(lambda run=run: not run.processes(), 20.0)  # type: ignore[misc]
+
+
+def walk(name: str, **kwargs: str) -> tuple[str, ...]:
+    arguments = tuple(f"environment.kwargs.{key}={json.dumps(value)}" for key, value in kwargs.items())
+    return ('environment.id=""', f'environment.import_path="environments_that_fail:{name}"', *arguments)
+
+
+def learns(run: Drilled, beyond: int = 0) -> bool:
+    status = run.status()
+    return status is not None and status.phase == "learning" and status.gradient_steps > beyond
+
+
+def collected(run: Drilled) -> int:
+    status = run.status()
+    return status.environment_steps if status else 0
+
+
+def wait(run: Drilled, holds: Callable[[], bool], what: str) -> None:
+    assert run.wait_until(holds, SECONDS), f"waited {SECONDS} s until {what}\n{run.output.read_text()[-3000:]}"
+
+
+def only(run: Drilled, role: str) -> psutil.Process:
+    process = run.process(role, BY_CHANCE)
+    assert process is not None
+    return process
+
+
+def ended(run: Drilled, code: int = 1) -> Summary:
+    """The summary of a run that was given notice to leave."""
+    assert run.end() == code, run.output.read_text()[-3000:]
+    return msgspec.json.decode(run.run.summary.read_bytes(), type=Summary)
+
+
+def kill_and_await(run: Drilled, role: str) -> psutil.Process:
+    """Kills a role's process; the one that has come in its place."""
+    old = only(run, role)
+    old.kill()
+    wait(run, lambda: any(found.pid != old.pid for found in run.processes(role)), f"the {role} is there again")
+    return only(run, role)
+
+
+def test_each_role_is_restarted_and_the_others_go_on(drilled: Callable[..., Drilled], tmp_path: Path) -> None:
+    run = drilled(*walk("Tallied", folder=str(tmp_path / "tallies")))
+    wait(run, lambda: learns(run) and run.saved() is not None, "there is a checkpoint")
+    evaluator, learner, first_collector = (only(run, role).pid for role in ("evaluator", "learner", "collector"))
+
+    collector = kill_and_await(run, "collector")
+    before = collected(run)
+    wait(run, lambda: collected(run) > before + 500, "it collects again")
+    assert (only(run, "learner").pid, only(run, "evaluator").pid) == (learner, evaluator)
+
+    kill_and_await(run, "evaluator")
+    saved = run.saved()
+    assert saved is not None
+    kill_and_await(run, "learner")
+    before = collected(run)
+    wait(run, lambda: learns(run, saved.gradient_steps), "it learns again")
+    wait(run, lambda: collected(run) > before + 500, "it collects again")
+    assert only(run, "collector").pid == collector.pid, "it waited for the learner, and went on"
+
+    status = run.status()
+    assert status is not None
+    assert status.environment_steps >= saved.environment_steps
+    summary = ended(run)
+    account = summary.account
+    assert account is not None
+    assert (account.unaccounted, account.in_flight) == (0, 0)
+    assert set(account.lost) == {"collector killed", "replay restarted"}
+    assert 0 <= account.lost["collector killed"] <= account.in_flight_bound
+    assert account.begun == account.stored + sum(account.lost.values())
+    assert account.drawn == account.learned + account.discarded + account.prefetched
+    assert account.prefetched >= 0
+
+    # What the environments of the collectors themselves counted, each in a file.
+    steps = resets = 0
+    for path in (tmp_path / "tallies").iterdir():
+        if int(path.name.split("-")[0]) in (first_collector, collector.pid) and path.stat().st_size:
+            counted = np.frombuffer(path.read_bytes(), np.int64)
+            steps, resets = steps + int(counted[0]), resets + int(counted[1]) - 1  # its first reset is no frame
+    assert 0 <= steps - summary.environment_steps <= LANES, "of the step in which the collector was killed, at most"
+    assert 0 <= steps + resets - account.begun <= LANES
+    assert "traceback" not in run.output.read_text().lower()
+
+
+def test_a_collector_that_hangs_is_restarted(drilled: Callable[..., Drilled], tmp_path: Path) -> None:
+    run = drilled(*walk("Hanging", marker=str(tmp_path / "marker")), "collect.stall_seconds=2.0", "collect.lanes=4")
+    wait(run, lambda: learns(run), "it learns with a collector that does not hang")
+    assert "collector-0 has given no sign of life for 2 s and is restarted" in run.output.read_text()
+    account = ended(run).account
+    assert account is not None
+    assert account.unaccounted == 0
+
+
+def test_a_collector_that_crashes_again_and_again_ends_the_run_with_its_last_words(
+    drilled: Callable[..., Drilled],
+) -> None:
+    run = drilled(*walk("Leaving"), "collect.lanes=4")
+    assert run.supervisor is not None
+    assert run.supervisor.wait(SECONDS) == 1
+    output = run.output.read_text()
+    assert "collector-0 ended with exit code 7" in output
+    assert "this environment leaves" in output
+    assert "has failed 5 times in a row without progress" in output
+    assert len(list(run.run.recorders.glob("collector-0.*"))) == 5
+
+
+def test_a_killed_supervisor_takes_all_with_it_and_the_run_goes_on(drilled: Callable[..., Drilled]) -> None:
+    run = drilled()
+    wait(run, lambda: learns(run) and run.saved() is not None, "there is a checkpoint")
+    saved = run.saved()
+    assert run.supervisor is not None
+    assert saved is not None
+    second = subprocess.run(
+        [sys.executable, "-m", "pipeline.train", f"--run_dir={run.run.path}", "--resume"],
+        capture_output=True, text=True, check=False, cwd=ROOT, timeout=SECONDS,
+    )  # fmt: skip
+    assert (second.returncode, second.stderr.count("in use")) == (2, 1), "one run at a time"
+    run.supervisor.kill()
+    run.supervisor.wait()
+    wait(run, lambda: not run.processes(), "nothing is left")
+    run.start()
+    wait(run, lambda: learns(run, saved.gradient_steps), "it goes on")
+    summary = ended(run)
+    assert summary.environment_steps > saved.environment_steps
+    assert summary.account is not None
+    assert summary.account.unaccounted == 0
+
+
+def test_a_frozen_learner_is_replaced(drilled: Callable[..., Drilled]) -> None:
+    run = drilled("learner.silent_seconds=4.0")
+    wait(run, lambda: learns(run) and run.saved() is not None, "there is a checkpoint")
+    learner = only(run, "learner")
+    learner.suspend()
+    wait(run, lambda: not learner.is_running(), "the frozen process is ended")
+    time.sleep(1.0)  # a status of before it is no sign
+    wait(run, lambda: learns(run) and bool(run.processes("learner")), "another one learns")
+    account = ended(run).account
+    assert account is not None
+    assert account.unaccounted == 0
+
+
+ON_POLICY = ("stop.environment_steps=0", "stop.target_return=1e9", "checkpoint.every_seconds=1.0", SMALL[1])
+
+
+def test_on_policy_both_sides_begin_anew_after_a_kill(drilled: Callable[..., Drilled]) -> None:
+    run = drilled(config="cartpole_ppo", base=ON_POLICY)
+    wait(run, lambda: learns(run, 20) and run.saved() is not None, "it learns")
+    for role in ("collector", "learner", "collector"):
+        kill_and_await(run, role)
+        time.sleep(1.0)  # a status of before it is no sign
+        wait(run, lambda: learns(run), "it learns")
+        status = run.status()
+        assert status is not None
+        wait(run, lambda beyond=status.gradient_steps + 20: learns(run, beyond), "it goes on")  # type: ignore[misc]
+    account = ended(run).account
+    assert account is not None
+    assert account.unaccounted == 0
