@@ -165,7 +165,6 @@ def table(result: dict[str, Any]) -> list[str]:
         "| | |",
         "|---|---|",
         *(f"| {name} | {value:g} |" for name, value in rows.items()),
-        "",
     ]
 
 

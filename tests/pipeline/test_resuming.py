@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from replay_writing import write_frames
 
 from agents import BUILDERS, Specs
 from pipeline import checkpoint, resuming
@@ -15,7 +16,6 @@ from pipeline.frames import FrameLayout
 from pipeline.learner import Learner
 from pipeline.run_directory import RunDirectory
 from pipeline.sections import Experiment
-from pipeline.writer import FrameWriter
 
 BASE = (
     "environment.import_path='environments_for_tests:Counting'",
@@ -33,15 +33,11 @@ BASE = (
 
 
 def write(server: Any, experiment: Experiment, layout: FrameLayout, count: int, first: int = 0) -> None:
-    writer, random = FrameWriter.of(experiment, layout, server.address), np.random.default_rng(first)
-    for number in range(first, first + count):
-        frames = layout.empty(experiment.collect.lanes)
-        frames["gradient_steps"] = number
-        frames["observation/"] = random.normal(size=(experiment.collect.lanes, 4))
-        writer.append(frames)
-        assert writer.confirm(lambda: True)
-    writer.complete()
-    assert writer.confirm(lambda: True, everything=True)
+    lanes, random = experiment.collect.lanes, np.random.default_rng(first)
+    frames = np.stack([layout.empty(lanes) for _ in range(count)])
+    frames["gradient_steps"] = np.arange(first, first + count)[:, None]
+    frames["observation/"] = random.normal(size=(count, lanes, 4))
+    write_frames(server, experiment, layout, frames)
 
 
 @pytest.fixture(scope="module")
