@@ -1,5 +1,6 @@
 """What a run shows in the terminal: one live table there, plain lines in a log."""
 
+import contextlib
 import shlex
 import time
 from pathlib import Path
@@ -78,8 +79,10 @@ class Console:
                 self._terminal.print(f"an episode was dropped for a fault: {status.newest_fault}", markup=False)
 
     def note(self, text: str) -> None:
-        """Prints a message above the live display."""
+        """Prints a message above the live display, and keeps it in `logs/supervisor.log`."""
         self._noted += text
+        with contextlib.suppress(OSError), (self._run.logs / "supervisor.log").open("a") as log:  # the disk may be full
+            log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
         self._terminal.print(text, style="bold red", markup=False)
 
     def _warn(self, status: Status) -> None:

@@ -41,7 +41,7 @@ _DISK = flags.DEFINE_integer("disk_mebibytes", 512, "Size of the run's disk.", l
 
 _CHECKPOINT_SECONDS = 3.0
 _STALL_SECONDS = 4.0
-_SILENT_SECONDS = 20.0
+_SILENT_SECONDS = 10.0
 _RECOVER_SECONDS = 90.0
 _SOLVE_SECONDS = 600.0
 

@@ -10,6 +10,15 @@ _WATCH_SECONDS = 60.0
 _TOLERANCE = 0.2
 
 
+def waits_for_collectors(experiment: Experiment, info: Any) -> bool:
+    """Whether the rate limiter, or on-policy the queue, holds the learner back; `info` is Reverb's `TableInfo`."""
+    limiter = info.rate_limiter_info
+    inserts, samples = limiter.insert_stats.completed, limiter.sample_stats.completed
+    if experiment.agent.on_policy or info.current_size < limiter.min_size_to_sample:
+        return True
+    return bool(inserts * limiter.samples_per_insert - samples - 1 < limiter.min_diff)
+
+
 def explain_stall(experiment: Experiment, info: Any, items_per_call: int) -> str:
     """Which side the rate limiter holds back, and what to change, in words.
 
@@ -35,7 +44,7 @@ def explain_stall(experiment: Experiment, info: Any, items_per_call: int) -> str
             f"the learner waits for collectors: the table has {info.current_size} of the {limiter.min_size_to_sample} "
             f"items that replay.min_size asks for ({state}): {slow}, or lower replay.min_size"
         )
-    if inserts * limiter.samples_per_insert - samples - 1 < limiter.min_diff:
+    if waits_for_collectors(experiment, info):
         return (
             f"the learner waits for collectors, which do not insert ({state}): {slow}, or raise "
             "replay.samples_per_insert"

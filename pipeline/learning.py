@@ -61,6 +61,7 @@ class LearningProcess:
       blocking: let Reverb's rate limiter hold collectors and learner to the ratio (not where they share a thread).
       resume: go on from the newest checkpoint, if there is one.
       life: how often the learner was started before in this run.
+      pass_over: newest checkpoints to leave out, as learners that went on from them failed.
       recorder: says that this process is alive.
     """
 
@@ -75,6 +76,7 @@ class LearningProcess:
         blocking: bool = True,
         resume: bool = False,
         life: int = 0,
+        pass_over: int = 0,
         recorder: Recorder | None = None,
     ) -> None:
         self._experiment, self._run, self._started, self._blocking = experiment, run, started, blocking
@@ -90,7 +92,7 @@ class LearningProcess:
             state.update(found.learner_state())
             self._open(specs, port, found)
 
-        if not (resume and saving.restore(run.checkpoints, use, skipped.append)):
+        if not (resume and saving.restore(run.checkpoints, use, skipped.append, pass_over)):
             self._open(specs, port, None)
         self.learner = Learner(experiment, specs)
         if state:
@@ -304,6 +306,10 @@ class LearningProcess:
     def _refuse_stall(self) -> None:
         waited = time.monotonic() - self._sampled_at
         if waited > self._experiment.learner.stall_seconds:
+            if not self.replay.waits_for_collectors():
+                raise RuntimeError(
+                    f"the replay has given nothing for {waited:.0f} s, though it holds what was asked for"
+                )
             raise Ended("stalled", f"no experience for {waited:.0f} s: {self.replay.explain_stall()}")
 
     def _publish(self, wait: bool = False, stopping: bool = False) -> None:

@@ -238,6 +238,10 @@ class ReplayServer:
         """Reverb's `TableInfo` of the experience table."""
         return self.client.server_info(timeout=10)[self._layout.table]
 
+    def waits_for_collectors(self) -> bool:
+        """Whether the learner can have no more before collectors insert; if not, the table has failed."""
+        return flow.waits_for_collectors(self._experiment, self.info())
+
     def explain_stall(self) -> str:
         """Which side the rate limiter holds back, in words."""
         return flow.explain_stall(self._experiment, self.info(), self.items_per_call)

@@ -24,6 +24,7 @@ RUN_DIR = flags.DEFINE_string("run_dir", None, "Run directory with the resolved 
 PORT = flags.DEFINE_integer("port", None, "Port of the replay server, which is part of the learner's process.")
 INDEX = flags.DEFINE_integer("index", 0, "Which of the collectors this is.")
 INCARNATION = flags.DEFINE_integer("incarnation", 0, "How often this role was started before.")
+PASS_OVER = flags.DEFINE_integer("pass_over", 0, "Newest checkpoints that --resume leaves out.")
 SUPERVISOR = flags.DEFINE_integer("supervisor", 0, "Process whose end ends this one; 0 takes the parent.")
 RESUME = flags.DEFINE_bool("resume", False, "Go on from the newest checkpoint.")
 STARTED = flags.DEFINE_float("started", 0.0, "Wall-clock time at which the user's command started.")
@@ -48,6 +49,7 @@ def learn(experiment: Experiment, run: RunDirectory, interrupted: threading.Even
         started=STARTED.value,
         resume=RESUME.value,
         life=INCARNATION.value,
+        pass_over=PASS_OVER.value,
         recorder=_recorder(run),
     )
     gc.freeze()

@@ -26,7 +26,10 @@ _BEAT_SECONDS = 0.5
 
 
 def restore(
-    folder: Path, use: Callable[[Checkpoint], None], say: Callable[[str], None] = log.warning
+    folder: Path,
+    use: Callable[[Checkpoint], None],
+    say: Callable[[str], None] = log.warning,
+    pass_over: int = 0,
 ) -> Checkpoint | None:
     """Goes on from the newest checkpoint that can be used.
 
@@ -34,6 +37,8 @@ def restore(
       folder: of the run's checkpoints.
       use: takes a whole checkpoint; raises `BadCheckpoint` if it turns out not to be of use.
       say: takes a sentence about each that is skipped.
+      pass_over: whole checkpoints to leave out, the newest first, as long as there is one before them: learners that
+        went on from them failed, so that what they hold may be what ends them.
 
     Returns:
       The checkpoint that was used; None if there is none at all.
@@ -47,7 +52,14 @@ def restore(
         reasons.append(sentence)
         say(sentence)
 
-    for found in checkpoint.good(folder, skip):
+    candidates = checkpoint.good(folder, skip)
+    if pass_over:
+        whole = list(candidates)
+        left_out = max(0, min(pass_over, len(whole) - 1))
+        for found in whole[:left_out]:
+            say(f"checkpoint {found.path} is passed over: a learner that went on from it failed at once")
+        candidates = iter(whole[left_out:])
+    for found in candidates:
         try:
             use(found)
         except BadCheckpoint as bad:

@@ -40,6 +40,7 @@ class Watched:
         self.name = f"{role}-{index}" if role == "collector" else role
         self.failures = 0
         """In a row, without progress between them."""
+        self._crashes = 0  # of these, those of its own doing
         self.restart_at: float | None = None
         """Monotonic time of the next start; None while the process runs."""
         self._furthest = 0
@@ -54,7 +55,8 @@ class Watched:
         command += [f"--run_dir={run.path}", f"--port={self._port}", f"--started={launch.started}"]
         command += [f"--incarnation={incarnation}", f"--supervisor={os.getpid()}"]
         if launch.resume or self.restart_at is not None:
-            command.append("--resume")
+            # What ends a learner again and again may be what its newest checkpoint holds: bad experience, say.
+            command += ["--resume", f"--pass_over={max(0, self._crashes - 1)}"]
         with self._log.open("ab") as log:
             self.log_from = log.tell()
             self.process = subprocess.Popen(
@@ -90,8 +92,9 @@ class Watched:
     def expect_restart(self) -> bool:
         """Counts a failure and sets the time of the next start; False if there have been too many in a row."""
         if self._has_progressed():
-            self.failures = 0
+            self.failures = self._crashes = 0
         self.failures += 1
+        self._crashes += self.process.returncode != -signal.SIGKILL
         if self.failures >= _MOST_FAILURES:
             return False
         self.restart_at = time.monotonic() + _BACKOFF_SECONDS * _BACKOFF_FACTOR ** (self.failures - 1)

@@ -1,0 +1,117 @@
+"""A long run under faults: memory, descriptors and threads of every role, at a tenth of it and at its end.
+
+Example:
+  python -m benchmarks.soak --environment_steps=10_000_000 --folder=runs/soak --write
+
+A collector, the evaluator and the learner are killed in turn, every --kill_seconds; what a restarted process takes is
+compared with what its role took before. With --write the table goes into docs/reliability.md.
+"""
+
+import random
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import psutil
+from absl import flags
+
+from benchmarks.memory import RUN
+from benchmarks.pages import write_between
+from pipeline.command import run_command
+from pipeline.config import UsageError
+from pipeline.faults import Drilled, kill
+from pipeline.ledger import Summary
+from pipeline.run_directory import RunDirectory
+
+_STEPS = flags.DEFINE_integer("environment_steps", 10_000_000, "Of the run.", lower_bound=10_000)
+_KILL_SECONDS = flags.DEFINE_float("kill_seconds", 20.0, "From one kill to the next.", lower_bound=1.0)
+_FOLDER = flags.DEFINE_string("folder", None, "Where the run is left; new.")
+_WRITE = flags.DEFINE_bool("write", False, "Put the table into docs/reliability.md.")
+_PAGE = Path(__file__).resolve().parent.parent / "docs" / "reliability.md"
+_MIB = 2.0**20
+_SETTLED_SECONDS = 8.0
+"""A process is looked at once it has run for so long: imports and compilation come and go."""
+
+
+class Look(NamedTuple):
+    """One role's process at one moment."""
+
+    environment_steps: int
+    mebibytes: float
+    descriptors: int
+    threads: int
+
+
+def look(run: Drilled, looks: dict[str, list[Look]]) -> None:
+    """Adds what each role's process takes now."""
+    status = run.status()
+    if status is None:
+        return
+    for role in ("learner", "collector", "evaluator"):
+        for process in run.processes(role):
+            try:
+                if time.time() - process.create_time() > _SETTLED_SECONDS:
+                    size, files = process.memory_info().rss / _MIB, process.num_fds()
+                    found = Look(status.environment_steps, size, files, process.num_threads())
+                    looks.setdefault(role, []).append(found)
+            except psutil.Error:
+                continue
+
+
+def table(looks: dict[str, list[Look]], steps: int, kills: int, summary: Summary) -> list[str]:
+    """The results as lines of Markdown: medians of the looks around a fifth of the run and of its last fifth."""
+    account = summary.account
+    assert account is not None
+    lost = ", ".join(f"{count:,} ({name})" for name, count in sorted(account.lost.items())) or "none"
+    lines = [
+        f"{summary.environment_steps:,} environment steps in {summary.train_seconds:.0f} s of training with {kills} "
+        f"kills; of {account.begun:,} transitions {account.stored:,} were stored; lost: {lost}; unaccounted for: "
+        f"{account.unaccounted}.",
+        "",
+        "| role | MiB, second fifth | last fifth | descriptors | | threads | |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for role, found in looks.items():
+        early = [one for one in found if 0.2 * steps <= one.environment_steps < 0.4 * steps]
+        late = [one for one in found if one.environment_steps >= 0.8 * steps]
+        cells = []
+        for field in ("mebibytes", "descriptors", "threads"):
+            cells += [f"{statistics.median(getattr(one, field) for one in part):.0f}" for part in (early, late) if part]
+        lines.append(f"| {role} | {' | '.join(cells)} |")
+    return lines
+
+
+def main(_: list[str]) -> int:
+    """Runs once and looks twice a second."""
+    if not _FOLDER.value:
+        raise UsageError("--folder is missing: where should the run leave its files?")
+    run_dir = RunDirectory(Path(_FOLDER.value).resolve() / "run")
+    if run_dir.path.exists():
+        raise UsageError(f"{run_dir.path} exists: choose another --folder")
+    run_dir.path.parent.mkdir(parents=True, exist_ok=True)
+    overrides = (*RUN, f"stop.environment_steps={_STEPS.value}", "checkpoint.every_seconds=10.0")
+    flags_ = ["--config=cartpole", *(f"--set={line}" for line in overrides)]
+    run, by_chance = Drilled(run_dir, flags_, [*flags_, "--resume"]), random.Random(0)
+    run.start()
+    assert run.supervisor is not None
+    looks: dict[str, list[Look]] = {}
+    kills, kill_at = 0, time.monotonic() + _KILL_SECONDS.value
+    while run.supervisor.poll() is None:
+        time.sleep(0.5)
+        look(run, looks)
+        if time.monotonic() > kill_at:
+            kill(("collector", "evaluator", "learner")[kills % 3])(run, by_chance)
+            kills, kill_at = kills + 1, time.monotonic() + _KILL_SECONDS.value
+    summary = msgspec.json.decode(run_dir.summary.read_bytes(), type=Summary)
+    lines = table(looks, _STEPS.value, kills, summary)
+    print("\n".join(lines))
+    if _WRITE.value:
+        write_between(_PAGE, "soak", lines)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, __doc__))
