@@ -155,6 +155,7 @@ def test_counters_survive(write: Write, tmp_path: Path) -> None:
         episodes=3,
         transitions=4,
         lost_transitions=5,
+        dropped_episodes=2,
         shielded_steps=8,
         gradient_steps=6,
         train_seconds=7.25,
