@@ -125,7 +125,7 @@ def test_what_was_written_comes_back(write: Write, folder: Path) -> None:
         transitions=4,
         begun=9,
         items=2,
-        surplus=1,
+        dropped_episodes=1,
         lost={"collector killed": 5},
         lost_items=6,
         interruptions=7,
