@@ -27,10 +27,10 @@ class BehaviourCloningAgent(PolicyAgent):
         variables = self._network.learned
         with tf.GradientTape() as tape:
             loss, extra = self._loss(experience, weights, training=True)
-        norm = self._optimizer.apply(tape.gradient(loss, variables))
+        norm, applied = self._optimizer.apply(tape.gradient(loss, variables), loss)
         self.train_step_counter.assign_add(1)
-        normalization.observe(self._network.model, self._split(experience.observation)[0], 2, norm)
-        return tf_agent.LossInfo(loss, extra._replace(gradient_norm=norm))
+        normalization.observe(self._network.model, self._split(experience.observation)[0], 2, applied)
+        return tf_agent.LossInfo(loss, extra._replace(gradient_norm=norm, applied=applied))
 
     def _loss(self, experience: Any, weights: Any = None, training: bool = False, **_: Any) -> tf_agent.LossInfo:
         if experience.reward.shape[1] != 1:

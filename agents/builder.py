@@ -44,8 +44,12 @@ class LearningAgent(Protocol):
         """float32 []: the step size of the next gradient step."""
 
     @property
+    def learning_rate_scale(self) -> tf.Variable:
+        """float32 []: a factor of that step size, 1 at first; part of the agent's state."""
+
+    @property
     def train_step_counter(self) -> tf.Variable:
-        """int64 []: gradient steps taken."""
+        """int64 []: gradient steps taken, those included that changed nothing as they were not finite."""
 
     @property
     def variables(self) -> Any:
@@ -54,7 +58,8 @@ class LearningAgent(Protocol):
     def train(self, experience: Any, weights: Any = None) -> Any:
         """One gradient step on a `Trajectory` [B, config.window_length, ...]; its `LossInfo.extra` is a `LossExtra`.
 
-        Of an on-policy kind it may be several updates, on experience of the weights that it starts from.
+        Of an on-policy kind it may be several updates, on experience of the weights that it starts from. An update
+        whose loss or gradient is not finite, on any replica, changes nothing but `train_step_counter`.
         """
 
 

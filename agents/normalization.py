@@ -36,8 +36,13 @@ class RunningNormalization(tf.keras.layers.Layer):  # type: ignore[misc]
         scaled = (inputs - self.mean) * tf.math.rsqrt(self.variance + _EPSILON)
         return tf.where(self.count > 0.0, tf.clip_by_value(scaled, -_CLIP, _CLIP), inputs)
 
-    def observe(self, values: tf.Tensor) -> None:
-        """Takes a batch into the statistics, float32 [n, ...]; call it in replica context, with equal shares."""
+    def observe(self, values: tf.Tensor, wanted: tf.Tensor | bool = True) -> None:
+        """Takes a batch into the statistics; call it in replica context, with equal shares.
+
+        Args:
+          values: float32 [n, ...]; a batch that they would not stay finite with changes nothing.
+          wanted: bool [], the same on every replica; false changes nothing.
+        """
         mean, square = tf.reduce_mean(values, axis=0), tf.reduce_mean(tf.square(values - self.mean), axis=0)
         replica = tf.distribute.get_replica_context()
         if replica.num_replicas_in_sync > 1:
@@ -47,22 +52,24 @@ class RunningNormalization(tf.keras.layers.Layer):  # type: ignore[misc]
         difference, share = mean - self.mean, seen / total
         spread = tf.maximum(0.0, square - tf.square(difference))  # of the batch around its own mean
         variance = (1.0 - share) * self.variance + share * spread + share * (1.0 - share) * tf.square(difference)
-        self.mean.assign_add(share * difference)
-        self.variance.assign(variance)
-        self.count.assign(tf.minimum(total, _LONGEST))
+        taken = wanted & tf.reduce_all(tf.math.is_finite(variance))  # no finite variance goes with an infinite mean
+        self.mean.assign_add(tf.where(taken, share * difference, 0.0))
+        self.variance.assign(tf.where(taken, variance, self.variance))
+        self.count.assign(tf.where(taken, tf.minimum(total, _LONGEST), self.count))
 
 
-def observe(model: tf.keras.Model, observation: Any, batch_dimensions: int, after: tf.Tensor) -> None:
+def observe(model: tf.keras.Model, observation: Any, batch_dimensions: int, applied: tf.Tensor) -> None:
     """Takes a batch of observations into the statistics of a model's normalisation layers, if it has any.
 
     Args:
       model: of `agents.networks`.
       observation: an array or a dict of them, without a mask.
       batch_dimensions: of each, 1 of transitions and 2 of windows.
-      after: computed before: replicas that summed two things in different orders would wait for each other for ever.
+      applied: bool [], of the batch's update: what was not learned from is not observed either. Computed before, as
+        replicas that summed two things in different orders would wait for each other for ever.
     """
     for layer in model.layers:
         if isinstance(layer, RunningNormalization):
             leaf = observation[layer.leaf] if isinstance(observation, Mapping) else observation
-            with tf.control_dependencies([after]):
-                layer.observe(tf.identity(tf.reshape(leaf, (-1, *leaf.shape[batch_dimensions:]))))
+            with tf.control_dependencies([applied]):
+                layer.observe(tf.identity(tf.reshape(leaf, (-1, *leaf.shape[batch_dimensions:]))), applied)

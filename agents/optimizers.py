@@ -5,12 +5,21 @@ of such an update is overhead; the kernel is one operation a variable, and XLA m
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from agents.configs import DeepConfig, PolicyConfig
 from agents.losses import clip_by_global_norm, linear_schedule
+
+
+class Update(NamedTuple):
+    """What became of one update; the same on every replica."""
+
+    norm: tf.Tensor
+    """float32 []: the global norm of the summed gradient before clipping."""
+    applied: tf.Tensor
+    """bool []: whether norm and summed loss were finite; else weights and moments stayed as they were."""
 
 
 class _Optimizer(tf.Module):  # type: ignore[misc]
@@ -40,33 +49,40 @@ class _Optimizer(tf.Module):  # type: ignore[misc]
         self._initial, self._final, self._decay_steps = learning_rate, learning_rate_final, decay_steps
         self._clip_norm = clip_norm
         self.updates = tf.Variable(0, dtype=tf.int64, trainable=False, name="updates")
+        self.learning_rate_scale = tf.Variable(1.0, trainable=False, name="learning_rate_scale")
+        """float32 []: what the schedule's step size is multiplied by; saved with the moments."""
 
     def learning_rate(self) -> tf.Tensor:
         """float32 []: the step size of the next update."""
-        return linear_schedule(self._initial, self._final, self._decay_steps, self.updates)
+        scheduled = linear_schedule(self._initial, self._final, self._decay_steps, self.updates)
+        return scheduled * self.learning_rate_scale
 
-    def apply(self, gradients: Sequence[tf.Tensor]) -> tf.Tensor:
+    def apply(self, gradients: Sequence[tf.Tensor], loss: tf.Tensor) -> Update:
         """Sums the gradients of all replicas, clips them and updates the weights; call it in replica context.
+
+        An update whose summed loss or gradient norm is not finite changes nothing: weights, moments and the count of
+        updates keep their bits. The norm sums squares, so that no finite one hides a gradient that is not, nor one
+        whose second moment would overflow.
 
         Args:
           gradients: one float32 tensor a variable, of its shape.
-
-        Returns:
-          float32 []: the global norm of the summed gradient before clipping.
+          loss: float32 [], this replica's part of the global batch's.
         """
         replica = tf.distribute.get_replica_context()
-        if replica.num_replicas_in_sync > 1:
-            gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, list(gradients))
+        if replica.num_replicas_in_sync > 1:  # in one sum: replicas that sum in different orders wait for ever
+            *gradients, loss = replica.all_reduce(tf.distribute.ReduceOp.SUM, [*gradients, loss])
         clipped, norm = clip_by_global_norm(list(gradients), self._clip_norm)
-        rate, common = self.learning_rate(), self._common()
+        applied = tf.math.is_finite(norm) & tf.math.is_finite(loss)
+        rate, common = tf.where(applied, self.learning_rate(), 0.0), self._common(applied)
         # Each replica updates its own copies, which stay equal: across replicas it could not in a TensorFlow loop.
         for weight, *slots, gradient in zip(self._weights, *self._slots(), clipped, strict=True):
-            self._update(weight, *slots, gradient, rate, *common)
-        self.updates.assign_add(1)
-        return norm
+            self._update(weight, *slots, tf.where(applied, gradient, 0.0), rate, *common)
+        self.updates.assign_add(tf.cast(applied, tf.int64))
+        return Update(norm, applied)
 
-    def _common(self) -> tuple[tf.Tensor, ...]:
-        """What every variable's update takes beside its gradient and the step size."""
+    def _common(self, applied: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """What every variable's update takes beside its gradient and the step size, both 0 if it is not `applied`."""
+        del applied
         return ()
 
     def _slots(self) -> Sequence[Sequence[tf.Variable]]:
@@ -109,15 +125,17 @@ class Adam(_Optimizer):
             clip_norm=config.gradient_clip_norm,
         )
 
-    def _common(self) -> tuple[tf.Tensor, ...]:
+    def _common(self, applied: tf.Tensor) -> tuple[tf.Tensor, ...]:
         count = tf.cast(self.updates, tf.float32) + 1.0
-        return tf.pow(self.beta_1, count), tf.pow(self.beta_2, count)
+        # With betas of 1 the moments stay as they are. A branch around the kernels would take XLA's vector loops away.
+        betas = (tf.where(applied, beta, 1.0) for beta in (self.beta_1, self.beta_2))
+        return tf.pow(self.beta_1, count), tf.pow(self.beta_2, count), *betas
 
     def _slots(self) -> Sequence[Sequence[tf.Variable]]:
         return self.first_moments, self.second_moments
 
     def _update(self, weight: tf.Variable, *rest: Any) -> None:
-        first_moment, second_moment, gradient, rate, power_1, power_2 = rest
+        first_moment, second_moment, gradient, rate, power_1, power_2, beta_1, beta_2 = rest
         tf.raw_ops.ResourceApplyAdam(
             var=weight.handle,
             m=first_moment.handle,
@@ -125,8 +143,8 @@ class Adam(_Optimizer):
             beta1_power=power_1,
             beta2_power=power_2,
             lr=rate,
-            beta1=self.beta_1,
-            beta2=self.beta_2,
+            beta1=beta_1,
+            beta2=beta_2,
             epsilon=self._epsilon,
             grad=gradient,
         )

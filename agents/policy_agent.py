@@ -83,6 +83,11 @@ class PolicyAgent(tf_agent.TFAgent):  # type: ignore[misc]
         """float32 []: the optimizer's step size at the next update."""
         return self._optimizer.learning_rate()
 
+    @property
+    def learning_rate_scale(self) -> tf.Variable:
+        """See `agents.builder.LearningAgent`."""
+        return self._optimizer.learning_rate_scale
+
     def _split(self, observation: Any) -> tuple[Any, Any]:
         """What the network sees and the mask; () where the environment masks nothing."""
         seen, mask = observation if self._masked else (observation, ())

@@ -45,7 +45,8 @@ class PolicyGradientAgent(PolicyAgent):
 
     Frames at an episode's end teach nothing, nor do those whose action their mask forbids: no policy chose it. Losses
     are divided by the frames of the global batch, these included, and gradients summed over replicas before they are
-    clipped, so that a replica count changes nothing. `LossInfo.extra` is a `LossExtra` without priorities.
+    clipped, so that a replica count changes nothing. `LossInfo.extra` is a `LossExtra` without priorities; it counts a
+    gradient step as applied where all its updates were, and speaks of those that were.
 
     `train` takes a `Trajectory` [B, rollout + 1, ...]. The last frame is there to bootstrap from.
     """
@@ -69,23 +70,25 @@ class PolicyGradientAgent(PolicyAgent):
         variables = self._network.learned
         count, part = self._parts(frames)
 
-        def update(k: Any, losses_before: tf.Tensor, norms_before: tf.Tensor) -> tuple[Any, tf.Tensor, tf.Tensor]:
+        def update(k: Any, loss_before: tf.Tensor, norm_before: tf.Tensor, applied_before: tf.Tensor) -> Any:
             with tf.GradientTape() as tape:
                 loss = self._mean_loss(part(k), training=True)
-            norm = self._optimizer.apply(tape.gradient(loss, variables))
-            return k + 1, losses_before + loss, norms_before + norm
+            norm, applied = self._optimizer.apply(tape.gradient(loss, variables), loss)
+            loss, norm = (tf.where(applied, value, 0.0) for value in (loss, norm))
+            return k + 1, loss_before + loss, norm_before + norm, applied_before + tf.cast(applied, tf.float32)
 
-        totals: Any = 0, tf.zeros(()), tf.zeros(())
+        totals: Any = 0, tf.zeros(()), tf.zeros(()), tf.zeros(())
         if count > 1 and tf.distribute.get_strategy().num_replicas_in_sync == 1:
             # A loop compiles in the time of one update.
             totals = tf.while_loop(lambda k, *_: k < count, update, totals, maximum_iterations=count)
         else:  # replicas cannot sum their gradients in a TensorFlow loop
             for _ in range(count):
                 totals = update(*totals)
-        _, loss, norm = totals
+        _, loss, norm, updates = totals
         self.train_step_counter.assign_add(1)
-        normalization.observe(self._network.model, self._split(experience.observation)[0], 2, norm)
-        return tf_agent.LossInfo(loss / count, extra._replace(gradient_norm=norm / count))
+        applied, updates = tf.equal(updates, count), tf.maximum(updates, 1.0)
+        normalization.observe(self._network.model, self._split(experience.observation)[0], 2, applied)
+        return tf_agent.LossInfo(loss / updates, extra._replace(gradient_norm=norm / updates, applied=applied))
 
     def _loss(self, experience: Any, weights: Any = None, training: bool = False, **_: Any) -> tf_agent.LossInfo:
         """The loss of the whole batch before the first update."""
@@ -136,6 +139,7 @@ class PolicyGradientAgent(PolicyAgent):
             q_mean=tf.reduce_mean(values),
             q_max=tf.reduce_max(values),
             gradient_norm=tf.zeros(()),
+            applied=tf.constant(False),
         )
         return frames, extra
 

@@ -13,8 +13,12 @@ SMALLEST, LARGEST = 1e-6, 1e6
 
 
 def bounded(priorities: Floats) -> Floats:
-    """Priorities within the bounds that a table takes; what is not a number becomes the largest."""
-    limited: Floats = np.clip(np.nan_to_num(priorities, nan=LARGEST), SMALLEST, LARGEST)
+    """Priorities within the bounds that a table takes.
+
+    What is not finite becomes the smallest: no update can be made of it, and the largest would draw it again and again.
+    """
+    finite = np.nan_to_num(priorities, nan=SMALLEST, posinf=SMALLEST, neginf=SMALLEST)
+    limited: Floats = np.clip(finite, SMALLEST, LARGEST)
     return limited
 
 

@@ -8,7 +8,7 @@ from tf_agents.agents import tf_agent
 from tf_agents.agents.dqn import dqn_agent
 from tf_agents.networks import network
 from tf_agents.trajectories import Transition
-from tf_agents.utils import nest_utils
+from tf_agents.utils import common, nest_utils
 
 from agents import draws, losses, normalization, tf_specs
 from agents.configs import DeepConfig, WindowConfig
@@ -29,6 +29,9 @@ class LossExtra(NamedTuple):
     """float32 []: largest Q-value of any action in the batch; of a policy gradient the largest value of a state."""
     gradient_norm: tf.Tensor
     """float32 []: global norm of the gradient before clipping; 0 from `agent.loss`, which takes none."""
+    applied: tf.Tensor
+    """bool []: whether the gradient step changed the weights, as it does where loss and gradient are finite; false from
+    `agent.loss`."""
 
 
 class Transitions(NamedTuple):
@@ -133,6 +136,11 @@ class TdAgent(dqn_agent.DqnAgent):  # type: ignore[misc]
         """float32 []: the optimizer's step size at the next gradient step."""
         return self._optimizer.learning_rate()
 
+    @property
+    def learning_rate_scale(self) -> tf.Variable:
+        """See `agents.builder.LearningAgent`."""
+        return self._optimizer.learning_rate_scale
+
     def _make_optimizer(self) -> Any:
         return Adam.of(self._q_network.trainable_weights, self._config)
 
@@ -196,17 +204,33 @@ class TdAgent(dqn_agent.DqnAgent):  # type: ignore[misc]
         variables = self._q_network.trainable_weights
         with tf.GradientTape() as tape:
             loss, extra = self._loss(experience, weights, training=True)
-        norm = self._optimizer.apply(tape.gradient(loss, variables))
+        norm, applied = self._optimizer.apply(tape.gradient(loss, variables), loss)
         self.train_step_counter.assign_add(1)
         if isinstance(experience, Transition):
-            self._observe(experience.time_step.observation, 1, norm)
+            self._observe(experience.time_step.observation, 1, applied)
         else:
-            self._observe(experience.observation, 2, norm)
-        self._update_target()
-        return tf_agent.LossInfo(loss, extra._replace(gradient_norm=norm))
+            self._observe(experience.observation, 2, applied)
+        self._update_target(applied)
+        return tf_agent.LossInfo(loss, extra._replace(gradient_norm=norm, applied=applied))
 
-    def _observe(self, observation: Any, batch_dimensions: int, after: tf.Tensor) -> None:
-        normalization.observe(self._q_network.model, self._split(observation)[0], batch_dimensions, after)
+    def _observe(self, observation: Any, batch_dimensions: int, applied: tf.Tensor) -> None:
+        normalization.observe(self._q_network.model, self._split(observation)[0], batch_dimensions, applied)
+
+    def _get_target_updater(self, tau: float = 1.0, period: int = 1) -> Callable[[tf.Tensor], None]:
+        """What moves the target network after every `period` applied updates; TF-Agents' would count skipped ones."""
+
+        def move() -> Any:
+            online, target = self._q_network.variables, self._target_q_network.variables
+            return common.soft_variables_update(online, target, tau, tau_non_trainable=1.0)
+
+        def move_if_due(strategy: Any, applied: Any) -> Any:
+            if period == 1 and tau == 1.0:  # a copy of what has not changed
+                return move()
+            of_first = strategy.experimental_local_results(applied)[0]  # as on every replica
+            due = of_first & tf.equal(self._optimizer.updates % period, 0)
+            return tf.cond(due, move, tf.no_op)
+
+        return lambda applied: tf.distribute.get_replica_context().merge_call(move_if_due, args=(applied,))
 
     def _draw(self, distribution: Callable[..., tf.Tensor], batch: Any, width: int, stream: int) -> tf.Tensor:
         """Random numbers float32 [batch, width] of this gradient step; see `draws.draw`."""
@@ -254,7 +278,8 @@ def loss_info(errors: Errors, action: tf.Tensor, weights: tf.Tensor | None) -> t
     mean = tf.reduce_mean(loss) / tf.distribute.get_strategy().num_replicas_in_sync
     q_mean = tf.reduce_mean(losses.action_value(errors.q_tm1, action))
     q_max = tf.reduce_max(errors.q_tm1)
-    return tf_agent.LossInfo(mean, LossExtra(errors.td_error, errors.priority, q_mean, q_max, tf.zeros(())))
+    no_update = tf.zeros(()), tf.constant(False)
+    return tf_agent.LossInfo(mean, LossExtra(errors.td_error, errors.priority, q_mean, q_max, *no_update))
 
 
 def gradient_step_counter() -> tf.Variable:

@@ -84,7 +84,7 @@ class Run:
         for line in (self.directory.logs / "learner.log").read_text().splitlines():
             if match := _LINE.match(line):
                 ended = datetime.datetime.strptime(match[1], "%Y-%m-%d %H:%M:%S,%f").timestamp()
-                size, seconds, pause = float(match[2]), float(match[3]), float(match[4])
+                size, seconds, pause = map(float, match.groups()[1:])
                 found.append((ended - seconds, size, seconds, pause))
         return found
 

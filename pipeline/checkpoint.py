@@ -77,6 +77,11 @@ class Counters(msgspec.Struct):
     shielded_steps: int = 0
     """Environment steps in which the shield forbade what would have been the best action."""
     gradient_steps: int = 0
+    skipped_updates: int = 0
+    """Gradient steps of these that changed nothing, as loss or gradient was not finite."""
+    rollbacks: int = 0
+    largest_reward: float = 0.0
+    """Largest absolute reward that collectors have seen, or offline the learner."""
     largest_priority: float = 1.0
     """That the learner has given a transition."""
     train_seconds: float = 0.0

@@ -80,6 +80,7 @@ class Collector:
         self._unanswered: NDArray[np.float32] | None = None  # scores of a step that the environment broke off
         self._epsilon = 1.0
         self._environment_steps = self._episodes = self._shielded_steps = 0
+        self._reward_sizes, self._largest_rewards = np.zeros((2, collect.lanes), np.float32)
         self._returns: list[float] = []
         self._lengths: list[int] = []
         self._blocked_seconds = 0.0
@@ -162,6 +163,8 @@ class Collector:
         fields["reward"][:] = step.reward
         if self._bonus is not None:  # a reset earns nothing
             fields["reward"] += np.where(no_step, 0.0, self._bonus(step.observation))
+        np.abs(fields["reward"], out=self._reward_sizes)
+        np.maximum(self._largest_rewards, self._reward_sizes, out=self._largest_rewards)
         fields["terminated"][:] = step.terminated
         fields["next_step_type"][:] = self._step_type
         priorities = None
@@ -257,6 +260,7 @@ class Collector:
             items=self._writer.confirmed_items,
             dropped_episodes=self._environment.faults.dropped_episodes,
             newest_fault=self._environment.faults.newest,
+            largest_reward=float(self._largest_rewards.max()),
             last=last,
             fault=fault,
         )

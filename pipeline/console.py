@@ -10,6 +10,7 @@ import msgspec
 from rich.console import Console as Terminal
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from pipeline.ledger import Status, Summary
 from pipeline.privacy import Privacy
@@ -33,6 +34,7 @@ class Console:
         self._shown: Status | None = None
         self._noted = ""
         self._is_fault_noted = False
+        self._warned: set[str] = set()
 
     def __enter__(self) -> "Console":
         for stale in (self._run.status, self._run.summary):
@@ -66,6 +68,7 @@ class Console:
         if status is None or status == self._shown:
             return
         self._shown = status
+        self._warn(status)
         if self._live is not None:
             self._live.update(self._table(status))
         else:
@@ -79,9 +82,18 @@ class Console:
         self._noted += text
         self._terminal.print(text, style="bold red", markup=False)
 
+    def _warn(self, status: Status) -> None:
+        """Prints each warning once."""
+        for warning in status.warnings:
+            if warning not in self._warned:
+                self._warned.add(warning)
+                self._terminal.print(f"warning: {warning}", style="yellow", markup=False)
+
     def say_end(self, code: int, reason: str) -> None:
         """Prints how the run ended and how to look at it."""
         summary = _read(self._run.summary, Summary)
+        if (status := _read(self._run.status, Status)) is not None:  # the last may be newer than what was shown
+            self._warn(status)
         if reason:
             self.note(reason)
         if summary is None:
@@ -152,6 +164,8 @@ class Console:
             rows["episodes dropped"] = f"{status.dropped_episodes:,}, for faults such as: {status.newest_fault}"
         for name, value in rows.items():
             table.add_row(name, value)
+        for warning in status.warnings:
+            table.add_row("warning", Text(warning, style="yellow"))
         return table
 
 

@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
     experiment = run.experiment()
     policy = policies.load(run.policies / _POLICY.value)
     try:
-        returns, _, shielded_share = play(experiment, policy, _EPISODES.value, _SEED.value)
+        returns, _, shielded_share, _ = play(experiment, policy, _EPISODES.value, _SEED.value)
     except EnvironmentFault as fault:
         print(f"error: {fault}", file=sys.stderr)
         return 1

@@ -12,6 +12,7 @@ import psutil
 from numpy.typing import NDArray
 
 from agents import Specs
+from agents.configs import PolicyGradientConfig, WindowConfig
 from agents.exploration import epsilon_greedy
 from pipeline import environments, policies
 from pipeline.acting import make_actor
@@ -35,6 +36,45 @@ class Episodes(NamedTuple):
     """In environment steps."""
     shielded_share: float
     """Of the steps, those in which the shield forbade what would have been the best action."""
+    best_value: float
+    """Largest discounted return from any of the states seen; 0 of an agent that has no discount below 1."""
+
+
+class Values:
+    """Discounted returns from every state of the lanes' episodes, of rewards as an agent learns from them.
+
+    What follows a truncation, or the end of the recording, is taken to go on with the episode's mean reward for ever.
+
+    Args:
+      discount: gamma, below 1.
+      reward_clip: bound of the rewards; 0 does not clip.
+    """
+
+    def __init__(self, discount: float, reward_clip: float) -> None:
+        self._discount, self._clip = discount, reward_clip
+        self._steps: list[tuple[NDArray[Any], ...]] = []
+
+    def add(self, reward: NDArray[np.float32], terminated: NDArray[np.bool_], begins: NDArray[np.bool_]) -> None:
+        """Takes one vector step: bool [lanes] of whether it ended all that is earned, or began an episode instead."""
+        clipped = np.clip(reward, -self._clip, self._clip) if self._clip else reward
+        self._steps.append((clipped.astype(np.float64), terminated.copy(), begins.copy()))
+
+    def best(self) -> float:
+        """The largest discounted return from any state."""
+        best, horizon = -np.inf, 1.0 / (1.0 - self._discount)
+        lanes = len(self._steps[0][0])
+        total, count = np.zeros((2, lanes))  # of the rewards of each lane's episode, found on a way forwards
+        means: list[NDArray[Any]] = []
+        for reward, _, begins in self._steps:
+            total, count = np.where(begins, 0.0, total + reward), np.where(begins, 0.0, count + 1.0)
+            means.append(total / np.maximum(count, 1.0))
+        value, ended = np.zeros(lanes), np.ones(lanes, np.bool_)
+        for (reward, terminated, begins), mean in zip(reversed(self._steps), reversed(means), strict=True):
+            follows = np.where(terminated, 0.0, np.where(ended, mean * horizon, value))
+            value = reward + self._discount * follows
+            ended = begins  # the step before it was an episode's last
+            best = max(best, float(np.max(value, where=~begins, initial=-np.inf)))
+        return best
 
 
 class PolicyActor:
@@ -84,6 +124,7 @@ class GreedyRunner:
         self._environment = environments.make(experiment.evaluation_environment, self._lanes, share)
         self._actor = PolicyActor(experiment, specs, policy, self._lanes)
         self._epsilon = experiment.evaluation.epsilon
+        self._agent = experiment.agent
 
     def run(self, policy: Policy, seed: int, beat: Callable[[], None] = lambda: None) -> Episodes:
         """Plays the episodes with the weights of a policy; calls `beat` at every step.
@@ -98,6 +139,7 @@ class GreedyRunner:
         steps = shielded = 0
         seen = environment.reset(seed)
         random, begins = np.random.default_rng(seed), np.ones(self._lanes, np.bool_)
+        values = self._values()
         while left.any():
             beat()
             scores = self._actor.scores(seen.observation, begins)
@@ -108,12 +150,20 @@ class GreedyRunner:
             if seen.cut is not None:
                 begins = begins | seen.cut
                 steps -= int(np.count_nonzero(seen.cut))
+            if values is not None:
+                values.add(seen.reward, seen.terminated, begins)
             for lane, episode_return, length in zip(*environment.episode_ends(), strict=True):
                 if left[lane]:
                     left[lane] -= 1
                     returns.append(episode_return)
                     lengths.append(length)
-        return Episodes(returns, lengths, shielded / steps)
+        return Episodes(returns, lengths, shielded / steps, 0.0 if values is None else values.best())
+
+    def _values(self) -> Values | None:
+        agent = self._agent
+        if not isinstance(agent, WindowConfig | PolicyGradientConfig) or agent.discount >= 1.0:
+            return None
+        return Values(agent.discount, agent.reward_clip)
 
     def close(self) -> None:
         """Releases the environments."""
@@ -192,7 +242,7 @@ class Evaluator:
             self._runner = GreedyRunner(self._experiment, self._specs, policy, evaluation.episodes)
         self._evaluated_at, self._evaluated_version = self._progress(variables), variables.gradient_steps
         try:
-            returns, lengths, shielded_share = self._runner.run(policy, evaluation.seed, self._beat)
+            returns, lengths, shielded_share, best_value = self._runner.run(policy, evaluation.seed, self._beat)
         except ShieldFault:  # it is there for safety: without it no run goes on
             raise
         except EnvironmentFault as fault:
@@ -223,6 +273,7 @@ class Evaluator:
             resident_bytes=self._process_info.memory_info().rss,
             is_best=is_best,
             shielded_share=shielded_share,
+            best_value=best_value,
         )
 
     def _save(self) -> None:

@@ -1,4 +1,4 @@
-"""The flow of data from collectors to learner: who waits for whom, and whether the ratio asked for is kept. No TensorFlow."""
+"""The flow of data to the learner: who waits for whom, and whether the ratio asked for is kept. No TensorFlow."""
 
 import time
 from collections import deque
@@ -41,8 +41,8 @@ def explain_stall(experiment: Experiment, info: Any, items_per_call: int) -> str
             "replay.samples_per_insert"
         )
     return (
-        f"the collectors wait for the learner, which does not sample ({state}): see logs/learner.log; a smaller network "
-        "or batch, or a lower replay.samples_per_insert, asks less of it"
+        f"the collectors wait for the learner, which does not sample ({state}): see logs/learner.log; a smaller "
+        "network or batch, or a lower replay.samples_per_insert, asks less of it"
     )
 
 
@@ -77,4 +77,5 @@ class RatioWatch:
         if abs(ratio - self._wanted) <= _TOLERANCE * self._wanted:
             return ""
         side = "the learner is behind" if ratio < self._wanted else "the collectors are behind"
-        return f"{ratio:.3g} samples per insert over the last minute, and replay.samples_per_insert={self._wanted:g}: {side}"
+        wanted = f"replay.samples_per_insert={self._wanted:g}"
+        return f"{ratio:.3g} samples per insert over the last minute, and {wanted}: {side}"

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from agents import Specs, build, losses
 from agents.builder import LearningAgent
+from agents.priorities import LARGEST
 from pipeline import acting
 from pipeline.checkpoint import Counters
 from pipeline.collector import seed_of
@@ -37,17 +38,18 @@ class Outcome(NamedTuple):
     """What the gradient steps of one call said."""
 
     loss: float
-    """Mean over the steps."""
+    """Mean over the steps that were applied, as in all figures here; 0 if none was."""
     td_error: float
     """Mean absolute TD error."""
     q_mean: float
     q_max: float
     gradient_norm: float
     """Mean norm before clipping."""
-    finite: bool
-    """Whether every loss and gradient was finite."""
+    skipped: tuple[int, ...] = ()
+    """Positions in the call, from 0, of the steps that were not applied, as their loss or gradient was not finite."""
     priorities: NDArray[np.float32] | None = None
-    """float32 [K, B], of the transitions learned from; None of a uniform replay."""
+    """float32 [K, B], of the transitions learned from; None of a uniform replay. In a skipped step, 0 for those whose
+    error is not finite or larger than any priority: they made it one, and are not to be drawn again and again."""
 
 
 class Learner:
@@ -167,10 +169,12 @@ class Learner:
             self.choose_loop()
         assert self._call is not None
         summary, *priorities = self._call((sample.trajectory, sample.relative_probability))
-        loss, td_error, q_mean, q_max, norm, finite = summary.numpy().tolist()
+        loss, td_error, q_mean, q_max, norm, *applied = summary.numpy().tolist()
+        # Skipped steps are counted too: collectors and evaluator compare versions, and on-policy wait for a new one.
         self._gradient_steps += self._experiment.learner.steps_per_call
+        skipped = () if all(applied) else tuple(k for k, was_applied in enumerate(applied) if not was_applied)
         of_transitions = priorities[0].numpy() if priorities else None
-        return Outcome(loss, td_error, q_mean, q_max, norm, bool(finite), of_transitions)
+        return Outcome(loss, td_error, q_mean, q_max, norm, skipped, of_transitions)
 
     def publication(self, counters: Counters) -> Variables:
         """A copy of the weights, to be published with what else acting needs of the counters."""
@@ -184,6 +188,19 @@ class Learner:
             weights=weights,
             initial_priority=counters.largest_priority,
         )
+
+    def roll_back(self, state: Mapping[str, NDArray[Any]], learning_rate_factor: float) -> None:
+        """Takes weights, optimizer and target network from what `state` gave, and lowers the step size.
+
+        The count of gradient steps goes on: collectors and evaluator take newer weights by it, on-policy experience is
+        matched by it, and the budget is of work done. The lowered step size is part of the agent's state: it is saved
+        and resumed, and lowered further by another rollback to the same checkpoint.
+        """
+        taken, scale = self._gradient_steps, float(self.agent.learning_rate_scale.numpy())
+        self.restore(state)
+        self._gradient_steps = taken
+        self.agent.train_step_counter.assign(taken)
+        self.agent.learning_rate_scale.assign(scale * learning_rate_factor)
 
     def state(self) -> dict[str, Array]:
         """A copy of everything that training changes: weights, target, optimizer, normalisation and counters, by name.
@@ -244,9 +261,9 @@ class Learner:
             loss, extra = agent.train(trajectory, weights=weights)
             td_error = tf.reduce_mean(tf.abs(extra.td_error))
             priority = (extra.priority,) if replay.prioritized else ()
-            return loss, td_error, extra.q_mean, extra.q_max, extra.gradient_norm, *priority
+            return loss, td_error, extra.q_mean, extra.q_max, extra.gradient_norm, extra.applied, *priority
 
-        def step(k: tf.Tensor, totals: tuple[tf.Tensor, ...], batches: Any, priorities: Any) -> Any:
+        def step(k: tf.Tensor, totals: tuple[tf.Tensor, ...], flags: Any, batches: Any, priorities: Any) -> Any:
             position = k + self._pointers_first() if compiled else k
             batch = tf.nest.map_structure(lambda leaf: tf.gather(leaf, position), batches)
             results = [
@@ -254,24 +271,32 @@ class Learner:
                 for result in strategy.run(gradient_step, args=(batch,))
             ]
             loss, td_error, q_mean = tf.reduce_sum(results[0]), tf.reduce_mean(results[1]), tf.reduce_mean(results[2])
-            q_max, norm = tf.reduce_max(results[3]), tf.reduce_mean(results[4])
-            finite = tf.math.is_finite(loss) & tf.math.is_finite(norm)
-            sums = (totals[0] + loss, totals[1] + td_error, totals[2] + q_mean)
-            totals = (*sums, tf.maximum(totals[3], q_max), totals[4] + norm, totals[5] & finite)
-            written = [array.write(k, tf.reshape(results[5], [-1])) for array in priorities]
-            return k + 1, totals, batches, written
+            norm, applied = tf.reduce_mean(results[4]), tf.reduce_all(results[5])
+            means = (loss, td_error, q_mean, norm)
+            sums = [total + tf.where(applied, mean, 0.0) for total, mean in zip(totals, means, strict=False)]
+            q_max = tf.maximum(totals[-1], tf.where(applied, tf.reduce_max(results[3]), -np.inf))
+            written = []
+            for array in priorities:
+                priority = tf.reshape(results[6], [-1])
+                written.append(array.write(k, tf.where(applied | (priority <= LARGEST), priority, 0.0)))
+            return k + 1, (*sums, q_max), flags.write(k, tf.cast(applied, tf.float32)), batches, written
 
         def steps(*leaves: tf.Tensor) -> Any:
             batches = tf.nest.pack_sequence_as(zeros, leaves)
             zero, count = tf.zeros(()), learner.steps_per_call
-            totals = (zero, zero, zero, tf.constant(-np.inf), zero, tf.constant(True))
-            shape = (learner.batch_size,)
+            totals = (zero, zero, zero, zero, tf.constant(-np.inf))
+            flags, shape = tf.TensorArray(tf.float32, count, element_shape=()), (learner.batch_size,)
             priorities = [tf.TensorArray(tf.float32, count, element_shape=shape)] if replay.prioritized else []
-            start = (tf.constant(0), totals, batches, priorities)
-            _, totals, _, priorities = tf.while_loop(lambda k, *_: k < count, step, start, maximum_iterations=count)
-            loss, td_error, q_mean, q_max, norm, finite = totals
-            means = (loss / count, td_error / count, q_mean / count, q_max, norm / count)
-            return tf.stack([*means, tf.cast(finite, tf.float32)]), *[array.stack() for array in priorities]
+            start = (tf.constant(0), totals, flags, batches, priorities)
+            _, totals, flags, _, priorities = tf.while_loop(
+                lambda k, *_: k < count, step, start, maximum_iterations=count
+            )
+            applied = flags.stack()
+            number = tf.maximum(tf.reduce_sum(applied), 1.0)
+            loss, td_error, q_mean, norm = (total / number for total in totals[:-1])
+            q_max = tf.where(tf.math.is_finite(totals[-1]), totals[-1], 0.0)
+            figures = tf.stack([loss, td_error, q_mean, q_max, norm])
+            return tf.concat([figures, applied], axis=0), *[array.stack() for array in priorities]
 
         # Nothing here is Python control flow on tensors: without autograph's rewriting, tracing is twice as fast.
         # A concrete function of flat tensors is called in half the time: no structure is matched against a signature.

@@ -1,6 +1,5 @@
 """The learner's process: replay server, learner, counters, publications, checkpoints and the decision to stop."""
 
-import contextlib
 import logging
 import queue
 import threading
@@ -10,24 +9,24 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import psutil
-import tensorflow as tf
 from numpy.typing import NDArray
 
 from agents import Specs
 from agents.priorities import bounded
-from pipeline import account, checkpoint, metrics, native, offline, saving
-from pipeline.learner import Learner, Outcome
+from pipeline import account, checkpoint, native, offline, saving
+from pipeline.feeding import Feeder
+from pipeline.learner import Learner
 from pipeline.ledger import Ledger, Summary, UnwrittenSummary
 from pipeline.recorder import Recorder
+from pipeline.recovery import Recovery
 from pipeline.replay import ReplayServer, Sample
+from pipeline.reporting import Reporter
 from pipeline.run_directory import RunDirectory, write_json
 from pipeline.sections import Experiment
 from pipeline.variables import (
     REPORTS_TABLE,
     VARIABLES_TABLE,
     CollectorReport,
-    Evaluation,
     Report,
     Sender,
     Variables,
@@ -39,11 +38,7 @@ log = logging.getLogger(__name__)
 _STATUS_SECONDS = 0.5
 _CLOSE_SECONDS = 15.0
 _CLOSE_UNFILLED_SECONDS = 2.0
-_LEAVE_SECONDS = 20.0
-"""How long a stopping run waits for the last reports."""
 _MOST_STALE_BATCHES = 20
-_LAST_EVALUATIONS = 3.0
-"""And how many times as long as an evaluation took: one may be under way, the last follows, and it may be slower."""
 
 
 class Ended(Exception):
@@ -87,8 +82,7 @@ class LearningProcess:
         self._renewals = self._stale_batches = 0
         self._transitions_per_call = experiment.learner.batch_size * experiment.learner.steps_per_call
         self._published_at = 0.0
-        self._warnings: list[str] = []
-        self._status_warning = ""
+        skipped: list[str] = []
         state: dict[str, NDArray[Any]] = {}
 
         def use(found: checkpoint.Checkpoint) -> None:
@@ -96,30 +90,27 @@ class LearningProcess:
             state.update(found.learner_state())
             self._open(specs, port, found)
 
-        if not (resume and saving.restore(run.checkpoints, use, self._warn)):
+        if not (resume and saving.restore(run.checkpoints, use, skipped.append)):
             self._open(specs, port, None)
         self.learner = Learner(experiment, specs)
         if state:
             self.learner.restore(state)
+        self._recovery = Recovery(experiment, specs, run, self.learner, self.ledger.counters)
         self._saver = saving.Saver(experiment, run, self.learner, self.replay, self.ledger)
-        self._metrics = metrics.MetricsWriter(run.tensorboard)
+        self._reporter = Reporter(
+            experiment, run, self.ledger, self.learner, self.replay, self._recovery, self._saver, alone=not blocking
+        )
+        for sentence in skipped:
+            self._reporter.warn(sentence)
         self._reports: queue.Queue[Report] = queue.Queue()
-        self._samples: queue.Queue[Sample | Exception] = queue.Queue(maxsize=1)
-        self._feeding = threading.Thread(target=self._feed, name="samples", daemon=True)
-        self._closing, self._fed = False, threading.Event()
+        self._feeder = Feeder(self.replay)
         self._publisher = Sender(self.replay.address, VARIABLES_TABLE)
         self._background = ThreadPoolExecutor(2, "background")  # a publication and priorities, one of each at most
         self._publishing: Future[bool] | None = None
         self._prioritizing: Future[None] | None = None
         self._status_at = 0.0
         self._sampled_at = time.monotonic()
-        self._outcome: Outcome | None = None
-        self._data_age = 0.0
-        self._phase = "starting"
         self._startup_seconds = 0.0
-        self._processes = {"learner": psutil.Process()}
-        if blocking and (parent := psutil.Process().parent()) is not None:  # roles in processes of their own have one
-            self._processes["supervisor"] = parent
 
     def _open(self, specs: Specs, port: int, restored: checkpoint.Checkpoint | None) -> None:
         """Starts ledger and replay, from a checkpoint's if there is one."""
@@ -137,10 +128,6 @@ class LearningProcess:
             drawn = self.replay.restored.sampled * experiment.transitions_per_item
             self.ledger.accept_restart(self.replay.restored.inserted, drawn)
 
-    def _warn(self, sentence: str) -> None:
-        self._warnings.append(sentence)
-        log.warning("%s", sentence)
-
     @property
     def gradient_steps(self) -> int:
         """Gradient steps taken."""
@@ -151,13 +138,13 @@ class LearningProcess:
         self._publish(wait=True)
         if self._blocking:  # else the roles are in this thread and hand their reports over themselves
             threading.Thread(target=self._receive, name="reports", daemon=True).start()
-        self._feeding.start()
+        self._feeder.start()
         self._write_status()
         self.learner.choose_loop()
         self._startup_seconds = time.time() - self._started
         self.ledger.start_training()
         self._sampled_at = time.monotonic()
-        self._phase = "filling the replay"
+        self._reporter.phase = "filling the replay"
 
     def step(self, timeout: float = 0.1) -> bool:
         """Waits up to `timeout` seconds for samples and learns from them; does what else is due.
@@ -169,18 +156,12 @@ class LearningProcess:
           Ended: the run has stalled or diverged.
         """
         self._recorder.beat()
-        learned = False
-        try:
-            sample = self._samples.get(timeout=timeout)
-        except queue.Empty:
+        if (sample := self._feeder.next(timeout)) is None:
             self._refuse_stall()
         else:
-            if isinstance(sample, Exception):
-                raise sample
             self._learn(sample)
-            learned = True
         self.tend()
-        return learned
+        return sample is not None
 
     def tend(self) -> None:
         """Does what is due beside learning: reports, publications, status, checkpoints."""
@@ -191,23 +172,15 @@ class LearningProcess:
             self._publish()
         if now - self._status_at >= _STATUS_SECONDS:
             self._write_status()
-        self._show(self._saver.tend())
+        self._reporter.show_checkpoint(self._saver.tend(self._recovery.is_calm))
 
     def checkpoint(self) -> None:
         """Writes learner, counters and replay, and waits until that is done."""
-        self._show(self._saver.save(self._recorder.beat))
-
-    def _show(self, saved: saving.Saved | None) -> None:
-        if saved is not None:
-            scalars = metrics.checkpoint_scalars(saved.seconds, saved.pause_seconds, saved.size)
-            counters = self.ledger.counters
-            self._metrics.write(
-                "learner", scalars, self._experiment.progress(counters.environment_steps, counters.gradient_steps)
-            )
+        self._reporter.show_checkpoint(self._saver.save(self._recorder.beat))
 
     def ask_to_leave(self, evaluate_last: bool) -> None:
         """Publishes that the run ends: collectors send their last report, the evaluator may score the last weights."""
-        self._phase = "stopping"
+        self._reporter.phase = "stopping"
         self._recorder.leave()
         self._write_status()
         self._evaluate_last = evaluate_last and self.learner.gradient_steps > 0
@@ -221,8 +194,7 @@ class LearningProcess:
           Whether all have left.
         """
         self._recorder.beat()
-        with contextlib.suppress(queue.Empty):
-            self._samples.get(timeout=timeout)
+        if self._feeder.next(timeout) is not None:
             self.ledger.counters.discarded += self._transitions_per_call
         self._accept_reports()
         evaluated = not self._evaluate_last or (
@@ -240,14 +212,14 @@ class LearningProcess:
         if not self._experiment.is_offline:
             unaccounted = account.reconcile(self._experiment, self.ledger.counters, self.replay.tally())
             if unaccounted and not self.ledger.counters.processes:
-                log.error("%d transitions are unaccounted for: %s", unaccounted, self._account())
+                log.error("%d transitions are unaccounted for: %s", unaccounted, self._reporter.account())
         if save:
             self.checkpoint()
             message = "; ".join(filter(None, (message, self._saver.warning)))
-        summary = self.ledger.summary(stop_reason, self._startup_seconds, message, self._account())
-        self._phase = "ended"
+        summary = self.ledger.summary(stop_reason, self._startup_seconds, message, self._reporter.account())
+        self._reporter.phase = "ended"
         self._write_status()
-        self._metrics.close()
+        self._reporter.close()
         try:
             write_json(self._run.summary, summary)
         except OSError as error:
@@ -261,41 +233,35 @@ class LearningProcess:
 
         A dataset that waits for its first samples cannot be interrupted: its thread stays.
         """
-        self._closing = True
         self.replay.release()
-        learned = self._outcome is not None or self._experiment.agent.on_policy
+        learned = self._reporter.outcome is not None or self._experiment.agent.on_policy
         deadline = time.monotonic() + (_CLOSE_SECONDS if learned else _CLOSE_UNFILLED_SECONDS)
-        while not self._fed.is_set() and time.monotonic() < deadline:
-            with contextlib.suppress(queue.Empty):
-                self._samples.get(timeout=0.05)
+        self._feeder.stop_drawing(deadline)
         self._background.shutdown()
         self._saver.close()
         self._publisher.close()
         self.replay.stop()
-        self._feeding.join(max(0.0, deadline - time.monotonic()))  # the iterator of a queue ends when its server does
+        self._feeder.join(deadline)
 
     def _learn(self, sample: Sample) -> None:
         self._sampled_at = time.monotonic()
-        self._phase = "learning"
+        self._reporter.phase = "learning"
         on_policy = self._experiment.agent.on_policy
         if on_policy and self._is_stale(sample):
             return
         before = self.learner.gradient_steps
         outcome = self.learner.learn(sample)
         self.ledger.counters.learned += self._transitions_per_call
-        if not outcome.finite:
-            raise Ended(
-                "diverged",
-                f"loss or gradient was not finite within gradient steps up to {self.learner.gradient_steps}: "
-                "lower agent.learning_rate, clip rewards (agent.reward_clip) or gradients (agent.gradient_clip_norm)",
-            )
-        self._outcome = outcome
+        if diverged := self._recovery.judge(sample, outcome):
+            raise Ended("diverged", diverged)
+        if len(outcome.skipped) < self._experiment.learner.steps_per_call:  # else it has no figures
+            self._reporter.outcome = outcome
         if on_policy:
             self._publish(wait=True)  # the collectors wait for it
         if outcome.priorities is not None:
             self._prioritize(sample, outcome.priorities)
         if time.monotonic() - self._status_at >= _STATUS_SECONDS and not self._experiment.is_offline:
-            self._data_age = before - float(np.mean(sample.gradient_steps.numpy()))
+            self._reporter.data_age = before - float(np.mean(sample.gradient_steps.numpy()))
 
     def _is_stale(self, sample: Sample) -> bool:
         """Whether experience reached the learner that its present weights did not act in; then it is not learned from.
@@ -352,9 +318,18 @@ class LearningProcess:
             self._publishing.result()
 
     def publication(self, stopping: bool = False, evaluate_last: bool = False) -> Variables:
-        """What the other roles need now: a copy of the weights, and of the counters."""
+        """The learner's publication, of finite weights unless the run ends: it rolls back from others.
+
+        Raises:
+          Ended: it could not.
+        """
+        variables = self.learner.publication(self.ledger.counters)
+        if not stopping and not all(array.is_finite for array in variables.weights):
+            if diverged := self._recovery.replace_weights():
+                raise Ended("diverged", diverged)
+            variables = self.learner.publication(self.ledger.counters)
         return msgspec.structs.replace(
-            self.learner.publication(self.ledger.counters),
+            variables,
             stopping=stopping,
             evaluate_last=evaluate_last,
             life=self._life,
@@ -364,19 +339,6 @@ class LearningProcess:
 
     def _receive(self) -> None:
         take(native.reverb_client(self.replay.address), REPORTS_TABLE, Report, 2**31 - 1, self._reports.put)
-
-    def _feed(self) -> None:
-        # A dataset that waits cannot be interrupted: it waits in a thread of its own, the process ends without it.
-        samples = iter(self.replay.dataset())
-        try:
-            for sample in samples:
-                self._samples.put(sample)
-                if self._closing:
-                    return
-        except tf.errors.OpError as error:
-            self._samples.put(error)
-        finally:
-            self._fed.set()
 
     def _accept_reports(self) -> None:
         while True:
@@ -390,13 +352,11 @@ class LearningProcess:
         """Enters a report into the ledger and TensorBoard."""
         if isinstance(report, CollectorReport):
             self.ledger.accept_collector(report)
-            role, scalars = f"collector-{report.index}", metrics.collector_scalars(report)
         else:
             self.ledger.accept_evaluation(report)
+            self._recovery.sentinel.see_evaluation(report)
             log.info("evaluation: %s", report)
-            role, scalars = "evaluator", metrics.evaluation_scalars(report)
-        of: Evaluation | checkpoint.Counters = report if isinstance(report, Evaluation) else self.ledger.counters
-        self._metrics.write(role, scalars, self._experiment.progress(of.environment_steps, of.gradient_steps))
+        self._reporter.show_report(report)
 
     def _read_records(self) -> None:
         """Takes what collectors of processes on this machine had counted when they ended without a last report.
@@ -413,71 +373,8 @@ class LearningProcess:
             elif starting:
                 ledger.count(path.name, recorder.counts)
 
-    def _account(self) -> account.Account | None:
-        if self._experiment.is_offline:
-            return None
-        return account.account(self._experiment, self.ledger.counters, self.replay.tally())
-
     def _write_status(self) -> None:
         self._status_at = time.monotonic()
         self._read_records()
         self._recorder.advance(self.learner.gradient_steps)
-        resident = {role: process.memory_info().rss for role, process in self._processes.items()}
-        size = self.replay.info().current_size * self._experiment.transitions_per_item
-        loss = self._outcome.loss if self._outcome else None
-        status = self.ledger.status(self._phase, size, loss, dict(resident), self._account())
-        warnings = [*self._warnings, self._saver.warning, self._metrics.warning, self._status_warning]
-        status = msgspec.structs.replace(status, warnings=[*status.warnings, *filter(None, warnings)])
-        try:
-            write_json(self._run.status, status)
-            self._status_warning = ""
-        except OSError as error:  # a full disk does not end the run
-            if not self._status_warning:
-                self._status_warning = f"{self._run.status} could not be written: {error}"
-                log.error("%s", self._status_warning)
-        scalars: dict[str, Any] = metrics.speed_scalars(
-            status.environment_steps_per_second, status.gradient_steps_per_second, resident["learner"]
-        )
-        scalars |= metrics.data_scalars(
-            replay_size=size,
-            samples_per_insert=status.samples_per_insert,
-            samples_per_insert_wanted=self._experiment.replay.samples_per_insert,
-            data_age=self._data_age,
-        )
-        if self._outcome is not None:
-            scalars |= metrics.learner_scalars(self._outcome, float(self.learner.agent.learning_rate))
-        counters = self.ledger.counters
-        if self._outcome is not None and (priorities := self._outcome.priorities) is not None:
-            beta = float(self.learner.importance_exponent())
-            scalars |= metrics.priority_scalars(priorities, counters.largest_priority, beta)
-        progress = self._experiment.progress(counters.environment_steps, counters.gradient_steps)
-        self._metrics.write("learner", scalars, progress)
-        if "supervisor" in resident:
-            self._metrics.write("supervisor", metrics.memory_scalars(resident["supervisor"]), progress)
-
-
-def run_to_its_end(process: LearningProcess, interrupted: threading.Event) -> Summary:
-    """Trains until a stop condition holds or `interrupted` is set, lets the roles leave, and saves everything."""
-    message = ""
-    process.start()
-    try:
-        reason = None
-        while reason is None:
-            process.step()
-            reason = process.ledger.stop_reason() or ("interrupted" if interrupted.is_set() else None)
-        message = process.ledger.fault
-    except Ended as ended:
-        reason, message = ended.stop_reason, str(ended)
-        log.error("%s: %s", reason, message)
-    # After a divergence the weights are not worth keeping: the last checkpoint before it stays the newest.
-    evaluate_last = reason in ("environment_steps", "gradient_steps", "seconds")
-    process.ask_to_leave(evaluate_last)
-    patience = _LEAVE_SECONDS if reason != "stalled" else 1.0
-    if evaluate_last and (evaluation := process.ledger.evaluation) is not None:
-        patience += _LAST_EVALUATIONS * evaluation.seconds
-    deadline = time.monotonic() + patience
-    while not process.drain():
-        if time.monotonic() > deadline:
-            log.warning("roles did not leave within %.0f s of the end", patience)
-            break
-    return process.finish(reason, message, save=reason != "diverged")
+        self._reporter.show_status()

@@ -2,6 +2,7 @@
 
 import time
 from collections import deque
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
@@ -64,6 +65,10 @@ class Summary(msgspec.Struct, frozen=True):
     """Cut off by a fault of their environment; they are not in `episodes`."""
     newest_fault: str = ""
     """Environment, lane, step and what was wrong."""
+    skipped_updates: int = 0
+    """Gradient steps that changed nothing, as loss or gradient was not finite."""
+    rollbacks: int = 0
+    """Of the learner to a checkpoint, as updates were skipped in a row."""
     shielded_steps: int = 0
     """Environment steps of collectors in which the shield forbade what would have been the best action."""
     best_mean_return: float | None = None
@@ -96,10 +101,10 @@ class Status(msgspec.Struct, frozen=True):
     shielded_steps: int = 0
     account: Account | None = None
     """Where every transition is."""
-    warnings: list[str] = []
-    """What is wrong with the run now, in sentences."""
     dropped_episodes: int = 0
     newest_fault: str = ""
+    warnings: list[str] = []
+    """What is wrong with the run, and what to change; empty while nothing is."""
 
 
 class Ledger:
@@ -139,6 +144,7 @@ class Ledger:
         self._epsilon = report.epsilon
         if report.fault:
             self.fault = report.fault
+        self.counters.largest_reward = max(self.counters.largest_reward, report.largest_reward)
         if report.newest_fault:
             self.newest_fault = report.newest_fault
         if report.process in self.counters.left:
@@ -282,7 +288,13 @@ class Ledger:
         return self.counters.learned / max(1, self.counters.transitions)
 
     def status(
-        self, phase: str, replay_size: int, loss: float | None, resident: dict[str, int], account: Account | None = None
+        self,
+        phase: str,
+        replay_size: int,
+        loss: float | None,
+        resident: dict[str, int],
+        account: Account | None = None,
+        warnings: Sequence[str] = (),
     ) -> Status:
         """What to show of the run now."""
         environment_rate, gradient_rate = self.rates()
@@ -310,6 +322,7 @@ class Ledger:
             account=account,
             dropped_episodes=self.counters.dropped_episodes,
             newest_fault=self.newest_fault,
+            warnings=list(warnings),
         )
 
     def summary(
@@ -335,6 +348,8 @@ class Ledger:
             lost_transitions=counters.lost_transitions,
             dropped_episodes=counters.dropped_episodes,
             newest_fault=self.newest_fault,
+            skipped_updates=counters.skipped_updates,
+            rollbacks=counters.rollbacks,
             shielded_steps=counters.shielded_steps,
             best_mean_return=self.best_mean_return,
             evaluations=counters.evaluations,

@@ -12,6 +12,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
+from pipeline.checkpoint import Counters
 from pipeline.learner import Outcome
 from pipeline.variables import CollectorReport, Evaluation
 
@@ -80,6 +81,15 @@ def learner_scalars(outcome: Outcome, learning_rate: float) -> dict[str, float]:
         "learner/gradient_norm": outcome.gradient_norm,
         "learner/learning_rate": learning_rate,
     }
+
+
+def divergence_scalars(counters: Counters, q_max_over_bound: float | None) -> dict[str, float]:
+    """Of what the learner skipped and took back; and the largest Q-value over what rewards allow, if they do."""
+    scalars = {
+        "learner/skipped_updates": float(counters.skipped_updates),
+        "learner/rollbacks": float(counters.rollbacks),
+    }
+    return scalars if q_max_over_bound is None else scalars | {"learner/q_max_over_bound": q_max_over_bound}
 
 
 def data_scalars(

@@ -35,8 +35,9 @@ def learn(experiment: Experiment, run: RunDirectory, interrupted: threading.Even
     """The learner's process, replay included; returns the exit code."""
     gc.disable()  # what is imported and traced stays: looking for garbage in it is a tenth of start-up
     quieten_gym()
-    from pipeline.learning import LearningProcess, run_to_its_end
+    from pipeline.learning import LearningProcess
     from pipeline.ledger import EXIT_CODES, UNWRITTEN_SUMMARY, UnwrittenSummary
+    from pipeline.training import run_to_its_end
 
     specs = environments.describe(experiment.environment)
     process = LearningProcess(

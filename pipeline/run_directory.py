@@ -25,6 +25,7 @@ class RunDirectory:
         self.status = path / "status.json"
         self.checkpoints = path / "checkpoints"
         self.policies = path / "policies"
+        self.bad_batches = path / "bad_batches"
         self.tensorboard = path / "tensorboard"
         self.logs = path / "logs"
         self.recorders = path / "recorders"

@@ -98,11 +98,11 @@ class Saver:
         self.warning = ""
         """Why the newest checkpoint could not be written; empty once one has been."""
 
-    def tend(self) -> Saved | None:
-        """Starts a checkpoint if one is due; returns one that has been written since the last call."""
+    def tend(self, is_calm: bool = True) -> Saved | None:
+        """Starts a checkpoint if one is due and the learner is calm; returns one written since the last call."""
         if self._writing is not None:
             return self._collect() if self._writing.done() else None
-        if time.monotonic() >= self._due:
+        if time.monotonic() >= self._due and is_calm:
             self._start()
         return None
 

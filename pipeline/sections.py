@@ -179,6 +179,23 @@ class LearnerConfig(Config, frozen=True):
         Literal["auto", "compiled", "plain"],
         Meta(description="XLA program or TensorFlow loop around these steps; auto measures both at start."),
     ] = "auto"
+    bad_updates: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="Updates in a row whose loss or gradient is not finite, and which are skipped, that roll the "
+            "learner back to the newest checkpoint.",
+        ),
+    ] = 10
+    rollbacks: Annotated[
+        int, Meta(ge=0, description="Rollbacks without recovery_steps between them before the run ends as diverged.")
+    ] = 2
+    rollback_learning_rate_factor: Annotated[
+        float, Meta(gt=0.0, le=1.0, description="What a rollback multiplies the learning rate by, for good.")
+    ] = 0.5
+    recovery_steps: Annotated[
+        int, Meta(ge=1, description="Gradient steps applied after a rollback until it no longer counts.")
+    ] = 10_000
     publish_seconds: Annotated[
         float, Meta(gt=0.0, description="Seconds between publications of weights and counters.")
     ] = 0.05

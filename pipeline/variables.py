@@ -40,6 +40,11 @@ class Array(msgspec.Struct, frozen=True):
         """The array, read-only."""
         return np.frombuffer(self.data, self.dtype).reshape(self.shape)
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether all numbers are."""
+        return bool(np.isfinite(self.numpy()).all())
+
 
 class Variables(msgspec.Struct, frozen=True):
     """The learner's publication."""
@@ -100,6 +105,8 @@ class CollectorReport(msgspec.Struct, frozen=True, tag="collector"):
     """Episodes cut off by a fault of an environment: not among `episodes`, though their environment steps count."""
     newest_fault: str = ""
     """Environment, lane, step and what was wrong; empty where nothing has been."""
+    largest_reward: float = 0.0
+    """Largest absolute reward so far, a bonus for novelty included, before the learner clips."""
     last: bool = False
     """The process ends after this report."""
     fault: str = ""
@@ -135,6 +142,8 @@ class Evaluation(msgspec.Struct, frozen=True, tag="evaluation"):
     is_best: bool
     shielded_share: float = 0.0
     """Of the steps, those in which the shield forbade what would have been the best action."""
+    best_value: float = 0.0
+    """Largest discounted return from any state of these episodes, of rewards as learned from: clipped, if so."""
 
     @property
     def at(self) -> tuple[int, int]:

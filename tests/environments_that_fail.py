@@ -183,3 +183,16 @@ class Tallied(_Walk):
     def step(self, action: Any) -> Any:
         self._count(0)
         return super().step(action)
+
+
+class PassingHugeRewardEnvironment(_Walk):
+    """As `HugeRewardEnvironment`, from its 200th to its 400th step alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._taken = 0
+
+    def step(self, action: Any) -> Any:
+        observation, reward, *rest = super().step(action)
+        self._taken += 1
+        return observation, 1e30 if 200 <= self._taken < 400 else reward, *rest

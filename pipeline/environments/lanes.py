@@ -126,7 +126,9 @@ class LaneEnvironment:
         self._returns[:] = 0.0
         self._began[:] = self._steps
         self.resetting, self.any_resetting = self._none, False
-        return self._with_shield(LaneStep(observation, mask, nothing, self._none, self._none), self._none)
+        step = LaneStep(observation, mask, nothing, self._none, self._none)
+        self._given = self._allowed = mask
+        return step if self._shield is None else self._with_shield(step, self._none)
 
     def step(self, actions: NDArray[np.int64]) -> LaneStep:
         """Steps every lane; lanes in `resetting` ignore their action and begin an episode.
@@ -162,7 +164,10 @@ class LaneEnvironment:
         self.any_resetting = ends > 0
         if ends:
             self.faults.end(int(ends))
-        return self._with_shield(step, ended)
+        if self._shield is not None:
+            return self._with_shield(step, ended)
+        self._given = self._allowed = step.mask
+        return step
 
     def episode_ends(self) -> EpisodeEnds:
         """Statistics of the episodes that the last step ended; clears them for the next ones. Call it once a step."""
@@ -283,14 +288,13 @@ class LaneEnvironment:
         return int(np.random.SeedSequence([self._seed, lane, self._renewals]).generate_state(1)[0] >> 1)
 
     def _with_shield(self, step: LaneStep, ended: NDArray[np.bool_]) -> LaneStep:
-        self._given = self._allowed = step.mask
-        if self._shield is None:
-            return step
-        self._apply_shield(self._shield, step.observation, ended)
+        self._given = step.mask
+        self._apply_shield(step.observation, ended)
         return step._replace(mask=self._allowed)
 
-    def _apply_shield(self, shield: Shield, observation: dict[str, NDArray[Any]], ended: NDArray[np.bool_]) -> None:
+    def _apply_shield(self, observation: dict[str, NDArray[Any]], ended: NDArray[np.bool_]) -> None:
         try:
+            shield: Any = self._shield
             allowed = np.asarray(shield(self.specs.pack(observation)))
         except UsageError:  # it says that it does not go with this environment
             raise
@@ -330,7 +334,7 @@ class LaneEnvironment:
         ]:
             bad = ~np.isfinite(values).reshape(self.lanes, -1).all(axis=1)
             for lane in np.flatnonzero(bad).tolist():
-                self._found.setdefault(lane, f"{what} is not finite ({values[lane]}); the transition is not stored")
+                self._found.setdefault(lane, f"{what} is not finite ({values[lane]})")
 
     def _mask(self, info: dict[str, Any], ended: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Masks [lanes, actions]; each lane whose own is missing or of no use is entered into `_found`."""

@@ -92,7 +92,7 @@ class _Inline:
             self.learning.close()
 
     def _collect(self, last: bool = False) -> None:
-        variables = self.learning.publication()
+        variables = self.learning.publication(stopping=last)
         for collector, recorder in zip(self._collectors, self._recorders, strict=True):
             collector.use(variables)
             if last:
@@ -128,8 +128,6 @@ class _Inline:
         self.learning.tend()
 
     def _evaluate(self, last: bool = False) -> None:
-        variables = self.learning.publication()
-        if last:
-            variables = self.learning.publication(stopping=True, evaluate_last=True)
+        variables = self.learning.publication(stopping=last, evaluate_last=last)
         if self._evaluator.is_due(variables) and (evaluation := self._evaluator.evaluate(variables)) is not None:
             self.learning.accept(evaluation)

@@ -15,6 +15,8 @@ from pipeline.replay import Sample
 from pipeline.sections import Experiment, LearnerConfig, ReplayConfig
 
 STEPS, BATCH, SEED = 20, 16, 1
+BAD = 7
+"""The step whose batch is poisoned."""
 
 
 def start(config: Any) -> Any:
@@ -77,20 +79,72 @@ def learner_of(config: Any, loop: str, **replay: Any) -> Learner:
     learner.agent._seed = SEED  # of the draws within gradient steps; the weights are set by the tests
     learner.choose_loop()
     assert learner.loop == loop
-    for variable, value in zip(learner.agent.variables, state_of(start(config)), strict=True):
-        variable.assign(value)
+    put(learner.agent, state_of(start(config)))
     return learner
+
+
+def put(agent: Any, state: list[np.ndarray]) -> None:
+    for variable, value in zip(agent.variables, state, strict=True):
+        variable.assign(value)
+
+
+def sample_of(trajectory: Trajectory) -> Sample:
+    return Sample(trajectory, tf.zeros((STEPS, BATCH), tf.int32), tf.ones((STEPS, BATCH)), tf.zeros((1,), tf.uint64))
+
+
+def poisoned(config: Any, trajectory: Trajectory, steps: Any = BAD) -> Trajectory:
+    """With a reward that is no number in some batches; cloning, which reads no rewards, sees an observation of them."""
+    step_type, reward = trajectory.step_type.numpy(), trajectory.reward.numpy()
+    observation, mask = trajectory.observation
+    seen = observation.numpy()
+    step_type[steps, 0], step_type[steps, 0, -1] = 1, 2
+    reward[steps, 0] = np.nan
+    if config.kind == "behaviour_cloning":
+        seen[steps, 0] = np.nan
+        step_type[steps, 0] = 1
+    return trajectory._replace(
+        step_type=tf.constant(step_type), reward=tf.constant(reward), observation=(tf.constant(seen), mask)
+    )
+
+
+def without_the_bad_one(config: Any, trajectory: Trajectory) -> list[np.ndarray]:
+    """The agent's state after all batches but one, which only counts."""
+    agent = start(config)
+    train = tf.function(agent.train)
+    for k in range(STEPS):
+        if k == BAD:
+            agent.train_step_counter.assign_add(1)
+        else:
+            train(tf.nest.map_structure(lambda leaf, k=k: leaf[k], trajectory))
+    return state_of(agent)
 
 
 @pytest.mark.parametrize("loop", ["compiled", "plain"])
 def test_the_learners_loop_agrees(loop: str, config: Any, trajectory: Trajectory, reference: list[np.ndarray]) -> None:
     learner = learner_of(config, loop)
-    outcome = learner.learn(
-        Sample(trajectory, tf.zeros((STEPS, BATCH), tf.int32), tf.ones((STEPS, BATCH)), tf.zeros((1,), tf.uint64))
-    )
-    assert outcome.finite
+    outcome = learner.learn(sample_of(trajectory))
+    assert not outcome.skipped
     assert outcome.priorities is None
     assert_equal_states(state_of(learner.agent), reference)
+    put(learner.agent, state_of(start(config)))
+    outcome = learner.learn(sample_of(poisoned(config, trajectory)))
+    assert outcome.skipped == (BAD,)
+    assert np.isfinite(outcome[:5]).all()
+    assert_equal_states(state_of(learner.agent), without_the_bad_one(config, trajectory))
+
+
+@pytest.mark.parametrize("loop", ["compiled", "plain"])
+def test_a_call_of_bad_batches_changes_no_bit_but_the_count(loop: str, config: Any, trajectory: Trajectory) -> None:
+    if loop == "plain" and config is not VARIANTS[config.kind]:
+        pytest.skip("the compiled loop shows it of every variant, the plain one of every kind")
+    learner = learner_of(config, loop)
+    learner.learn(sample_of(trajectory))
+    before = state_of(learner.agent)
+    outcome = learner.learn(sample_of(poisoned(config, trajectory, slice(None))))
+    assert outcome == (0.0, 0.0, 0.0, 0.0, 0.0, tuple(range(STEPS)), None)
+    for variable, value in zip(learner.agent.variables, before, strict=True):
+        expected = 2 * STEPS if variable is learner.agent.train_step_counter else value
+        np.testing.assert_array_equal(variable.numpy(), expected)
 
 
 @pytest.mark.parametrize("loop", ["compiled", "plain"])

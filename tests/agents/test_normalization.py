@@ -56,6 +56,17 @@ def test_old_observations_fade_once_a_million_were_seen() -> None:
     np.testing.assert_allclose(layer.mean, [5.0 + 1_000 / 1_001_000], rtol=1e-6)
 
 
+@pytest.mark.parametrize("poison", [np.nan, np.inf, 1e30])
+def test_a_batch_that_is_not_finite_is_not_observed(poison: float) -> None:
+    layer = layer_of(2)
+    layer.observe(tf.constant([[1.0, 10.0], [3.0, 10.0]]))
+    before = [weight.numpy() for weight in layer.weights]
+    layer.observe(tf.constant([[1.0, 10.0], [3.0, poison]]))
+    layer.observe(tf.constant([[7.0, 7.0], [8.0, 8.0]]), tf.constant(False))
+    for weight, value in zip(layer.weights, before, strict=True):
+        np.testing.assert_array_equal(weight, value)
+
+
 @pytest.mark.parametrize("spec", [ArraySpec((4,), "uint8", (9,)), ArraySpec((4,), "int32", (3, 3, 3, 3))])
 def test_only_float_observations_are_normalised(spec: ArraySpec) -> None:
     agent = build("dqn", Specs(spec, 3), DqnConfig(normalize_observations=True))

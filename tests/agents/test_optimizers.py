@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from agents.optimizers import Adam
+from agents.optimizers import Adam, Sgd
 
 SHAPES = [(3, 4), (4,), (4, 2), (2,)]
+LOSS = tf.constant(1.0)
 
 
 def fresh_variables(seed: int = 0) -> list[tf.Variable]:
@@ -46,7 +47,7 @@ def test_adam_is_keras_adam_over_20_steps(ours: dict[str, Any], theirs: dict[str
     random = np.random.default_rng(1)
     for _ in range(20):
         gradients = random_gradients(random)
-        adam.apply(gradients)
+        adam.apply(gradients, LOSS)
         keras.apply_gradients(zip(gradients, reference, strict=True))
     for one, other, start in zip(mine, reference, fresh_variables(), strict=True):
         np.testing.assert_allclose(one, other, atol=4e-6, rtol=0)  # rounding of 20 steps, in another order
@@ -56,14 +57,14 @@ def test_adam_is_keras_adam_over_20_steps(ours: dict[str, Any], theirs: dict[str
 def test_first_update_moves_each_weight_by_the_learning_rate_against_its_gradient() -> None:
     # m = 0.1 g and v = 0.001 g^2, corrected to g and g^2: the change is lr * g / |g|.
     weight = tf.Variable([1.0, 1.0, 1.0])
-    Adam([weight], 0.1, epsilon=1e-12).apply([tf.constant([5.0, -0.01, 0.0])])
+    Adam([weight], 0.1, epsilon=1e-12).apply([tf.constant([5.0, -0.01, 0.0])], LOSS)
     np.testing.assert_allclose(weight, [0.9, 1.1, 1.0], rtol=1e-6)
 
 
 def test_apply_clips_by_the_norm_over_all_variables_and_returns_the_norm_before() -> None:
     weights = [tf.Variable([0.0]), tf.Variable([[0.0]])]
     adam = Adam(weights, 0.1, clip_norm=1.0)
-    norm = adam.apply([tf.constant([3.0]), tf.constant([[4.0]])])
+    norm = adam.apply([tf.constant([3.0]), tf.constant([[4.0]])], LOSS).norm
     assert norm.numpy() == 5.0
     # Clipped to [0.6, 0.8]: the first moment is a tenth of it, the second a thousandth of its square.
     np.testing.assert_allclose(moments(adam, "first_moment"), [0.06, 0.08], rtol=1e-5)
@@ -73,7 +74,7 @@ def test_apply_clips_by_the_norm_over_all_variables_and_returns_the_norm_before(
 def test_apply_without_clipping_takes_the_gradient_as_it_is() -> None:
     weight = tf.Variable([0.0, 0.0])
     adam = Adam([weight], 0.1, clip_norm=0.0)
-    assert adam.apply([tf.constant([300.0, 400.0])]).numpy() == 500.0
+    assert adam.apply([tf.constant([300.0, 400.0])], LOSS).norm.numpy() == 500.0
     np.testing.assert_allclose(moments(adam, "first_moment"), [30.0, 40.0], rtol=1e-5)
 
 
@@ -85,14 +86,14 @@ def test_learning_rate_decays_linearly_and_stays(updates: int, expected: float) 
     weight = tf.Variable([0.0])
     adam = Adam([weight], 0.01, learning_rate_final=0.001, decay_steps=10)
     for _ in range(updates):
-        adam.apply([tf.constant([1.0])])
+        adam.apply([tf.constant([1.0])], LOSS)
     assert adam.learning_rate().numpy() == pytest.approx(expected, rel=1e-5)
 
 
 def test_learning_rate_without_decay_steps_is_constant() -> None:
     adam = Adam([tf.Variable([0.0])], 0.01, learning_rate_final=0.001, decay_steps=0)
     for _ in range(3):
-        adam.apply([tf.constant([1.0])])
+        adam.apply([tf.constant([1.0])], LOSS)
     assert adam.learning_rate().numpy() == pytest.approx(0.01)
 
 
@@ -101,7 +102,7 @@ def test_a_gradient_moves_its_own_variable_alone() -> None:
     before = [variable.numpy() for variable in variables]
     gradients = [tf.zeros(shape) for shape in SHAPES]
     gradients[2] = tf.ones(SHAPES[2])
-    Adam(variables, 0.1).apply(gradients)
+    Adam(variables, 0.1).apply(gradients, LOSS)
     changed = [bool((variable.numpy() != old).any()) for variable, old in zip(variables, before, strict=True)]
     assert changed == [False, False, True, False]
 
@@ -111,11 +112,41 @@ def test_its_variables_are_its_whole_state() -> None:
     adam, other = Adam(weights, 1e-2), Adam(other_weights, 1e-2)
     random = np.random.default_rng(2)
     for _ in range(3):
-        adam.apply(random_gradients(random))
+        adam.apply(random_gradients(random), LOSS)
     for target, source in zip([*other.variables, *other_weights], [*adam.variables, *weights], strict=True):
         target.assign(source)
     gradients = random_gradients(random)
-    adam.apply(gradients)
-    other.apply(gradients)
+    adam.apply(gradients, LOSS)
+    other.apply(gradients, LOSS)
     for one, another in zip(weights, other_weights, strict=True):
         np.testing.assert_array_equal(one, another)
+
+
+@pytest.mark.parametrize("kind", [Adam, Sgd])
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize(
+    ("loss", "poison"),
+    [(1.0, np.nan), (1.0, np.inf), (1.0, 1e30), (np.nan, 0.0), (-np.inf, 0.0)],
+    ids=["nan", "inf", "a norm that overflows", "loss nan", "loss inf"],
+)
+def test_an_update_that_is_not_finite_changes_no_bit(kind: Any, compiled: bool, loss: float, poison: float) -> None:
+    weights = fresh_variables()
+    optimizer = kind(weights, 1e-2, clip_norm=0.5, learning_rate_final=1e-3, decay_steps=10)
+    apply = tf.function(optimizer.apply, jit_compile=compiled)
+    random = np.random.default_rng(3)
+    assert apply(random_gradients(random), LOSS).applied
+    before = [variable.numpy() for variable in (*weights, *optimizer.variables)]
+    gradients = random_gradients(random)
+    gradients[1] += tf.constant([0.0, poison, 0.0, 0.0])
+    assert not apply(gradients, tf.constant(loss)).applied
+    for variable, value in zip((*weights, *optimizer.variables), before, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), value)
+    assert apply(random_gradients(random), LOSS).applied
+    assert optimizer.updates.numpy() == 2
+    assert any((variable.numpy() != value).any() for variable, value in zip(weights, before, strict=False))
+
+
+def test_the_scale_multiplies_the_scheduled_step_size() -> None:
+    adam = Adam([tf.Variable([1.0])], 0.01, learning_rate_final=0.001, decay_steps=10)
+    adam.learning_rate_scale.assign(0.25)
+    assert adam.learning_rate().numpy() == pytest.approx(0.0025)

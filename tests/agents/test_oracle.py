@@ -311,7 +311,7 @@ def learn(
             tf.constant(relative, tf.float32),
             tf.zeros((STEPS_PER_CALL * BATCH,), tf.uint64),
         )
-        assert learner.learn(sample).finite
+        assert not learner.learn(sample).skipped
     assert learner.loop == "compiled"
     states = tf.range(len(problem.allowed))
     units = learner.agent.noise_units + config.state_units

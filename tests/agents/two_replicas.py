@@ -15,6 +15,8 @@ from pipeline.replay import Sample
 from pipeline.sections import Experiment, LearnerConfig, ReplayConfig
 
 STEPS, BATCH, CALLS = 10, 16, 2
+BAD = 4
+"""The step of each call whose batch has a number that is none."""
 
 
 def random_sample(config: Any) -> Sample:
@@ -24,7 +26,15 @@ def random_sample(config: Any) -> Sample:
     random = np.random.default_rng(0)
     reward[:, BATCH // 2 :] *= 20.0
     step_type[:, BATCH // 2 :, 0] = 2 * (random.random((STEPS, BATCH // 2)) < 0.5)
-    trajectory = trajectory._replace(reward=tf.constant(reward), step_type=tf.constant(step_type))
+    poison = reward if config.kind != "behaviour_cloning" else trajectory.observation[0].numpy()
+    poison[BAD, 0] = np.nan  # in the first replica's half
+    observation = trajectory.observation
+    if poison is not reward:
+        observation = (tf.constant(poison), observation[1])
+    step_type[BAD, 0] = 1
+    trajectory = trajectory._replace(
+        reward=tf.constant(reward), step_type=tf.constant(step_type), observation=observation
+    )
     relative = tf.constant(random.uniform(0.1, 10.0, (STEPS, BATCH)), tf.float32)
     return Sample(trajectory, tf.zeros((STEPS, BATCH), tf.int32), relative, tf.zeros((1,), tf.uint64))
 
@@ -74,8 +84,9 @@ def compared(config: Any) -> dict[str, Any]:
         "smallest_norm": min(outcome.gradient_norm for outcome in outcomes),
         "clip_norm": getattr(config, "gradient_clip_norm", 0.0),
         "priorities": max(difference(*pair) for pair in pairs),
-        "outcomes": [outcome._replace(priorities=None) for outcome in outcomes],
-        "outcomes_of_two": [outcome._replace(priorities=None) for outcome in outcomes_two],
+        "outcomes": [outcome[:5] for outcome in outcomes],
+        "outcomes_of_two": [outcome[:5] for outcome in outcomes_two],
+        "skipped": [[outcome.skipped for outcome in of] for of in (outcomes, outcomes_two)],
     }
 
 

@@ -158,6 +158,58 @@ def test_a_killed_supervisor_leaves_nothing_running_in_its_namespace(run_dir_of_
     wait_until(lambda: not processes_of(run_dir), 20, "the roles have died with their supervisor")
 
 
+@needs_namespaces
+def test_a_collector_that_is_restarted_is_where_the_replay_is(run_dir_of_nobody: Path) -> None:
+    run_dir = run_dir_of_nobody
+    process = subprocess.Popen(
+        unprivileged(*command(run_dir, *SHRUNK)),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment(),
+        cwd=ROOT,
+    )
+    try:
+        wait_until(lambda: gradient_steps(run_dir) > 100, 180, "the run learns")
+        (first,) = collectors_once_inside(run_dir, without=())
+        network = os.readlink(f"/proc/{first.pid}/ns/net")
+        assert network != os.readlink("/proc/self/ns/net")
+        first.kill()
+        (second,) = collectors_once_inside(run_dir, without=(first.pid,))
+        assert os.readlink(f"/proc/{second.pid}/ns/net") == network
+        # Far more than what the first had stored allows, at the ratio of samples to inserts.
+        further = gradient_steps(run_dir) + 5_000
+        wait_until(lambda: gradient_steps(run_dir) > further, 180, "the run learns from what the second collects")
+    finally:
+        process.terminate()
+        process.wait(120)
+    assert json.loads((run_dir / "summary.json").read_text())["stop_reason"] == "interrupted"
+
+
+def gradient_steps(run_dir: Path) -> int:
+    try:
+        return int(json.loads((run_dir / "status.json").read_text())["gradient_steps"])
+    except FileNotFoundError:
+        return 0
+
+
+def collectors_once_inside(run_dir: Path, without: tuple[int, ...]) -> list[psutil.Process]:
+    """The collectors that run, once one does whose process has entered the namespace and become the role."""
+    found: list[psutil.Process] = []
+
+    def is_there() -> bool:
+        found[:] = [
+            process
+            for process in processes_of(run_dir)
+            if process.pid not in without
+            and "--role=collector" in process.cmdline()
+            and not any(argument.endswith("namespace.py") for argument in process.cmdline())
+        ]
+        return bool(found)
+
+    wait_until(is_there, 120, "a collector has started")
+    return found
+
+
 def test_a_run_without_namespaces_says_who_can_reach_it(run_dir: Path) -> None:
     result = finish(out_of_namespaces(*command(run_dir, *BRIEF, flags=("--require_private",))))
     assert result.returncode == 0, result.stdout + result.stderr

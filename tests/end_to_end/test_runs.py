@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 
+from pipeline import bad_batches
 from pipeline.config import load, shipped
 from pipeline.environments import suites
 
@@ -262,7 +264,35 @@ def test_a_diverged_run_exits_4_and_keeps_no_bad_weights(run_dir: Path) -> None:
     result = train(run_dir, *SHRUNK, *huge, 'agent.loss="mse"')
     assert result.returncode == 4, result.stdout + result.stderr
     assert summary(run_dir)["stop_reason"] == "diverged"
+    assert "there was no checkpoint to roll back to" in result.stdout
+    assert list((run_dir / "bad_batches").glob("*.msgpack"))
     assert not list((run_dir / "checkpoints").glob("0*"))
+
+
+def test_a_run_that_goes_bad_for_a_while_rolls_back_and_recovers(run_dir: Path) -> None:
+    # 800 transitions of a replay of 512: for a while there is nothing else to draw.
+    passing = ('environment.id=""', 'environment.import_path="environments_that_fail:PassingHugeRewardEnvironment"')
+    replay = ("replay.capacity=512", "replay.samples_per_insert=8", "collect.collectors=1", "collect.lanes=4")
+    learner = ("learner.bad_updates=5", "learner.rollbacks=1000", "learner.rollback_learning_rate_factor=0.9")
+    settings = (
+        *passing,
+        *replay,
+        *learner,
+        'agent.loss="mse"',
+        "learner.batch_size=64",
+        "checkpoint.every_seconds=0.2",
+    )
+    result = train(run_dir, *SHRUNK, *settings, flags=("--launcher=inline",))
+    assert result.returncode == 0, result.stdout + result.stderr
+    found = summary(run_dir)
+    assert found["stop_reason"] == "gradient_steps"
+    assert found["gradient_steps"] == 400
+    assert 5 <= found["skipped_updates"] < 400
+    assert found["rollbacks"] >= 1
+    assert result.stdout.count("warning: updates were skipped") == 1
+    assert {"learner/skipped_updates", "learner/rollbacks"} <= tags_of(run_dir / "tensorboard" / "learner")
+    newest = max((run_dir / "bad_batches").glob("*.msgpack"))
+    assert bad_batches.read(newest)["reward"].max() == np.float32(1e30)
 
 
 @pytest.mark.parametrize("launcher", ["local", "inline"])
@@ -276,7 +306,7 @@ def test_an_environment_that_breaks_again_and_again_is_named_and_ends_the_run(ru
     assert "collect.faulty_episodes=0.01 allows 10 of 1,000" in result.stdout + result.stderr
     assert "Traceback" not in result.stdout + result.stderr
     assert summary(run_dir)["stop_reason"] == "failed"
-    assert summary(run_dir)["dropped_episodes"] == 11
+    assert summary(run_dir)["dropped_episodes"] == 12, "all four broke"
 
 
 @pytest.mark.parametrize("launcher", ["local", "inline"])
@@ -294,7 +324,7 @@ def test_faults_cost_a_run_no_more_than_their_episodes(run_dir: Path, launcher: 
     assert 0 < ended["dropped_episodes"] < ended["episodes"]
     assert "'Unreliable', lane " in ended["newest_fault"]
     assert ended["lost_transitions"] == 0
-    assert "an episode was dropped for a fault: environment 'Unreliable', lane" in result.stdout
+    assert f"{ended['dropped_episodes']} episodes were dropped for faults; the newest: environment" in result.stdout
 
 
 def test_inline_runs_and_resumes(run_dir: Path) -> None:

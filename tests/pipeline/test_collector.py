@@ -93,6 +93,20 @@ def test_environment_steps_and_episodes_are_counted_exactly(
     assert report.environment_steps == sum(count for count, _ in expected), "padding is no step"
 
 
+def test_the_largest_reward_is_that_of_any_lane_and_step_so_far(
+    start: Start, make_experiment: Any, publish: Any, counting_specs: Specs
+) -> None:
+    experiment = make_experiment(*NO_EXPLORATION)
+    collector, variables = start(experiment), publish(counting_specs)
+    largest = 0.0
+    for _ in range(30):
+        run(collector, 1)
+        stored = collector._fields["reward"]
+        largest = max(largest, float(np.abs(stored).max()))
+        assert collector.report(variables).largest_reward == largest
+    assert largest > 0.0
+
+
 def test_reports_are_cumulative_and_their_episodes_are_not(
     start: Start, make_experiment: Any, publish: Any, counting_specs: Specs
 ) -> None:

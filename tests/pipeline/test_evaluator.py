@@ -46,7 +46,7 @@ def test_every_lane_plays_its_share_of_episodes(
 ) -> None:
     policy = policy_of(counting_specs, prefers=2)
     runner = GreedyRunner(make_experiment(), counting_specs, policy, episodes)
-    returns, lengths, _ = runner.run(policy, 0)
+    returns, lengths, *_ = runner.run(policy, 0)
     runner.close()
     lanes = min(episodes, 64)
     # Taking the first episodes to end, whoever played them, would give more short ones.
@@ -141,13 +141,14 @@ def test_an_evaluation_describes_its_episodes(
     evaluation = evaluate(prefers=1, gradient_steps=3)
     policy = policy_of(counting_specs, 1)
     runner = GreedyRunner(make_experiment(), counting_specs, policy, 6)
-    returns, lengths, _ = runner.run(policy, make_experiment().evaluation.seed)
+    returns, lengths, _, best_value = runner.run(policy, make_experiment().evaluation.seed)
     runner.close()
     assert evaluation.mean_return == pytest.approx(np.mean(returns))
     assert evaluation.std_return == pytest.approx(np.std(returns))
     assert (evaluation.min_return, evaluation.max_return) == (min(returns), max(returns))
     assert evaluation.mean_length == pytest.approx(np.mean(lengths))
     assert (evaluation.episodes, evaluation.gradient_steps, evaluation.environment_steps) == (6, 3, 30)
+    assert evaluation.best_value == best_value != 0.0
     assert evaluation.is_best
     assert evaluation.seconds > 0
 

@@ -102,6 +102,22 @@ def test_lost_transitions_are_those_unconfirmed_at_the_end() -> None:
     assert book.counters.lost_transitions == 7
 
 
+def test_the_largest_reward_is_that_of_any_collector_and_life() -> None:
+    book = ledger(counters=Counters(largest_reward=2.0))
+    found = []
+    for process, reward in (("a", 1.0), ("b", 5.0), ("a", 3.0)):
+        book.accept_collector(msgspec.structs.replace(report(process), largest_reward=reward))
+        found.append(book.counters.largest_reward)
+    assert found == [2.0, 5.0, 5.0]
+
+
+def test_summary_and_status_say_what_was_skipped() -> None:
+    book = ledger(counters=Counters(skipped_updates=7, rollbacks=2))
+    result = book.summary("seconds", 1.0)
+    assert (result.skipped_updates, result.rollbacks) == (7, 2)
+    assert book.status("learning", 0, None, {}, ["too large"]).warnings == ["too large"]
+
+
 def test_the_steps_that_a_shield_changed_add_up_over_collectors_and_lives() -> None:
     book = ledger(counters=Counters(shielded_steps=100))
     for process, steps in (("a", 3), ("b", 10), ("a", 7), ("a", 7), ("c", 1)):

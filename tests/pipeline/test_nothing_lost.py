@@ -313,3 +313,37 @@ def test_what_came_before_the_last_fault_of_many_is_stored(
     assert len(Unreliable.taken) - len(stored) < experiment.collect.lanes, "other lanes' steps beside the last fault"
     assert len(stored) == counts.environment_steps
     collector.close()
+
+
+def test_a_collector_judges_the_windows_that_padding_completes(
+    serve: Any, make_experiment: Callable[..., Experiment], publish: Any, counting_specs: Specs
+) -> None:
+    experiment = make_experiment(
+        "replay.prioritized=true",
+        "replay.initial_priority='td_error'",
+        "replay.priority_exponent=1.0",
+        "environment.frame_stack=2",
+        "agent.discount=0.5",
+        "learner.batch_size=64",
+        "replay.min_size=1",
+    )
+    server = serve(experiment, counting_specs)
+    variables = publish(stacked(counting_specs, 2))  # its Q-values are 1 for action 0, else 0
+    collector = Collector(experiment, counting_specs, 0, "p", server.address, variables)
+    run(collector, 3)
+    errors, relative = {}, {}
+    for sample in server.dataset().take(10).as_numpy_iterator():
+        trajectory = sample.trajectory
+        q_tm1 = (trajectory.action[..., 0] == 0).astype(float)
+        error = np.abs(trajectory.reward[..., 0] + 0.5 * trajectory.discount[..., 0] - q_tm1)
+        error[trajectory.step_type[..., 0] == LAST] = 0.0
+        keys = sample.keys.tolist()
+        errors |= dict(zip(keys, error.ravel().tolist(), strict=True))
+        relative |= dict(zip(keys, sample.relative_probability.ravel().tolist(), strict=True))
+    collector.close()
+    assert server.inserted_items() == 3 * experiment.collect.lanes
+    drawn = [key for key, error in errors.items() if error]
+    assert len(drawn) >= 2 * experiment.collect.lanes
+    scale = relative[drawn[0]] / errors[drawn[0]]
+    for key in drawn:
+        assert relative[key] == pytest.approx(scale * errors[key], rel=1e-4)

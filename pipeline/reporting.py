@@ -1,0 +1,143 @@
+"""What the learner's process tells of the run: `status.json` for the terminal, scalars for TensorBoard."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import psutil
+
+from pipeline import account, metrics
+from pipeline.flow import RatioWatch
+from pipeline.learner import Learner, Outcome
+from pipeline.ledger import Ledger
+from pipeline.recovery import Recovery
+from pipeline.replay import ReplayServer
+from pipeline.run_directory import RunDirectory, write_json
+from pipeline.saving import Saved, Saver
+from pipeline.sections import Experiment
+from pipeline.variables import CollectorReport, Evaluation, Report
+
+log = logging.getLogger(__name__)
+
+_LUMPS = 8
+"""Calls of the learner within a minute below which the ratio of samples to inserts says nothing."""
+
+
+class Reporter:
+    """Writes the status and the scalars of all roles.
+
+    Args:
+      experiment: the run.
+      run: its directory.
+      ledger: whose counts are shown.
+      learner: whose step size is shown.
+      replay: whose size is shown.
+      recovery: whose warnings are shown, as are the saver's.
+      saver: of the checkpoints.
+      alone: whether this process is the whole run; else its parent is the supervisor.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        run: RunDirectory,
+        ledger: Ledger,
+        learner: Learner,
+        replay: ReplayServer,
+        recovery: Recovery,
+        saver: Saver,
+        alone: bool,
+    ) -> None:
+        self._experiment, self._run, self._ledger, self._learner = experiment, run, ledger, learner
+        self._replay, self._recovery, self._saver = replay, recovery, saver
+        self._metrics = metrics.MetricsWriter(run.tensorboard)
+        self.phase = "starting"
+        self.outcome: Outcome | None = None
+        """Of the newest call."""
+        self.data_age = 0.0
+        """Gradient steps between acting and learning, of that call's samples."""
+        self._warnings: list[str] = []
+        self._unwritten = ""
+        call = experiment.learner.batch_size * experiment.learner.steps_per_call
+        ratio = experiment.replay.samples_per_insert
+        self._ratio = RatioWatch(ratio, least=_LUMPS * call) if not experiment.is_offline else None
+        self._processes = {"learner": psutil.Process()}
+        if not alone and (parent := psutil.Process().parent()) is not None:
+            self._processes["supervisor"] = parent
+
+    def warn(self, sentence: str) -> None:
+        """Shows a warning until the end of this process."""
+        self._warnings.append(sentence)
+
+    def account(self) -> account.Account | None:
+        """Where every transition is; None offline, where none is collected."""
+        if self._experiment.is_offline:
+            return None
+        return account.account(self._experiment, self._ledger.counters, self._replay.tally())
+
+    def show_report(self, report: Report) -> None:
+        """Writes what a collector or the evaluator has reported."""
+        if isinstance(report, CollectorReport):
+            role, scalars = f"collector-{report.index}", metrics.collector_scalars(report)
+        else:
+            role, scalars = "evaluator", metrics.evaluation_scalars(report)
+        of: Any = report if isinstance(report, Evaluation) else self._ledger.counters
+        self._metrics.write(role, scalars, self._experiment.progress(of.environment_steps, of.gradient_steps))
+
+    def show_checkpoint(self, saved: Saved | None) -> None:
+        """Writes what a checkpoint took, if one has been written."""
+        if saved is not None:
+            self._write("learner", metrics.checkpoint_scalars(saved.seconds, saved.pause_seconds, saved.size))
+
+    def show_status(self) -> None:
+        """Writes the status of now."""
+        resident = {role: process.memory_info().rss for role, process in self._processes.items()}
+        size = self._replay.info().current_size * self._experiment.transitions_per_item
+        loss = self.outcome.loss if self.outcome else None
+        status = self._ledger.status(self.phase, size, loss, dict(resident), self.account(), self._warnings_now())
+        try:
+            write_json(self._run.status, status)
+            self._unwritten = ""
+        except OSError as error:  # a full disk does not end the run
+            if not self._unwritten:
+                self._unwritten = f"{self._run.status} could not be written: {error}"
+                log.error("%s", self._unwritten)
+        scalars: dict[str, Any] = metrics.speed_scalars(
+            status.environment_steps_per_second, status.gradient_steps_per_second, resident["learner"]
+        )
+        scalars |= metrics.data_scalars(
+            replay_size=size,
+            samples_per_insert=status.samples_per_insert,
+            samples_per_insert_wanted=self._experiment.replay.samples_per_insert,
+            data_age=self.data_age,
+        )
+        self._write("learner", scalars | self._learner_scalars())
+        if "supervisor" in resident:
+            self._write("supervisor", metrics.memory_scalars(resident["supervisor"]))
+
+    def close(self) -> None:
+        """Writes what was handed over and closes all files."""
+        self._metrics.close()
+
+    def _warnings_now(self) -> list[str]:
+        ratio, counters = "", self._ledger.counters
+        if self._ratio is not None and self.phase == "learning":
+            ratio = self._ratio.warning(counters.transitions, counters.learned)
+        now = [ratio, self._saver.warning, self._metrics.warning, self._unwritten]
+        return [*self._warnings, *self._recovery.warnings, *filter(None, now)]
+
+    def _learner_scalars(self) -> dict[str, float]:
+        counters = self._ledger.counters
+        scalars = metrics.divergence_scalars(counters, self._recovery.sentinel.q_max_over_bound)
+        if self.outcome is None:
+            return scalars
+        scalars |= metrics.learner_scalars(self.outcome, float(self._learner.agent.learning_rate))
+        if (priorities := self.outcome.priorities) is not None:
+            beta = float(self._learner.importance_exponent())
+            scalars |= metrics.priority_scalars(priorities, counters.largest_priority, beta)
+        return scalars
+
+    def _write(self, role: str, scalars: Mapping[str, float]) -> None:
+        counters = self._ledger.counters
+        progress = self._experiment.progress(counters.environment_steps, counters.gradient_steps)
+        self._metrics.write(role, scalars, progress)
