@@ -48,6 +48,10 @@ class _Inline:
         self.learning.start()
         counters = self.learning.ledger.counters
         self._first_learned, self._first_transitions = counters.learned, counters.transitions
+        # What may be learned from transitions that there are: a resumed run may hold another ratio than before, and
+        # gets no more at once than a new one does.
+        ratio, least = launch.experiment.replay.samples_per_insert, launch.experiment.replay.min_size
+        self._credit = min(max(0.0, counters.transitions * ratio - counters.learned), least * ratio)
         self._recorders: list[Recorder] = []
         self._collectors: list[Collector] = []
         for index in range(launch.experiment.collectors):
@@ -117,9 +121,8 @@ class _Inline:
             return
         if counters.transitions < replay.min_size:
             return
-        # Since this start: a resumed run may hold another ratio, or learn in other batches.
         while (counters.learned - self._first_learned + per_call) <= (
-            (counters.transitions - self._first_transitions) * replay.samples_per_insert
+            self._credit + (counters.transitions - self._first_transitions) * replay.samples_per_insert
         ) and self.learning.ledger.stop_reason() is None:
             self.learning.step()
         self.learning.tend()
