@@ -15,6 +15,7 @@ from pipeline.environments.custom import adapted
 from pipeline.environments.importing import imported
 from pipeline.environments.serial import SerialVectorEnv
 from pipeline.environments.skipping import FrameSkip
+from pipeline.process import die_with_parent
 from pipeline.sections import EnvironmentConfig
 
 _Options = TypeVar("_Options")
@@ -49,7 +50,8 @@ def gymnasium_vector(config: EnvironmentConfig, lanes: int, suite_wrappers: Sequ
         spec.max_episode_steps = limit
     wrappers: list[Wrap] = [*suite_wrappers, *([functools.partial(FrameSkip, frames=skip)] if skip > 1 else [])]
     if mode == "async":
-        return gymnasium.make_vec(spec, num_envs=lanes, vectorization_mode=mode, wrappers=[*wrappers, ContractCheck])
+        wrappers += [ContractCheck, _ending_with_collector]
+        return gymnasium.make_vec(spec, num_envs=lanes, vectorization_mode=mode, wrappers=wrappers)
 
     def make_one() -> gymnasium.Env[Any, Any]:
         environment: gymnasium.Env[Any, Any] = gymnasium.make(spec)
@@ -58,6 +60,12 @@ def gymnasium_vector(config: EnvironmentConfig, lanes: int, suite_wrappers: Sequ
         return environment
 
     return SerialVectorEnv([make_one] * lanes)
+
+
+def _ending_with_collector(environment: Any) -> Any:
+    """Has the worker's process, in which this runs, end with the one that started it, however that ends."""
+    die_with_parent()
+    return environment
 
 
 def _spec(config: EnvironmentConfig) -> EnvSpec:

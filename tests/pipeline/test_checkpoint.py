@@ -123,7 +123,6 @@ def test_what_was_written_comes_back(write: Write, folder: Path) -> None:
         environment_steps=2**40,
         episodes=3,
         transitions=4,
-<<<<<<< HEAD
         begun=9,
         items=2,
         lost={"collector killed": 5},
@@ -135,10 +134,6 @@ def test_what_was_written_comes_back(write: Write, folder: Path) -> None:
         discarded=64,
         evaluations=1,
         evaluation=evaluation,
-=======
-        lost_transitions=5,
-        dropped_episodes=2,
->>>>>>> 11d665bba521d70d863ce8e63689c627722477e0
         shielded_steps=8,
         dropped_episodes=2,
         gradient_steps=6,
