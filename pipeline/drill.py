@@ -91,10 +91,13 @@ class Drill:
       overrides: of it.
       seed: of the faults' order and of the run.
       kills: how many faults.
+      target: mean return that solves the task.
       folder: where results are left; the small disk is mounted below it.
     """
 
-    def __init__(self, config: str, overrides: tuple[str, ...], seed: int, kills: int, folder: Path) -> None:
+    def __init__(
+        self, config: str, overrides: tuple[str, ...], seed: int, kills: int, target: float, folder: Path
+    ) -> None:
         self._config, self._seed, self._kills = config, seed, kills
         self._random = random.Random(seed)
         self._port = free_port()
@@ -107,7 +110,7 @@ class Drill:
         ]
         endless = ["stop.target_return=1e9", "stop.environment_steps=0", "stop.gradient_steps=0", "stop.seconds=0"]
         base = [f"--config={config}", f"--seed={seed}", *(f"--set={line}" for line in common)]
-        self._goal = [*base, f"--set=stop.seconds={_SOLVE_SECONDS}"]
+        self._goal = [f"--set=stop.target_return={target}"]
         drilling = [*base, *(f"--set={line}" for line in endless)]
         self._drilled = Drilled(RunDirectory(folder / "disk" / "run"), drilling, [*drilling, "--resume"])
         self._done: list[Done] = []
@@ -178,9 +181,9 @@ class Drill:
 
     def _solve(self) -> Summary | None:
         drilled = self._drilled
-        drilled.go_on_with(self._goal[1:])
+        drilled.go_on_with(self._goal)
         assert drilled.supervisor is not None
-        if not drilled.wait_until(lambda: drilled.supervisor.poll() is not None, 2.0 * _SOLVE_SECONDS):  # type: ignore[union-attr]
+        if not drilled.wait_until(lambda: drilled.supervisor.poll() is not None, _SOLVE_SECONDS):  # type: ignore[union-attr]
             drilled.end()
         try:
             return msgspec.json.decode(drilled.run.summary.read_bytes(), type=Summary)
@@ -236,7 +239,8 @@ def main(arguments: list[str]) -> int:
         raise UsageError(f"{folder} is not empty: choose another --run_dir")
     (folder / "disk").mkdir(parents=True, exist_ok=True)
     small_disk.mount(folder / "disk", _DISK.value)
-    drill = Drill(_CONFIG.value, tuple(_SET.value), _SEED.value, _KILLS.value, folder)
+    target = experiment.stop.target_return
+    drill = Drill(_CONFIG.value, tuple(_SET.value), _SEED.value, _KILLS.value, target, folder)
     report = drill.run()
     _leave(folder, report)
     _print(report)
