@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import socket
 import subprocess
 import sys
 import time
@@ -14,8 +15,11 @@ import numpy as np
 import psutil
 import pytest
 
+from pipeline import environments, native
 from pipeline.faults import Drilled
+from pipeline.frames import FrameLayout
 from pipeline.ledger import Summary
+from pipeline.ports import free_port
 from pipeline.run_directory import RunDirectory
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -204,3 +208,31 @@ def test_on_policy_both_sides_begin_anew_after_a_kill(drilled: Callable[..., Dri
     account = ended(run).account
     assert account is not None
     assert account.unaccounted == 0
+
+
+def test_a_malformed_item_of_a_peer_costs_one_restart(drilled: Callable[..., Drilled]) -> None:
+    """The server takes what its signature forbids; the learner that samples it fails, and its replay goes with it."""
+    port = free_port()
+    run = drilled(f"replay.port={port}", 'replay.private="loopback"')
+    wait(run, lambda: learns(run) and run.saved() is not None, "there is a checkpoint")
+    learner = only(run, "learner")
+    experiment = run.run.experiment()
+    table = FrameLayout.of(experiment, environments.describe(experiment.environment)).table
+    with socket.create_connection(("127.0.0.1", port), 10.0) as peer:
+        peer.sendall(b"\x00garbage that is no HTTP/2" * 1000)
+    client = native.reverb_client(f"127.0.0.1:{port}")
+    writer = client.NewTrajectoryWriter(native._load("reverb.libpybind").ConstantChunkerOptions(1, 1), False)
+    (reference,) = writer.Append([np.zeros(3, np.uint8)])
+    writer.CreateItem(table, 1.0, [[reference]], [True])
+    writer.Flush(0, 10_000)
+    writer.Close()
+    wait(run, lambda: not learner.is_running(), "the learner has met the item")
+    time.sleep(1.0)  # a status of before it is no sign
+    wait(run, lambda: learns(run) and bool(run.processes("learner")), "another learner learns")
+    beyond = run.status()
+    assert beyond is not None
+    wait(run, lambda: learns(run, beyond.gradient_steps + 100), "it goes on")
+    assert "learner is restarted" in run.output.read_text()
+    account = ended(run).account
+    assert account is not None
+    assert abs(account.unaccounted) <= experiment.transitions_per_item, "a stranger's item is nobody's"

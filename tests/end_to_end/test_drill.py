@@ -1,0 +1,92 @@
+"""Short forms of the drill, of the benchmark of many drills, and of the soak."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from benchmarks.pages import write_between
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SECONDS = 420
+
+
+def command(module: str, *flags: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+    return subprocess.run(
+        [sys.executable, "-m", module, *flags],
+        capture_output=True, text=True, check=False, cwd=ROOT, timeout=SECONDS, env=environment,
+    )  # fmt: skip
+
+
+def test_a_run_goes_on_through_every_fault_and_nothing_is_lost_without_a_name(tmp_path: Path) -> None:
+    folder = tmp_path / "drill"
+    result = command("pipeline.drill", "--config=cartpole", f"--run_dir={folder}", "--kills=4", "--seed=2")
+    assert result.returncode == 0, result.stdout + result.stderr
+    report: dict[str, Any] = json.loads((folder / "drill.json").read_text())
+    assert report["problems"] == []
+    assert len(report["done"]) == 4
+    account = report["summary"]["account"]
+    assert report["summary"]["solved"]
+    assert (account["unaccounted"], account["in_flight"]) == (0, 0)
+    assert account["begun"] == account["stored"] + sum(account["lost"].values())
+    assert "All held" in result.stdout
+    assert (folder / "logs" / "learner.log").is_file()
+    assert not (folder / "disk" / "run").exists(), "the small disk ends with the drill"
+    assert not [p for p in psutil.process_iter() if any(str(folder) in part for part in _line(p))]
+
+
+def _line(process: psutil.Process) -> list[str]:
+    try:
+        return list(process.cmdline())
+    except psutil.Error:
+        return []
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--config=cartpole",), "--run_dir"),
+        (("--config=nope", "--run_dir={}"), "cartpole"),
+        (("--config=cartpole", "--run_dir={}", "--set=agent.n_step=0"), "agent.n_step"),
+        (("--config=trading", "--run_dir={}"), "stop.target_return"),
+        (("--config=cartpole", "--run_dir={}", "--kills=0"), "kills"),
+    ],
+)
+def test_bad_input_is_one_line_and_nothing_is_written(tmp_path: Path, flags: tuple[str, ...], words: str) -> None:
+    folder = tmp_path / "drill"
+    result = command("pipeline.drill", *(flag.format(folder) for flag in flags))
+    assert (result.returncode, result.stdout) == (2, "")
+    assert words in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert not folder.exists()
+
+
+def test_many_drills_make_a_table(tmp_path: Path) -> None:
+    folder = tmp_path / "drills"
+    result = command("benchmarks.drills", "--seeds=1", "--kills=1", f"--folder={folder}")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "1 of 1 drills passed, with 1 faults in" in result.stdout
+    assert "unaccounted for: 0." in result.stdout
+    again = command("benchmarks.drills", "--seeds=1", "--kills=1", f"--folder={folder}")
+    assert again.stdout.splitlines()[1:] == result.stdout.splitlines()[-len(again.stdout.splitlines()) + 1 :]
+
+
+def test_a_soak_shows_what_each_role_takes(tmp_path: Path) -> None:
+    flags = ("--environment_steps=300000", "--kill_seconds=12", f"--folder={tmp_path / 'soak'}")
+    result = command("benchmarks.soak", *flags)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "unaccounted for: 0." in result.stdout
+
+
+def test_the_page_has_a_place_for_each_table(tmp_path: Path) -> None:
+    page = tmp_path / "reliability.md"
+    page.write_text((ROOT / "docs" / "reliability.md").read_text())
+    for name in ("checkpoints", "drills", "soak"):
+        write_between(page, name, ["a line"])
+    assert page.read_text().count("a line") == 3
