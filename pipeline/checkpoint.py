@@ -65,6 +65,8 @@ class Counters(msgspec.Struct):
     """What each collector process that has not ended had counted."""
     left: list[str] = []
     """Collector processes whose counts are final."""
+    taken_before: tuple[int, int] = (0, 0)
+    """On-policy: items that the queue had taken and given before it was last emptied, which its own counts forget."""
     learned: int = 0
     """Transitions that gradient steps learned from, as often as they did."""
     discarded: int = 0

@@ -122,7 +122,9 @@ class LearningProcess:
         dataset = None if restored else offline.stored_replay(experiment)
         folder = checkpoint.reverb_folder(self._run.checkpoints)
         source = restored.replay if restored else None
-        self.replay = ReplayServer(experiment, specs, port, folder, source, self._blocking, dataset)
+        before = self.ledger.counters.taken_before
+        self.replay = ReplayServer(experiment, specs, port, folder, source, self._blocking, dataset, before)
+        self.ledger.counters.taken_before = self.replay.taken_before
         if dataset:  # once: from here on the run's own checkpoints hold it, with the priorities that it has got
             self.ledger.counters.transitions = self.replay.info().current_size * experiment.transitions_per_item
             log.info("%d transitions of %s", self.ledger.counters.transitions, dataset)
@@ -290,6 +292,7 @@ class LearningProcess:
         self.ledger.counters.discarded += self._transitions_per_call
         self.ledger.counters.interruptions += self._experiment.collectors
         self.replay.discard_queue()
+        self.ledger.counters.taken_before = self.replay.taken_before
         self._renewals += 1
         self._publish(wait=True)
         return True

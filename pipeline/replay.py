@@ -59,6 +59,7 @@ class ReplayServer:
       blocking: hold collectors and learner to the ratio; the inline launcher steers it by itself, as a blocked call in
         its only thread would wait for ever.
       dataset: a Reverb checkpoint of another run to draw from; priorities start anew.
+      before: items that the checkpoint's queue had taken and given before it was last emptied.
 
     Raises:
       UsageError: the port is in use, or is open though `replay.private` demands that it is not.
@@ -74,6 +75,7 @@ class ReplayServer:
         restore_from: Path | None = None,
         blocking: bool = True,
         dataset: Path | None = None,
+        before: tuple[int, int] = (0, 0),
     ) -> None:
         refuse_used_port(port)
         self._experiment = experiment
@@ -97,7 +99,8 @@ class ReplayServer:
         ]
         try:
             name = self._layout.table
-            self.restored = reverb_checkpoint.tally(restore_from, name) if restore_from else Tally(0, 0, 0)
+            stored = reverb_checkpoint.tally(restore_from, name) if restore_from else Tally(0, 0, 0)
+            self.restored = Tally(stored.inserted + before[0], stored.sampled + before[1], stored.present)
             """What the restored checkpoint had counted."""
         except ValueError as error:
             reason = "its frames are of other observations or actions than the environment has now"
@@ -228,6 +231,11 @@ class ReplayServer:
         limiter = info.rate_limiter_info
         inserted = self._before.inserted + limiter.insert_stats.completed
         return Tally(inserted, self._before.sampled + limiter.sample_stats.completed, info.current_size)
+
+    @property
+    def taken_before(self) -> tuple[int, int]:
+        """Items that the queue had taken and given before it was last emptied."""
+        return self._before.inserted, self._before.sampled
 
     def discard_queue(self) -> None:
         """On-policy: removes what waits for the learner."""

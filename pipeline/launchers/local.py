@@ -28,6 +28,7 @@ class Supervisor:
         self._others = [Watched(launch, "collector", index, port, silent) for index in range(experiment.collectors)]
         self._others.append(Watched(launch, "evaluator", 0, port, silent))
         self._signals = 0
+        self._is_start_noted = False
         self._stop_deadline: float | None = None
         self._verdict: tuple[int, str] | None = None
         """What a failure that no restart helps against makes of the run: exit code and reason."""
@@ -96,7 +97,7 @@ class Supervisor:
         """Starts a role's process again some time after it has failed, or gives the run up."""
         if watched.restart_at is not None:
             if time.monotonic() >= watched.restart_at and self._stop_deadline is None:
-                watched.start()
+                self._restart(watched, console)
             return
         if watched.poll() is None and watched.hangs():
             console.note(f"{watched.name} has given no sign of life for {watched.silent_seconds:g} s and is restarted")
@@ -112,6 +113,17 @@ class Supervisor:
             console.note(f"{words}\n{watched.name} is restarted")
         else:
             self._give_up(1, f"{words}\n{watched.name} has failed {watched.failures} times in a row without progress")
+
+    def _restart(self, watched: Watched, console: Console) -> None:
+        try:
+            watched.start()
+        except OSError as error:  # a full disk has no room for its record: there may be some again
+            if not self._is_start_noted:
+                console.note(f"{watched.name} cannot be restarted yet: {error}")
+            self._is_start_noted = True
+            watched.postpone()
+        else:
+            self._is_start_noted = False
 
     def _give_up(self, code: int, reason: str) -> None:
         self._verdict = code, reason

@@ -18,6 +18,7 @@ _PROGRESS_SECONDS = 30.0
 """So long a process has to live to have made progress, if its steps are slow."""
 _BACKOFF_SECONDS = 0.1
 _BACKOFF_FACTOR = 4.0
+_POSTPONED_SECONDS = 2.0
 _START_SECONDS = 600.0
 """Until the first sign of life: imports, a large replay to restore, compilation."""
 _LAST_LINES = 12
@@ -99,6 +100,10 @@ class Watched:
             return False
         self.restart_at = time.monotonic() + _BACKOFF_SECONDS * _BACKOFF_FACTOR ** (self.failures - 1)
         return True
+
+    def postpone(self) -> None:
+        """Puts the next start off, as one has failed for want of resources; no failure of the role."""
+        self.restart_at = time.monotonic() + _POSTPONED_SECONDS
 
     def _has_progressed(self) -> bool:
         progress = self.recorder.progress
