@@ -33,6 +33,7 @@ def run_collector(
     interrupted: threading.Event,
     recorder: Recorder | None = None,
     incarnation: int = 0,
+    weights_address: str | None = None,
 ) -> int:
     """Collects until the learner says that the run ends; returns the exit code.
 
@@ -44,6 +45,7 @@ def run_collector(
       interrupted: ends it.
       recorder: keeps its counts if it is killed, and says that it is alive.
       incarnation: how often this collector was started before; it has a seed stream of its own.
+      weights_address: of the server that has the weights; None: the replay server.
 
     Raises:
       TimeoutError: the replay did not answer for five minutes or, on-policy, there were no new weights for so long.
@@ -52,7 +54,7 @@ def run_collector(
     recorder = recorder or Recorder(None)
     specs = environments.describe(experiment.environment)
     wait_for_server(address, _CONNECT_SECONDS, f"collector {index}")
-    reader = VariablesReader(address, experiment.collect.variables_seconds)
+    reader = VariablesReader(weights_address or address, experiment.collect.variables_seconds)
     newest = reader.wait(_CONNECT_SECONDS, f"collector {index}")
     collector = Collector(experiment, specs, index, process, address, newest, incarnation)
     sender = Sender(address, REPORTS_TABLE)
@@ -130,7 +132,12 @@ def _in_words(report: CollectorReport) -> str:
 
 
 def run_evaluator(
-    experiment: Experiment, folder: Path, address: str, interrupted: threading.Event, recorder: Recorder | None = None
+    experiment: Experiment,
+    folder: Path,
+    address: str,
+    interrupted: threading.Event,
+    recorder: Recorder | None = None,
+    weights_address: str | None = None,
 ) -> int:
     """Evaluates until the learner says that the run ends; returns the exit code.
 
@@ -143,7 +150,7 @@ def run_evaluator(
     recorder = recorder or Recorder(None)
     specs = environments.describe(experiment.environment)
     wait_for_server(address, _CONNECT_SECONDS, "the evaluator")
-    reader = VariablesReader(address, experiment.collect.variables_seconds)
+    reader = VariablesReader(weights_address or address, experiment.collect.variables_seconds)
     newest = reader.wait(_CONNECT_SECONDS, "the evaluator")
     evaluator = Evaluator(experiment, specs, folder, newest.evaluated_at, recorder.beat)
     sender = Sender(address, REPORTS_TABLE)

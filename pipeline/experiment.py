@@ -47,6 +47,7 @@ def launch(
         experiment = (resume and offline.adopted(experiment, run)) or offline.adopt(experiment, specs)
     run.check(experiment, resume)
     refuse_used_port(experiment.replay.port)
+    refuse_used_port(experiment.replay.weights_port)
     run.create(experiment)
     return LAUNCHERS[launcher](Launch(experiment, run, started, resume))
 

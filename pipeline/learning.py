@@ -91,7 +91,7 @@ class LearningProcess:
         self._samples: queue.Queue[Sample | Exception] = queue.Queue(maxsize=1)
         self._feeding = threading.Thread(target=self._feed, name="samples", daemon=True)
         self._closing, self._fed = False, threading.Event()
-        self._publisher = Sender(self.replay.address, VARIABLES_TABLE)
+        self._publisher = Sender(self.replay.weights_address, VARIABLES_TABLE)
         self._background = ThreadPoolExecutor(2, "background")  # a publication and priorities, one of each at most
         self._publishing: Future[bool] | None = None
         self._prioritizing: Future[None] | None = None

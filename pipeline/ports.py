@@ -26,4 +26,4 @@ def refuse_used_port(port: int) -> None:
         try:
             probe.bind(("::", port))
         except OSError:
-            raise UsageError(f"port {port} is in use: choose another replay.port, or 0 for a free one") from None
+            raise UsageError(f"port {port} is in use: choose another replay.port or replay.weights_port") from None

@@ -77,14 +77,7 @@ class ReplayServer:
         message = tf.TensorSpec((None,), tf.uint8)
         tables = [
             self._experience_table(item, blocking),
-            reverb.Table(
-                VARIABLES_TABLE,
-                sampler=reverb.selectors.Lifo(),
-                remover=reverb.selectors.Fifo(),
-                max_size=1,
-                rate_limiter=reverb.rate_limiters.MinSize(1),
-                signature=message,
-            ),
+            _variables_table(message),
             reverb.Table.queue(REPORTS_TABLE, _REPORTS_KEPT, signature=message),
         ]
         folder.mkdir(parents=True, exist_ok=True)
@@ -97,9 +90,17 @@ class ReplayServer:
             checkpointer = reverb.checkpointers.DefaultCheckpointer(str(folder), fallback_checkpoint_path=fallback)
             self._server = reverb.Server(tables, port, checkpointer)
         self.address = f"localhost:{port}"
+        self.weights_address = self.address
+        """Of the server that has the weights."""
+        self._servers = [self._server]
+        if weights_port := experiment.replay.weights_port:
+            refuse_used_port(weights_port)
+            checkpointer = reverb.checkpointers.DefaultCheckpointer(str(folder.with_name("weights")))  # never written
+            self._servers.append(reverb.Server([_variables_table(message)], weights_port, checkpointer))
+            self.weights_address = f"localhost:{weights_port}"
         self.client = reverb.Client(self.address)
         if (restored := _settings(self.info())) != wanted:  # Reverb restores the settings with the items
-            self._server.stop()
+            self.stop()
             raise UsageError(
                 f"the checkpoint's replay has other settings ({restored}) than asked for ({wanted}): resume with the "
                 "same [replay] section, batches and launcher"
@@ -245,7 +246,20 @@ class ReplayServer:
 
     def stop(self) -> None:
         """Stops serving. Stop writers first: Reverb confirms inserts that it then drops."""
-        self._server.stop()
+        for server in self._servers:
+            server.stop()
+
+
+def _variables_table(signature: tf.TensorSpec) -> reverb.Table:
+    """Keeps the newest publication."""
+    return reverb.Table(
+        VARIABLES_TABLE,
+        sampler=reverb.selectors.Lifo(),
+        remover=reverb.selectors.Fifo(),
+        max_size=1,
+        rate_limiter=reverb.rate_limiters.MinSize(1),
+        signature=signature,
+    )
 
 
 def _settings(info: Any) -> str:

@@ -11,7 +11,17 @@ from pipeline import config
 from pipeline.config import UsageError
 from pipeline.sections import Experiment
 
-_RESUMABLE = ("stop.", "evaluation.", "checkpoint.", "collect.", "exploration.", "learner.", "replay.port", "seed")
+_RESUMABLE = (
+    "stop.",
+    "evaluation.",
+    "checkpoint.",
+    "collect.",
+    "exploration.",
+    "learner.",
+    "replay.port",
+    "replay.weights_port",
+    "seed",
+)
 """What `--resume` may change: all but what the stored weights, frames and tables are made of. The batch, which the
 restored rate limiter's slack was computed for, is in `_FIXED`."""
 _FIXED = ("collect.lanes", "learner.batch_size", "learner.steps_per_call")

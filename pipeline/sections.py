@@ -101,6 +101,15 @@ class ReplayConfig(Config, frozen=True):
         ),
     ] = "largest"
     port: Annotated[int, Meta(ge=0, le=65535, description="Port of the Reverb server; 0 takes a free one.")] = 0
+    weights_port: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=65535,
+            description="Port of a second Reverb server for the weights alone: roles on other hosts, let in by "
+            "pipeline.proxy, read nothing else. 0 has none.",
+        ),
+    ] = 0
 
 
 class OfflineConfig(Config, frozen=True):
