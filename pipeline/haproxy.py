@@ -150,6 +150,11 @@ class Proxy:
         """
         return f"unix:{self._sockets[-1].getsockname()}"
 
+    @property
+    def pid(self) -> int | None:
+        """Of the process last started."""
+        return self._process.pid if self._process else None
+
     def start(self) -> None:
         """Starts the process, also in the place of one that has ended.
 
