@@ -49,6 +49,7 @@ defaults
     log global
     log-format "%ci:%cp [%tr] %[var(txn.role)] %HM %HP %ST"
     error-log-format "%ci:%cp [%tr] no connection: %[fc_err_str] %[ssl_fc_err_str]"
+    http-reuse never
     timeout connect 5s
     timeout http-request 10s
     timeout http-keep-alive 10m
@@ -64,7 +65,8 @@ defaults
     srvtcpka-cnt 4
 """
 """A stream may be silent for a day, as one that the rate limiter holds back; a peer that has vanished is noticed after
-two minutes. Sessions are not resumed: each connection has its certificate checked."""
+two minutes. TLS sessions are not resumed: each connection has its certificate checked. Connections onward are not shared:
+each role's process has its own all the way, as a writer that is held back holds up what shares its connection."""
 
 
 class Credentials(msgspec.Struct, frozen=True):
@@ -333,14 +335,13 @@ def _client(side: ClientSide, descriptors: list[int]) -> list[str]:
         f"    bind fd@{messages} proto h2",
         "    http-request set-log-level silent",
         "    default_backend messages",
-        # A writer that the rate limiter holds back would hold up what shares its connection: each stream has its own.
-        *_backend("frames", target, "never"),
+        *_backend("frames", target),
         *_backend("messages", target),
     ]
 
 
-def _backend(name: str, target: str, reuse: str = "safe") -> list[str]:
-    return [f"backend {name}", f"    http-reuse {reuse}", f"    server {name} {target} proto h2 tcp-ut 2m"]
+def _backend(name: str, target: str) -> list[str]:
+    return [f"backend {name}", f"    server {name} {target} proto h2 tcp-ut 2m"]
 
 
 def _tls(credentials: Credentials) -> str:

@@ -468,9 +468,8 @@ def test_a_writer_that_is_held_back_holds_up_neither_weights_nor_reports(
     assert Sender(site.server.weights_address, VARIABLES_TABLE).send(publish(site.specs, gradient_steps=7), 30)
     assert newest_weights(proxy.messages_address) == 7
     assert Sender(proxy.messages_address, REPORTS_TABLE).send(EVALUATION, 30)
-    with pytest.raises(TimeoutError):  # so would they be held up there
-        VariablesReader(proxy.address, 0.05).wait(3, "a test")
     assert gets_in(connect(site.port))
+    assert site.server.inserted_items() < 300, "nothing was held back"
     writer._writer.Close()
 
 
