@@ -151,8 +151,8 @@ def rows(results: dict[str, list[float]]) -> list[str]:
         direct, through = results[f"{what} direct"], results[f"{what} proxied"]
         share = median(through) / median(direct)
         lines.append(f"| {unit} | {spread(direct)} | {spread(through)} | {share:.0%} |")
-    direct, through = (1e6 / median(results[f"call {way}"]) for way in ("direct", "proxied"))
-    return [*lines, "", f"A call takes {direct:.0f} us directly and {through:.0f} us through both proxies."]
+    near, far = (1e6 / median(results[f"call {way}"]) for way in ("direct", "proxied"))
+    return [*lines, "", f"A call takes {near:.0f} us directly and {far:.0f} us through both proxies."]
 
 
 def main(_: list[str]) -> int:

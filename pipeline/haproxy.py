@@ -65,8 +65,9 @@ defaults
     srvtcpka-cnt 4
 """
 """A stream may be silent for a day, as one that the rate limiter holds back; a peer that has vanished is noticed after
-two minutes. TLS sessions are not resumed: each connection has its certificate checked. Connections onward are not shared:
-each role's process has its own all the way, as a writer that is held back holds up what shares its connection."""
+two minutes. TLS sessions are not resumed: each connection has its certificate checked. Connections onward are not
+shared: each role's process has its own all the way, as a writer that is held back holds up what shares its connection.
+"""
 
 
 class Credentials(msgspec.Struct, frozen=True):

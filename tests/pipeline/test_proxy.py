@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import grpc
+import msgspec
 import numpy as np
 import psutil
 import pytest
@@ -25,10 +26,11 @@ from relay import Relay
 from agents import Specs
 from pipeline import authority, haproxy, native
 from pipeline.authority import CLIENTS, REPLAY, Authority
+from pipeline.collecting import run_collector
 from pipeline.config import UsageError
 from pipeline.frames import MID, FrameLayout
 from pipeline.haproxy import METHODS, ClientSide, Credentials, Proxy, ServerSide
-from pipeline.ports import free_port
+from pipeline.ports import free_port, refuse_used_port
 from pipeline.sections import Experiment
 from pipeline.variables import (
     REPORTS_TABLE,
@@ -194,6 +196,55 @@ def test_frames_weights_and_reports_pass_both_proxies(site: Site, connect: Any, 
     take(native.reverb_client(site.server.address), REPORTS_TABLE, Report, 1, reports.append)
     assert reports == [EVALUATION]
     writer.close()
+
+
+def test_a_collector_runs_through_the_proxies_to_its_last_report(site: Site, connect: Any, publish: Any) -> None:
+    proxy, codes, reports = connect(site.port), [], []
+    sender = Sender(site.server.weights_address, VARIABLES_TABLE)
+    assert sender.send(publish(site.specs), 30)
+
+    def collect() -> None:
+        addresses = {"address": proxy.address, "weights_address": proxy.messages_address}
+        codes.append(run_collector(site.experiment, 0, process="p", interrupted=threading.Event(), **addresses))
+
+    def receive() -> None:
+        take(native.reverb_client(site.server.address), REPORTS_TABLE, Report, 10**6, reports.append)
+
+    for target in (collect, receive):
+        threading.Thread(target=target, daemon=True).start()
+    wait_until(lambda: site.server.inserted_items() > 20, "the collector has written", 120)
+    assert sender.send(msgspec.structs.replace(publish(site.specs, gradient_steps=1), stopping=True), 30)
+    wait_until(lambda: bool(codes) and bool(reports) and reports[-1].last, "the collector has left", 120)
+    assert codes == [0]
+    assert reports[-1].unconfirmed == 0
+    assert reports[-1].transitions == site.server.inserted_items() * site.experiment.transitions_per_item
+
+
+def test_the_replay_keeps_weights_apart_and_frees_both_ports(
+    make_experiment: Any, counting_specs: Specs, publish: Any, tmp_path: Path
+) -> None:
+    from pipeline.replay import ReplayServer
+
+    port, weights_port = free_port(), free_port()
+    experiment = make_experiment(f"replay.weights_port={weights_port}")
+    server = ReplayServer(experiment, counting_specs, port, tmp_path / "reverb", blocking=False)
+    assert list(reverb.Client(server.weights_address).server_info(30)) == [VARIABLES_TABLE]
+    assert Sender(server.weights_address, VARIABLES_TABLE).send(publish(counting_specs), 30)
+    assert server.client.server_info(30)[VARIABLES_TABLE].current_size == 0
+    server.checkpoint()
+    with pytest.raises(UsageError, match=f"port {weights_port} is in use"):
+        ReplayServer(experiment, counting_specs, free_port(), tmp_path / "other", blocking=False)
+    server.stop()
+    wait_until(lambda: is_free(port) and is_free(weights_port), "the ports are free")
+    assert not any((tmp_path / "weights").glob("*"))
+
+
+def is_free(port: int) -> bool:
+    try:
+        refuse_used_port(port)
+    except UsageError:
+        return False
+    return True
 
 
 def test_a_learner_on_another_host_draws_through_the_proxies(site: Site, connect: Any, run_python: Any) -> None:
