@@ -68,6 +68,7 @@ class ReplayServer:
         dataset: Path | None = None,
     ) -> None:
         refuse_used_port(port)
+        refuse_used_port(experiment.replay.weights_port)
         self._experiment = experiment
         self._layout = FrameLayout.of(experiment, specs)
         lanes, transitions = experiment.lanes_per_item, experiment.transitions_per_item
@@ -94,7 +95,6 @@ class ReplayServer:
         """Of the server that has the weights."""
         self._servers = [self._server]
         if weights_port := experiment.replay.weights_port:
-            refuse_used_port(weights_port)
             checkpointer = reverb.checkpointers.DefaultCheckpointer(str(folder.with_name("weights")))  # never written
             self._servers.append(reverb.Server([_variables_table(message)], weights_port, checkpointer))
             self.weights_address = f"localhost:{weights_port}"
