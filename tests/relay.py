@@ -9,11 +9,12 @@ class Relay:
 
     Args:
       port: to connect to.
+      host: address of the interface to listen on.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
         self._target = port
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server((host, 0))
         self.port: int = self._listener.getsockname()[1]
         self._passed: list[bytes] = []
         self._connections: list[socket.socket] = []
