@@ -7,12 +7,12 @@ RUN_DIR ?= runs/cartpole-$(shell date +%Y%m%d-%H%M%S)
 CONFIG ?= cartpole
 TEST_PROCESSES ?= 2
 
-.PHONY: setup train test check lint types lock benchmarks clean help
+.PHONY: setup train test check lint types lock benchmarks clean help haproxy
 
 help: ## Lists the targets.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
-setup: $(READY) ## Creates .venv with the locked dependencies, every suite of environments and this package.
+setup: $(READY) haproxy ## Creates .venv with the locked dependencies, every suite of environments and this package.
 
 # The lock holds every file's hash. The package itself is linked, so that edits need no reinstall.
 $(READY): requirements.lock pyproject.toml
@@ -25,10 +25,17 @@ $(READY): requirements.lock pyproject.toml
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
 	@touch $@
 
+# For runs on several hosts, and the tests of those.
+haproxy:
+	@command -v haproxy >/dev/null || test -x /usr/sbin/haproxy || { test "$$(id -u)" = 0 && \
+	  command -v apt-get >/dev/null && apt-get -qq update && \
+	  DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends haproxy >/dev/null; } || \
+	  echo "haproxy is missing and cannot be installed from here: its tests are skipped (package haproxy, 2.6 or later)"
+
 train: $(READY) ## Trains CartPole-v1 until it is solved (CONFIG=name, RUN_DIR=path).
 	@$(RUN) -m pipeline.train --config=$(CONFIG) --run_dir=$(RUN_DIR)
 
-test: $(READY) ## Runs the tests.
+test: $(READY) haproxy ## Runs the tests.
 	@$(RUN) -m pytest -n $(TEST_PROCESSES) --dist=loadgroup
 
 lint: $(READY)

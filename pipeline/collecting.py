@@ -31,6 +31,7 @@ def run_collector(
     interrupted: threading.Event,
     recorder: Recorder | None = None,
     incarnation: int = 0,
+    weights_address: str | None = None,
 ) -> int:
     """Collects until the learner says that the run ends; returns the exit code.
 
@@ -42,6 +43,7 @@ def run_collector(
       interrupted: ends it.
       recorder: keeps its counts if it is killed, and says that it is alive.
       incarnation: how often this collector was started before; it has a seed stream of its own.
+      weights_address: of the server that has the weights; None: the replay server.
 
     Raises:
       TimeoutError: the replay did not answer for `collect.away_seconds` or, on-policy, there were no new weights for
@@ -51,7 +53,7 @@ def run_collector(
     recorder = recorder or Recorder(None)
     specs = environments.describe(experiment.environment)
     wait_for_server(address, _CONNECT_SECONDS, f"collector {index}")
-    reader = VariablesReader(address, experiment.collect.variables_seconds)
+    reader = VariablesReader(weights_address or address, experiment.collect.variables_seconds)
     newest = reader.wait(_CONNECT_SECONDS, f"collector {index}")
     collector = Collector(experiment, specs, index, process, address, newest, incarnation)
     sender = Sender(address, REPORTS_TABLE)
@@ -129,7 +131,12 @@ def _in_words(report: CollectorReport) -> str:
 
 
 def run_evaluator(
-    experiment: Experiment, folder: Path, address: str, interrupted: threading.Event, recorder: Recorder | None = None
+    experiment: Experiment,
+    folder: Path,
+    address: str,
+    interrupted: threading.Event,
+    recorder: Recorder | None = None,
+    weights_address: str | None = None,
 ) -> int:
     """Evaluates until the learner says that the run ends; returns the exit code.
 
@@ -142,7 +149,7 @@ def run_evaluator(
     recorder = recorder or Recorder(None)
     specs = environments.describe(experiment.environment)
     wait_for_server(address, _CONNECT_SECONDS, "the evaluator")
-    reader = VariablesReader(address, experiment.collect.variables_seconds)
+    reader = VariablesReader(weights_address or address, experiment.collect.variables_seconds)
     newest = reader.wait(_CONNECT_SECONDS, "the evaluator")
     evaluator = Evaluator(experiment, specs, folder, newest.evaluated_at, recorder.beat)
     sender = Sender(address, REPORTS_TABLE)

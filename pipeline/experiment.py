@@ -49,6 +49,7 @@ def launch(
         experiment = (resume and offline.adopted(experiment, run)) or offline.adopt(experiment, specs)
     experiment = run.check(experiment, resume)
     refuse_used_port(experiment.replay.port)
+    refuse_used_port(experiment.replay.weights_port)
     with privacy.arranged(experiment, launcher in SEPARATE, require_private) as (experiment, private):
         run.lock()
         try:

@@ -106,7 +106,7 @@ class LearningProcess:
             self._reporter.warn(sentence)
         self._reports: queue.Queue[Report] = queue.Queue()
         self._feeder = Feeder(self.replay)
-        self._publisher = Sender(self.replay.address, VARIABLES_TABLE)
+        self._publisher = Sender(self.replay.weights_address, VARIABLES_TABLE)
         self._background = ThreadPoolExecutor(2, "background")  # a publication and priorities, one of each at most
         self._publishing: Future[bool] | None = None
         self._prioritizing: Future[None] | None = None

@@ -38,7 +38,7 @@ def refuse_used_port(port: int) -> None:
       UsageError: it is in use.
     """
     if port and _is_used(port):
-        raise UsageError(f"port {port} is in use: choose another replay.port, or 0 for a free one")
+        raise UsageError(f"port {port} is in use: choose another replay.port or replay.weights_port")
 
 
 def _is_used(port: int) -> bool:

@@ -78,6 +78,7 @@ class ReplayServer:
         before: tuple[int, int] = (0, 0),
     ) -> None:
         refuse_used_port(port)
+        refuse_used_port(experiment.replay.weights_port)
         self._experiment = experiment
         self._layout = FrameLayout.of(experiment, specs)
         lanes, transitions = experiment.lanes_per_item, experiment.transitions_per_item
@@ -87,14 +88,7 @@ class ReplayServer:
         message = tf.TensorSpec((None,), tf.uint8)
         tables = [
             self._experience_table(item, blocking),
-            reverb.Table(
-                VARIABLES_TABLE,
-                sampler=reverb.selectors.Lifo(),
-                remover=reverb.selectors.Fifo(),
-                max_size=1,
-                rate_limiter=reverb.rate_limiters.MinSize(1),
-                signature=message,
-            ),
+            _variables_table(message),
             reverb.Table.queue(REPORTS_TABLE, _REPORTS_KEPT, signature=message),
         ]
         try:
@@ -123,6 +117,14 @@ class ReplayServer:
                 raise BadCheckpoint(f"its replay cannot be restored: {error}") from None
         self.address = f"{HOST}:{port}"
         self.client = reverb.Client(self.address)
+        self.weights_address = self.address
+        """Of the server that has the weights."""
+        self._servers = [self._server]
+        if weights_port := experiment.replay.weights_port:
+            checkpointer = reverb.checkpointers.DefaultCheckpointer(str(folder.with_name("weights")))  # never written
+            with guarding(weights_port, experiment.replay.private):
+                self._servers.append(reverb.Server([_variables_table(message)], weights_port, checkpointer))
+            self.weights_address = f"{HOST}:{weights_port}"
         on_policy = experiment.agent.on_policy  # what waits in its queue was collected with weights that are gone
         for table in (VARIABLES_TABLE, REPORTS_TABLE, *([self._layout.table] if on_policy else [])):
             self.client.reset(table)  # messages of an earlier life
@@ -279,7 +281,20 @@ class ReplayServer:
 
     def stop(self) -> None:
         """Stops serving. Stop writers first: Reverb confirms inserts that it then drops."""
-        self._server.stop()
+        for server in self._servers:
+            server.stop()
+
+
+def _variables_table(signature: tf.TensorSpec) -> reverb.Table:
+    """Keeps the newest publication."""
+    return reverb.Table(
+        VARIABLES_TABLE,
+        sampler=reverb.selectors.Lifo(),
+        remover=reverb.selectors.Fifo(),
+        max_size=1,
+        rate_limiter=reverb.rate_limiters.MinSize(1),
+        signature=signature,
+    )
 
 
 def decode(frames: tf.Tensor, layout: FrameLayout) -> tuple[Trajectory, tf.Tensor]:

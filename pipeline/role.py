@@ -66,14 +66,28 @@ def collect(experiment: Experiment, run: RunDirectory, interrupted: threading.Ev
     from pipeline.collecting import run_collector
 
     process, address = f"{_name()}.{INCARNATION.value}", f"{HOST}:{PORT.value}"
-    return run_collector(experiment, INDEX.value, address, process, interrupted, _recorder(run), INCARNATION.value)
+    return run_collector(
+        experiment,
+        INDEX.value,
+        address,
+        process,
+        interrupted,
+        _recorder(run),
+        INCARNATION.value,
+        _weights_address(experiment),
+    )
 
 
 def evaluate(experiment: Experiment, run: RunDirectory, interrupted: threading.Event) -> int:
     """The evaluator's process; returns the exit code."""
     from pipeline.collecting import run_evaluator
 
-    return run_evaluator(experiment, run.policies, f"{HOST}:{PORT.value}", interrupted, _recorder(run))
+    address, weights_address = f"{HOST}:{PORT.value}", _weights_address(experiment)
+    return run_evaluator(experiment, run.policies, address, interrupted, _recorder(run), weights_address)
+
+
+def _weights_address(experiment: Experiment) -> str:
+    return f"{HOST}:{experiment.replay.weights_port or PORT.value}"
 
 
 def _name() -> str:

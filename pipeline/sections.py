@@ -109,6 +109,15 @@ class ReplayConfig(Config, frozen=True):
             "this machine reach; auto takes the first that works here. off is for collectors elsewhere."
         ),
     ] = "auto"
+    weights_port: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=65535,
+            description="Port of a second Reverb server for the weights alone: roles on other hosts, let in by "
+            "pipeline.proxy, read nothing else. 0 has none.",
+        ),
+    ] = 0
 
 
 class OfflineConfig(Config, frozen=True):

@@ -45,6 +45,10 @@ def _of_all(experiment: Experiment) -> _Checks:
             f"agent.kind={agent.kind!r} imitates what a dataset holds: set offline.dataset to the directory of a run",
         ),
         (
+            replay.weights_port > 0 and replay.weights_port == replay.port,
+            f"replay.weights_port={replay.weights_port} is replay.port: choose another",
+        ),
+        (
             replay.initial_priority == "td_error" and not replay.prioritized,
             "replay.initial_priority='td_error' has no effect without replay.prioritized=true",
         ),

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-ENTRY_POINTS = {"pipeline.train", "pipeline.evaluate", "pipeline.role", "pipeline.drill"}
+COMMANDS = ("train", "evaluate", "role", "drill", "certificates", "proxy")
+ENTRY_POINTS = {f"pipeline.{name}" for name in COMMANDS}
 SOURCES = sorted([*ROOT.glob("agents/**/*.py"), *ROOT.glob("pipeline/**/*.py")])
 
 

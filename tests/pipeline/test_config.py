@@ -103,6 +103,11 @@ def test_a_folder_is_no_config(tmp_path: Path) -> None:
         load(str(tmp_path))
 
 
+def test_weights_need_a_port_of_their_own() -> None:
+    assert "choose another" in refusal("replay.port=5000", "replay.weights_port=5000")
+    parse("", ("replay.port=5000", "replay.weights_port=5001"))
+
+
 def test_a_file_that_is_not_text_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "binary.toml"
     path.write_bytes(b"seed = 1 # \xff\xfe")

@@ -97,6 +97,7 @@ def test_a_broken_config_is_refused_by_name(run: RunDirectory) -> None:
         "learner.stall_seconds=1.0",
         "replay.port=5000",
         "replay.private='off'",
+        "replay.weights_port=5001",
         "agent.learning_rate=1.0",
         "agent.learning_rate_final=1.0",
         "agent.learning_rate_decay_steps=7",

@@ -1,0 +1,109 @@
+"""Lets the roles of other hosts in to a replay, or a host's own roles out to it, by mutual TLS; needs haproxy.
+
+Examples, for a run with --set=replay.port=9000 --set=replay.weights_port=9001:
+  on the replay's host   python -m pipeline.proxy --side=server --certificates=certificates --listen=0.0.0.0:9443 \\
+                           --replay_port=9000 --weights_port=9001
+  on a collector's host  python -m pipeline.proxy --side=client --certificates=certificates --role=collector \\
+                           --connect=learner-host:9443 --sockets=/run/user/1000/replay
+
+It runs until it is interrupted. docs/several_hosts.md has the certificates and what each role may do.
+"""
+
+import sys
+import threading
+from pathlib import Path
+
+from absl import flags
+
+from pipeline.authority import CLIENTS, REPLAY, Authority, canonical_host
+from pipeline.command import run_command
+from pipeline.config import UsageError
+from pipeline.haproxy import ClientSide, Credentials, Proxy, ServerSide
+from pipeline.process import interruption
+
+_SIDE = flags.DEFINE_enum("side", None, ["server", "client"], "server: of the replay; client: of other hosts.")
+_CERTIFICATES = flags.DEFINE_string("certificates", None, "Folder with ca.pem and the role's .pem file.")
+_LISTEN = flags.DEFINE_string(
+    "listen", "0.0.0.0:9443", "HOST:PORT of a server side for other hosts; port 0: a free one."
+)
+_REPLAY_PORT = flags.DEFINE_integer("replay_port", 0, "The run's replay.port, of a server side.")
+_WEIGHTS_PORT = flags.DEFINE_integer("weights_port", 0, "The run's replay.weights_port, of a server side.")
+_CONNECT = flags.DEFINE_string("connect", None, "HOST:PORT of the server side, as its certificate names it.")
+_ROLE = flags.DEFINE_enum("role", "collector", list(CLIENTS), "Whose certificate a client side shows.")
+_SOCKETS = flags.DEFINE_string("sockets", None, "Folder for the sockets of a client side, which its roles connect to.")
+_LOG = flags.DEFINE_string("log", "/dev/stderr", "Takes refused requests and failed handshakes.")
+
+_POLL_SECONDS = 0.1
+_RESTART_SECONDS = 1.0
+_MOST_FAILURES = 5
+"""In a row, each soon after the start: then a restart does not help."""
+
+
+def main(arguments: list[str]) -> int:
+    """Keeps a proxy running until SIGINT or SIGTERM."""
+    if len(arguments) > 1:
+        raise UsageError(f"unexpected argument {arguments[1]!r}: options are written --name=value")
+    if _SIDE.value is None:
+        raise UsageError("--side is missing: server on the replay's host, client on others")
+    interrupted = interruption()
+    proxy = Proxy(_server_side() if _SIDE.value == "server" else _client_side(), Path(_LOG.value))
+    try:
+        proxy.start()
+        if _SIDE.value == "server":
+            print(f"lets roles in at {proxy.address}", flush=True)
+        else:
+            print(f"the replay is at {proxy.address}, for weights and reports at {proxy.messages_address}", flush=True)
+        return _watch(proxy, interrupted)
+    finally:
+        proxy.stop()
+
+
+def _watch(proxy: Proxy, interrupted: threading.Event) -> int:
+    """Restarts the proxy when it ends; the exit code when that does not help or the user has had enough."""
+    failures, lived = 0, 0.0
+    while not interrupted.wait(_POLL_SECONDS):
+        lived += _POLL_SECONDS
+        if (code := proxy.poll()) is None:
+            continue
+        failures = failures + 1 if lived < _RESTART_SECONDS * _MOST_FAILURES else 1
+        if failures >= _MOST_FAILURES:
+            print(f"error: haproxy has ended {failures} times in a row, at last with {code}", file=sys.stderr)
+            return 1
+        print(f"haproxy ended with {code} and is restarted", file=sys.stderr, flush=True)
+        interrupted.wait(_RESTART_SECONDS)
+        proxy.start()
+        lived = 0.0
+    return 0
+
+
+def _server_side() -> ServerSide:
+    for name, port in (("replay_port", _REPLAY_PORT.value), ("weights_port", _WEIGHTS_PORT.value)):
+        if not 1 <= port <= 65535:
+            raise UsageError(f"--{name} is missing: start the run with --set=replay.{name.removeprefix('replay_')}=N")
+    host, port = _host_and_port("listen", _LISTEN.value)
+    return ServerSide(_credentials(REPLAY), host, port, _REPLAY_PORT.value, _WEIGHTS_PORT.value)
+
+
+def _client_side() -> ClientSide:
+    if not _SOCKETS.value:
+        raise UsageError("--sockets is missing: a folder for the sockets that this host's roles connect to")
+    host, port = _host_and_port("connect", _CONNECT.value or "")
+    return ClientSide(_credentials(_ROLE.value), Path(_SOCKETS.value), host, port)
+
+
+def _credentials(role: str) -> Credentials:
+    if not _CERTIFICATES.value:
+        raise UsageError(f"--certificates is missing: the folder with ca.pem and {role}.pem")
+    authority = Authority(Path(_CERTIFICATES.value))
+    return Credentials(authority.certificate, authority.of(role))
+
+
+def _host_and_port(flag: str, text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise UsageError(f"--{flag}={text} is not HOST:PORT")
+    return canonical_host(host), int(port)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, __doc__))
