@@ -157,7 +157,7 @@ class Drill:
                         f"{name}: {counter} went back to {getattr(after, counter)}, and the checkpoint before it had "
                         f"{getattr(saved, counter)}"
                     )
-        time.sleep(self._random.uniform(0.0, 2.0 * _CHECKPOINT_SECONDS))
+        time.sleep(self._random.uniform(0.0, _CHECKPOINT_SECONDS))
         return True
 
     def _wait_for_progress(self, seconds: float) -> bool:

@@ -145,6 +145,8 @@ def collector_scalars(report: CollectorReport) -> dict[str, float]:
     """Of one collector; the episodes are those that ended since its last report."""
     scalars = {
         "collector/epsilon": report.epsilon,
+        "collector/environment_steps": float(report.environment_steps),
+        "collector/episodes": float(report.episodes),
         "collector/weights_age_gradient_steps": float(report.weights_age),
         "collector/weights_age_seconds": report.weights_seconds,
         "collector/blocked_seconds": report.blocked_seconds,

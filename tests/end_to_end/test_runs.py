@@ -127,6 +127,15 @@ def tags_of(folder: Path) -> set[str]:
     return set(accumulator.Tags()["tensors"])
 
 
+def last_of(folder: Path, tag: str) -> float:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.util.tensor_util import make_ndarray
+
+    accumulator = EventAccumulator(str(folder), size_guidance={"tensors": 0})
+    accumulator.Reload()
+    return float(make_ndarray(accumulator.Tensors(tag)[-1].tensor_proto))
+
+
 @pytest.fixture
 def run_dir(tmp_path: Path) -> Iterator[Path]:
     path = tmp_path / "run"
@@ -207,6 +216,10 @@ def test_several_collectors_add_up(run_dir: Path) -> None:
     found = summary(run_dir)
     assert "collector/epsilon" in tags_of(second)
     assert found["lost_transitions"] == 0
+    folders = [run_dir / "tensorboard" / f"collector-{index}" for index in (0, 1)]
+    assert sum(last_of(folder, "collector/episodes") for folder in folders) == found["episodes"]
+    assert sum(last_of(folder, "collector/environment_steps") for folder in folders) == found["environment_steps"]
+    assert (found["account"]["unaccounted"], found["account"]["lost"]) == (0, {})
 
 
 def test_sigterm_saves_and_resume_goes_on_at_the_same_counters(run_dir: Path) -> None:

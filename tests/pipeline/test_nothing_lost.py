@@ -153,6 +153,27 @@ def test_a_clean_stop_stores_each_environment_step_once(
         assert not any(observation.any() for age, observation in zip(ages, stack, strict=True) if age > start[2])
 
 
+def test_reported_episodes_are_those_of_the_replay(
+    serve: Any, make_experiment: Callable[..., Experiment], counting_specs: Specs, publish: Any
+) -> None:
+    experiment = make_experiment("replay.steps_per_item=2", "learner.batch_size=16", "replay.min_size=1")
+    server, variables = serve(experiment, counting_specs), publish(counting_specs)
+    collector = Collector(experiment, counting_specs, 0, "p", server.address, variables)
+    run(collector, 40)
+    report = collector.report(variables, last=True)
+    drawn = everything_in(server)
+    collector.close()
+    totals: dict[tuple[int, int], list[float]] = {}
+    for observation, step_type, reward in zip(drawn["observation"], drawn["step_type"], drawn["reward"], strict=True):
+        if step_type[0] != LAST:
+            lane, episode = observation[0, :2].astype(int).tolist()
+            totals.setdefault((lane, episode), []).append(float(reward[0]))
+    whole = {key: rewards for key, rewards in totals.items() if len(rewards) == episode_length(*key)}
+    assert report.episodes == len(report.returns) == len(whole) > 20
+    assert sorted(report.returns) == pytest.approx(sorted(map(sum, whole.values())))
+    assert sorted(report.lengths) == sorted(map(len, whole.values()))
+
+
 def recurrent(experiment: Experiment, specs: Specs) -> Variables:
     """A publication of the experiment's network."""
     model = agents.build("r2d2", specs, experiment.agent).acting_model
