@@ -187,6 +187,21 @@ def test_a_folder_that_cannot_be_made_is_a_warning(make_parts: Any, tmp_path: Pa
 # Going on
 
 
+@pytest.mark.parametrize(("pass_over", "used"), [(0, 3), (1, 2), (2, 1), (9, 1)])
+def test_checkpoints_that_learners_failed_from_are_passed_over(make_parts: Any, pass_over: int, used: int) -> None:
+    parts = make_parts("checkpoint.keep=3")
+    for steps in (1, 2, 3):
+        parts.ledger.counters.evaluations = steps
+        assert parts.saver.save() is not None
+    seen: list[Checkpoint] = []
+    said: list[str] = []
+    found = saving.restore(parts.run.checkpoints, seen.append, said.append, pass_over)
+    assert found is not None
+    assert [one.counters.evaluations for one in seen] == [found.counters.evaluations] == [used]
+    assert len(said) == 3 - used
+    assert all("is passed over: a learner that went on from it failed" in sentence for sentence in said)
+
+
 def test_none_at_all_is_none(tmp_path: Path) -> None:
     assert saving.restore(tmp_path, lambda _: None) is None
 
