@@ -9,7 +9,7 @@ import numpy as np
 from agents import Specs
 from pipeline.frames import MID, FrameLayout
 from pipeline.ports import free_port
-from pipeline.replay import ReplayServer
+from pipeline.replay_server import ReplayServer
 from pipeline.sections import Experiment
 from pipeline.writer import FrameWriter
 

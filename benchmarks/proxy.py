@@ -47,7 +47,7 @@ def experiment(port: int, weights_port: int) -> Experiment:
 
 def serve(port: int, weights_port: int) -> None:
     """The replay's process: filled, until its input ends."""
-    from pipeline.replay import ReplayServer
+    from pipeline.replay_server import ReplayServer
 
     served = experiment(port, weights_port)
     specs = environments.describe(served.environment)

@@ -26,6 +26,9 @@ class Tally(NamedTuple):
     present: int
 
 
+NOTHING = Tally(0, 0, 0)
+
+
 class Account(msgspec.Struct, frozen=True):
     """The ledger at one moment, in transitions."""
 

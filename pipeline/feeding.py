@@ -7,7 +7,7 @@ import time
 
 import tensorflow as tf
 
-from pipeline.replay import ReplayServer, Sample
+from pipeline.replay import Replay, Sample
 
 
 class Feeder:
@@ -19,7 +19,7 @@ class Feeder:
       replay: to draw from.
     """
 
-    def __init__(self, replay: ReplayServer) -> None:
+    def __init__(self, replay: Replay) -> None:
         self._replay = replay
         self._samples: queue.Queue[Sample | Exception] = queue.Queue(maxsize=1)
         self._thread = threading.Thread(target=self._feed, name="samples", daemon=True)

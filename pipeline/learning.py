@@ -19,7 +19,8 @@ from pipeline.learner import Learner
 from pipeline.ledger import Ledger, Summary, UnwrittenSummary
 from pipeline.recorder import Recorder
 from pipeline.recovery import Recovery
-from pipeline.replay import ReplayServer, Sample
+from pipeline.replay import Sample
+from pipeline.replay_server import ReplayServer
 from pipeline.reporting import Reporter
 from pipeline.run_directory import RunDirectory, write_json
 from pipeline.sections import Experiment

@@ -1,10 +1,8 @@
-"""The replay: Reverb's tables, the dataset that the learner draws from, and what the rate limiter says.
+"""The replay as the learner sees it: the dataset that it draws from, priorities, counts, what the rate limiter says.
 
-This is the TensorFlow side, in the process of the server. `pipeline.writer` is the collectors' side.
+`pipeline.replay_server` is the server's side, `pipeline.writer` the collectors'.
 """
 
-import logging
-import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,22 +14,16 @@ from tf_agents.trajectories import Trajectory
 
 from agents import Specs
 from agents.priorities import bounded
-from pipeline import flow, reverb_checkpoint
-from pipeline.account import Tally
+from pipeline import flow
+from pipeline.account import NOTHING, Tally
 from pipeline.frames import FIRST, FrameLayout
-from pipeline.manifest import BadCheckpoint
-from pipeline.ports import HOST, refuse_used_port
-from pipeline.privacy import guarding
 from pipeline.sections import Experiment
 from pipeline.stacking import stack_windows
-from pipeline.variables import REPORTS_TABLE, VARIABLES_TABLE
 
-log = logging.getLogger(__name__)
-
-_REFUSALS = (RuntimeError, ValueError, IndexError, PermissionError)
+REFUSALS = (RuntimeError, ValueError, IndexError, PermissionError)
 """What Reverb raises, by the kind of what went wrong."""
-_REPORTS_KEPT = 10_000
-_COLUMN = "frames"
+COLUMN = "frames"
+"""Of the items of the experience table."""
 
 
 class Sample(NamedTuple):
@@ -47,139 +39,21 @@ class Sample(NamedTuple):
     """uint64 [items]: the items drawn; transition i of the call, in order, is of item i modulo their number."""
 
 
-class ReplayServer:
-    """A Reverb server in this process.
+class Replay:
+    """A replay at an address.
 
     Args:
       experiment: sizes, ratio and window.
       specs: of the environment.
-      port: to listen on.
-      folder: for Reverb's own checkpoints; it must hold nothing else.
-      restore_from: a Reverb checkpoint of this run to go on from, or None.
-      blocking: hold collectors and learner to the ratio; the inline launcher steers it by itself, as a blocked call in
-        its only thread would wait for ever.
-      dataset: a Reverb checkpoint of another run to draw from; priorities start anew.
-      before: items that the checkpoint's queue had taken and given before it was last emptied.
-
-    Raises:
-      UsageError: the port is in use, or is open though `replay.private` demands that it is not.
-      BadCheckpoint: the checkpoint cannot be restored.
+      address: of its server.
+      before: what its queue had counted before it was last emptied; on-policy alone.
     """
 
-    def __init__(
-        self,
-        experiment: Experiment,
-        specs: Specs,
-        port: int,
-        folder: Path,
-        restore_from: Path | None = None,
-        blocking: bool = True,
-        dataset: Path | None = None,
-        before: tuple[int, int] = (0, 0),
-    ) -> None:
-        refuse_used_port(port)
-        refuse_used_port(experiment.replay.weights_port)
-        self._experiment = experiment
-        self._layout = FrameLayout.of(experiment, specs)
-        lanes, transitions = experiment.lanes_per_item, experiment.transitions_per_item
-        self.items_per_call = experiment.learner.batch_size * experiment.learner.steps_per_call // transitions
-        self._item_shape = (experiment.item_length, lanes, self._layout.num_bytes)
-        item = {_COLUMN: tf.TensorSpec(self._item_shape, tf.uint8)}
-        message = tf.TensorSpec((None,), tf.uint8)
-        tables = [
-            self._experience_table(item, blocking),
-            _variables_table(message),
-            reverb.Table.queue(REPORTS_TABLE, _REPORTS_KEPT, signature=message),
-        ]
-        try:
-            name = self._layout.table
-            stored = reverb_checkpoint.tally(restore_from, name) if restore_from else Tally(0, 0, 0)
-            self.restored = Tally(stored.inserted + before[0], stored.sampled + before[1], stored.present)
-            """What the restored checkpoint had counted."""
-        except ValueError as error:
-            reason = "its frames are of other observations or actions than the environment has now"
-            raise BadCheckpoint(f"{reason}: {error}") from None
-        except tf.errors.OpError as error:
-            raise BadCheckpoint(f"its replay cannot be read: {error}") from None
-        self._before = self.restored if experiment.agent.on_policy else Tally(0, 0, 0)  # its table is reset below
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(suffix=".part", dir=folder.parent) as copy:  # read when the server starts
-            if source := dataset or restore_from:
-                source = self._with_settings(source, tables[0].info, Path(copy), dataset is not None)
-            fallback = str(source) if source else None
-            checkpointer = reverb.checkpointers.DefaultCheckpointer(str(folder), fallback_checkpoint_path=fallback)
-            try:
-                with guarding(port, experiment.replay.private):
-                    self._server = reverb.Server(tables, port, checkpointer)
-            except _REFUSALS as error:
-                if source is None:
-                    raise
-                raise BadCheckpoint(f"its replay cannot be restored: {error}") from None
-        self.address = f"{HOST}:{port}"
-        self.client = reverb.Client(self.address)
-        self.weights_address = self.address
-        """Of the server that has the weights."""
-        self._servers = [self._server]
-        if weights_port := experiment.replay.weights_port:
-            checkpointer = reverb.checkpointers.DefaultCheckpointer(str(folder.with_name("weights")))  # never written
-            with guarding(weights_port, experiment.replay.private):
-                self._servers.append(reverb.Server([_variables_table(message)], weights_port, checkpointer))
-            self.weights_address = f"{HOST}:{weights_port}"
-        on_policy = experiment.agent.on_policy  # what waits in its queue was collected with weights that are gone
-        for table in (VARIABLES_TABLE, REPORTS_TABLE, *([self._layout.table] if on_policy else [])):
-            self.client.reset(table)  # messages of an earlier life
-
-    def _with_settings(self, source: Path, settings: Any, copy: Path, equal_priorities: bool) -> Path:
-        """A checkpoint whose experience table has these settings: Reverb restores them with the items."""
-        try:
-            if not (equal_priorities or reverb_checkpoint.differs(source, settings)):
-                return source
-            reverb_checkpoint.restate(source, settings, copy, equal_priorities)
-        except tf.errors.OpError as error:
-            raise BadCheckpoint(f"its replay cannot be read: {error}") from None
-        log.info("the replay of %s goes on with other settings: its items stay", source)
-        return copy
-
-    def _experience_table(self, item: Any, blocking: bool) -> reverb.Table:
-        experiment, name = self._experiment, self._layout.table
-        if experiment.agent.on_policy:
-            # Collectors wait for new weights once they have handed over a batch between them: no insert ever blocks.
-            return reverb.Table.queue(name, 2 * self.items_per_call, signature=item)
-        return reverb.Table(
-            name,
-            sampler=self._selector(),
-            remover=reverb.selectors.Fifo(),
-            max_size=max(1, experiment.replay.capacity // experiment.transitions_per_item),
-            rate_limiter=self._rate_limiter(blocking),
-            signature=item,
-        )
-
-    def _selector(self) -> Any:
-        replay = self._experiment.replay
-        return (
-            reverb.selectors.Prioritized(replay.priority_exponent) if replay.prioritized else reverb.selectors.Uniform()
-        )
-
-    def _rate_limiter(self, blocking: bool) -> Any:
-        experiment = self._experiment
-        ratio = experiment.replay.samples_per_insert
-        min_items = -(-experiment.replay.min_size // experiment.transitions_per_item)
-        if not blocking or experiment.is_offline:  # a dataset has all its items from the start
-            return reverb.rate_limiters.MinSize(min_items)
-        # Samples that wait in the sampler and in tf.data count as taken: with less slack than those, learner and
-        # collectors would run in lockstep; with less than a batch, no batch would ever be complete.
-        ahead = self._iterators * self._in_flight + 2 * self.items_per_call
-        return reverb.rate_limiters.SampleToInsertRatio(ratio, min_items, error_buffer=max(2.0 * ratio, 2.0 * ahead))
-
-    @property
-    def _iterators(self) -> int:
-        # Two iterators fetch small items 1.7 times as fast as one; large ones come fast enough. Of a queue, which has
-        # one batch at a time, each would wait for what the other has taken.
-        return 2 if self._experiment.transitions_per_item < 8 and not self._experiment.agent.on_policy else 1
-
-    @property
-    def _in_flight(self) -> int:
-        return min(512, max(8, self.items_per_call // self._iterators))
+    def __init__(self, experiment: Experiment, specs: Specs, address: str, before: Tally = NOTHING) -> None:
+        self.address = address
+        self.client = reverb.Client(address)
+        self.items_per_call = experiment.items_per_call
+        self._experiment, self._layout, self._before = experiment, FrameLayout.of(experiment, specs), before
 
     def dataset(self) -> tf.data.Dataset:
         """An endless dataset of `Sample`s, drawn uniformly, by priority or, on-policy, each once in turn.
@@ -190,15 +64,16 @@ class ReplayServer:
         learner, steps = self._experiment.learner, self._experiment.steps_per_item
         transitions = self._experiment.transitions_per_item
         window, num_bytes = self._experiment.window, self._layout.num_bytes
+        iterators, in_flight = draws_ahead(self._experiment)
 
         def draw(_: Any) -> tf.data.Dataset:
             items = reverb.TrajectoryDataset.from_table_signature(
-                self.address, self._layout.table, max_in_flight_samples_per_worker=self._in_flight
+                self.address, self._layout.table, max_in_flight_samples_per_worker=in_flight
             )
             return items.batch(self.items_per_call, drop_remainder=True)
 
         def arrange(sample: Any) -> Sample:
-            frames = sample.data[_COLUMN]  # [items, item_length, lanes, bytes]
+            frames = sample.data[COLUMN]  # [items, item_length, lanes, bytes]
             by_lane = tf.transpose(frames, (2, 0, 1, 3))
             # Of a dataset the items may be longer: its run may have learned from longer windows.
             windows = tf.stack([by_lane[:, :, step : step + window] for step in range(steps)])
@@ -208,11 +83,11 @@ class ReplayServer:
             relative = tf.reshape(tf.tile(relative, [transitions]), shape[:2])
             return Sample(trajectory, gradient_steps, relative, sample.info.key)
 
-        if self._iterators == 1:
+        if iterators == 1:
             drawn = draw(None)
         else:
-            drawn = tf.data.Dataset.range(self._iterators).interleave(
-                draw, cycle_length=self._iterators, num_parallel_calls=self._iterators, deterministic=False
+            drawn = tf.data.Dataset.range(iterators).interleave(
+                draw, cycle_length=iterators, num_parallel_calls=iterators, deterministic=False
             )
         return drawn.map(arrange, num_parallel_calls=1, deterministic=True).prefetch(1)
 
@@ -264,37 +139,33 @@ class ReplayServer:
         """
         try:
             return Path(self.client.checkpoint())
-        except _REFUSALS as error:  # of a full disk, an IndexError
+        except REFUSALS as error:  # of a full disk, an IndexError
             raise OSError(f"Reverb could not write the replay: {error}") from error
 
     def release(self) -> None:
         """Gives a dataset that waits for its next batch one of zeros, on-policy: nothing else ends such a wait."""
         if not self._experiment.agent.on_policy:  # a replay that has begun to give goes on
             return
-        length, *shape = self._item_shape
+        length, *shape = item_shape(self._experiment, self._layout)
         with self.client.trajectory_writer(num_keep_alive_refs=length) as writer:
             for _ in range(self.items_per_call):
                 for _ in range(length):
-                    writer.append({_COLUMN: np.zeros(shape, np.uint8)})
-                writer.create_item(self._layout.table, 1.0, {_COLUMN: writer.history[_COLUMN][-length:]})
+                    writer.append({COLUMN: np.zeros(shape, np.uint8)})
+                writer.create_item(self._layout.table, 1.0, {COLUMN: writer.history[COLUMN][-length:]})
                 writer.flush()  # the queue has room for two batches
 
-    def stop(self) -> None:
-        """Stops serving. Stop writers first: Reverb confirms inserts that it then drops."""
-        for server in self._servers:
-            server.stop()
+
+def item_shape(experiment: Experiment, layout: FrameLayout) -> tuple[int, int, int]:
+    """Of the bytes of one item: frames, lanes, bytes of a frame."""
+    return experiment.item_length, experiment.lanes_per_item, layout.num_bytes
 
 
-def _variables_table(signature: tf.TensorSpec) -> reverb.Table:
-    """Keeps the newest publication."""
-    return reverb.Table(
-        VARIABLES_TABLE,
-        sampler=reverb.selectors.Lifo(),
-        remover=reverb.selectors.Fifo(),
-        max_size=1,
-        rate_limiter=reverb.rate_limiters.MinSize(1),
-        signature=signature,
-    )
+def draws_ahead(experiment: Experiment) -> tuple[int, int]:
+    """How many iterators a dataset has, and how many items each of them asks for ahead."""
+    # Two iterators fetch small items 1.7 times as fast as one; large ones come fast enough. Of a queue, which has
+    # one batch at a time, each would wait for what the other has taken.
+    iterators = 2 if experiment.transitions_per_item < 8 and not experiment.agent.on_policy else 1
+    return iterators, min(512, max(8, experiment.items_per_call // iterators))
 
 
 def decode(frames: tf.Tensor, layout: FrameLayout) -> tuple[Trajectory, tf.Tensor]:

@@ -11,7 +11,7 @@ from pipeline.flow import RatioWatch
 from pipeline.learner import Learner, Outcome
 from pipeline.ledger import Ledger
 from pipeline.recovery import Recovery
-from pipeline.replay import ReplayServer
+from pipeline.replay import Replay
 from pipeline.run_directory import RunDirectory, write_json
 from pipeline.saving import Saved, Saver
 from pipeline.sections import Experiment
@@ -43,7 +43,7 @@ class Reporter:
         run: RunDirectory,
         ledger: Ledger,
         learner: Learner,
-        replay: ReplayServer,
+        replay: Replay,
         recovery: Recovery,
         saver: Saver,
         alone: bool,

@@ -14,7 +14,7 @@ from pipeline.config import UsageError
 from pipeline.learner import Learner
 from pipeline.ledger import Ledger
 from pipeline.manifest import BadCheckpoint
-from pipeline.replay import ReplayServer
+from pipeline.replay import Replay
 from pipeline.run_directory import RunDirectory
 from pipeline.sections import Experiment
 
@@ -98,7 +98,7 @@ class Saver:
     """
 
     def __init__(
-        self, experiment: Experiment, run: RunDirectory, learner: Learner, replay: ReplayServer, ledger: Ledger
+        self, experiment: Experiment, run: RunDirectory, learner: Learner, replay: Replay, ledger: Ledger
     ) -> None:
         self._experiment, self._run = experiment, run
         self._config = config.dump(experiment).encode()

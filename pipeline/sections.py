@@ -330,6 +330,11 @@ class Experiment(Config, frozen=True):
         return self.lanes_per_item * self.steps_per_item
 
     @property
+    def items_per_call(self) -> int:
+        """Items whose transitions the learner draws for one call."""
+        return self.learner.batch_size * self.learner.steps_per_call // self.transitions_per_item
+
+    @property
     def item_length(self) -> int:
         """Successive frames of one replay item: the windows of its steps overlap."""
         return self.window + self.steps_per_item - 1

@@ -3,7 +3,7 @@
 from typing import Any
 
 from pipeline.frames import FrameLayout
-from pipeline.replay import ReplayServer
+from pipeline.replay_server import ReplayServer
 from pipeline.sections import Experiment
 from pipeline.writer import FrameWriter
 

@@ -15,7 +15,7 @@ from agents import BUILDERS
 from pipeline import checkpoint, environments, offline
 from pipeline.config import UsageError, parse
 from pipeline.ports import free_port
-from pipeline.replay import ReplayServer
+from pipeline.replay_server import ReplayServer
 from pipeline.run_directory import RunDirectory
 
 ROOT = Path(__file__).resolve().parents[2]

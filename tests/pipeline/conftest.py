@@ -38,7 +38,7 @@ def counting_specs() -> Specs:
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """Starts replay servers on free ports. By default without a ratio to hold, so that no insert can block a test."""
-    from pipeline.replay import ReplayServer
+    from pipeline.replay_server import ReplayServer
 
     servers: list[ReplayServer] = []
 

@@ -314,7 +314,7 @@ from pipeline import acting, native
 from pipeline.collecting import run_collector
 from pipeline.config import parse
 from pipeline.ports import free_port
-from pipeline.replay import ReplayServer
+from pipeline.replay_server import ReplayServer
 from pipeline.variables import *
 
 overrides = ("environment.import_path='environments_for_tests:Counting'", "collect.lanes=4", "learner.batch_size=8",
@@ -382,7 +382,7 @@ from pathlib import Path
 from agents import ArraySpec, DqnConfig, Specs
 from agents.networks import value_model
 from pipeline import acting
-from pipeline.replay import ReplayServer
+from pipeline.replay_server import ReplayServer
 from pipeline.role import die_with_parent
 from pipeline.run_directory import RunDirectory
 from pipeline.variables import VARIABLES_TABLE, Array, Sender, Variables

@@ -12,7 +12,7 @@ from agents.priorities import SMALLEST, td_errors
 from pipeline.collector import Collector
 from pipeline.config import parse
 from pipeline.frames import LAST, FrameLayout
-from pipeline.replay import ReplayServer
+from pipeline.replay_server import ReplayServer
 from pipeline.sections import Experiment
 from pipeline.writer import FrameWriter
 

@@ -21,7 +21,7 @@ from pipeline import loopback, native, privacy
 from pipeline.config import UsageError, parse
 from pipeline.namespace import Namespace
 from pipeline.ports import free_port
-from pipeline.replay import ReplayServer
+from pipeline.replay_server import ReplayServer
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 REFUSED = "ConnectionRefusedError: [Errno 111] Connection refused"
@@ -151,7 +151,7 @@ def test_a_library_that_cannot_be_led_is_no_crash(tmp_path: Path) -> None:
     from pipeline import loopback
     from pipeline.config import UsageError, parse
     from pipeline.ports import free_port
-    from pipeline.replay import ReplayServer
+    from pipeline.replay_server import ReplayServer
 
     logging.basicConfig(stream=sys.stdout)
     print(loopback.obstacle())

@@ -223,7 +223,7 @@ def test_a_collector_runs_through_the_proxies_to_its_last_report(site: Site, con
 def test_the_replay_keeps_weights_apart_and_frees_both_ports(
     make_experiment: Any, counting_specs: Specs, publish: Any, tmp_path: Path
 ) -> None:
-    from pipeline.replay import ReplayServer
+    from pipeline.replay_server import ReplayServer
 
     port, weights_port = free_port(), free_port()
     experiment = make_experiment(f"replay.weights_port={weights_port}")

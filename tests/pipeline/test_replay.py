@@ -17,7 +17,8 @@ from pipeline.collector import Collector
 from pipeline.config import UsageError
 from pipeline.frames import FIRST, LAST, MID, FrameLayout
 from pipeline.ports import free_port, refuse_used_port
-from pipeline.replay import ReplayServer, decode
+from pipeline.replay import decode
+from pipeline.replay_server import ReplayServer
 from pipeline.sections import Experiment
 from pipeline.writer import FrameWriter
 
@@ -389,7 +390,7 @@ from agents import ArraySpec, Specs
 from pipeline.config import parse
 from pipeline.frames import FrameLayout
 from pipeline.ports import free_port
-from pipeline.replay import ReplayServer
+from pipeline.replay_server import ReplayServer
 from pipeline.writer import FrameWriter
 
 specs = Specs(ArraySpec((4,), "float32"), 3)

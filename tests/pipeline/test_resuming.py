@@ -44,7 +44,7 @@ def write(server: Any, experiment: Experiment, layout: FrameLayout, count: int, 
 def stored(tmp_path_factory: pytest.TempPathFactory, counting_specs: Specs) -> Any:
     """A run that has learned a little, by the settings that it was run with."""
     from pipeline.ports import free_port
-    from pipeline.replay import ReplayServer
+    from pipeline.replay_server import ReplayServer
 
     runs: dict[tuple[str, ...], tuple[RunDirectory, Checkpoint, dict[str, Any]]] = {}
 

@@ -184,7 +184,7 @@ import sys, time
 from pathlib import Path
 from agents import ArraySpec, Specs
 from pipeline.config import parse
-from pipeline.replay import ReplayServer
+from pipeline.replay_server import ReplayServer
 from pipeline.role import die_with_parent
 die_with_parent()
 specs = Specs(ArraySpec((4,), "float32"), 3)
