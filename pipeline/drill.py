@@ -17,7 +17,6 @@ import socket
 import statistics
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from absl import flags
 from pipeline import faults, small_disk
 from pipeline.command import run_command
 from pipeline.config import UsageError, load
-from pipeline.faults import Drilled
+from pipeline.faults import DidNotHold, Drilled
 from pipeline.ledger import Summary
 from pipeline.ports import free_port
 from pipeline.run_directory import RunDirectory, write_json
@@ -45,7 +44,7 @@ _SILENT_SECONDS = 10.0
 _RECOVER_SECONDS = 90.0
 _SOLVE_SECONDS = 600.0
 
-FAULTS: dict[str, Callable[[Drilled, random.Random], None]] = {
+FAULTS: dict[str, faults.Fault] = {
     "collector killed": faults.kill("collector"),
     "evaluator killed": faults.kill("evaluator"),
     "learner killed": faults.kill("learner"),
@@ -113,6 +112,8 @@ class Drill:
         self._goal = [f"--set=stop.target_return={target}"]
         drilling = [*base, *(f"--set={line}" for line in endless)]
         self._drilled = Drilled(RunDirectory(folder / "disk" / "run"), drilling, [*drilling, "--resume"])
+        collectors = load(config, overrides).collectors
+        self._roles = ["learner", "evaluator", *(f"collector-{index}" for index in range(collectors))]
         self._done: list[Done] = []
         self._problems: list[str] = []
 
@@ -137,13 +138,15 @@ class Drill:
         before, saved = drilled.status(), drilled.saved()
         assert before is not None
         print(f"{before.environment_steps:>10,} environment steps  {name}", flush=True)
+        starts = {role: drilled.newest(role)[0] for role in self._roles}
         try:
-            FAULTS[name](drilled, self._random)
-        except AssertionError as error:
+            victim = FAULTS[name](drilled, self._random)
+        except DidNotHold as error:
             self._problems.append(str(error))
             return False
         ended = time.monotonic()
-        if not self._wait_for_progress(_RECOVER_SECONDS):
+        replaced = not victim or self._wait_for_successor(victim, starts[victim])
+        if not (replaced and self._wait_for_progress(_RECOVER_SECONDS)):
             self._problems.append(f"{name}: the run did not go on within {_RECOVER_SECONDS:.0f} s")
             return False
         seconds = time.monotonic() - ended
@@ -159,6 +162,17 @@ class Drill:
                     )
         time.sleep(self._random.uniform(0.0, _CHECKPOINT_SECONDS))
         return True
+
+    def _wait_for_successor(self, role: str, starts: int) -> bool:
+        """Whether a process that has come in a role's place does its work."""
+
+        def works() -> bool:
+            started, recorder = self._drilled.newest(role)
+            if recorder is None or started <= starts:
+                return False
+            return (recorder.progress or recorder.counts.environment_steps or recorder.beats) > 0
+
+        return self._drilled.wait_until(works, _RECOVER_SECONDS)
 
     def _wait_for_progress(self, seconds: float) -> bool:
         """Whether the run collects and learns, seen twice in its status."""

@@ -14,11 +14,16 @@ import psutil
 from pipeline import checkpoint
 from pipeline.checkpoint import Counters
 from pipeline.ledger import Status
+from pipeline.recorder import Recorder
 from pipeline.run_directory import RunDirectory
 
 _POLL_SECONDS = 0.05
 _LEAVE_SECONDS = 120.0
 _SHORT_FREEZE_SECONDS = 2.0
+
+
+class DidNotHold(Exception):
+    """What a run did, when a fault was done to it, that it must not do."""
 
 
 class Drilled:
@@ -83,6 +88,11 @@ class Drilled:
                 found.append(process)
         return found
 
+    def newest(self, role: str) -> tuple[int, Recorder | None]:
+        """How often a role, such as "collector-0", was started, and the record of its newest process."""
+        started = self.run.incarnations(role)
+        return started, Recorder(self.run.recorder(role, started - 1)) if started else None
+
     def wait_until(self, holds: Callable[[], bool], seconds: float) -> bool:
         """Whether something has come to hold within so many seconds."""
         deadline = time.monotonic() + seconds
@@ -102,53 +112,69 @@ class Drilled:
             return None
 
 
-def kill(role: str) -> Callable[[Drilled, random.Random], None]:
+Fault = Callable[[Drilled, random.Random], str]
+"""Does something to a run; returns the role whose process it ended, such as "collector-0", or "" if none alone."""
+
+
+def _name_of(process: psutil.Process) -> str:
+    flags = dict(argument.lstrip("-").partition("=")[::2] for argument in process.cmdline())
+    return f"collector-{flags['index']}" if flags["role"] == "collector" else flags["role"]
+
+
+def kill(role: str) -> Fault:
     """Ends a role's process by SIGKILL."""
 
-    def fault(drilled: Drilled, random_: random.Random) -> None:
-        if (process := drilled.process(role, random_)) is not None:
-            process.kill()
+    def fault(drilled: Drilled, random_: random.Random) -> str:
+        if (process := drilled.process(role, random_)) is None:
+            return ""
+        name = _name_of(process)
+        process.kill()
+        return name
 
     return fault
 
 
-def freeze(role: str, goes_on: bool) -> Callable[[Drilled, random.Random], None]:
+def freeze(role: str, goes_on: bool) -> Fault:
     """Stops a role's process by SIGSTOP: for two seconds, or until its supervisor ends it."""
 
-    def fault(drilled: Drilled, random_: random.Random) -> None:
+    def fault(drilled: Drilled, random_: random.Random) -> str:
         if (process := drilled.process(role, random_)) is None:
-            return
+            return ""
+        name = _name_of(process)
         process.suspend()
         if goes_on:
             time.sleep(_SHORT_FREEZE_SECONDS)
             process.resume()
-        else:
-            drilled.wait_until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, 120.0)
+            return ""
+        drilled.wait_until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, 120.0)
+        return name
 
     return fault
 
 
-def kill_supervisor(drilled: Drilled, _: random.Random) -> None:
+def kill_supervisor(drilled: Drilled, _: random.Random) -> str:
     """Ends the supervisor by SIGKILL, sees that nothing is left running, and goes on with the run."""
     assert drilled.supervisor is not None
     drilled.supervisor.kill()
     drilled.supervisor.wait()
     if not drilled.wait_until(lambda: not drilled.processes(), 10.0):
-        raise AssertionError(f"the supervisor was killed, and {drilled.processes()} are left")
+        raise DidNotHold(f"the supervisor was killed, and {drilled.processes()} are left")
     drilled.start()
+    return "learner"
 
 
-def give_notice(drilled: Drilled, _: random.Random) -> None:
+def give_notice(drilled: Drilled, _: random.Random) -> str:
     """SIGTERM, as before a preemption, and the run goes on afterwards."""
     if (code := drilled.end()) != 1:
-        raise AssertionError(f"a run that was given notice ended with {code}, not with 1")
+        raise DidNotHold(f"a run that was given notice ended with {code}, not with 1")
     drilled.start()
+    return "learner"
 
 
-def fill_disk(seconds: float) -> Callable[[Drilled, random.Random], None]:
+def fill_disk(seconds: float) -> Fault:
     """Leaves no byte on the run's disk for so many seconds."""
 
-    def fault(drilled: Drilled, _: random.Random) -> None:
+    def fault(drilled: Drilled, _: random.Random) -> str:
         ballast = drilled.run.path / "ballast"
         try:
             until = time.monotonic() + seconds
@@ -161,16 +187,17 @@ def fill_disk(seconds: float) -> Callable[[Drilled, random.Random], None]:
                         time.sleep(_POLL_SECONDS)
         finally:
             ballast.unlink(missing_ok=True)
+        return ""
 
     return fault
 
 
-def spoil_checkpoint(drilled: Drilled, random_: random.Random) -> None:
+def spoil_checkpoint(drilled: Drilled, random_: random.Random) -> str:
     """Flips a bit of the newest checkpoint and ends the learner, which has to go on from the one before."""
     found = checkpoint.newest(drilled.run.checkpoints)
     learner = drilled.process("learner", random_)
     if found is None or learner is None:
-        return
+        return ""
     files = [path for path in sorted(found.path.rglob("*")) if path.is_file() and path.stat().st_size]
     path = random_.choice(files)
     data = bytearray(path.read_bytes())
@@ -180,3 +207,4 @@ def spoil_checkpoint(drilled: Drilled, random_: random.Random) -> None:
     part.write_bytes(data)
     os.replace(part, path)
     learner.kill()
+    return "learner"

@@ -111,7 +111,8 @@ class Watched:
             further, self._furthest = progress > self._furthest, max(progress, self._furthest)
             return further
         lived = self._beat_at - self._started_at
-        return progress >= _PROGRESS_STEPS or (self.recorder.beats > 0 and lived > _PROGRESS_SECONDS)
+        steps = self.recorder.counts.environment_steps
+        return steps >= _PROGRESS_STEPS or (self.recorder.beats > 0 and lived > _PROGRESS_SECONDS)
 
     def end(self, seconds: float) -> None:
         """Asks the process to end and kills it, with what it started, if it has not within so many seconds."""
