@@ -8,6 +8,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+FULL_SPEED = ("collect.lanes=64", "learner.steps_per_call=64", "replay.samples_per_insert=2", "stop.target_return=1e9")
+"""CartPole's shipped config at the collectors' full speed: many steps are only waited for."""
+
 
 def rates(calls: Mapping[str, Callable[[], int]], seconds: float, repeats: int) -> dict[str, list[float]]:
     """Units per second of several calls, measured in turn (A B A B ...), so that noise meets all alike.

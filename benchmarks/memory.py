@@ -14,14 +14,12 @@ import msgspec
 import psutil
 from absl import flags
 
-from benchmarks.measure import print_result
+from benchmarks.measure import FULL_SPEED, print_result
 from pipeline.command import run_command
 from pipeline.ledger import Status
 
 _STEPS = flags.DEFINE_integer("environment_steps", 5_000_000, "Of the run.", lower_bound=1000)
 _MIB = 2.0**20
-RUN = ("collect.lanes=64", "learner.steps_per_call=64", "replay.samples_per_insert=2", "stop.target_return=1e9")
-"""The shipped config at the collectors' full speed: so many steps are only waited for."""
 
 
 def _resident(process: subprocess.Popen[bytes]) -> float:
@@ -34,7 +32,7 @@ def main(_: list[str]) -> int:
     samples: list[tuple[int, float]] = []
     with tempfile.TemporaryDirectory(prefix="reverb-dqn-") as folder:
         run_dir = Path(folder) / "run"
-        sets = [f"--set={line}" for line in (*RUN, f"stop.environment_steps={_STEPS.value}")]
+        sets = [f"--set={line}" for line in (*FULL_SPEED, f"stop.environment_steps={_STEPS.value}")]
         command = [sys.executable, "-m", "pipeline.train", "--config=cartpole", f"--run_dir={run_dir}", *sets]
         process = subprocess.Popen(command)
         while process.poll() is None:

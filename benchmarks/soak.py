@@ -18,7 +18,7 @@ import msgspec
 import psutil
 from absl import flags
 
-from benchmarks.memory import RUN
+from benchmarks.measure import FULL_SPEED
 from benchmarks.pages import write_between
 from pipeline.command import run_command
 from pipeline.config import UsageError
@@ -92,7 +92,7 @@ def main(_: list[str]) -> int:
     if run_dir.path.exists():
         raise UsageError(f"{run_dir.path} exists: choose another --folder")
     run_dir.path.parent.mkdir(parents=True, exist_ok=True)
-    overrides = (*RUN, f"stop.environment_steps={_STEPS.value}", "checkpoint.every_seconds=10.0")
+    overrides = (*FULL_SPEED, f"stop.environment_steps={_STEPS.value}", "checkpoint.every_seconds=10.0")
     flags_ = ["--config=cartpole", *(f"--set={line}" for line in overrides)]
     run, by_chance = Drilled(run_dir, flags_, [*flags_, "--resume"]), random.Random(0)
     run.start()

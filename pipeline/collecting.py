@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 
 _CONNECT_SECONDS = 300.0
 _REPORT_SECONDS = 5.0
+_LEAVE_SECONDS = 15.0
+"""For the last transitions: a writer whose server was restarted just now may not have reached it again."""
 _POLL_SECONDS = 0.02
 _LOG_SECONDS = 10.0
 
@@ -64,10 +66,15 @@ def run_collector(
             _collect(experiment, collector, reader, sender, interrupted, recorder)
         except EnvironmentFault as error:
             fault = error
-        deadline = time.monotonic() + _REPORT_SECONDS
+        deadline = time.monotonic() + _LEAVE_SECONDS
+
+        def keep_waiting() -> bool:
+            recorder.beat()
+            return time.monotonic() < deadline
+
         collector.complete()
         recorder.record(collector.counts)
-        collector.confirm(lambda: time.monotonic() < deadline, everything=True)
+        collector.confirm(keep_waiting, everything=True)
         recorder.record(collector.counts)
         last = collector.report(reader.newest or newest, last=True, fault=str(fault or ""))
         sender.send(last, _REPORT_SECONDS)

@@ -51,6 +51,7 @@ class Drilled:
         self._launch([*self._resume, *flags])
 
     def _launch(self, flags: list[str]) -> None:
+        self.run.status.unlink(missing_ok=True)  # of the life before
         with self.output.open("ab") as output:
             command = [sys.executable, "-m", "pipeline.train", f"--run_dir={self.run.path}", *flags]
             self.supervisor = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)

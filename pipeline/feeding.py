@@ -39,9 +39,12 @@ class Feeder:
             raise sample
         return sample
 
-    def stop_drawing(self, deadline: float) -> None:
-        """Has the thread end after the sample that it waits for, and waits for that until a monotonic time."""
+    def stop_drawing(self) -> None:
+        """Has the thread end after the sample that it waits for."""
         self._closing = True
+
+    def discard(self, deadline: float) -> None:
+        """Takes what has been drawn until the thread ends, at most until a monotonic time."""
         while not self._fed.is_set() and time.monotonic() < deadline:
             with contextlib.suppress(queue.Empty):
                 self._samples.get(timeout=0.05)

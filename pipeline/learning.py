@@ -85,6 +85,7 @@ class LearningProcess:
         self._renewals = self._stale_batches = 0
         self._transitions_per_call = experiment.learner.batch_size * experiment.learner.steps_per_call
         self._published_at = 0.0
+        self._beats: dict[str, int] = {}  # of collectors on this machine
         skipped: list[str] = []
         state: dict[str, NDArray[Any]] = {}
 
@@ -120,15 +121,17 @@ class LearningProcess:
         experiment = self._experiment
         self.ledger = Ledger(experiment, restored.counters if restored else checkpoint.Counters())
         self._read_records()  # before a replay answers: until then collectors have nothing confirmed
-        dataset = None if restored else offline.stored_replay(experiment)
+        dataset = None if restored else offline.dataset(experiment)
         folder = checkpoint.reverb_folder(self._run.checkpoints)
         source = restored.replay if restored else None
         before = self.ledger.counters.taken_before
-        self.replay = ReplayServer(experiment, specs, port, folder, source, self._blocking, dataset, before)
+        stored = dataset.replay if dataset else None
+        self.replay = ReplayServer(experiment, specs, port, folder, source, self._blocking, stored, before)
         self.ledger.counters.taken_before = self.replay.taken_before
         if dataset:  # once: from here on the run's own checkpoints hold it, with the priorities that it has got
-            self.ledger.counters.transitions = self.replay.info().current_size * experiment.transitions_per_item
-            log.info("%d transitions of %s", self.ledger.counters.transitions, dataset)
+            present = self.replay.info().current_size * experiment.transitions_per_item
+            self.ledger.counters.transitions = min(present, dataset.counters.transitions)  # the last items have padding
+            log.info("%d transitions of %s", self.ledger.counters.transitions, dataset.path)
         elif not experiment.is_offline:
             drawn = self.replay.restored.sampled * experiment.transitions_per_item
             self.ledger.accept_restart(self.replay.restored.inserted, drawn)
@@ -199,6 +202,7 @@ class LearningProcess:
           Whether all have left.
         """
         self._recorder.beat()
+        self._read_records()
         if self._feeder.next(timeout) is not None:
             self.ledger.counters.discarded += self._transitions_per_call
         self._accept_reports()
@@ -238,10 +242,11 @@ class LearningProcess:
 
         A dataset that waits for its first samples cannot be interrupted: its thread stays.
         """
+        self._feeder.stop_drawing()
         self.replay.release()
         learned = self._reporter.outcome is not None or self._experiment.agent.on_policy
         deadline = time.monotonic() + (_CLOSE_SECONDS if learned else _CLOSE_UNFILLED_SECONDS)
-        self._feeder.stop_drawing(deadline)
+        self._feeder.discard(deadline)
         self._background.shutdown()
         self._saver.close()
         self._publisher.close()
@@ -380,8 +385,12 @@ class LearningProcess:
             recorder = Recorder(path)
             if (code := recorder.return_code) is not None:
                 ledger.accept_ended(path.name, recorder.counts, code)
-            elif starting:
+                continue
+            if starting:
                 ledger.count(path.name, recorder.counts)
+            if recorder.beats != self._beats.get(path.name):
+                self._beats[path.name] = recorder.beats
+                ledger.hear(path.name)
 
     def _write_status(self) -> None:
         self._status_at = time.monotonic()

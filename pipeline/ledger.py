@@ -32,6 +32,8 @@ EXIT_CODES = {
 
 UNWRITTEN_SUMMARY = 5
 """Exit code of a learner's process whose run has ended in good order but for `UnwrittenSummary`."""
+ENVIRONMENT_FAULT = 6
+"""Exit code of a role's process whose environment breaks its contract too often: another one would not help."""
 
 
 class UnwrittenSummary(Exception):
@@ -160,7 +162,11 @@ class Ledger:
         if process not in self.counters.left:
             self.count(process, counts)
             self.counters.interruptions += 1
-            self._leave(process, KILLED if return_code < 0 else FAILED)
+            self._leave(process, KILLED if return_code < 0 else FAILED if return_code else UNCONFIRMED)
+
+    def hear(self, process: str) -> None:
+        """Takes a sign of life of a process, which is then waited for at the end."""
+        self._heard[process] = time.monotonic()
 
     def count(self, process: str, counts: Counts) -> None:
         """Adds what a process has counted since it was last heard of."""
@@ -235,7 +241,7 @@ class Ledger:
         self._heard = dict.fromkeys(self._heard, now)
 
     def collectors_left(self) -> bool:
-        """Whether every collector that ever reported has sent its last report, or fallen silent."""
+        """Whether every collector that was ever heard of has sent its last report, or fallen silent."""
         now = time.monotonic()
         silence = _SILENT_REPORTS * self._experiment.collect.report_seconds
         return all(now - heard > silence for heard in self._heard.values())

@@ -6,6 +6,7 @@ import msgspec
 
 from agents import Specs
 from pipeline import checkpoint, environments
+from pipeline.checkpoint import Checkpoint
 from pipeline.config import UsageError
 from pipeline.run_directory import RunDirectory
 from pipeline.sections import Experiment
@@ -95,8 +96,8 @@ def adopted(experiment: Experiment, run: RunDirectory) -> Experiment | None:
     )
 
 
-def stored_replay(experiment: Experiment) -> Path | None:
-    """Reverb's checkpoint that the dataset is in; None of an experiment that collects.
+def dataset(experiment: Experiment) -> Checkpoint | None:
+    """The checkpoint that the dataset is in; None of an experiment that collects.
 
     Raises:
       UsageError: it has gone.
@@ -106,4 +107,4 @@ def stored_replay(experiment: Experiment) -> Path | None:
     newest = checkpoint.newest(RunDirectory(Path(experiment.offline.dataset)).checkpoints)
     if newest is None:
         raise UsageError(f"offline.dataset={experiment.offline.dataset!r} has no whole checkpoint any more")
-    return newest.replay
+    return newest

@@ -13,6 +13,7 @@ from absl import app, flags
 
 from pipeline import environments
 from pipeline.config import UsageError
+from pipeline.ledger import ENVIRONMENT_FAULT
 from pipeline.ports import HOST
 from pipeline.process import die_with_parent, interruption, quieten_gym
 from pipeline.recorder import Recorder
@@ -115,7 +116,8 @@ def main(_: list[str]) -> None:
         else:
             code = evaluate(experiment, run, interrupted)
     except (UsageError, TimeoutError, environments.EnvironmentFault) as error:
-        code = 2 if isinstance(error, UsageError) else 3 if isinstance(error, TimeoutError) else 1
+        codes = {UsageError: 2, TimeoutError: 3}
+        code = codes.get(type(error), ENVIRONMENT_FAULT)
         log.error("%s", error)
     except Exception:
         log.exception("the %s ends", ROLE.value)

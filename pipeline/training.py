@@ -9,7 +9,7 @@ from pipeline.ledger import Summary
 
 log = logging.getLogger(__name__)
 
-_LEAVE_SECONDS = 20.0
+_LEAVE_SECONDS = 30.0
 """How long a stopping run waits for the last reports."""
 _LAST_EVALUATIONS = 3.0
 """And how many times as long as an evaluation took: one may be under way, the last follows, and it may be slower."""

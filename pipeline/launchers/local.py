@@ -7,7 +7,7 @@ from types import FrameType
 from pipeline.console import Console
 from pipeline.launchers import Launch
 from pipeline.launchers.watched import Watched
-from pipeline.ledger import UNWRITTEN_SUMMARY
+from pipeline.ledger import ENVIRONMENT_FAULT, UNWRITTEN_SUMMARY
 from pipeline.ports import free_port
 
 _STOP_SECONDS = 90.0
@@ -109,6 +109,8 @@ class Supervisor:
         words = watched.last_words()
         if code == 2:
             self._give_up(2, words)
+        elif code == ENVIRONMENT_FAULT:  # the learner has been told, too
+            self._give_up(1, words)
         elif watched.expect_restart():
             console.note(f"{words}\n{watched.name} is restarted")
         else:

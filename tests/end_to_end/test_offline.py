@@ -1,12 +1,12 @@
 """Runs that learn from the replay of another run: no collectors, and what cannot be learned from is refused."""
 
 import json
-import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -118,8 +118,9 @@ def test_shorter_windows_are_the_beginnings_of_the_stored_ones(dataset: Path, tm
         experiment = parse("", lines_of(dataset, "agent.hidden_units=[8]", f"agent.n_step={n_step}"))
         specs = environments.describe(experiment.environment)
         experiment = offline.adopt(experiment, specs)
-        stored = offline.stored_replay(experiment)
-        server = ReplayServer(experiment, specs, free_port(), tmp_path / str(n_step), dataset=stored)
+        stored = offline.dataset(experiment)
+        assert stored is not None
+        server = ReplayServer(experiment, specs, free_port(), tmp_path / str(n_step), dataset=stored.replay)
         found: set[tuple[int, ...]] = set()
         for sample in server.dataset().take(60):
             frames = [sample.trajectory.observation, sample.trajectory.action, sample.trajectory.step_type]
@@ -157,7 +158,7 @@ def test_what_cannot_be_learned_from_is_refused_and_nothing_written(
 
 def test_a_run_without_a_checkpoint_is_no_dataset(tmp_path: Path) -> None:
     RunDirectory(tmp_path / "source").create(parse("", SOURCE))
-    with pytest.raises(UsageError, match="no complete checkpoint"):
+    with pytest.raises(UsageError, match="no whole checkpoint"):
         pipeline.train(parse("", lines_of(tmp_path / "source")), tmp_path / "run", launcher="inline")
 
 
@@ -168,11 +169,14 @@ def test_a_run_whose_rewards_hold_a_bonus_is_no_dataset(tmp_path: Path) -> None:
 
 
 def test_a_run_that_was_interrupted_before_it_stored_anything_is_no_dataset(tmp_path: Path) -> None:
-    stored = source(tmp_path / "source")
-    manifest = next((stored / "checkpoints").glob("0*/manifest.json"))
-    manifest.write_text(re.sub(r'"transitions":\d+', '"transitions":0', manifest.read_text()))
-    with pytest.raises(UsageError, match="no complete checkpoint with experience"):
-        pipeline.train(parse("", lines_of(stored)), tmp_path / "run", launcher="inline")
+    run, replay = RunDirectory(source(tmp_path / "source")), tmp_path / "replay"
+    stored = checkpoint.newest(run.checkpoints)
+    assert stored is not None
+    shutil.copytree(stored.replay, replay)
+    counters = msgspec.structs.replace(stored.counters, transitions=0)
+    checkpoint.write(run.checkpoints, b"", counters, {}, lambda: replay, keep=1)
+    with pytest.raises(UsageError, match="no whole checkpoint with experience"):
+        pipeline.train(parse("", lines_of(run.path)), tmp_path / "run", launcher="inline")
 
 
 def test_the_dataset_of_a_dataset_is_named(dataset: Path, tmp_path: Path) -> None:

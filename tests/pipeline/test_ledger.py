@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pipeline.checkpoint import Counters
 from pipeline.config import parse
 from pipeline.ledger import EXIT_CODES, Ledger, Status, Summary
+from pipeline.recorder import Counts
 from pipeline.sections import Experiment
 from pipeline.variables import CollectorReport, Evaluation
 
@@ -115,7 +116,7 @@ def test_summary_and_status_say_what_was_skipped() -> None:
     book = ledger(counters=Counters(skipped_updates=7, rollbacks=2))
     result = book.summary("seconds", 1.0)
     assert (result.skipped_updates, result.rollbacks) == (7, 2)
-    assert book.status("learning", 0, None, {}, ["too large"]).warnings == ["too large"]
+    assert book.status("learning", 0, None, {}, warnings=["too large"]).warnings == ["too large"]
 
 
 def test_the_steps_that_a_shield_changed_add_up_over_collectors_and_lives() -> None:
@@ -142,6 +143,18 @@ def test_collectors_have_left_when_all_have_said_so() -> None:
     assert not book.collectors_left()
     book.accept_collector(report("b", last=True))
     assert book.collectors_left()
+
+
+def test_a_collector_that_gives_signs_of_life_is_waited_for() -> None:
+    book = ledger("collect.report_seconds=0.01")
+    deadline = time.monotonic() + 0.6
+    while time.monotonic() < deadline:  # three times as long as silence may last, and it has never reported here
+        book.hear("a")
+        assert not book.collectors_left()
+        time.sleep(0.02)
+    book.accept_ended("a", Counts(begun=7, transitions=5), 0)
+    assert book.collectors_left()
+    assert book.counters.lost == {"unconfirmed at the end": 2}
 
 
 def test_a_collector_that_has_fallen_silent_has_left() -> None:
