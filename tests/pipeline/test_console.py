@@ -13,7 +13,7 @@ from pipeline.sections import Experiment
 
 
 def status(*warnings: str, **counters: Any) -> Any:
-    return Ledger(Experiment(), Counters(**counters)).status("learning", 0, None, {}, warnings)
+    return Ledger(Experiment(), Counters(**counters)).status("learning", 0, None, {}, warnings=warnings)
 
 
 def test_a_warning_is_printed_once_and_in_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -362,7 +362,7 @@ def test_a_collector_judges_the_windows_that_padding_completes(
         errors |= dict(zip(keys, error.ravel().tolist(), strict=True))
         relative |= dict(zip(keys, sample.relative_probability.ravel().tolist(), strict=True))
     collector.close()
-    assert server.inserted_items() == 3 * experiment.collect.lanes
+    assert server.tally().inserted == 3 * experiment.collect.lanes
     drawn = [key for key, error in errors.items() if error]
     assert len(drawn) >= 2 * experiment.collect.lanes
     scale = relative[drawn[0]] / errors[drawn[0]]

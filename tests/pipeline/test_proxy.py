@@ -187,8 +187,8 @@ def test_frames_weights_and_reports_pass_both_proxies(site: Site, connect: Any, 
     assert newest_weights(proxy.messages_address) == 7
     writer = FrameWriter.of(site.experiment, site.layout(), proxy.address)
     write(writer, frames_of(site, np.arange(4, dtype=np.float32).tobytes()), 40)
-    assert writer.unconfirmed_transitions == 0
-    assert writer.confirmed_transitions == site.server.inserted_items() * site.experiment.transitions_per_item > 0
+    assert writer.unconfirmed_transitions == site.experiment.collect.lanes, "the newest frames wait for the next"
+    assert writer.confirmed_transitions == site.server.tally().inserted * site.experiment.transitions_per_item > 0
     drawn = draw(site.server, 1)["observation"]
     assert (np.asarray(drawn) == np.arange(4)).all()
     assert Sender(proxy.messages_address, REPORTS_TABLE).send(EVALUATION, 30)
@@ -212,12 +212,12 @@ def test_a_collector_runs_through_the_proxies_to_its_last_report(site: Site, con
 
     for target in (collect, receive):
         threading.Thread(target=target, daemon=True).start()
-    wait_until(lambda: site.server.inserted_items() > 20, "the collector has written", 120)
+    wait_until(lambda: site.server.tally().inserted > 20, "the collector has written", 120)
     assert sender.send(msgspec.structs.replace(publish(site.specs, gradient_steps=1), stopping=True), 30)
     wait_until(lambda: bool(codes) and bool(reports) and reports[-1].last, "the collector has left", 120)
     assert codes == [0]
     assert reports[-1].unconfirmed == 0
-    assert reports[-1].transitions == site.server.inserted_items() * site.experiment.transitions_per_item
+    assert reports[-1].transitions == site.server.tally().inserted * site.experiment.transitions_per_item
 
 
 def test_the_replay_keeps_weights_apart_and_frees_both_ports(
@@ -434,10 +434,10 @@ def test_garbage_and_what_breaks_off_do_nothing(site: Site, connect: Any, as_col
     flood = b"".join(bytes.fromhex("003fff010000000001") + random.bytes(0x3FFF) for _ in range(20))
     for garbage in (random.bytes(10_000), PREFACE[:10], PREFACE + SETTINGS + headers, PREFACE + SETTINGS + flood):
         talk(site.port, as_collector, garbage, seconds=0.5)
-    before = site.server.inserted_items()
+    before = site.server.tally().inserted
     writer = FrameWriter.of(site.experiment, site.layout(), connect(site.port).address)
     write(writer, frames_of(site), 20)
-    assert before == 0 < site.server.inserted_items()
+    assert before == 0 < site.server.tally().inserted
     assert haproxy_of(site.proxy) == process
     assert site.proxy.poll() is None
     writer.close()
@@ -478,8 +478,8 @@ def test_a_writer_goes_on_when_a_proxy_is_restarted(which: str, site: Site, conn
     restart.start()
     write(writer, frames_of(site), 20)
     restart.join()
-    assert writer.unconfirmed_transitions == 0
-    assert writer.confirmed_transitions == site.server.inserted_items() * site.experiment.transitions_per_item
+    assert writer.unconfirmed_transitions == site.experiment.collect.lanes, "the newest frames wait for the next"
+    assert writer.confirmed_transitions == site.server.tally().inserted * site.experiment.transitions_per_item
     writer.close()
 
 
@@ -513,7 +513,7 @@ def test_a_writer_that_is_held_back_holds_up_neither_weights_nor_reports(
     assert newest_weights(proxy.messages_address) == 7
     assert Sender(proxy.messages_address, REPORTS_TABLE).send(EVALUATION, 30)
     assert gets_in(connect(site.port))
-    assert site.server.inserted_items() < 300, "nothing was held back"
+    assert site.server.tally().inserted < 300, "nothing was held back"
     writer._writer.Close()
 
 

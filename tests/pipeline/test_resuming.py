@@ -112,7 +112,7 @@ def test_a_run_goes_on_with_what_may_change(
     learner.restore(written.learner_state())
     assert learner.state() == state
     sample = next(iter(server.dataset().take(1)))
-    assert learner.learn(sample).finite
+    assert not learner.learn(sample).skipped
     assert learner.gradient_steps == 8 + experiment.learner.steps_per_call
     write(server, experiment, FrameLayout.of(experiment, counting_specs), 12, 100)  # collectors are not held back
 
