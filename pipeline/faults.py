@@ -53,7 +53,8 @@ class Drilled:
     def _launch(self, flags: list[str]) -> None:
         self.run.status.unlink(missing_ok=True)  # of the life before
         with self.output.open("ab") as output:
-            command = [sys.executable, "-m", "pipeline.train", f"--run_dir={self.run.path}", *flags]
+            tether = [sys.executable, "-m", "pipeline.tether", str(os.getpid())]  # the run ends with who drills it
+            command = [*tether, sys.executable, "-m", "pipeline.train", f"--run_dir={self.run.path}", *flags]
             self.supervisor = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
 
     def status(self) -> Status | None:

@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,11 @@ def test_a_run_goes_on_through_every_fault_and_nothing_is_lost_without_a_name(tm
     assert "All held" in result.stdout
     assert (folder / "logs" / "learner.log").is_file()
     assert not (folder / "disk" / "run").exists(), "the small disk ends with the drill"
-    assert not [p for p in psutil.process_iter() if any(str(folder) in part for part in _line(p))]
+    assert not processes_of(folder)
+
+
+def processes_of(folder: Path) -> list[psutil.Process]:
+    return [process for process in psutil.process_iter() if any(str(folder) in part for part in _line(process))]
 
 
 def _line(process: psutil.Process) -> list[str]:
@@ -46,6 +52,13 @@ def _line(process: psutil.Process) -> list[str]:
         return list(process.cmdline())
     except psutil.Error:
         return []
+
+
+def wait_until(condition: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + 90.0
+    while not (found := condition()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return found
 
 
 @pytest.mark.parametrize(
@@ -65,6 +78,18 @@ def test_bad_input_is_one_line_and_nothing_is_written(tmp_path: Path, flags: tup
     assert words in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert not folder.exists()
+
+
+def test_a_drill_that_is_killed_takes_its_run_with_it(tmp_path: Path) -> None:
+    folder = tmp_path / "drill"
+    flags = ("--config=cartpole", f"--run_dir={folder}", "--kills=50")
+    drill = subprocess.Popen([sys.executable, "-m", "pipeline.drill", *flags], cwd=ROOT, stdout=subprocess.DEVNULL)
+    try:
+        assert wait_until(lambda: len(processes_of(folder)) >= 5), "the roles, their supervisor and the drill run"
+    finally:
+        drill.kill()
+        drill.wait()
+    assert wait_until(lambda: not processes_of(folder)), processes_of(folder)
 
 
 def test_many_drills_make_a_table(tmp_path: Path) -> None:
