@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.account import Account
 from pipeline.ledger import Status, Summary
 from pipeline.privacy import Privacy
 from pipeline.run_directory import RunDirectory
@@ -123,6 +124,8 @@ class Console:
                 f"{summary.dropped_episodes:,} episodes were dropped for faults; the newest: {summary.newest_fault}",
                 markup=False,
             )
+        if lost := _lost(summary.account):
+            self._terminal.print(f"Transitions lost: {lost}.")
         folder = shlex.quote(str(self._run.path))
         self._terminal.print(
             f"Look at it: .venv/bin/tensorboard --logdir {folder}/tensorboard    Run directory: {folder}"
@@ -163,6 +166,8 @@ class Console:
         }
         if self._experiment.environment.shield:
             rows["shield stepped in"] = _share(status.shielded_steps, status.environment_steps)
+        if lost := _lost(status.account):
+            rows["transitions lost"] = lost
         if status.dropped_episodes:
             rows["episodes dropped"] = f"{status.dropped_episodes:,}, for faults such as: {status.newest_fault}"
         for name, value in rows.items():
@@ -170,6 +175,12 @@ class Console:
         for warning in status.warnings:
             table.add_row("warning", Text(warning, style="yellow"))
         return table
+
+
+def _lost(account: Account | None) -> str:
+    """What has been lost, by what; empty if nothing has."""
+    lost = {name: count for name, count in (account.lost if account else {}).items() if count}
+    return ", ".join(f"{count:,} ({name})" for name, count in lost.items())
 
 
 def _share(shielded_steps: int, environment_steps: int) -> str:
