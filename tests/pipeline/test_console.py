@@ -51,7 +51,7 @@ def test_a_run_that_lost_nothing_says_nothing_of_it(tmp_path: Path, capsys: pyte
     write_json(tmp_path / "summary.json", ledger.summary("seconds", 1.0))
     console.say_end(0, "")
     console._terminal.print(console._table(ledger.status("learning", 0, None, {})))
-    assert "lost" not in capsys.readouterr().out
+    assert "ransitions lost" not in capsys.readouterr().out
 
 
 def test_what_the_supervisor_says_is_kept(tmp_path: Path) -> None:
