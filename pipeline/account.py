@@ -10,6 +10,7 @@ import msgspec
 
 from pipeline.checkpoint import Counters
 from pipeline.sections import Experiment
+from pipeline.writer import most_unconfirmed
 
 RESTARTED = "replay restarted"
 """Confirmed to a collector after the newest checkpoint, and gone with the replay's process."""
@@ -60,8 +61,6 @@ class Account(msgspec.Struct, frozen=True):
 
 def in_flight_bound(experiment: Experiment) -> int:
     """Transitions of all collectors that are not confirmed at most: what each loses at most if it is killed."""
-    from pipeline.writer import most_unconfirmed
-
     return experiment.collectors * most_unconfirmed(experiment)
 
 

@@ -239,16 +239,16 @@ class Collector:
 
     def report(self, newest: Variables, last: bool = False, fault: str = "") -> CollectorReport:
         """Counts so far, and the episodes ended since the last report."""
-        returns, lengths = tuple(self._returns), tuple(self._lengths)
+        returns, lengths, counts = tuple(self._returns), tuple(self._lengths), self.counts
         self._returns.clear()
         self._lengths.clear()
         return CollectorReport(
             index=self._index,
             process=self._process,
-            environment_steps=self._environment_steps,
-            transitions=self._writer.confirmed_transitions,
-            unconfirmed=self._writer.unconfirmed_transitions,
-            episodes=self._episodes,
+            environment_steps=counts.environment_steps,
+            transitions=counts.transitions,
+            unconfirmed=counts.begun - counts.transitions,
+            episodes=counts.episodes,
             returns=returns,
             lengths=lengths,
             epsilon=self._epsilon,
@@ -256,9 +256,9 @@ class Collector:
             weights_seconds=time.monotonic() - self._variables_since,
             blocked_seconds=self._blocked_seconds,
             resident_bytes=self._process_info.memory_info().rss,
-            shielded_steps=self._shielded_steps,
-            items=self._writer.confirmed_items,
-            dropped_episodes=self._environment.faults.dropped_episodes,
+            shielded_steps=counts.shielded_steps,
+            items=counts.items,
+            dropped_episodes=counts.dropped_episodes,
             newest_fault=self._environment.faults.newest,
             largest_reward=float(self._largest_rewards.max()),
             last=last,

@@ -173,13 +173,8 @@ class Ledger:
         counters = self.counters
         before = counters.processes.get(process, Counts())
         new = counts - before
-        counters.environment_steps += new.environment_steps
-        counters.episodes += new.episodes
-        counters.begun += new.begun
-        counters.transitions += new.transitions
-        counters.items += new.items
-        counters.shielded_steps += new.shielded_steps
-        counters.dropped_episodes += new.dropped_episodes
+        for name, count in msgspec.structs.asdict(new).items():  # the run's counters have the same names
+            setattr(counters, name, getattr(counters, name) + count)
         counters.processes[process] = before + new
 
     def _leave(self, process: str, how: str) -> None:
@@ -229,11 +224,6 @@ class Ledger:
     def evaluated_at(self) -> tuple[int, int] | None:
         """Environment and gradient steps of the newest evaluation."""
         return self.evaluation.at if self.evaluation is not None else None
-
-    @property
-    def collectors(self) -> list[CollectorReport]:
-        """The newest report of each collector process."""
-        return list(self._seen.values())
 
     def await_last_reports(self) -> None:
         """Gives every collector its time to leave: one that the rate limiter held back has been silent."""
