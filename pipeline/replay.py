@@ -37,6 +37,8 @@ class Sample(NamedTuple):
     """float32 [K, B]: how many times as likely as by uniform drawing each transition was."""
     keys: tf.Tensor
     """uint64 [items]: the items drawn; transition i of the call, in order, is of item i modulo their number."""
+    shards: Any = ()
+    """int32 [items]: the shard that owns each; empty where there is one."""
 
 
 class Replay:

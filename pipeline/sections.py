@@ -100,6 +100,14 @@ class ReplayConfig(Config, frozen=True):
             "(Horgan et al. 2018)."
         ),
     ] = "largest"
+    shards: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Reverb servers in processes of their own, over which collectors spread and each of which keeps "
+            "its part of the capacity; 0 has one server in the learner's process, which is the fastest on one machine.",
+        ),
+    ] = 0
     port: Annotated[int, Meta(ge=0, le=65535, description="Port of the Reverb server; 0 takes a free one.")] = 0
     private: Annotated[
         Literal["auto", "namespace", "loopback", "off"],

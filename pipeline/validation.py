@@ -45,6 +45,14 @@ def _of_all(experiment: Experiment) -> _Checks:
             f"agent.kind={agent.kind!r} imitates what a dataset holds: set offline.dataset to the directory of a run",
         ),
         (
+            replay.shards > 0 and experiment.is_offline,
+            "a dataset is read in the learner's process: set replay.shards=0",
+        ),
+        (
+            replay.shards > 1 and agent.on_policy,
+            f"agent.kind={agent.kind!r} learns from one queue: set replay.shards=1",
+        ),
+        (
             replay.weights_port > 0 and replay.weights_port == replay.port,
             f"replay.weights_port={replay.weights_port} is replay.port: choose another",
         ),
