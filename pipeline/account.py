@@ -4,12 +4,13 @@ One transition begins at every frame that a collector hands to its writer. The c
 collectors count what they began and what was confirmed to them, the replay counts what it inserted.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from pipeline.checkpoint import Counters
 from pipeline.sections import Experiment
+from pipeline.variables import Served
 from pipeline.writer import most_unconfirmed
 
 RESTARTED = "replay restarted"
@@ -17,6 +18,8 @@ RESTARTED = "replay restarted"
 KILLED = "collector killed"
 FAILED = "collector failed"
 UNCONFIRMED = "unconfirmed at the end"
+SILENT = "collector fell silent"
+"""Of another host, where nobody says how it ended: begun by its last report, and not stored."""
 
 
 class Tally(NamedTuple):
@@ -28,6 +31,18 @@ class Tally(NamedTuple):
 
 
 NOTHING = Tally(0, 0, 0)
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """A server as it was when it last answered."""
+
+    served: Served
+    """Which process it was."""
+    tally: Tally
+    info: Any
+    """Reverb's `TableInfo`s by the names of their tables."""
+    at: float
+    """Monotonic time."""
 
 
 class Account(msgspec.Struct, frozen=True):
@@ -71,7 +86,7 @@ def account(experiment: Experiment, counters: Counters, tally: Tally) -> Account
     stored = tally.inserted * per_item - empty
     present = tally.present * per_item
     in_flight = sum(counts.begun - counts.transitions for counts in counters.processes.values())
-    drawn = tally.sampled * per_item
+    drawn = (tally.sampled + counters.drawn_before) * per_item
     return Account(
         begun=counters.begun,
         stored=stored,

@@ -43,6 +43,18 @@ class Best(msgspec.Struct, frozen=True):
     gradient_steps: int
 
 
+class KnownServer(msgspec.Struct, frozen=True):
+    """One of the replay's servers in processes of their own, when it last answered."""
+
+    identity: str
+    """Of its process."""
+    inserted: int
+    """Items that it had inserted."""
+    sampled: int
+    fastest: int
+    """Most items that it inserted between two answers."""
+
+
 class Counters(msgspec.Struct):
     """Global counts of a run; a resumed run goes on from them."""
 
@@ -67,6 +79,14 @@ class Counters(msgspec.Struct):
     """Collector processes whose counts are final."""
     taken_before: tuple[int, int] = (0, 0)
     """On-policy: items that the queue had taken and given before it was last emptied, which its own counts forget."""
+    servers: list[KnownServer] = []
+    """Of the replay, by shard; empty where it is in the learner's process."""
+    drawn_before: int = 0
+    """Items that servers had given since the checkpoint from which they were restored, which their counts forget."""
+    unseen_items: int = 0
+    """Items that servers which were restarted may have taken after they last answered, at most."""
+    unreported: int = 0
+    """Transitions that collectors of which nothing more was heard may have begun after their last report, at most."""
     learned: int = 0
     """Transitions that gradient steps learned from, as often as they did."""
     discarded: int = 0
@@ -203,7 +223,7 @@ def write(
     config: bytes,
     counters: Counters,
     learner_state: Mapping[str, Array],
-    write_replay: Callable[[], Path],
+    write_replay: Callable[[], Path | None],
     keep: int,
 ) -> Checkpoint:
     """Writes a checkpoint, and removes all but the newest `keep` and the best.
@@ -215,7 +235,7 @@ def write(
       config: the run's, for its checksum.
       counters: go into the manifest; the gradient steps are in the checkpoint's name.
       learner_state: the learner's arrays by name.
-      write_replay: writes the replay and returns its directory.
+      write_replay: writes the replay and returns its directory; None of one that is kept elsewhere.
       keep: how many of the newest to keep.
 
     Raises:
@@ -228,7 +248,8 @@ def write(
     try:
         part.mkdir()
         (part / _LEARNER).write_bytes(msgspec.msgpack.encode(learner_state))
-        shutil.copytree(write_replay(), part / _REPLAY, copy_function=link_or_copy)
+        if (replay := write_replay()) is not None:
+            shutil.copytree(replay, part / _REPLAY, copy_function=link_or_copy)
         manifest.seal(part, _manifest(part, config, counters))
         for path in (part, *part.rglob("*")):
             _to_disk(path)

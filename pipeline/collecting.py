@@ -8,10 +8,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from pipeline import environments
+from pipeline.addresses import Addresses
 from pipeline.collector import Collector
 from pipeline.environments import EnvironmentFault
 from pipeline.evaluator import Evaluator
 from pipeline.recorder import Recorder
+from pipeline.resuming import refuse_other_config
 from pipeline.sections import Experiment
 from pipeline.variables import REPORTS_TABLE, CollectorReport, Evaluation, Sender, VariablesReader, wait_for_server
 
@@ -28,37 +30,37 @@ _LOG_SECONDS = 10.0
 def run_collector(
     experiment: Experiment,
     index: int,
-    address: str,
+    addresses: Addresses,
     process: str,
     interrupted: threading.Event,
     recorder: Recorder | None = None,
     incarnation: int = 0,
-    weights_address: str | None = None,
 ) -> int:
     """Collects until the learner says that the run ends; returns the exit code.
 
     Args:
       experiment: the run.
       index: which of the run's collectors this is, from 0.
-      address: of the replay server.
+      addresses: where it writes frames and reports, and reads weights.
       process: names this process in reports.
       interrupted: ends it.
       recorder: keeps its counts if it is killed, and says that it is alive.
       incarnation: how often this collector was started before; it has a seed stream of its own.
-      weights_address: of the server that has the weights; None: the replay server.
 
     Raises:
+      UsageError: it was started with another config than the learner.
       TimeoutError: the replay did not answer for `collect.away_seconds` or, on-policy, there were no new weights for
         so long.
       EnvironmentFault: an environment broke its contract.
     """
     recorder = recorder or Recorder(None)
     specs = environments.describe(experiment.environment)
-    wait_for_server(address, _CONNECT_SECONDS, f"collector {index}")
-    reader = VariablesReader(weights_address or address, experiment.collect.variables_seconds)
+    wait_for_server(addresses.frames, _CONNECT_SECONDS, f"collector {index}")
+    reader = VariablesReader(addresses.weights, experiment.collect.variables_seconds)
     newest = reader.wait(_CONNECT_SECONDS, f"collector {index}")
-    collector = Collector(experiment, specs, index, process, address, newest, incarnation)
-    sender = Sender(address, REPORTS_TABLE)
+    refuse_other_config(experiment, newest.config)
+    collector = Collector(experiment, specs, index, process, addresses.frames, newest, incarnation)
+    sender = Sender(addresses.reports, REPORTS_TABLE)
     gc.freeze()  # what is here now stays: collections need not look at it again
     fault: EnvironmentFault | None = None
     try:
@@ -140,10 +142,9 @@ def _in_words(report: CollectorReport) -> str:
 def run_evaluator(
     experiment: Experiment,
     folder: Path,
-    address: str,
+    addresses: Addresses,
     interrupted: threading.Event,
     recorder: Recorder | None = None,
-    weights_address: str | None = None,
 ) -> int:
     """Evaluates until the learner says that the run ends; returns the exit code.
 
@@ -151,15 +152,17 @@ def run_evaluator(
     evaluator was restarted is not made again.
 
     Raises:
+      UsageError: it was started with another config than the learner.
       TimeoutError: the replay did not answer for `collect.away_seconds`.
     """
     recorder = recorder or Recorder(None)
     specs = environments.describe(experiment.environment)
-    wait_for_server(address, _CONNECT_SECONDS, "the evaluator")
-    reader = VariablesReader(weights_address or address, experiment.collect.variables_seconds)
+    wait_for_server(addresses.reports, _CONNECT_SECONDS, "the evaluator")
+    reader = VariablesReader(addresses.weights, experiment.collect.variables_seconds)
     newest = reader.wait(_CONNECT_SECONDS, "the evaluator")
+    refuse_other_config(experiment, newest.config)
     evaluator = Evaluator(experiment, specs, folder, newest.evaluated_at, recorder.beat)
-    sender = Sender(address, REPORTS_TABLE)
+    sender = Sender(addresses.reports, REPORTS_TABLE)
     evaluation: Evaluation | None = None
     is_sent, life = True, newest.life
     try:

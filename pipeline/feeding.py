@@ -54,9 +54,8 @@ class Feeder:
         self._thread.join(max(0.0, deadline - time.monotonic()))
 
     def _feed(self) -> None:
-        samples = iter(self._replay.dataset())
         try:
-            for sample in samples:
+            for sample in self._replay.samples():
                 self._samples.put(sample)
                 if self._closing:
                     return

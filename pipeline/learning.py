@@ -5,7 +5,6 @@ import queue
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -13,23 +12,22 @@ from numpy.typing import NDArray
 
 from agents import Specs
 from agents.priorities import bounded
-from pipeline import account, checkpoint, native, offline, saving
+from pipeline import account, config, native, saving
 from pipeline.feeding import Feeder
 from pipeline.learner import Learner
-from pipeline.ledger import Ledger, Summary, UnwrittenSummary
+from pipeline.ledger import Summary, UnwrittenSummary
+from pipeline.opening import Place, announced_life, open_run
+from pipeline.publishing import Publisher
 from pipeline.recorder import Recorder
 from pipeline.recovery import Recovery
 from pipeline.replay import Sample
-from pipeline.replay_server import ReplayServer
 from pipeline.reporting import Reporter
 from pipeline.run_directory import RunDirectory, write_json
 from pipeline.sections import Experiment
 from pipeline.variables import (
     REPORTS_TABLE,
-    VARIABLES_TABLE,
     CollectorReport,
     Report,
-    Sender,
     Variables,
     take,
 )
@@ -57,9 +55,8 @@ class LearningProcess:
       experiment: the run.
       specs: of its environment.
       run: its directory.
-      port: of the replay server.
+      place: where its replay is.
       started: wall-clock time at which the user's command started.
-      blocking: let Reverb's rate limiter hold collectors and learner to the ratio (not where they share a thread).
       resume: go on from the newest checkpoint, if there is one.
       life: how often the learner was started before in this run.
       pass_over: newest checkpoints to leave out, as learners that went on from them failed.
@@ -71,70 +68,49 @@ class LearningProcess:
         experiment: Experiment,
         specs: Specs,
         run: RunDirectory,
-        port: int,
+        place: Place,
         *,
         started: float,
-        blocking: bool = True,
         resume: bool = False,
         life: int = 0,
         pass_over: int = 0,
         recorder: Recorder | None = None,
     ) -> None:
-        self._experiment, self._run, self._started, self._blocking = experiment, run, started, blocking
-        self._life, self._recorder = life, recorder or Recorder(None)
+        self._experiment, self._run, self._started, self._place = experiment, run, started, place
+        self._recorder = recorder or Recorder(None)
         self._renewals = self._stale_batches = 0
         self._transitions_per_call = experiment.learner.batch_size * experiment.learner.steps_per_call
         self._published_at = 0.0
-        self._beats: dict[str, int] = {}  # of collectors on this machine
+        self._config = config.dump(experiment)
         skipped: list[str] = []
-        state: dict[str, NDArray[Any]] = {}
-
-        def use(found: checkpoint.Checkpoint) -> None:
-            state.clear()
-            state.update(found.learner_state())
-            self._open(specs, port, found)
-
-        if not (resume and saving.restore(run.checkpoints, use, skipped.append, pass_over)):
-            self._open(specs, port, None)
+        opened = open_run(experiment, specs, run, place, resume, pass_over, skipped.append)
+        self.ledger, self._records, self.replay = opened.ledger, opened.records, opened.replay
+        self._life = max(life, *(announced_life(address) + 1 for address in place.addresses), 0)
         self.learner = Learner(experiment, specs)
-        if state:
-            self.learner.restore(state)
+        if opened.state:
+            self.learner.restore(opened.state)
         self._recovery = Recovery(experiment, specs, run, self.learner, self.ledger.counters)
         self._saver = saving.Saver(experiment, run, self.learner, self.replay, self.ledger)
         self._reporter = Reporter(
-            experiment, run, self.ledger, self.learner, self.replay, self._recovery, self._saver, alone=not blocking
+            experiment,
+            run,
+            self.ledger,
+            self.learner,
+            self.replay,
+            self._recovery,
+            self._saver,
+            alone=not place.blocking,
         )
         for sentence in skipped:
             self._reporter.warn(sentence)
         self._reports: queue.Queue[Report] = queue.Queue()
         self._feeder = Feeder(self.replay)
-        self._publisher = Sender(self.replay.weights_address, VARIABLES_TABLE)
-        self._background = ThreadPoolExecutor(2, "background")  # a publication and priorities, one of each at most
-        self._publishing: Future[bool] | None = None
+        self._publisher = Publisher(self.replay.publication_addresses)
+        self._background = ThreadPoolExecutor(1, "priorities")
         self._prioritizing: Future[None] | None = None
         self._status_at = 0.0
         self._sampled_at = time.monotonic()
         self._startup_seconds = 0.0
-
-    def _open(self, specs: Specs, port: int, restored: checkpoint.Checkpoint | None) -> None:
-        """Starts ledger and replay, from a checkpoint's if there is one."""
-        experiment = self._experiment
-        self.ledger = Ledger(experiment, restored.counters if restored else checkpoint.Counters())
-        self._read_records()  # before a replay answers: until then collectors have nothing confirmed
-        dataset = None if restored else offline.dataset(experiment)
-        folder = checkpoint.reverb_folder(self._run.checkpoints)
-        source = restored.replay if restored else None
-        before = self.ledger.counters.taken_before
-        stored = dataset.replay if dataset else None
-        self.replay = ReplayServer(experiment, specs, port, folder, source, self._blocking, stored, before)
-        self.ledger.counters.taken_before = self.replay.taken_before
-        if dataset:  # once: from here on the run's own checkpoints hold it, with the priorities that it has got
-            present = self.replay.info().current_size * experiment.transitions_per_item
-            self.ledger.counters.transitions = min(present, dataset.counters.transitions)  # the last items have padding
-            log.info("%d transitions of %s", self.ledger.counters.transitions, dataset.path)
-        elif not experiment.is_offline:
-            drawn = self.replay.restored.sampled * experiment.transitions_per_item
-            self.ledger.accept_restart(self.replay.restored.inserted, drawn)
 
     @property
     def gradient_steps(self) -> int:
@@ -144,8 +120,9 @@ class LearningProcess:
     def start(self) -> None:
         """Publishes the first weights, so that collectors begin, and compiles the learner meanwhile."""
         self._publish(wait=True)
-        if self._blocking:  # else the roles are in this thread and hand their reports over themselves
-            threading.Thread(target=self._receive, name="reports", daemon=True).start()
+        if self._place.blocking:  # else the roles are in this thread and hand their reports over themselves
+            for address in self.replay.addresses:
+                threading.Thread(target=self._receive, args=(address,), name="reports", daemon=True).start()
         self._feeder.start()
         self._write_status()
         self.learner.choose_loop()
@@ -202,7 +179,7 @@ class LearningProcess:
           Whether all have left.
         """
         self._recorder.beat()
-        self._read_records()
+        self._records.read()
         if self._feeder.next(timeout) is not None:
             self.ledger.counters.discarded += self._transitions_per_call
         self._accept_reports()
@@ -217,7 +194,10 @@ class LearningProcess:
         Raises:
           UnwrittenSummary: the disk does not take it.
         """
-        self._read_records()
+        self._records.read()
+        self.ledger.give_up_silent()
+        self.replay.refresh()
+        self.ledger.see_servers(self.replay.seen())
         if not self._experiment.is_offline:
             unaccounted = account.reconcile(self._experiment, self.ledger.counters, self.replay.tally())
             if unaccounted and not self.ledger.counters.processes:
@@ -229,6 +209,10 @@ class LearningProcess:
         self._reporter.phase = "ended"
         self._write_status()
         self._reporter.close()
+        if self._place.addresses:
+            last = self.learner.publication(self.ledger.counters)
+            told = {"life": self._life, "renewals": self._renewals, "stopping": True, "ended": True}
+            self._publisher.publish(msgspec.structs.replace(last, **told), wait_for_all=True)
         try:
             write_json(self._run.summary, summary)
         except OSError as error:
@@ -310,7 +294,8 @@ class LearningProcess:
         if self._prioritizing is not None:
             self._prioritizing.result()
         write = self.replay.update_priorities
-        self._prioritizing = self._background.submit(write, sample.keys.numpy(), priorities)
+        owners = sample.shards if isinstance(sample.shards, tuple) else sample.shards.numpy()
+        self._prioritizing = self._background.submit(write, sample.keys.numpy(), priorities, owners)
 
     def _refuse_stall(self) -> None:
         waited = time.monotonic() - self._sampled_at
@@ -322,15 +307,8 @@ class LearningProcess:
             raise Ended("stalled", f"no experience for {waited:.0f} s: {self.replay.explain_stall()}")
 
     def _publish(self, wait: bool = False, stopping: bool = False) -> None:
-        if self._publishing is not None:
-            if not wait and not self._publishing.done():
-                return  # the last one is still on its way
-            self._publishing.result()
-        variables = self.publication(stopping, stopping and self._evaluate_last)
-        self._publishing = self._background.submit(self._publisher.send, variables, 10.0)
+        self._publisher.publish(self.publication(stopping, stopping and self._evaluate_last), wait)
         self._published_at = time.monotonic()
-        if wait:
-            self._publishing.result()
 
     def publication(self, stopping: bool = False, evaluate_last: bool = False) -> Variables:
         """The learner's publication, of finite weights unless the run ends: it rolls back from others.
@@ -350,10 +328,11 @@ class LearningProcess:
             life=self._life,
             renewals=self._renewals,
             evaluated_at=self.ledger.evaluated_at,
+            config=self._config,
         )
 
-    def _receive(self) -> None:
-        take(native.reverb_client(self.replay.address), REPORTS_TABLE, Report, 2**31 - 1, self._reports.put)
+    def _receive(self, address: str) -> None:
+        take(native.reverb_client(address), REPORTS_TABLE, Report, 2**31 - 1, self._reports.put)
 
     def _accept_reports(self) -> None:
         while True:
@@ -373,27 +352,9 @@ class LearningProcess:
             log.info("evaluation: %s", report)
         self._reporter.show_report(report)
 
-    def _read_records(self) -> None:
-        """Takes what collectors of processes on this machine had counted when they ended without a last report.
-
-        At the start of a learner that goes on, those that still run have their counts taken too.
-        """
-        ledger, starting = self.ledger, self._published_at == 0.0
-        for path in self._run.recorders.glob("collector-*"):
-            if path.name in ledger.counters.left:
-                continue
-            recorder = Recorder(path)
-            if (code := recorder.return_code) is not None:
-                ledger.accept_ended(path.name, recorder.counts, code)
-                continue
-            if starting:
-                ledger.count(path.name, recorder.counts)
-            if recorder.beats != self._beats.get(path.name):
-                self._beats[path.name] = recorder.beats
-                ledger.hear(path.name)
-
     def _write_status(self) -> None:
         self._status_at = time.monotonic()
-        self._read_records()
+        self._records.read()
+        self.ledger.see_servers(self.replay.seen())
         self._recorder.advance(self.learner.gradient_steps)
         self._reporter.show_status()

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from pipeline.account import FAILED, KILLED, RESTARTED, UNCONFIRMED, Account
-from pipeline.checkpoint import Best, Counters
+from pipeline.account import FAILED, KILLED, RESTARTED, SILENT, UNCONFIRMED, Account, Seen, Tally
+from pipeline.checkpoint import Best, Counters, KnownServer
 from pipeline.recorder import Counts
 from pipeline.sections import Experiment
 from pipeline.variables import CollectorReport, Evaluation
@@ -125,6 +125,7 @@ class Ledger:
         self._first_train_seconds = counters.train_seconds
         self._seen: dict[str, CollectorReport] = {}  # of processes that have not left
         self._heard: dict[str, float] = {}
+        self._most_begun = 0  # between two reports of a collector
         self._epsilon = 1.0
         self.fault = ""
         """What ended a collector, if something did."""
@@ -173,6 +174,7 @@ class Ledger:
         counters = self.counters
         before = counters.processes.get(process, Counts())
         new = counts - before
+        self._most_begun = max(self._most_begun, new.begun)
         for name, count in msgspec.structs.asdict(new).items():  # the run's counters have the same names
             setattr(counters, name, getattr(counters, name) + count)
         counters.processes[process] = before + new
@@ -200,6 +202,44 @@ class Ledger:
             counters.interruptions += experiment.collectors
         counters.discarded = drawn - counters.learned
         self._first_environment_steps = counters.environment_steps
+
+    def accept_learner_restart(self, tally: Tally) -> None:
+        """Takes what a replay in processes of its own has, which went on while there was no learner."""
+        counters = self.counters
+        drawn = (tally.sampled + counters.drawn_before) * self._experiment.transitions_per_item
+        counters.discarded = drawn - counters.learned
+        self._first_environment_steps = counters.environment_steps
+
+    def see_servers(self, seen: Sequence[Seen]) -> None:
+        """Takes what the servers of a replay in processes of its own have, in the order of their shards.
+
+        One that was restarted has lost what its checkpoint did not hold. How much it took after it last answered is
+        known when the run ends, see `account.reconcile`.
+        """
+        counters, experiment = self.counters, self._experiment
+        for shard, (served, tally) in enumerate((now.served, now.tally) for now in seen):
+            fastest = 0
+            if shard == len(counters.servers):
+                counters.servers.append(KnownServer(served.identity, tally.inserted, tally.sampled, 0))
+            known = counters.servers[shard]
+            if known.identity != served.identity and not experiment.agent.on_policy:
+                gone = max(0, known.inserted - served.inserted)
+                counters.lost_items += gone
+                lost = counters.lost.get(RESTARTED, 0)
+                counters.lost[RESTARTED] = lost + gone * experiment.transitions_per_item
+                counters.drawn_before += max(0, known.sampled - served.sampled)
+                counters.unseen_items += 2 * known.fastest
+                counters.interruptions += experiment.collectors
+            else:
+                fastest = max(known.fastest, tally.inserted - known.inserted)
+            counters.servers[shard] = KnownServer(served.identity, tally.inserted, tally.sampled, fastest)
+
+    def give_up_silent(self) -> None:
+        """Takes the last report of collectors of which no end is known as their last: the run ends."""
+        for process in list(self.counters.processes):
+            self.counters.unreported += 2 * self._most_begun
+            self.counters.interruptions += 1
+            self._leave(process, SILENT)
 
     def accept_evaluation(self, evaluation: Evaluation) -> None:
         """Takes an evaluation; once one has reached the target, those still on their way do not undo it.

@@ -3,6 +3,7 @@
 `pipeline.replay_server` is the server's side, `pipeline.writer` the collectors'.
 """
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from tf_agents.trajectories import Trajectory
 from agents import Specs
 from agents.priorities import bounded
 from pipeline import flow
-from pipeline.account import NOTHING, Tally
+from pipeline.account import NOTHING, Seen, Tally
 from pipeline.frames import FIRST, FrameLayout
 from pipeline.sections import Experiment
 from pipeline.stacking import stack_windows
@@ -53,6 +54,10 @@ class Replay:
 
     def __init__(self, experiment: Experiment, specs: Specs, address: str, before: Tally = NOTHING) -> None:
         self.address = address
+        self.addresses: Sequence[str] = [address]
+        """Of all servers that reports come to."""
+        self.publication_addresses = self.addresses
+        """Of all that publications go to."""
         self.client = reverb.Client(address)
         self.items_per_call = experiment.items_per_call
         self._experiment, self._layout, self._before = experiment, FrameLayout.of(experiment, specs), before
@@ -93,12 +98,17 @@ class Replay:
             )
         return drawn.map(arrange, num_parallel_calls=1, deterministic=True).prefetch(1)
 
-    def update_priorities(self, keys: NDArray[np.uint64], priorities: NDArray[np.float32]) -> None:
+    def samples(self) -> Iterator[Sample]:
+        """What the learner draws, without end; waits while there is nothing to draw."""
+        return iter(self.dataset())
+
+    def update_priorities(self, keys: NDArray[np.uint64], priorities: NDArray[np.float32], shards: Any = ()) -> None:
         """Gives the items drawn for a call the priorities of their transitions; items that have left are ignored.
 
         Args:
           keys: uint64 [items], of `Sample.keys`.
           priorities: float32 [K, B], not negative. An item takes the mean of its transitions'.
+          shards: of `Sample.shards`; one server needs none.
         """
         of_items = bounded(priorities.reshape(-1, len(keys)).mean(axis=0))
         updates = dict(zip(keys.tolist(), of_items.tolist(), strict=True))
@@ -121,6 +131,25 @@ class Replay:
         self._before = self.tally()._replace(present=0)
         self.client.reset(self._layout.table)
 
+    def refresh(self) -> None:
+        """Has `tally` be of now."""
+
+    def seen(self) -> Sequence[Seen]:
+        """Of servers in processes of their own: what they were when they last answered."""
+        return ()
+
+    def checkpoint(self) -> Path | None:
+        """Writes the contents and returns their folder; None of servers that do so themselves.
+
+        Raises:
+          OSError: they could not be written.
+        """
+        return None
+
+    def size(self) -> int:
+        """Items that it holds."""
+        return self.tally().present
+
     def info(self) -> Any:
         """Reverb's `TableInfo` of the experience table."""
         return self.client.server_info(timeout=10)[self._layout.table]
@@ -133,16 +162,8 @@ class Replay:
         """Which side the rate limiter holds back, in words."""
         return flow.explain_stall(self._experiment, self.info(), self.items_per_call)
 
-    def checkpoint(self) -> Path:
-        """Writes all tables into the server's folder and returns the checkpoint's path.
-
-        Raises:
-          OSError: Reverb could not write it.
-        """
-        try:
-            return Path(self.client.checkpoint())
-        except REFUSALS as error:  # of a full disk, an IndexError
-            raise OSError(f"Reverb could not write the replay: {error}") from error
+    def stop(self) -> None:
+        """Ends what serves it, where that is in this process."""
 
     def release(self) -> None:
         """Gives a dataset that waits for its next batch one of zeros, on-policy: nothing else ends such a wait."""

@@ -5,6 +5,7 @@ This is the TensorFlow side, in the process of the server. `pipeline.replay` is 
 
 import logging
 import tempfile
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ from pipeline.ports import HOST, refuse_used_port
 from pipeline.privacy import guarding
 from pipeline.replay import COLUMN, REFUSALS, Replay, draws_ahead, item_shape
 from pipeline.sections import Experiment
-from pipeline.variables import REPORTS_TABLE, VARIABLES_TABLE
+from pipeline.variables import REPORTS_TABLE, SERVER_TABLE, VARIABLES_TABLE, WEIGHTS_TABLE, Sender, Served
 
 log = logging.getLogger(__name__)
 
 _REPORTS_KEPT = 10_000
+_SAY_SECONDS = 30.0
 _MESSAGE = tf.TensorSpec((None,), tf.uint8)
 
 
@@ -41,6 +43,7 @@ class ReplayServer(Replay):
         its only thread would wait for ever.
       dataset: a Reverb checkpoint of another run to draw from; priorities start anew.
       before: items that the checkpoint's queue had taken and given before it was last emptied.
+      shard: which of the replay's servers this is, from 0.
 
     Raises:
       UsageError: the port is in use, or is open though `replay.private` demands that it is not.
@@ -57,6 +60,7 @@ class ReplayServer(Replay):
         blocking: bool = True,
         dataset: Path | None = None,
         before: tuple[int, int] = (0, 0),
+        shard: int = 0,
     ) -> None:
         refuse_used_port(port)
         refuse_used_port(experiment.replay.weights_port)
@@ -71,11 +75,29 @@ class ReplayServer(Replay):
         if weights_port := experiment.replay.weights_port:
             checkpointer = reverb.checkpointers.DefaultCheckpointer(str(folder.with_name("weights")))  # never written
             with guarding(weights_port, experiment.replay.private):
-                self._servers.append(reverb.Server([_variables_table()], weights_port, checkpointer))
+                self._servers.append(
+                    reverb.Server(_newest_tables(VARIABLES_TABLE, WEIGHTS_TABLE), weights_port, checkpointer)
+                )
             self.weights_address = f"{HOST}:{weights_port}"
         # Messages of an earlier life; what waits in a queue was collected with weights that are gone.
-        for table in (VARIABLES_TABLE, REPORTS_TABLE, *([layout.table] if on_policy else [])):
+        for table in (VARIABLES_TABLE, WEIGHTS_TABLE, REPORTS_TABLE, *([layout.table] if on_policy else [])):
             self.client.reset(table)
+        if experiment.replay.shards:
+            self.client.reset(SERVER_TABLE)
+            sender = Sender(self.address, SERVER_TABLE)
+            sender.send(Served(uuid.uuid4().hex, self.restored.inserted, self.restored.sampled), _SAY_SECONDS)
+            sender.close()
+
+    def checkpoint(self) -> Path:
+        """Writes all tables into the server's folder and returns the checkpoint's path.
+
+        Raises:
+          OSError: Reverb could not write it.
+        """
+        try:
+            return Path(self.client.checkpoint())
+        except REFUSALS as error:  # of a full disk, an IndexError
+            raise OSError(f"Reverb could not write the replay: {error}") from error
 
     def stop(self) -> None:
         """Stops serving. Stop writers first: Reverb confirms inserts that it then drops."""
@@ -106,7 +128,10 @@ def _start(
 ) -> reverb.Server:
     item = {COLUMN: tf.TensorSpec(item_shape(experiment, layout), tf.uint8)}
     experience = _experience_table(experiment, layout.table, item, blocking)
-    tables = [experience, _variables_table(), reverb.Table.queue(REPORTS_TABLE, _REPORTS_KEPT, signature=_MESSAGE)]
+    reports = reverb.Table.queue(REPORTS_TABLE, _REPORTS_KEPT, signature=_MESSAGE)
+    tables = [experience, reports, *_newest_tables(VARIABLES_TABLE, WEIGHTS_TABLE)]
+    if experiment.replay.shards:
+        tables += _newest_tables(SERVER_TABLE)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(suffix=".part", dir=folder.parent) as copy:  # read when the server starts
         if source is not None:
@@ -162,13 +187,16 @@ def _rate_limiter(experiment: Experiment, blocking: bool) -> Any:
     return reverb.rate_limiters.SampleToInsertRatio(ratio, min_items, error_buffer=max(2.0 * ratio, 2.0 * ahead))
 
 
-def _variables_table() -> reverb.Table:
-    """Keeps the newest publication."""
-    return reverb.Table(
-        VARIABLES_TABLE,
-        sampler=reverb.selectors.Lifo(),
-        remover=reverb.selectors.Fifo(),
-        max_size=1,
-        rate_limiter=reverb.rate_limiters.MinSize(1),
-        signature=_MESSAGE,
-    )
+def _newest_tables(*names: str) -> list[reverb.Table]:
+    """Tables of messages that keep the newest."""
+    return [
+        reverb.Table(
+            name,
+            sampler=reverb.selectors.Lifo(),
+            remover=reverb.selectors.Fifo(),
+            max_size=1,
+            rate_limiter=reverb.rate_limiters.MinSize(1),
+            signature=_MESSAGE,
+        )
+        for name in names
+    ]

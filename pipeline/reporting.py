@@ -92,7 +92,7 @@ class Reporter:
     def show_status(self) -> None:
         """Writes the status of now."""
         resident = {role: process.memory_info().rss for role, process in self._processes.items()}
-        size = self._replay.info().current_size * self._experiment.transitions_per_item
+        size = self._replay.size() * self._experiment.transitions_per_item
         loss = self.outcome.loss if self.outcome else None
         status = self._ledger.status(self.phase, size, loss, dict(resident), self.account(), self._warnings_now())
         try:

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from pipeline import config
+from pipeline.config import UsageError
 from pipeline.sections import Experiment
 
 _NETWORK = "the stored weights are of a network of another shape or meaning"
@@ -43,9 +44,21 @@ REFUSED = {
             "shield",
         )
     },
+    "replay.shards": "the replay's servers keep their contents, each its own",
     "offline.dataset": "the run's checkpoints hold what it learns from",
 }
 """Fields that have to stay, by why. All others may change, as long as the items of the replay keep their shape."""
+
+
+_EACH_FOR_ITSELF = (
+    "stop.",
+    "checkpoint.",
+    "replay.port",
+    "replay.private",
+    "replay.weights_port",
+    "replay.shards",
+)
+"""Fields that say nothing of what a collector or an evaluator does."""
 
 
 def adopt(stored: Experiment, experiment: Experiment) -> Experiment:
@@ -79,6 +92,35 @@ def refusals(stored: Experiment, experiment: Experiment) -> list[str]:
 def changes(stored: Experiment, experiment: Experiment) -> list[str]:
     """Every field that differs, as "name=new (was old)"."""
     return [f"{name}={new!r} (was {old!r})" for name, old, new in _changes(stored, experiment)]
+
+
+def refuse_other_config(experiment: Experiment, learners: str) -> None:
+    """Refuses to take part in the run of another experiment.
+
+    Args:
+      experiment: of this role.
+      learners: the learner's, as TOML; empty does not say.
+
+    Raises:
+      UsageError: they differ in more than what each host has for itself.
+    """
+    if not learners:
+        return
+    theirs = config.parse(learners, source="the learner's config")
+    changed = [
+        (name, mine, other)
+        for name, other, mine in _changes(theirs, experiment)
+        if not name.startswith(_EACH_FOR_ITSELF)
+    ]
+    if max(1, theirs.replay.shards) != max(1, experiment.replay.shards):
+        changed.append(("the number of --replay addresses", experiment.replay.shards, theirs.replay.shards))
+    if changed:
+        name, mine, other = changed[0]
+        more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+        raise UsageError(
+            f"this role was started with {name}={mine!r} and the learner with {other!r}{more}: give all roles the same "
+            "--config, --set and --seed"
+        )
 
 
 def _of_items(stored: Experiment, experiment: Experiment) -> Iterator[str]:

@@ -1,57 +1,101 @@
-"""Entry point of one role's process; launchers start it."""
+"""One role of a run, started by hand on any host or by a launcher.
+
+Every role is given the same --config, --set, --seed and --replay, in any order; each waits for what it needs.
+
+Example, two shards of a replay, on hosts of their own:
+  python -m pipeline.role --role=replay --index=0 --config=cartpole --replay=a:9000,b:9000 --run_dir=replay-0
+  python -m pipeline.role --role=replay --index=1 --config=cartpole --replay=a:9000,b:9000 --run_dir=replay-1
+  python -m pipeline.role --role=learner --config=cartpole --replay=a:9000,b:9000 --run_dir=runs/cartpole
+  python -m pipeline.role --role=collector --index=0 --config=cartpole --replay=a:9000,b:9000
+  python -m pipeline.role --role=evaluator --config=cartpole --replay=a:9000,b:9000 --run_dir=runs/cartpole-policies
+
+Exit codes: 0 the run ended at its stop condition, 2 wrong usage or config, 3 waited too long or stalled, 4 diverged,
+6 an environment breaks its contract, 1 anything else, an interruption included.
+"""
 
 import contextlib
 import gc
 import logging
 import os
+import random
 import sys
 import threading
 import time
 from pathlib import Path
 
-from absl import app, flags
+import msgspec
+from absl import flags
 
-from pipeline import environments
+from pipeline import config, environments
+from pipeline.addresses import Addresses, host_of, parse, port_of
+from pipeline.command import run_command
 from pipeline.config import UsageError
 from pipeline.ledger import ENVIRONMENT_FAULT
-from pipeline.ports import HOST
+from pipeline.loopback import is_loopback
 from pipeline.process import die_with_parent, interruption, quieten_gym
-from pipeline.recorder import Recorder
+from pipeline.recorder import Recorder, mark_rest_ended
 from pipeline.run_directory import RunDirectory
 from pipeline.sections import Experiment
 
-ROLE = flags.DEFINE_enum("role", None, ["learner", "collector", "evaluator"], "What this process does.")
-RUN_DIR = flags.DEFINE_string("run_dir", None, "Run directory with the resolved config.toml.")
-PORT = flags.DEFINE_integer("port", None, "Port of the replay server, which is part of the learner's process.")
-INDEX = flags.DEFINE_integer("index", 0, "Which of the collectors this is.")
-INCARNATION = flags.DEFINE_integer("incarnation", 0, "How often this role was started before.")
-PASS_OVER = flags.DEFINE_integer("pass_over", 0, "Newest checkpoints that --resume leaves out.")
-SUPERVISOR = flags.DEFINE_integer("supervisor", 0, "Process whose end ends this one; 0 takes the parent.")
-RESUME = flags.DEFINE_bool("resume", False, "Go on from the newest checkpoint.")
-STARTED = flags.DEFINE_float("started", 0.0, "Wall-clock time at which the user's command started.")
+ROLE = flags.DEFINE_enum(
+    "role", None, ["replay", "learner", "collector", "evaluator", "relay"], "What this process does."
+)
+CONFIG = flags.DEFINE_string("config", None, "Path of a TOML config, or the name of a shipped one, such as cartpole.")
+SET = flags.DEFINE_multi_string("set", [], "A line of TOML that overrides the config; may be repeated.")
+SEED = flags.DEFINE_integer("seed", None, "Replaces the config's seed.", lower_bound=0)
+REPLAY = flags.DEFINE_string(
+    "replay",
+    None,
+    "host:port of each of the replay's servers, separated by commas, or a unix: socket of pipeline.proxy.",
+)
+INDEX = flags.DEFINE_integer("index", 0, "Which of the collectors, shards or learners this is.", lower_bound=0)
+RUN_DIR = flags.DEFINE_string(
+    "run_dir", None, "Where a learner, an evaluator or a shard leaves its files; each its own, on its own host."
+)
+RESUME = flags.DEFINE_bool("resume", False, "Go on from the newest checkpoint in --run_dir; start if there is none.")
+WEIGHTS = flags.DEFINE_string("weights", "", "Where to fetch weights: a relay or a proxy. Empty: this role's shard.")
+REPORTS = flags.DEFINE_string("reports", "", "Where to send reports: a proxy. Empty: this role's shard.")
+LISTEN = flags.DEFINE_string("listen", None, "host:port that a relay serves at.")
+EMBEDDED = flags.DEFINE_bool(
+    "embedded", False, "The learner's process is the replay's server too, at the only address of --replay."
+)
+INCARNATION = flags.DEFINE_integer(
+    "incarnation", None, "How often this role was started before: environments get another seed each time."
+)
+SUPERVISOR = flags.DEFINE_integer("supervisor", 0, "Process that has started this one and whose end ends it.")
+RECORDER = flags.DEFINE_string("recorder", None, "File in which a supervisor reads how this process does.")
+PASS_OVER = flags.DEFINE_integer("pass_over", 0, "Newest checkpoints that --resume leaves out.", lower_bound=0)
+STARTED = flags.DEFINE_float("started", 0.0, "Wall-clock time at which the user's command started; 0 is now.")
 
 log = logging.getLogger("role")
 
 
-def learn(experiment: Experiment, run: RunDirectory, interrupted: threading.Event) -> int:
-    """The learner's process, replay included; returns the exit code."""
+def _learn(experiment: Experiment, addresses: Addresses, interrupted: threading.Event) -> int:
+    """The learner's process; returns the exit code."""
+    run = _run_directory(experiment)
+    experiment = run.experiment()
     gc.disable()  # what is imported and traced stays: looking for garbage in it is a tenth of start-up
     quieten_gym()
     from pipeline.learning import LearningProcess
     from pipeline.ledger import EXIT_CODES, UNWRITTEN_SUMMARY, UnwrittenSummary
+    from pipeline.opening import Place
     from pipeline.training import run_to_its_end
 
     specs = environments.describe(experiment.environment)
+    life = run.incarnations("learner") if INCARNATION.value is None else INCARNATION.value
+    place = Place(addresses=addresses.shards)
+    if EMBEDDED.value:
+        place = Place(port_of(addresses.frames, "--replay"))
     process = LearningProcess(
         experiment,
         specs,
         run,
-        PORT.value,
-        started=STARTED.value,
+        place,
+        started=STARTED.value or time.time(),
         resume=RESUME.value,
-        life=INCARNATION.value,
+        life=life,
         pass_over=PASS_OVER.value,
-        recorder=_recorder(run),
+        recorder=Recorder(Path(RECORDER.value) if RECORDER.value else run.recorder("learner", life)),
     )
     gc.freeze()
     gc.enable()
@@ -62,59 +106,115 @@ def learn(experiment: Experiment, run: RunDirectory, interrupted: threading.Even
         return UNWRITTEN_SUMMARY
 
 
-def collect(experiment: Experiment, run: RunDirectory, interrupted: threading.Event) -> int:
+def _serve(experiment: Experiment, addresses: Addresses, interrupted: threading.Event) -> int:
+    """The process of one of the replay's servers; returns the exit code."""
+    run = _run_directory(experiment)
+    experiment = run.experiment()
+    quieten_gym()
+    from pipeline.serving import run_replay
+
+    specs = environments.describe(experiment.environment)
+    port = port_of(addresses.frames, "--replay")
+    return run_replay(experiment, specs, run, INDEX.value, port, interrupted, _recorder(), RESUME.value)
+
+
+def _collect(experiment: Experiment, addresses: Addresses, interrupted: threading.Event) -> int:
     """A collector's process; returns the exit code."""
     from pipeline.collecting import run_collector
 
-    process, address = f"{_name()}.{INCARNATION.value}", f"{HOST}:{PORT.value}"
-    return run_collector(
-        experiment,
-        INDEX.value,
-        address,
-        process,
-        interrupted,
-        _recorder(run),
-        INCARNATION.value,
-        _weights_address(experiment),
-    )
+    # Of a process that nobody counts, any number will do: no two starts may be taken for one.
+    incarnation = random.getrandbits(31) if INCARNATION.value is None else INCARNATION.value
+    process = f"collector-{INDEX.value}.{incarnation}"
+    return run_collector(experiment, INDEX.value, addresses, process, interrupted, _recorder(), incarnation)
 
 
-def evaluate(experiment: Experiment, run: RunDirectory, interrupted: threading.Event) -> int:
+def _evaluate(experiment: Experiment, addresses: Addresses, interrupted: threading.Event) -> int:
     """The evaluator's process; returns the exit code."""
     from pipeline.collecting import run_evaluator
 
-    address, weights_address = f"{HOST}:{PORT.value}", _weights_address(experiment)
-    return run_evaluator(experiment, run.policies, address, interrupted, _recorder(run), weights_address)
+    folder = RunDirectory(Path(_required(RUN_DIR, "where should policies be written?"))).policies
+    return run_evaluator(experiment, folder, addresses, interrupted, _recorder())
 
 
-def _weights_address(experiment: Experiment) -> str:
-    return f"{HOST}:{experiment.replay.weights_port or PORT.value}"
+def _relay(experiment: Experiment, addresses: Addresses, interrupted: threading.Event) -> int:
+    """A relay's process; returns the exit code."""
+    from pipeline.relaying import run_relay
+
+    (listen,) = parse(_required(LISTEN, "at which host:port should it serve?"), "--listen")
+    port, private = port_of(listen, "--listen"), _private(experiment, listen)
+    return run_relay(addresses.weights, port, private, experiment.collect.variables_seconds, interrupted)
 
 
-def _name() -> str:
-    return f"collector-{INDEX.value}" if ROLE.value == "collector" else str(ROLE.value)
+_ROLES = {"replay": _serve, "learner": _learn, "collector": _collect, "evaluator": _evaluate, "relay": _relay}
 
 
-def _recorder(run: RunDirectory) -> Recorder:
-    return Recorder(run.recorder(_name(), INCARNATION.value))
+def _run_directory(experiment: Experiment) -> RunDirectory:
+    """The directory of a learner or shard; one that was started by hand makes it."""
+    run = RunDirectory(Path(_required(RUN_DIR, "where should its files be?")).resolve())
+    if not SUPERVISOR.value or ROLE.value == "replay":
+        experiment = run.check(experiment, RESUME.value)
+        run.lock()
+        run.create(experiment)
+        mark_rest_ended(run.recorders)
+    return run
 
 
-def main(_: list[str]) -> None:
-    """Runs the role and leaves without waiting for Reverb's threads, which may wait for ever."""
-    die_with_parent(SUPERVISOR.value)
+def _recorder() -> Recorder:
+    return Recorder(Path(RECORDER.value) if RECORDER.value else None)
+
+
+def _required(flag: flags.FlagHolder[str | None], question: str) -> str:
+    if not flag.value:
+        raise UsageError(f"--{flag.name} is missing for --role={ROLE.value}: {question}")
+    return flag.value
+
+
+def _experiment(shards: list[str]) -> Experiment:
+    """The experiment, with as many shards as there are addresses, which listen where these say."""
+    experiment = config.load(_required(CONFIG, "a path or the name of a shipped config"), tuple(SET.value), SEED.value)
+    wanted = 0 if EMBEDDED.value else len(shards)
+    if EMBEDDED.value and len(shards) > 1:
+        raise UsageError("--embedded is one server: --replay takes one address")
+    if experiment.replay.shards not in (0, wanted):
+        raise UsageError(f"replay.shards={experiment.replay.shards}, and --replay has {len(shards)} addresses")
+    private = experiment.replay.private if SUPERVISOR.value else _private(experiment, shards[INDEX.value % len(shards)])
+    replay = msgspec.structs.replace(experiment.replay, shards=wanted, private=private)
+    experiment = msgspec.structs.replace(experiment, replay=replay)
+    config.validate(experiment)
+    _check_index(experiment, len(shards))
+    return experiment
+
+
+def _private(experiment: Experiment, address: str) -> str:
+    """Of a server at an address: it is the loopback address or it is to be reached."""
+    host = host_of(address)
+    with contextlib.suppress(ValueError):  # a name
+        return "loopback" if is_loopback(host) else "off"
+    return "loopback" if host == "localhost" or experiment.replay.private == "loopback" else "off"
+
+
+def _check_index(experiment: Experiment, shards: int) -> None:
+    most = {"replay": shards, "collector": experiment.collect.collectors}.get(ROLE.value)
+    if most is not None and INDEX.value >= most:
+        what = "--replay addresses" if ROLE.value == "replay" else "collect.collectors"
+        raise UsageError(f"--index={INDEX.value}, and there are {most} {what}: they are numbered from 0")
+
+
+def main(arguments: list[str]) -> int:
+    """Checks the command line and runs the role; leaves without waiting for Reverb's threads, which may wait for ever."""
+    if len(arguments) > 1:
+        raise UsageError(f"unexpected argument {arguments[1]!r}: options are written --name=value")
+    if not ROLE.value:
+        raise UsageError(f"--role is missing: one of {', '.join(_ROLES)}")
+    if SUPERVISOR.value:
+        die_with_parent(SUPERVISOR.value)
+    shards = parse(_required(REPLAY, "host:port of each of the replay's servers"), "--replay")
+    experiment = _experiment(shards)
+    addresses = Addresses.of(shards, INDEX.value, WEIGHTS.value, REPORTS.value)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
-    interrupted = interruption()
-    run = RunDirectory(Path(RUN_DIR.value))
-    started = time.monotonic()
-    code = 1
+    interrupted, started, code = interruption(), time.monotonic(), 1
     try:
-        experiment = run.experiment()
-        if ROLE.value == "learner":
-            code = learn(experiment, run, interrupted)
-        elif ROLE.value == "collector":
-            code = collect(experiment, run, interrupted)
-        else:
-            code = evaluate(experiment, run, interrupted)
+        code = _ROLES[ROLE.value](experiment, addresses, interrupted)
     except (UsageError, TimeoutError, environments.EnvironmentFault) as error:
         codes = {UsageError: 2, TimeoutError: 3}
         code = codes.get(type(error), ENVIRONMENT_FAULT)
@@ -129,5 +229,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["role", "run_dir", "port"])
-    app.run(main)
+    sys.exit(run_command(main, __doc__))

@@ -88,6 +88,10 @@ class RunDirectory:
             os.close(self._lock)
             self._lock = None
 
+    def shard(self, index: int) -> Path:
+        """The directory of one of the replay's servers in processes of their own."""
+        return self.path / f"replay-{index}"
+
     def recorder(self, role: str, incarnation: int) -> Path:
         """The record of one process of a role, such as "collector-0"."""
         return self.recorders / f"{role}.{incarnation}"

@@ -104,8 +104,8 @@ class ReplayConfig(Config, frozen=True):
         int,
         Meta(
             ge=0,
-            description="Reverb servers in processes of their own, over which collectors spread, each with its part of the "
-            "capacity; 0 has one server in the learner's process, which is the fastest on one machine.",
+            description="Reverb servers in processes of their own, over which collectors spread, each with its part of "
+            "the capacity; 0 has one server in the learner's process, which is the fastest on one machine.",
         ),
     ] = 0
     port: Annotated[int, Meta(ge=0, le=65535, description="Port of the Reverb server; 0 takes a free one.")] = 0

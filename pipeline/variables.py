@@ -1,7 +1,7 @@
 """What travels through Reverb beside experience: weights and counters from the learner, reports to it.
 
-Messages are typed msgpack, never pickles. Each is one item of a byte table: `variables` keeps the newest, `reports` is
-a queue that hands each out once.
+Messages are typed msgpack, never pickles. Each is one item of a byte table: `variables` keeps the newest announcement
+and `weights` the newest weights, `reports` is a queue that hands each out once.
 """
 
 import threading
@@ -17,7 +17,9 @@ from pipeline import native
 from pipeline.recorder import Counts
 
 VARIABLES_TABLE = "variables"
+WEIGHTS_TABLE = "weights"
 REPORTS_TABLE = "reports"
+SERVER_TABLE = "server"
 _HURRY_SECONDS = 0.001
 _MOST_HURRY_SECONDS = 0.2
 """Between fetches for one who waits for new weights, at least and at most."""
@@ -46,16 +48,13 @@ class Array(msgspec.Struct, frozen=True):
         return bool(np.isfinite(self.numpy()).all())
 
 
-class Variables(msgspec.Struct, frozen=True):
-    """The learner's publication."""
+class Announcement(msgspec.Struct, frozen=True):
+    """What the learner tells all roles again and again: small, so that weights travel only when they have changed."""
 
     gradient_steps: int
     """Of the weights: their version."""
     environment_steps: int
     """Global count, on which schedules run."""
-    program: bytes
-    """The Q-network as a TFLite program; empty where actors run it through TensorFlow."""
-    weights: tuple[Array, ...]
     initial_priority: float = 1.0
     """Of new items of a prioritised replay."""
     stopping: bool = False
@@ -68,11 +67,59 @@ class Variables(msgspec.Struct, frozen=True):
     """How often, on-policy, it has asked for experience anew with the weights that it has."""
     evaluated_at: tuple[int, int] | None = None
     """Environment and gradient steps of the newest evaluation that has reached the learner."""
+    ended: bool = False
+    """The learner has left too: replays of their own may end."""
 
     @property
     def version(self) -> tuple[int, int, int]:
         """Of the weights: a later one is greater, also where a restarted learner took gradient steps back."""
         return self.life, self.renewals, self.gradient_steps
+
+
+class Weights(msgspec.Struct, frozen=True):
+    """The weights of one version, and what acts with them."""
+
+    version: tuple[int, int, int]
+    """See `Announcement.version`."""
+    program: bytes
+    """The Q-network as a TFLite program; empty where actors run it through TensorFlow."""
+    arrays: tuple[Array, ...]
+    config: str = ""
+    """The learner's, as TOML: a role that was started with another one would collect something else."""
+
+
+class Variables(Announcement, frozen=True, kw_only=True):
+    """The learner's publication: an announcement and the weights that it is of."""
+
+    program: bytes
+    """See `Weights.program`."""
+    weights: tuple[Array, ...]
+    config: str = ""
+    """See `Weights.config`."""
+
+    @classmethod
+    def of(cls, announcement: Announcement, weights: Weights) -> "Variables":
+        """Both as one, with the version of the weights: newer ones than were announced may have arrived."""
+        life, renewals, gradient_steps = weights.version
+        told = msgspec.structs.replace(announcement, life=life, renewals=renewals, gradient_steps=gradient_steps)
+        values = msgspec.structs.asdict(told)
+        return cls(**values, program=weights.program, weights=weights.arrays, config=weights.config)
+
+    def parts(self) -> tuple[Announcement, Weights]:
+        """What travels."""
+        told = {name: getattr(self, name) for name in Announcement.__struct_fields__}
+        return Announcement(**told), Weights(self.version, self.program, self.weights, self.config)
+
+
+class Served(msgspec.Struct, frozen=True):
+    """What a replay's server in a process of its own says of itself, in its table `server`."""
+
+    identity: str
+    """Of its process: another one follows when it is restarted."""
+    inserted: int
+    """Items that the checkpoint it went on from had inserted."""
+    sampled: int
+    """And sampled."""
 
 
 class CollectorReport(msgspec.Struct, frozen=True, tag="collector"):
@@ -237,7 +284,7 @@ def wait_for_server(address: str, seconds: float, who: str) -> None:
 
 
 class VariablesReader:
-    """Fetches the newest publication in a thread, so that its owner never waits for it.
+    """Fetches the newest announcement, and its weights if they are new, in a thread: its owner never waits for them.
 
     Args:
       address: of the replay server.
@@ -248,6 +295,7 @@ class VariablesReader:
         self._address, self._seconds = address, seconds
         self._client = native.reverb_client(address)
         self._newest: Variables | None = None
+        self._weights: Weights | None = None
         self._arrived, self._hurried = threading.Event(), threading.Event()
         self.fetched_at = time.monotonic()
         """Monotonic time of the newest fetch; it stands still when the server does not answer."""
@@ -302,7 +350,7 @@ class VariablesReader:
         while True:
             started = time.monotonic()
             try:
-                take(self._client, VARIABLES_TABLE, Variables, 1, self._accept)
+                take(self._client, VARIABLES_TABLE, Announcement, 1, self._accept)
             except Exception:  # the server is away: its absence is seen in `fetched_at`, and it is asked again
                 time.sleep(self._seconds)
             took = time.monotonic() - started
@@ -311,7 +359,14 @@ class VariablesReader:
                 # was away took its time for another reason.
                 time.sleep(min(max(_HURRY_SECONDS, took), _MOST_HURRY_SECONDS))
 
-    def _accept(self, variables: Variables) -> None:
-        self._newest = variables
+    def _accept(self, announcement: Announcement) -> None:
         self.fetched_at = time.monotonic()
-        self._arrived.set()
+        if self._weights is None or self._weights.version < announcement.version:
+            take(self._client, WEIGHTS_TABLE, Weights, 1, self._keep)
+        if self._weights is not None:
+            self._newest = Variables.of(announcement, self._weights)
+            self._arrived.set()
+
+    def _keep(self, weights: Weights) -> None:
+        self._weights = weights
+        self.fetched_at = time.monotonic()

@@ -36,6 +36,7 @@ def run(launch: Launch) -> int:
 class _Inline:
     def __init__(self, launch: Launch, console: Console) -> None:
         from pipeline.learning import LearningProcess
+        from pipeline.opening import Place
 
         self._experiment: Experiment = launch.experiment
         self._console = console
@@ -43,7 +44,12 @@ class _Inline:
         port = launch.experiment.replay.port or free_port()
         console.say_privacy(launch.privacy, port)
         self.learning = LearningProcess(
-            launch.experiment, specs, launch.run, port, started=launch.started, blocking=False, resume=launch.resume
+            launch.experiment,
+            specs,
+            launch.run,
+            Place(port, blocking=False),
+            started=launch.started,
+            resume=launch.resume,
         )
         self.learning.start()
         counters = self.learning.ledger.counters

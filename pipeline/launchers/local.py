@@ -8,7 +8,7 @@ from pipeline.console import Console
 from pipeline.launchers import Launch
 from pipeline.launchers.watched import Watched
 from pipeline.ledger import ENVIRONMENT_FAULT, UNWRITTEN_SUMMARY
-from pipeline.ports import free_port
+from pipeline.ports import HOST, free_port
 
 _STOP_SECONDS = 90.0
 """How long a stopping run may take for its last checkpoint before its processes are killed."""
@@ -21,12 +21,17 @@ class Supervisor:
 
     def __init__(self, launch: Launch) -> None:
         experiment = launch.experiment
-        port = experiment.replay.port or free_port()
-        silent = experiment.collect.stall_seconds
-        self._launch, self._port = launch, port
-        self._learner = Watched(launch, "learner", 0, port, experiment.learner.silent_seconds)
-        self._others = [Watched(launch, "collector", index, port, silent) for index in range(experiment.collectors)]
-        self._others.append(Watched(launch, "evaluator", 0, port, silent))
+        silent, learners = experiment.collect.stall_seconds, experiment.learner.silent_seconds
+        first = experiment.replay.port
+        ports = [first + shard if first else free_port() for shard in range(max(1, experiment.replay.shards))]
+        replay = ",".join(f"{HOST}:{port}" for port in ports)
+        self._launch, self._port = launch, ports[0]
+        self._learner = Watched(launch, "learner", 0, replay, learners)
+        self._replays = [
+            Watched(launch, "replay", shard, replay, learners) for shard in range(experiment.replay.shards)
+        ]
+        collectors = [Watched(launch, "collector", index, replay, silent) for index in range(experiment.collectors)]
+        self._others = [*self._replays, *collectors, Watched(launch, "evaluator", 0, replay, silent)]
         self._signals = 0
         self._is_start_noted = False
         self._stop_deadline: float | None = None
@@ -138,12 +143,13 @@ class Supervisor:
             self._stop_deadline = time.monotonic() + _STOP_SECONDS
 
     def _end(self, started: list[Watched]) -> None:
-        deadline = time.monotonic() + (_LEAVE_SECONDS if self._signals < 2 else 0.0)
+        begun = time.monotonic()
         for watched in started:
             if watched.poll() is None:
                 watched.process.terminate()
         for watched in started:
-            watched.end(deadline - time.monotonic())
+            patience = _STOP_SECONDS if watched in self._replays else _LEAVE_SECONDS  # it writes its last checkpoint
+            watched.end(begun + (patience if self._signals < 2 else 0.0) - time.monotonic())
 
     def _on_signal(self, _: int, __: FrameType | None) -> None:
         self._signals += 1

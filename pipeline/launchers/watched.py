@@ -29,32 +29,37 @@ class Watched:
 
     Args:
       launch: the run.
-      role: "learner", "collector" or "evaluator".
-      index: of a collector.
-      port: of the replay server.
+      role: "learner", "collector", "evaluator" or "replay".
+      index: of a collector or a shard.
+      replay: addresses of the replay's servers, as --replay has them.
       silent_seconds: without a sign of life after which the process hangs.
     """
 
-    def __init__(self, launch: Launch, role: str, index: int, port: int, silent_seconds: float) -> None:
-        self._launch, self._role, self._index, self._port = launch, role, index, port
+    def __init__(self, launch: Launch, role: str, index: int, replay: str, silent_seconds: float) -> None:
+        self._launch, self._role, self._index, self._replay = launch, role, index, replay
         self.silent_seconds = silent_seconds
-        self.name = f"{role}-{index}" if role == "collector" else role
+        self.name = f"{role}-{index}" if role in ("collector", "replay") else role
         self.failures = 0
         """In a row, without progress between them."""
         self._crashes = 0  # of these, those of its own doing
         self.restart_at: float | None = None
         """Monotonic time of the next start; None while the process runs."""
         self._furthest = 0
+        self._folder = launch.run.shard(index) if role == "replay" else launch.run.path
         self._log = launch.run.logs / f"{self.name}.log"
 
     def start(self) -> None:
         """Starts the next process of this role; a learner's goes on from the newest checkpoint but the first time."""
         run, launch = self._launch.run, self._launch
         incarnation = run.incarnations(self.name)
-        self.recorder = Recorder(run.recorder(self.name, incarnation))
+        recorder = run.recorder(self.name, incarnation)
+        self.recorder = Recorder(recorder)
         command = [sys.executable, "-m", "pipeline.role", f"--role={self._role}", f"--index={self._index}"]
-        command += [f"--run_dir={run.path}", f"--port={self._port}", f"--started={launch.started}"]
-        command += [f"--incarnation={incarnation}", f"--supervisor={os.getpid()}"]
+        command += [f"--config={run.config}", f"--replay={self._replay}", f"--run_dir={self._folder}"]
+        command += [f"--incarnation={incarnation}", f"--recorder={recorder}", f"--started={launch.started}"]
+        command += [f"--supervisor={os.getpid()}"]
+        if not launch.experiment.replay.shards:
+            command += ["--embedded"]
         if launch.resume or self.restart_at is not None:
             # What ends a learner again and again may be what its newest checkpoint holds: bad experience, say.
             command += ["--resume", f"--pass_over={max(0, self._crashes - 1)}"]

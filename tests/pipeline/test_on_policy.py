@@ -145,11 +145,12 @@ def test_experience_of_other_weights_is_not_learned_from_and_too_much_of_it_ends
 
     from pipeline.frames import FrameLayout
     from pipeline.learning import Ended, LearningProcess
+    from pipeline.opening import Place
     from pipeline.replay import decode
 
     run, experiment = RunDirectory(tmp_path / "run"), make_experiment(*ON_POLICY)
     run.create(experiment)
-    process = LearningProcess(experiment, counting_specs, run, free_port(), started=0.0)
+    process = LearningProcess(experiment, counting_specs, run, Place(free_port()), started=0.0)
     layout = FrameLayout(counting_specs)
     frames = np.zeros((1, LANES * COLLECTORS, ROLLOUT + 1), layout.dtype)
     frames["gradient_steps"] = 0

@@ -157,10 +157,11 @@ def test_a_process_rolls_back_from_weights_that_it_would_publish(
     make_experiment: Callable[..., Experiment], counting_specs: Specs, tmp_path: Path
 ) -> None:
     from pipeline.learning import Ended, LearningProcess
+    from pipeline.opening import Place
     from pipeline.ports import free_port
 
     run = RunDirectory(tmp_path)
-    process = LearningProcess(make_experiment(), counting_specs, run, free_port(), started=0.0, blocking=False)
+    process = LearningProcess(make_experiment(), counting_specs, run, Place(free_port(), blocking=False), started=0.0)
     try:
         weight: Any = process.learner.agent.acting_model.trainable_weights[0]
         good, bad = weight.numpy(), np.full(weight.shape, np.inf, np.float32)

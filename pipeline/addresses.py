@@ -1,0 +1,69 @@
+"""Where a role finds the others: addresses of the replay's servers, as --replay has them. No TensorFlow here."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from pipeline.config import UsageError
+
+_SOCKET = "unix:"
+
+
+class Addresses(NamedTuple):
+    """Where one role reads and writes."""
+
+    shards: Sequence[str]
+    """Of all the replay's servers, in the order of their numbers."""
+    frames: str
+    """Of the one that takes a collector's frames."""
+    weights: str
+    """Of what hands out the learner's publications: a server of the replay, a relay or a proxy."""
+    reports: str
+    """Of the server that takes reports."""
+
+    @classmethod
+    def of(cls, shards: Sequence[str], index: int = 0, weights: str = "", reports: str = "") -> "Addresses":
+        """Those of a collector of some number: collectors are dealt to the shards in turn."""
+        own = shards[index % len(shards)]
+        return cls(shards, own, weights or own, reports or own)
+
+
+def parse(text: str, flag: str) -> list[str]:
+    """Addresses separated by commas.
+
+    Args:
+      text: such as "10.0.0.2:9000,10.0.0.3:9000", or "unix:/path" of a proxy's socket.
+      flag: that it was given by, for the message.
+
+    Raises:
+      UsageError: one is none, or is there twice.
+    """
+    addresses = [address.strip() for address in text.split(",")]
+    for address in addresses:
+        if not address.startswith(_SOCKET):
+            _port(address, flag)
+    if len(set(addresses)) < len(addresses):
+        raise UsageError(f"{flag}={text} names an address twice: each shard is a server of its own")
+    return addresses
+
+
+def port_of(address: str, flag: str) -> int:
+    """The port to listen on.
+
+    Raises:
+      UsageError: it is a proxy's socket: a server listens on a port.
+    """
+    if address.startswith(_SOCKET):
+        raise UsageError(f"{flag}: a server cannot listen at {address}: give host:port")
+    return _port(address, flag)
+
+
+def host_of(address: str) -> str:
+    """The host of an address that `parse` has taken."""
+    return address.rpartition(":")[0].strip("[]")
+
+
+def _port(address: str, flag: str) -> int:
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise UsageError(f"{flag}: {address!r} is not host:port (such as 10.0.0.2:9000)")
+    return int(port)

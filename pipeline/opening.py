@@ -1,0 +1,129 @@
+"""How the learner's process comes by its ledger and its replay: from a checkpoint or empty, embedded or elsewhere."""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import reverb
+from numpy.typing import NDArray
+
+from agents import Specs
+from pipeline import checkpoint, native, offline, saving
+from pipeline.account import Tally
+from pipeline.ledger import Ledger
+from pipeline.records import Records
+from pipeline.remote_replay import RemoteReplay
+from pipeline.replay import Replay
+from pipeline.replay_server import ReplayServer
+from pipeline.run_directory import RunDirectory
+from pipeline.sections import Experiment
+from pipeline.variables import VARIABLES_TABLE, Announcement, take
+
+log = logging.getLogger(__name__)
+
+
+class Place(NamedTuple):
+    """Where the replay is."""
+
+    port: int = 0
+    """Of the server in the learner's process."""
+    addresses: Sequence[str] = ()
+    """Of servers in processes of their own; empty where it is in the learner's."""
+    blocking: bool = True
+    """Let Reverb's rate limiter hold collectors and learner to the ratio (not where they share a thread)."""
+
+
+class Opened(NamedTuple):
+    """What the learner's process goes on with."""
+
+    ledger: Ledger
+    records: Records
+    replay: Replay
+    state: dict[str, NDArray[Any]]
+    """The learner's arrays; empty of a run that begins."""
+
+
+def open_run(
+    experiment: Experiment,
+    specs: Specs,
+    run: RunDirectory,
+    place: Place,
+    resume: bool,
+    pass_over: int,
+    say: Callable[[str], None],
+) -> Opened:
+    """Starts or finds the replay and takes what the newest checkpoint has, if the run is to go on from one.
+
+    Args:
+      experiment: the run.
+      specs: of its environment.
+      run: its directory.
+      place: where its replay is.
+      resume: go on from the newest checkpoint, if there is one.
+      pass_over: newest checkpoints to leave out.
+      say: takes a sentence about each checkpoint that is skipped.
+
+    Raises:
+      UsageError: there are checkpoints, and none of them can be used.
+      TimeoutError: a server of the replay does not answer.
+    """
+    opened: list[Opened] = []
+
+    def use(found: checkpoint.Checkpoint | None) -> None:
+        ledger = Ledger(experiment, found.counters if found else checkpoint.Counters())
+        records = Records(run.recorders, ledger)
+        records.read(starting=True)  # before a replay answers: until then collectors have nothing confirmed
+        state = found.learner_state() if found else {}
+        if place.addresses:
+            replay = _find(experiment, specs, place, ledger)
+        else:
+            replay = _start(experiment, specs, run, place, ledger, found)
+        opened.append(Opened(ledger, records, replay, state))
+
+    if not (resume and saving.restore(run.checkpoints, use, say, pass_over)):
+        use(None)
+    return opened[0]
+
+
+def _start(
+    experiment: Experiment,
+    specs: Specs,
+    run: RunDirectory,
+    place: Place,
+    ledger: Ledger,
+    found: checkpoint.Checkpoint | None,
+) -> Replay:
+    """A replay in this process."""
+    dataset = None if found else offline.dataset(experiment)
+    folder = checkpoint.reverb_folder(run.checkpoints)
+    source, stored = found.replay if found else None, dataset.replay if dataset else None
+    counters = ledger.counters
+    replay = ReplayServer(experiment, specs, place.port, folder, source, place.blocking, stored, counters.taken_before)
+    counters.taken_before = replay.taken_before
+    if dataset:  # once: from here on the run's own checkpoints hold it, with the priorities that it has got
+        present = replay.size() * experiment.transitions_per_item
+        counters.transitions = min(present, dataset.counters.transitions)  # the last items have padding
+        log.info("%d transitions of %s", counters.transitions, dataset.path)
+    elif not experiment.is_offline:
+        drawn = replay.restored.sampled * experiment.transitions_per_item
+        ledger.accept_restart(replay.restored.inserted, drawn)
+    return replay
+
+
+def _find(experiment: Experiment, specs: Specs, place: Place, ledger: Ledger) -> Replay:
+    """A replay in processes of its own, which has gone on while there was no learner."""
+    inserted, sampled = ledger.counters.taken_before
+    (address,) = place.addresses
+    replay = RemoteReplay(experiment, specs, address, Tally(inserted, sampled, 0))
+    ledger.see_servers(replay.seen())
+    ledger.accept_learner_restart(replay.tally())
+    return replay
+
+
+def announced_life(address: str) -> int:
+    """`Announcement.life` of the learner that a server heard last; -1 if there was none."""
+    if not reverb.Client(address).server_info(timeout=10)[VARIABLES_TABLE].current_size:
+        return -1
+    heard: list[Announcement] = []
+    take(native.reverb_client(address), VARIABLES_TABLE, Announcement, 1, heard.append)
+    return heard[0].life
