@@ -166,7 +166,7 @@ def _recorder() -> Recorder:
 def _required(flag: flags.FlagHolder[str | None], question: str) -> str:
     if not flag.value:
         raise UsageError(f"--{flag.name} is missing for --role={ROLE.value}: {question}")
-    return flag.value
+    return str(flag.value)
 
 
 def _experiment(shards: list[str]) -> Experiment:
@@ -201,7 +201,7 @@ def _check_index(experiment: Experiment, shards: int) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Checks the command line and runs the role; leaves without waiting for Reverb's threads, which may wait for ever."""
+    """Checks the command line and runs the role; leaves without waiting for Reverb's threads, which may never end."""
     if len(arguments) > 1:
         raise UsageError(f"unexpected argument {arguments[1]!r}: options are written --name=value")
     if not ROLE.value:
