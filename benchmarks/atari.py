@@ -26,7 +26,8 @@ from pipeline.checkpoint import Counters
 from pipeline.collector import Collector
 from pipeline.command import run_command
 from pipeline.frames import FrameLayout
-from pipeline.variables import VARIABLES_TABLE, Sender, VariablesReader
+from pipeline.publishing import Publisher
+from pipeline.variables import VariablesReader
 
 _CONFIG = flags.DEFINE_string("config", "pong", "Config of the game.")
 _COLLECTORS = flags.DEFINE_integer("collectors", 2, "Collector processes.", lower_bound=1)
@@ -160,7 +161,7 @@ def measure_speed() -> dict[str, list[float]]:
     server = live_replay.serve(experiment, specs)
     # Late enough in training that actions are mostly greedy.
     publication = Learner(experiment, specs).publication(Counters(environment_steps=1_000_000))
-    Sender(server.address, VARIABLES_TABLE).send(publication, 10.0)
+    Publisher([server.address]).publish(publication, wait_for_all=True)
     bare = [_start("--step_bare")]
     collectors = [_start(f"--collect_into={server.address}") for _ in range(_COLLECTORS.value)]
     found: dict[str, list[float]] = {"bare": [], "collected": []}

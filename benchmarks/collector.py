@@ -21,7 +21,8 @@ from pipeline import Experiment, environments, load
 from pipeline.checkpoint import Counters
 from pipeline.collector import Collector
 from pipeline.command import run_command
-from pipeline.variables import VARIABLES_TABLE, Sender, VariablesReader
+from pipeline.publishing import Publisher
+from pipeline.variables import VariablesReader
 
 _LANES = flags.DEFINE_list("lanes", ["1", "16", "64"], "Lanes of the collector, all stored in one item.")
 _SECONDS = flags.DEFINE_float("seconds", 2.0, "Of one measurement.", lower_bound=0.01)
@@ -81,7 +82,7 @@ def measure(lanes: int, core: int | None) -> dict[str, float]:
     specs = environments.describe(experiment.environment)
     server = live_replay.serve(experiment, specs)
     publication = Learner(experiment, specs).publication(Counters(environment_steps=100_000))
-    Sender(server.address, VARIABLES_TABLE).send(publication, 10.0)
+    Publisher([server.address]).publish(publication, wait_for_all=True)
     command = [sys.executable, "-m", "benchmarks.collector", f"--lanes={lanes}", f"--collect_into={server.address}"]
     command += [f"--seconds={_SECONDS.value}", f"--repeats={_REPEATS.value}"]
     command += [] if core is None else [f"--core={core}"]

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from pipeline.variables import VARIABLES_TABLE, WEIGHTS_TABLE, Sender, Variables
 
@@ -23,17 +23,22 @@ class Publisher:
     def __init__(self, addresses: Sequence[str]) -> None:
         self._lines = [_Line(address) for address in addresses]
 
-    def publish(self, variables: Variables, wait_for_all: bool = False) -> None:
+    def publish(self, variables: Variables, wait_for_all: bool = False) -> bool:
         """Sends a publication; a server that is still being sent an earlier one is left out.
 
         Args:
           variables: to send.
           wait_for_all: leave none out, and come back when all have it or are found to be away.
+
+        Returns:
+          Whether all have it; False without waiting.
         """
         for line in self._lines:
             line.send(variables, wait_for_all)
-        if wait_for_all:
-            wait([line.sending for line in self._lines if line.sending is not None])
+        if not wait_for_all:
+            return False
+        arrived = [line.sending.result() for line in self._lines if line.sending is not None]
+        return all(arrived)
 
     def close(self) -> None:
         """Waits for what is on its way and ends the connections."""
@@ -45,7 +50,7 @@ class _Line:
     def __init__(self, address: str) -> None:
         self._announcements, self._weights = Sender(address, VARIABLES_TABLE), Sender(address, WEIGHTS_TABLE)
         self._thread = ThreadPoolExecutor(1, "publication")
-        self.sending: Future[None] | None = None
+        self.sending: Future[bool] | None = None
         self._version: tuple[int, int, int] | None = None  # of the weights that the server has
         self._sent_at = 0.0
 
@@ -57,14 +62,14 @@ class _Line:
                 self.sending.result()
         self.sending = self._thread.submit(self._send, variables)
 
-    def _send(self, variables: Variables) -> None:
+    def _send(self, variables: Variables) -> bool:
         announcement, weights = variables.parts()
         # The weights first: who reads the announcement finds them.
         if weights.version != self._version or time.monotonic() - self._sent_at > _REPEAT_SECONDS:
             if not self._weights.send(weights, _SEND_SECONDS):
-                return
+                return False
             self._version, self._sent_at = weights.version, time.monotonic()
-        self._announcements.send(announcement, _SEND_SECONDS)
+        return self._announcements.send(announcement, _SEND_SECONDS)
 
     def close(self) -> None:
         self._thread.shutdown()

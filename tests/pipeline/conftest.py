@@ -67,7 +67,7 @@ def publish() -> Callable[..., Variables]:
         kernel = np.zeros((int(np.prod(leaf.shape)), specs.num_actions), np.float32)
         bias = np.eye(specs.num_actions, dtype=np.float32)[prefers]
         weights = (Array.of(kernel), Array.of(bias))
-        return Variables(gradient_steps, environment_steps, programs[repr(specs)], weights)
+        return Variables(gradient_steps, environment_steps, program=programs[repr(specs)], weights=weights)
 
     return make
 

@@ -311,9 +311,11 @@ import numpy as np
 from agents import ArraySpec, DqnConfig, Specs
 from agents.networks import value_model
 from pipeline import acting, native
+from pipeline.addresses import Addresses
 from pipeline.collecting import run_collector
 from pipeline.config import parse
 from pipeline.ports import free_port
+from pipeline.publishing import Publisher
 from pipeline.replay_server import ReplayServer
 from pipeline.variables import *
 
@@ -324,11 +326,11 @@ experiment, specs = parse("", overrides), Specs(ArraySpec((4,), "float32"), 3)
 server = ReplayServer(experiment, specs, free_port(), Path(sys.argv[1]), blocking=BLOCKING)
 model = value_model(specs, DqnConfig(hidden_units=()), None, seed=0)
 program, weights = acting.convert(model, specs), tuple(Array.of(weight.numpy()) for weight in model.weights)
-sender, reports, codes = Sender(server.address, VARIABLES_TABLE), [], []
-sender.send(Variables(0, 0, program, weights), 10)
+publisher, reports, codes = Publisher([server.address]), [], []
+publisher.publish(Variables(0, 0, program=program, weights=weights), True)
 
 def collect():
-    codes.append(run_collector(experiment, 0, server.address, "p", threading.Event()))
+    codes.append(run_collector(experiment, 0, Addresses.of([server.address]), "p", threading.Event()))
 
 def receive():
     take(native.reverb_client(server.address), REPORTS_TABLE, Report, 10**6, reports.append)
@@ -346,7 +348,7 @@ if BLOCKING:
     while held != server.tally().inserted:  # until the limiter holds the collector back
         held = server.tally().inserted
         time.sleep(1.0)
-sender.send(Variables(1, 0, program, weights, stopping=True), 10)
+publisher.publish(Variables(1, 0, stopping=True, program=program, weights=weights), True)
 poll(lambda: codes and reports[-1].last)
 last = reports[-1]
 print(json.dumps({
@@ -382,18 +384,19 @@ from pathlib import Path
 from agents import ArraySpec, DqnConfig, Specs
 from agents.networks import value_model
 from pipeline import acting
+from pipeline.process import die_with_parent
+from pipeline.publishing import Publisher
 from pipeline.replay_server import ReplayServer
-from pipeline.role import die_with_parent
 from pipeline.run_directory import RunDirectory
-from pipeline.variables import VARIABLES_TABLE, Array, Sender, Variables
+from pipeline.variables import Array, Variables
 
 die_with_parent()
 run, specs = RunDirectory(Path(sys.argv[1])), Specs(ArraySpec((4,), "float32"), 3)
 server = ReplayServer(run.experiment(), specs, int(sys.argv[2]), run.checkpoints / "reverb")
 model = value_model(specs, DqnConfig(hidden_units=()), None, seed=0)
 weights = tuple(Array.of(weight.numpy()) for weight in model.weights)
-sender = Sender(server.address, VARIABLES_TABLE)
-sender.send(Variables(0, 0, acting.convert(model, specs), weights), 10)
+publication = Variables(0, 0, program=acting.convert(model, specs), weights=weights)
+Publisher([server.address]).publish(publication, True)
 while server.tally().inserted < 20:
     time.sleep(0.05)
 print("collecting", flush=True)

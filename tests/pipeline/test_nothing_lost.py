@@ -178,7 +178,8 @@ def recurrent(experiment: Experiment, specs: Specs) -> Variables:
     """A publication of the experiment's network."""
     model = agents.build("r2d2", specs, experiment.agent).acting_model
     program = acting.convert(model, specs, experiment.agent.state_units)
-    return Variables(0, 0, program, tuple(Array.of(weight) for weight in model.get_weights()))
+    weights = tuple(Array.of(weight) for weight in model.get_weights())
+    return Variables(0, 0, program=program, weights=weights)
 
 
 @pytest.mark.parametrize(("vector_steps", "sequence", "period"), [(1, 4, 3), (9, 4, 4), (23, 4, 3), (23, 3, 5)])

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 from agents import Specs
+from pipeline.addresses import Addresses
 from pipeline.collecting import run_collector
 from pipeline.collector import Collector
 from pipeline.ports import free_port
+from pipeline.publishing import Publisher
 from pipeline.replay import Sample
 from pipeline.run_directory import RunDirectory
-from pipeline.variables import VARIABLES_TABLE, Sender, Variables, VariablesReader
+from pipeline.variables import Variables, VariablesReader
 
 COLLECTORS, LANES, ROLLOUT, ROUNDS = 2, 4, 6, 25
 ON_POLICY = (
@@ -41,14 +43,14 @@ def test_every_window_is_used_once_and_with_the_weights_that_acted(
 ) -> None:
     experiment = make_experiment(*ON_POLICY, f"replay.lanes_per_item={lanes_per_item}")
     server = serve(experiment, counting_specs, blocking=True)
-    sender = Sender(server.address, VARIABLES_TABLE)
+    publisher = Publisher([server.address])
     interrupted, codes = threading.Event(), []
 
     def collect(index: int) -> None:
-        codes.append(run_collector(experiment, index, server.address, f"process {index}", interrupted))
+        codes.append(run_collector(experiment, index, Addresses.of([server.address]), f"process {index}", interrupted))
 
     threads = [threading.Thread(target=collect, args=(index,), daemon=True) for index in range(COLLECTORS)]
-    assert sender.send(publish(counting_specs), 10.0)
+    assert publisher.publish(publish(counting_specs), True)
     for thread in threads:
         thread.start()
     seen: dict[int, list[np.ndarray]] = {}
@@ -65,8 +67,8 @@ def test_every_window_is_used_once_and_with_the_weights_that_acted(
         if version:
             assert (each(sample, "action") == (version - 1) % 3).mean() > 0.95
         following = confident(publish(counting_specs, prefers, gradient_steps=version + 1))
-        assert sender.send(following, 10.0)
-    assert sender.send(confident(publish(counting_specs, 0, ROUNDS), stopping=True), 10.0)
+        assert publisher.publish(following, True)
+    assert publisher.publish(confident(publish(counting_specs, 0, ROUNDS), stopping=True), True)
     for thread in threads:
         thread.join(20)
     assert codes == [0] * COLLECTORS
@@ -114,7 +116,7 @@ def test_a_collector_that_gets_no_new_weights_says_so(
 ) -> None:
     experiment = make_experiment(*ON_POLICY, "collect.away_seconds=0.5")
     server = serve(experiment, counting_specs, blocking=True)
-    Sender(server.address, VARIABLES_TABLE).send(publish(counting_specs, gradient_steps=6), 10.0)
+    Publisher([server.address]).publish(publish(counting_specs, gradient_steps=6), True)
     reader = VariablesReader(server.address, 0.05)
     newest = reader.wait(10.0, "the test")
     collector = Collector(experiment, counting_specs, 1, "process", server.address, newest)
@@ -128,10 +130,10 @@ def test_weights_are_fetched_as_soon_as_they_are_there(
     serve: Any, make_experiment: Callable[..., Any], counting_specs: Specs, publish: Any
 ) -> None:
     server = serve(make_experiment(*ON_POLICY), counting_specs, blocking=True)
-    sender, reader = Sender(server.address, VARIABLES_TABLE), VariablesReader(server.address, 30.0)
-    sender.send(publish(counting_specs, gradient_steps=1), 10.0)
+    publisher, reader = Publisher([server.address]), VariablesReader(server.address, 30.0)
+    publisher.publish(publish(counting_specs, gradient_steps=1), True)
     assert reader.wait(10.0, "the test").gradient_steps == 1
-    sender.send(publish(counting_specs, gradient_steps=2), 10.0)
+    publisher.publish(publish(counting_specs, gradient_steps=2), True)
     deadline = time.monotonic() + 10.0
     newer = reader.newer_than((0, 0, 1), lambda: time.monotonic() < deadline)  # the next fetch would be in 30 s
     assert newer is not None

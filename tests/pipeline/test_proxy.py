@@ -25,16 +25,19 @@ from relay import Relay
 
 from agents import Specs
 from pipeline import authority, haproxy, native
+from pipeline.addresses import Addresses
 from pipeline.authority import CLIENTS, REPLAY, Authority
 from pipeline.collecting import run_collector
 from pipeline.config import UsageError
 from pipeline.frames import MID, FrameLayout
 from pipeline.haproxy import METHODS, ClientSide, Credentials, Proxy, ServerSide
 from pipeline.ports import free_port, refuse_used_port
+from pipeline.publishing import Publisher
 from pipeline.sections import Experiment
 from pipeline.variables import (
     REPORTS_TABLE,
     VARIABLES_TABLE,
+    WEIGHTS_TABLE,
     Evaluation,
     Report,
     Sender,
@@ -183,7 +186,7 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = 60.0) 
 
 def test_frames_weights_and_reports_pass_both_proxies(site: Site, connect: Any, publish: Any, draw: Any) -> None:
     proxy = connect(site.port)
-    assert Sender(site.server.weights_address, VARIABLES_TABLE).send(publish(site.specs, gradient_steps=7), 30)
+    assert Publisher([site.server.weights_address]).publish(publish(site.specs, gradient_steps=7), True)
     assert newest_weights(proxy.messages_address) == 7
     writer = FrameWriter.of(site.experiment, site.layout(), proxy.address)
     write(writer, frames_of(site, np.arange(4, dtype=np.float32).tobytes()), 40)
@@ -200,12 +203,12 @@ def test_frames_weights_and_reports_pass_both_proxies(site: Site, connect: Any, 
 
 def test_a_collector_runs_through_the_proxies_to_its_last_report(site: Site, connect: Any, publish: Any) -> None:
     proxy, codes, reports = connect(site.port), [], []
-    sender = Sender(site.server.weights_address, VARIABLES_TABLE)
-    assert sender.send(publish(site.specs), 30)
+    publisher = Publisher([site.server.weights_address])
+    assert publisher.publish(publish(site.specs), True)
 
     def collect() -> None:
-        addresses = {"address": proxy.address, "weights_address": proxy.messages_address}
-        codes.append(run_collector(site.experiment, 0, process="p", interrupted=threading.Event(), **addresses))
+        addresses = Addresses([proxy.address], proxy.address, proxy.messages_address, proxy.messages_address)
+        codes.append(run_collector(site.experiment, 0, addresses, "p", threading.Event()))
 
     def receive() -> None:
         take(native.reverb_client(site.server.address), REPORTS_TABLE, Report, 10**6, reports.append)
@@ -213,7 +216,7 @@ def test_a_collector_runs_through_the_proxies_to_its_last_report(site: Site, con
     for target in (collect, receive):
         threading.Thread(target=target, daemon=True).start()
     wait_until(lambda: site.server.tally().inserted > 20, "the collector has written", 120)
-    assert sender.send(msgspec.structs.replace(publish(site.specs, gradient_steps=1), stopping=True), 30)
+    assert publisher.publish(msgspec.structs.replace(publish(site.specs, gradient_steps=1), stopping=True), True)
     wait_until(lambda: bool(codes) and bool(reports) and reports[-1].last, "the collector has left", 120)
     assert codes == [0]
     assert reports[-1].unconfirmed == 0
@@ -228,8 +231,8 @@ def test_the_replay_keeps_weights_apart_and_frees_both_ports(
     port, weights_port = free_port(), free_port()
     experiment = make_experiment(f"replay.weights_port={weights_port}")
     server = ReplayServer(experiment, counting_specs, port, tmp_path / "reverb", blocking=False)
-    assert list(reverb.Client(server.weights_address).server_info(30)) == [VARIABLES_TABLE]
-    assert Sender(server.weights_address, VARIABLES_TABLE).send(publish(counting_specs), 30)
+    assert list(reverb.Client(server.weights_address).server_info(30)) == [VARIABLES_TABLE, WEIGHTS_TABLE]
+    assert Publisher([server.weights_address]).publish(publish(counting_specs), True)
     assert server.client.server_info(30)[VARIABLES_TABLE].current_size == 0
     server.checkpoint()
     with pytest.raises(UsageError, match=f"port {weights_port} is in use"):
@@ -346,10 +349,10 @@ def test_who_needs_the_weights_alone_reads_nothing_else(role: str, site: Site, c
 
 
 def test_weights_that_a_collector_inserts_reach_nobody(site: Site, connect: Any, publish: Any) -> None:
-    assert Sender(site.server.weights_address, VARIABLES_TABLE).send(publish(site.specs, gradient_steps=7), 30)
+    assert Publisher([site.server.weights_address]).publish(publish(site.specs, gradient_steps=7), True)
     proxy = connect(site.port)
     for address in (proxy.address, proxy.messages_address):
-        assert Sender(address, VARIABLES_TABLE).send(publish(site.specs, gradient_steps=1000), 30)
+        assert Publisher([address]).publish(publish(site.specs, gradient_steps=1000), True)
     assert newest_weights(site.server.weights_address) == newest_weights(proxy.messages_address) == 7
 
 
@@ -509,7 +512,7 @@ def test_a_writer_that_is_held_back_holds_up_neither_weights_nor_reports(
     for _ in range(300):
         writer.append({"frames": random.integers(0, 255, 100_000, np.uint8)})
         writer.create_item(site.layout().table, 1.0, {"frames": writer.history["frames"][-1:]})
-    assert Sender(site.server.weights_address, VARIABLES_TABLE).send(publish(site.specs, gradient_steps=7), 30)
+    assert Publisher([site.server.weights_address]).publish(publish(site.specs, gradient_steps=7), True)
     assert newest_weights(proxy.messages_address) == 7
     assert Sender(proxy.messages_address, REPORTS_TABLE).send(EVALUATION, 30)
     assert gets_in(connect(site.port))

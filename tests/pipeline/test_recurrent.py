@@ -60,7 +60,8 @@ def test_a_collector_stores_the_states_that_acted(
     agent = agents.build("r2d2", counting_specs, experiment.agent)
     program = acting.convert(agent.acting_model, counting_specs, experiment.agent.state_units)
     weights = tuple(Array.of(weight) for weight in agent.acting_model.get_weights())
-    collector = Collector(experiment, counting_specs, 0, "process", server.address, Variables(0, 0, program, weights))
+    variables = Variables(0, 0, program=program, weights=weights)
+    collector = Collector(experiment, counting_specs, 0, "process", server.address, variables)
     for _ in range(40):
         collector.step()
         assert collector.confirm(lambda: True)

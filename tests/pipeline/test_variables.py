@@ -6,23 +6,30 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
+import reverb
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agents import Specs
 from pipeline import native
 from pipeline.ports import free_port
+from pipeline.publishing import Publisher
 from pipeline.variables import (
     REPORTS_TABLE,
     VARIABLES_TABLE,
+    WEIGHTS_TABLE,
+    Announcement,
     Array,
     CollectorReport,
     Evaluation,
     Report,
     Sender,
     Variables,
+    VariablesReader,
+    Weights,
     server_answers,
     take,
     wait_for_server,
@@ -102,11 +109,11 @@ def test_an_array_that_is_not_contiguous_travels_unchanged() -> None:
 
 
 def test_messages_of_growing_and_shrinking_size_arrive_unchanged(address: str) -> None:
-    sender = Sender(address, VARIABLES_TABLE)
+    sender = Sender(address, WEIGHTS_TABLE)
     for numbers in (1, 50, 100, 10_000, 300_000, 7, 0):
-        sent = Variables(numbers, 2 * numbers, bytes(range(256)) * (numbers // 10), weights(numbers), 2.5, True, True)
+        sent = Weights((0, 0, numbers), bytes(range(256)) * (numbers // 10), weights(numbers), "text")
         assert sender.send(sent, 20.0)
-        (received,) = taken(address, VARIABLES_TABLE, Variables, 1)
+        (received,) = taken(address, WEIGHTS_TABLE, Weights, 1)
         assert received == sent
 
 
@@ -117,11 +124,45 @@ def test_messages_around_a_whole_block_arrive_unchanged(address: str, size: int)
 
 
 def test_the_newest_publication_is_taken_by_everybody(address: str) -> None:
-    sender = Sender(address, VARIABLES_TABLE)
+    publisher = Publisher([address])
     for version in range(5):
-        assert sender.send(Variables(version, 0, b"", weights(version)), 20.0)
+        assert publisher.publish(Variables(version, 0, program=b"", weights=weights(version)), wait_for_all=True)
     for _ in range(3):
-        assert taken(address, VARIABLES_TABLE, Variables, 1)[0].gradient_steps == 4
+        assert taken(address, VARIABLES_TABLE, Announcement, 1)[0].gradient_steps == 4
+        assert taken(address, WEIGHTS_TABLE, Weights, 1)[0].arrays == weights(4)
+
+
+def inserted(address: str, table: str) -> int:
+    return int(reverb.Client(address).server_info(10)[table].rate_limiter_info.insert_stats.completed)
+
+
+def test_weights_travel_when_they_have_changed(address: str) -> None:
+    publisher, reader = Publisher([address]), VariablesReader(address, 0.01)
+    before = inserted(address, WEIGHTS_TABLE)
+    for steps in range(6):
+        version = steps // 3
+        publication = Variables(version, steps, program=b"p", weights=weights(version), config="c")
+        assert publisher.publish(publication, wait_for_all=True)
+        deadline = time.monotonic() + 20
+        while (newest := reader.newest) is None or newest.environment_steps != steps:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert newest == publication
+    assert inserted(address, WEIGHTS_TABLE) - before == 2
+
+
+def test_a_reader_keeps_weights_that_were_replaced_by_none(address: str) -> None:
+    publication = Variables(3, 0, life=1, program=b"p", weights=weights(2))
+    assert Publisher([address]).publish(publication, wait_for_all=True)
+    reader = VariablesReader(address, 0.01)
+    assert reader.wait(20, "the test") == publication
+    announcement = msgspec.structs.replace(publication.parts()[0], stopping=True)  # the weights are known
+    assert Sender(address, VARIABLES_TABLE).send(announcement, 20)
+    deadline = time.monotonic() + 20
+    while reader.newest is None or not reader.newest.stopping:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert reader.newest.weights == publication.weights
 
 
 def test_reports_are_delivered_once_and_in_order(address: str) -> None:
@@ -177,6 +218,7 @@ def test_waiting_for_no_server_ends_in_time_with_words() -> None:
 READING = """
 import json, os, subprocess, sys, threading, time
 from pipeline.ports import free_port
+from pipeline.publishing import Publisher
 from pipeline.variables import *
 
 SERVE = '''
@@ -219,12 +261,13 @@ def reading(run_python: Callable[..., str], tmp_path: Any) -> Callable[[str], An
 def test_a_reader_gets_the_newest_until_the_server_dies(reading: Callable[[str], Any]) -> None:
     result = reading("""
 server, address = serve()
-sender = Sender(address, VARIABLES_TABLE)
+publisher = Publisher([address])
 reader = VariablesReader(address, 0.02)
 before = reader.newest is None
-first = sender.send(Variables(1, 10, b"", ()), 10) and reader.wait(20, "somebody").gradient_steps
-sender.send(Variables(2, 20, b"", ()), 10)
-sender.send(Variables(3, 30, b"", (), stopping=True), 10)
+publish = lambda *told, **more: publisher.publish(Variables(*told, program=b"", weights=(), **more), True)
+first = publish(1, 10) and reader.wait(20, "somebody").gradient_steps
+publish(2, 20)
+publish(3, 30, stopping=True)
 newest = poll(lambda: reader.newest.stopping) and reader.newest.gradient_steps
 mark = reader.fetched_at
 alive = poll(lambda: reader.fetched_at > mark)
