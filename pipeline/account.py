@@ -108,14 +108,20 @@ def reconcile(experiment: Experiment, counters: Counters, tally: Tally) -> int:
 
     A collector that was killed may have had items stored whose confirmation never reached it: they were counted as
     lost, and are not. A replay that was killed may have saved items that it had not confirmed: sent once more, they
-    are no new ones. Neither is more than what a collector may have in flight, once for each such event.
+    are no new ones. Neither is more than what a collector may have in flight, once for each such event. What reached a
+    server of another process after it last answered, and what a collector on another host began after its last report,
+    has bounds of its own.
     """
     unaccounted = account(experiment, counters, tally).unaccounted
     most = counters.interruptions * (in_flight_bound(experiment) // max(1, experiment.collectors))
+    most += counters.unseen_items * experiment.transitions_per_item + counters.unreported
     if not counters.processes and 0 < abs(unaccounted) <= most:
-        for name in (KILLED, FAILED, RESTARTED):
+        for name in (KILLED, FAILED, SILENT, RESTARTED):
             change = max(unaccounted, -counters.lost.get(name, 0)) if unaccounted < 0 or name == RESTARTED else 0
             if change:
                 counters.lost[name] = counters.lost.get(name, 0) + change
                 unaccounted -= change
+        begun_later = min(max(0, -unaccounted), counters.unreported)
+        counters.begun += begun_later
+        unaccounted += begun_later
     return unaccounted

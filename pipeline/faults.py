@@ -85,7 +85,7 @@ class Drilled:
                 line = process.cmdline()
             except psutil.Error:
                 continue
-            of_run = "pipeline.role" in line and f"--run_dir={self.run.path}" in line
+            of_run = "pipeline.role" in line and f"--config={self.run.config}" in line
             if of_run and (not role or f"--role={role}" in line):
                 found.append(process)
         return found
@@ -120,7 +120,7 @@ Fault = Callable[[Drilled, random.Random], str]
 
 def _name_of(process: psutil.Process) -> str:
     flags = dict(argument.lstrip("-").partition("=")[::2] for argument in process.cmdline())
-    return f"collector-{flags['index']}" if flags["role"] == "collector" else flags["role"]
+    return f"{flags['role']}-{flags['index']}" if flags["role"] in ("collector", "replay") else flags["role"]
 
 
 def kill(role: str) -> Fault:

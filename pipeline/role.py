@@ -132,7 +132,7 @@ def _evaluate(experiment: Experiment, addresses: Addresses, interrupted: threadi
     """The evaluator's process; returns the exit code."""
     from pipeline.collecting import run_evaluator
 
-    folder = RunDirectory(Path(_required(RUN_DIR, "where should policies be written?"))).policies
+    folder = RunDirectory(Path(RUN_DIR.value)).policies
     return run_evaluator(experiment, folder, addresses, interrupted, _recorder())
 
 
@@ -140,7 +140,7 @@ def _relay(experiment: Experiment, addresses: Addresses, interrupted: threading.
     """A relay's process; returns the exit code."""
     from pipeline.relaying import run_relay
 
-    (listen,) = parse(_required(LISTEN, "at which host:port should it serve?"), "--listen")
+    (listen,) = parse(LISTEN.value, "--listen")
     port, private = port_of(listen, "--listen"), _private(experiment, listen)
     return run_relay(addresses.weights, port, private, experiment.collect.variables_seconds, interrupted)
 
@@ -150,7 +150,7 @@ _ROLES = {"replay": _serve, "learner": _learn, "collector": _collect, "evaluator
 
 def _run_directory(experiment: Experiment) -> RunDirectory:
     """The directory of a learner or shard; one that was started by hand makes it."""
-    run = RunDirectory(Path(_required(RUN_DIR, "where should its files be?")).resolve())
+    run = RunDirectory(Path(RUN_DIR.value).resolve())
     if not SUPERVISOR.value or ROLE.value == "replay":
         experiment = run.check(experiment, RESUME.value)
         run.lock()
@@ -181,7 +181,7 @@ def _experiment(shards: list[str]) -> Experiment:
     replay = msgspec.structs.replace(experiment.replay, shards=wanted, private=private)
     experiment = msgspec.structs.replace(experiment, replay=replay)
     config.validate(experiment)
-    _check_index(experiment, len(shards))
+    _check(experiment, shards)
     return experiment
 
 
@@ -193,8 +193,18 @@ def _private(experiment: Experiment, address: str) -> str:
     return "loopback" if host == "localhost" or experiment.replay.private == "loopback" else "off"
 
 
-def _check_index(experiment: Experiment, shards: int) -> None:
-    most = {"replay": shards, "collector": experiment.collect.collectors}.get(ROLE.value)
+def _check(experiment: Experiment, shards: list[str]) -> None:
+    """Refuses what this role cannot be started with."""
+    if ROLE.value in ("replay", "learner", "evaluator"):
+        _required(RUN_DIR, "where should its files be?")
+    if ROLE.value == "relay":
+        (listen, *more) = parse(_required(LISTEN, "at which host:port should it serve?"), "--listen")
+        port_of(listen, "--listen")
+        if more:
+            raise UsageError("--listen is one host:port")
+    if ROLE.value == "replay" or EMBEDDED.value:
+        port_of(shards[INDEX.value % len(shards)], "--replay")
+    most = {"replay": len(shards), "collector": experiment.collect.collectors}.get(ROLE.value)
     if most is not None and INDEX.value >= most:
         what = "--replay addresses" if ROLE.value == "replay" else "collect.collectors"
         raise UsageError(f"--index={INDEX.value}, and there are {most} {what}: they are numbered from 0")

@@ -415,7 +415,8 @@ def test_a_collector_that_is_held_back_ends_in_time(tmp_path: Any, make_experime
     options = {"cwd": ROOT, "env": environment, "stderr": subprocess.DEVNULL}
     arguments = [str(tmp_path), str(port)]
     server = subprocess.Popen([sys.executable, "-c", SERVE_AND_PUBLISH, *arguments], stdout=subprocess.PIPE, **options)
-    role = ["-m", "pipeline.role", "--role=collector", f"--run_dir={tmp_path}", f"--port={port}"]
+    role = ["-m", "pipeline.role", "--role=collector", f"--config={tmp_path / 'config.toml'}"]
+    role += [f"--replay=127.0.0.1:{port}"]
     collector = subprocess.Popen([sys.executable, *role], **options)
     try:
         assert server.stdout.readline() == b"collecting\n"

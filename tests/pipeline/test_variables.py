@@ -227,7 +227,7 @@ from pathlib import Path
 from agents import ArraySpec, Specs
 from pipeline.config import parse
 from pipeline.replay_server import ReplayServer
-from pipeline.role import die_with_parent
+from pipeline.process import die_with_parent
 die_with_parent()
 specs = Specs(ArraySpec((4,), "float32"), 3)
 server = ReplayServer(parse(""), specs, int(sys.argv[1]), Path(sys.argv[2]))

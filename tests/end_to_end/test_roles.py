@@ -1,0 +1,195 @@
+"""Roles that are started by hand, in any order and without a shared disk, and what becomes of them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from pipeline.ledger import Status, Summary
+from pipeline.ports import free_port
+from pipeline.run_directory import RunDirectory
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SECONDS = 200.0
+SMALL = (
+    "learner.steps_per_call=8", 'learner.loop="plain"', "replay.min_size=128", "replay.samples_per_insert=4",
+    "evaluation.episodes=2", "evaluation.every_steps=2000", "stop.target_return=1e9", "collect.collectors=2",
+    "checkpoint.every_seconds=1.0", "collect.report_seconds=0.1",
+)  # fmt: skip
+
+
+class Role:
+    """A role's process, as somebody starts it in a shell."""
+
+    def __init__(self, folder: Path, role: str, flags: list[str], index: int = 0, *more: str) -> None:
+        self.name, self.log = f"{role}-{index}", folder / f"{role}-{index}.log"
+        command = [sys.executable, "-m", "pipeline.role", f"--role={role}", f"--index={index}", *flags, *more]
+        with self.log.open("ab") as log:
+            environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, env=environment)
+
+    def wait(self) -> int:
+        try:
+            return self.process.wait(SECONDS)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{self.name} has not ended:\n{self.words()}") from None
+
+    def words(self) -> str:
+        return self.log.read_text()[-3000:]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Role]]:
+    """Starts roles, and ends what is left of them."""
+    roles: list[Role] = []
+
+    def begin(role: str, flags: list[str], index: int = 0, *more: str) -> Role:
+        roles.append(Role(tmp_path, role, flags, index, *more))
+        return roles[-1]
+
+    yield begin
+    for role in roles:
+        role.process.kill()
+        role.process.wait()
+
+
+def flags_of(*overrides: str, shards: int = 1, config: str = "cartpole", base: tuple[str, ...] = SMALL) -> list[str]:
+    replay = ",".join(f"127.0.0.1:{free_port()}" for _ in range(shards))
+    return [f"--config={config}", f"--replay={replay}", *(f"--set={line}" for line in (*base, *overrides))]
+
+
+def status(run: Path) -> Status | None:
+    path = RunDirectory(run).status
+    return msgspec.json.decode(path.read_bytes(), type=Status) if path.exists() else None
+
+
+def wait_until(holds: Callable[[], bool], what: str, *roles: Role) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not holds():
+        words = "\n".join(f"{role.name}: {role.words()}" for role in roles)
+        assert time.monotonic() < deadline, f"waited {SECONDS:.0f} s until {what}\n{words}"
+        time.sleep(0.1)
+
+
+def summary(run: Path) -> Summary:
+    return msgspec.json.decode(RunDirectory(run).summary.read_bytes(), type=Summary)
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_roles_find_each_other_in_any_order_and_outlive_each_other(
+    tmp_path: Path, start: Callable[..., Role], shards: int
+) -> None:
+    flags = flags_of("stop.environment_steps=1_000_000", shards=shards)
+    learner_dir, replay_dir = tmp_path / "learner", tmp_path / "replay-0"
+    collectors = [start("collector", flags, index) for index in range(2)]
+    evaluator = start("evaluator", flags, 0, f"--run_dir={tmp_path / 'evaluator'}")
+    learner = start("learner", flags, 0, f"--run_dir={learner_dir}", "--resume")
+    replays = [start("replay", flags, shard, f"--run_dir={tmp_path / f'replay-{shard}'}") for shard in range(shards)]
+
+    def learns(beyond: int = 0) -> bool:
+        now = status(learner_dir)
+        return now is not None and now.phase == "learning" and now.gradient_steps > beyond
+
+    def steps() -> int:
+        now = status(learner_dir)
+        return now.gradient_steps if now else 0
+
+    wait_until(learns, "the learner learns", learner, *replays)
+    wait_until(lambda: any((replay_dir / "checkpoints").glob("0*")), "a shard has written a checkpoint", replays[0])
+    replays[0].process.kill()
+    replays[0].process.wait()
+    replays[0] = start("replay", flags, 0, f"--run_dir={replay_dir}", "--resume")
+    wait_until(lambda: "resumed from" in replays[0].words(), "the shard goes on", replays[0])
+    before = steps()
+    wait_until(lambda: learns(before + 800), "the learner goes on with the restarted shard", learner)
+    learner.process.kill()
+    learner.process.wait()
+    learner = start("learner", flags, 0, f"--run_dir={learner_dir}", "--resume")
+    wait_until(lambda: "resumed from" in learner.words(), "the learner has resumed", learner)
+    wait_until(lambda: learns(before + 1_600), "the restarted learner learns", learner)
+    collectors[0].process.kill()
+    collectors[0].process.wait()
+    collectors[0] = start("collector", flags, 0)
+    wait_until(lambda: "environment steps" in collectors[0].log.read_text().rpartition("role:")[2], "it collects")
+    time.sleep(1.0)
+    learner.process.send_signal(signal.SIGTERM)
+    assert learner.wait() == 1
+    assert [role.wait() for role in (*collectors, evaluator, *replays)] == [0] * (3 + shards)
+    result = summary(learner_dir)
+    assert result.stop_reason == "interrupted"
+    account = result.account
+    assert account is not None
+    assert account.unaccounted == account.in_flight == 0, account
+    assert set(account.lost) <= {"replay restarted", "collector fell silent"}
+    assert account.begun == account.stored + sum(account.lost.values())
+    assert list((tmp_path / "evaluator" / "policies").glob("*")), "the evaluator writes policies where it runs"
+    for shard in range(shards):
+        assert list((tmp_path / f"replay-{shard}" / "checkpoints").glob("0*"))
+
+
+def test_the_learners_process_can_be_the_replay_too(tmp_path: Path, start: Callable[..., Role]) -> None:
+    flags = flags_of("stop.environment_steps=4000", "collect.collectors=1")
+    learner = start("learner", flags, 0, "--embedded", f"--run_dir={tmp_path / 'learner'}")
+    others = [start("collector", flags), start("evaluator", flags, 0, f"--run_dir={tmp_path / 'evaluator'}")]
+    assert learner.wait() == 0, learner.words()
+    assert [role.wait() for role in others] == [0, 0]
+    assert summary(tmp_path / "learner").environment_steps >= 4000
+
+
+def test_a_relay_hands_the_publications_on(tmp_path: Path, start: Callable[..., Role]) -> None:
+    flags = flags_of("stop.environment_steps=4000", "collect.collectors=1")
+    relay_address = f"127.0.0.1:{free_port()}"
+    relay = start("relay", flags, 0, f"--listen={relay_address}")
+    collector = start("collector", flags, 0, f"--weights={relay_address}")
+    learner = start("learner", flags, 0, "--embedded", f"--run_dir={tmp_path / 'learner'}")
+    evaluator = start("evaluator", flags, 0, f"--weights={relay_address}", f"--run_dir={tmp_path / 'evaluator'}")
+    assert learner.wait() == 0, learner.words()
+    assert [role.wait() for role in (collector, evaluator)] == [0, 0]
+    relay.process.terminate()
+    assert relay.wait() == 0
+
+
+def test_a_role_of_another_experiment_takes_no_part(tmp_path: Path, start: Callable[..., Role]) -> None:
+    flags = flags_of("stop.environment_steps=1_000_000", "collect.collectors=1")
+    start("learner", flags, 0, "--embedded", f"--run_dir={tmp_path / 'learner'}")
+    for role in ("collector", "evaluator"):
+        other = start(role, [*flags, "--set=agent.discount=0.5"], 0, f"--run_dir={tmp_path / 'other'}")
+        assert other.wait() == 2
+        assert "agent.discount=0.5 and the learner with 0.98: give all roles the same --config" in other.words()
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ([], "--role is missing"),
+        (["--role=collector"], "--replay is missing for --role=collector"),
+        (["--role=collector", "--replay=here"], "'here' is not host:port"),
+        (["--role=collector", "--replay=a:1,a:1"], "names an address twice"),
+        (["--role=collector", "--replay=a:1"], "--config is missing"),
+        (["--role=collector", "--replay=a:1", "--config=cartpole", "--index=7"], "numbered from 0"),
+        (["--role=replay", "--replay=a:1,b:1", "--config=cartpole", "--index=2"], "there are 2 --replay addresses"),
+        (["--role=replay", "--replay=a:1", "--config=cartpole"], "--run_dir is missing for --role=replay"),
+        (["--role=replay", "--replay=unix:/x", "--config=cartpole", "--run_dir=r"], "a server cannot listen at"),
+        (["--role=relay", "--replay=a:1", "--config=cartpole"], "--listen is missing"),
+        (["--role=learner", "--replay=a:1,b:1", "--embedded", "--config=cartpole"], "--embedded is one server"),
+        (["--role=learner", "--replay=a:1", "--config=cartpole", "--set=replay.shards=2"], "--replay has 1 addresses"),
+        (["--role=learner", "--replay=a:1,b:1", "--config=cartpole_ppo"], "set replay.shards=1"),
+        (["--role=learner", "--replay=a:1", "--config=cartpole", "more"], "unexpected argument 'more'"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path: Path, flags: list[str], words: str) -> None:
+    command = [sys.executable, "-m", "pipeline.role", *flags]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path, env=environment
+    )
+    assert result.returncode == 2
+    assert words in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+    assert not list(tmp_path.iterdir())
