@@ -1,6 +1,8 @@
 """Where a role finds the others: addresses of the replay's servers, as --replay has them. No TensorFlow here."""
 
-from collections.abc import Sequence
+import contextlib
+import socket
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from pipeline.config import UsageError
@@ -60,6 +62,33 @@ def port_of(address: str, flag: str) -> int:
 def host_of(address: str) -> str:
     """The host of an address that `parse` has taken."""
     return address.rpartition(":")[0].strip("[]")
+
+
+def respelled(address: str) -> Iterator[str]:
+    """Other spellings of an address, without end.
+
+    After an absence gRPC tries a server again in intervals that grow to half a minute, and it does so for each spelling
+    by itself: by another one a server that is back is reached at once.
+    """
+    while True:
+        if not address.startswith(_SOCKET):
+            with contextlib.suppress(OSError):
+                host, port = host_of(address), _port(address, "an address")
+                family, *_, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+                yield f"ipv4:{where[0]}:{port}" if family == socket.AF_INET else f"ipv6:[{where[0]}]:{port}"
+            yield f"dns:///{address}"
+        yield address
+
+
+def accepts(address: str, seconds: float) -> bool:
+    """Whether something listens at an address, asked by TCP; a socket is not asked."""
+    if address.startswith(_SOCKET):
+        return True
+    try:
+        socket.create_connection((host_of(address), _port(address, "an address")), seconds).close()
+    except OSError:
+        return False
+    return True
 
 
 def _port(address: str, flag: str) -> int:

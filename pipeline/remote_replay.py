@@ -1,7 +1,7 @@
 """A replay whose only server is in another process, and may be away: the learner waits for it and goes on."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,14 +10,17 @@ from numpy.typing import NDArray
 
 from agents import Specs
 from pipeline.account import NOTHING, Seen, Tally
+from pipeline.addresses import respelled
 from pipeline.config import UsageError
 from pipeline.frames import FrameLayout
-from pipeline.replay import REFUSALS, Replay
+from pipeline.replay import REFUSALS, Replay, Sample
 from pipeline.sections import Experiment
+from pipeline.stream import Stream
 from pipeline.variables import SERVER_TABLE, wait_for_server
 from pipeline.watching import Watch
 
 _FRESH_SECONDS = 5.0
+_POLL_SECONDS = 0.1
 CONNECT_SECONDS = 300.0
 
 
@@ -43,6 +46,18 @@ class RemoteReplay(Replay):
         self.watches: Sequence[Watch] = [watch]
         self._identity, self._last = "", before
         self._follow()
+
+    def samples(self) -> Iterator[Sample]:
+        """See `Replay.samples`; goes on with the process that follows one that has ended."""
+        watch, spellings = self.watches[0], respelled(self.address)
+        while True:
+            seen = watch.seen
+            assert seen is not None
+            stream = Stream(self.dataset(next(spellings)))
+            while watch.seen is None or watch.seen.served.identity == seen.served.identity:
+                if (sample := stream.next(_POLL_SECONDS)) is not None:
+                    yield sample
+            stream.abandon()
 
     def tally(self) -> Tally:
         """See `Replay.tally`; of a server that is away, what was last known."""

@@ -62,11 +62,14 @@ class Replay:
         self.items_per_call = experiment.items_per_call
         self._experiment, self._layout, self._before = experiment, FrameLayout.of(experiment, specs), before
 
-    def dataset(self) -> tf.data.Dataset:
+    def dataset(self, address: str = "") -> tf.data.Dataset:
         """An endless dataset of `Sample`s, drawn uniformly, by priority or, on-policy, each once in turn.
 
         The transitions of the items drawn for one call are spread so that a batch holds one of each of many items,
         rather than many of a few: lanes of an item were collected in the same vector steps, its steps in succession.
+
+        Args:
+          address: another spelling of the server's.
         """
         learner, steps = self._experiment.learner, self._experiment.steps_per_item
         transitions = self._experiment.transitions_per_item
@@ -75,7 +78,7 @@ class Replay:
 
         def draw(_: Any) -> tf.data.Dataset:
             items = reverb.TrajectoryDataset.from_table_signature(
-                self.address, self._layout.table, max_in_flight_samples_per_worker=in_flight
+                address or self.address, self._layout.table, max_in_flight_samples_per_worker=in_flight
             )
             return items.batch(self.items_per_call, drop_remainder=True)
 

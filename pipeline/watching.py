@@ -7,6 +7,7 @@ import reverb
 
 from pipeline import native
 from pipeline.account import NOTHING, Seen, Tally
+from pipeline.addresses import accepts, respelled
 from pipeline.variables import SERVER_TABLE, Served, take
 
 _SECONDS = 0.25
@@ -27,6 +28,7 @@ class Watch:
     def __init__(self, address: str, table: str) -> None:
         self.address, self._table = address, table
         self._client, self._messages = reverb.Client(address), native.reverb_client(address)
+        self._spellings = respelled(address)
         self.seen: Seen | None = None
         """None until it has answered once."""
         self._refused = True
@@ -60,6 +62,9 @@ class Watch:
                 self.seen, self._refused = seen or self.seen, seen is None
                 self._changed.notify_all()
             time.sleep(_SECONDS)
+            if seen is None and accepts(self.address, _TIMEOUT_SECONDS):  # else a client would put off its next attempt
+                spelling = next(self._spellings)
+                self._client, self._messages = reverb.Client(spelling), native.reverb_client(spelling)
 
     def _ask(self) -> Seen | None:
         """None if it did not answer, or was replaced by another process meanwhile."""

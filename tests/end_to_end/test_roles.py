@@ -173,7 +173,10 @@ def test_a_role_of_another_experiment_takes_no_part(tmp_path: Path, start: Calla
         (["--role=collector", "--replay=a:1,a:1"], "names an address twice"),
         (["--role=collector", "--replay=a:1"], "--config is missing"),
         (["--role=collector", "--replay=a:1", "--config=cartpole", "--index=7"], "numbered from 0"),
-        (["--role=replay", "--replay=a:1,b:1", "--config=cartpole", "--index=2"], "there are 2 --replay addresses"),
+        (
+            ["--role=replay", "--replay=a:1,b:1", "--config=cartpole", "--index=2", "--run_dir=r"],
+            "there are 2 --replay addresses",
+        ),
         (["--role=replay", "--replay=a:1", "--config=cartpole"], "--run_dir is missing for --role=replay"),
         (["--role=replay", "--replay=unix:/x", "--config=cartpole", "--run_dir=r"], "a server cannot listen at"),
         (["--role=relay", "--replay=a:1", "--config=cartpole"], "--listen is missing"),
