@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import native
+from pipeline.addresses import accepts, respelled
 from pipeline.recorder import Counts
 
 VARIABLES_TABLE = "variables"
@@ -23,6 +24,8 @@ SERVER_TABLE = "server"
 _HURRY_SECONDS = 0.001
 _MOST_HURRY_SECONDS = 0.2
 """Between fetches for one who waits for new weights, at least and at most."""
+_PROBE_SECONDS = 0.5
+_ANSWER_SECONDS = 2.0
 _BLOCK = 1024  # messages are padded to whole blocks: a writer's column has one shape
 
 
@@ -205,6 +208,7 @@ class Sender:
     """Inserts messages into a table."""
 
     def __init__(self, address: str, table: str) -> None:
+        self._address, self._spellings = address, respelled(address)
         self._client = native.reverb_client(address)
         self._table = table
         self._writer: Any = None
@@ -216,6 +220,7 @@ class Sender:
         padded = -(-(len(data) + 8) // _BLOCK) * _BLOCK
         if self._writer is None or padded != self._padded:
             if not server_answers(self._client, timeout):  # opening a writer to an absent server waits for ever
+                self._take_another_way()
                 return False
             self.close()
             self._writer = native.reverb_writer(self._client, chunk_length=1, keep_alive=1)
@@ -230,8 +235,15 @@ class Sender:
         except Exception as error:  # the binding's own exception type is not exported
             if "imeout" not in str(error):
                 raise
+            self._take_another_way()
             return False
         return True
+
+    def _take_another_way(self) -> None:
+        """Has the next message go by a new connection: the one that there is may wait long before it tries again."""
+        if accepts(self._address, _ANSWER_SECONDS):
+            self.close()
+            self._client = native.reverb_client(next(self._spellings))
 
     def close(self) -> None:
         """Ends the connection. A writer that is only deleted waits for its server, with the interpreter lock."""
@@ -273,9 +285,8 @@ def wait_for_server(address: str, seconds: float, who: str) -> None:
     Raises:
       TimeoutError: it did not within `seconds`; says who waited for what.
     """
-    client = native.reverb_client(address)
-    deadline = time.monotonic() + seconds
-    while not server_answers(client):
+    deadline, spellings = time.monotonic() + seconds, respelled(address)
+    while not (accepts(address, _ANSWER_SECONDS) and server_answers(native.reverb_client(next(spellings)))):
         if time.monotonic() > deadline:
             raise TimeoutError(
                 f"{who} waited {seconds:.0f} s for the replay server at {address}, which does not answer"
@@ -299,7 +310,8 @@ class VariablesReader:
         self._arrived, self._hurried = threading.Event(), threading.Event()
         self.fetched_at = time.monotonic()
         """Monotonic time of the newest fetch; it stands still when the server does not answer."""
-        threading.Thread(target=self._fetch_for_ever, name="variables", daemon=True).start()
+        self._fetcher: threading.Thread | None = None
+        threading.Thread(target=self._keep_fetching, name="variables watch", daemon=True).start()
 
     @property
     def newest(self) -> Variables | None:
@@ -346,8 +358,23 @@ class VariablesReader:
         if silence > seconds:
             raise TimeoutError(f"{who} has not heard from the replay at {self._address} for {silence:.0f} s")
 
+    def _keep_fetching(self) -> None:
+        """Has a thread fetch, and another one in its place when the server was away and is back.
+
+        A fetch from a server that goes away waits until gRPC tries again, which may take half a minute.
+        """
+        for spelling in respelled(self._address):
+            self._fetcher = fetcher = threading.Thread(target=self._fetch_for_ever, name="variables", daemon=True)
+            fetcher.start()
+            while server_answers(self._client, _ANSWER_SECONDS):
+                time.sleep(_PROBE_SECONDS)
+            while not accepts(self._address, _ANSWER_SECONDS):
+                time.sleep(_PROBE_SECONDS)
+            time.sleep(_HURRY_SECONDS)
+            self._client = native.reverb_client(spelling)
+
     def _fetch_for_ever(self) -> None:
-        while True:
+        while threading.current_thread() is self._fetcher:
             started = time.monotonic()
             try:
                 take(self._client, VARIABLES_TABLE, Announcement, 1, self._accept)
