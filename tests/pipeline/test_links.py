@@ -12,9 +12,11 @@ from bad_link import BadLink
 
 from agents import Specs
 from pipeline import native
+from pipeline.addresses import Addresses
 from pipeline.collecting import run_collector
 from pipeline.frames import MID, FrameLayout
-from pipeline.variables import REPORTS_TABLE, VARIABLES_TABLE, CollectorReport, Report, Sender, take
+from pipeline.publishing import Publisher
+from pipeline.variables import REPORTS_TABLE, CollectorReport, Report, take
 from pipeline.writer import FrameWriter
 
 LANES, STEPS = 4, 60
@@ -96,11 +98,11 @@ def test_a_collector_loses_nothing(
     link = link_to(server)
     codes: list[int] = []
     reports: list[CollectorReport] = []
-    sender = Sender(server.address, VARIABLES_TABLE)
-    assert sender.send(publish(counting_specs), 30)
+    publisher = Publisher([server.address])
+    publisher.publish(publish(counting_specs), wait_for_all=True)
 
     def collect() -> None:
-        codes.append(run_collector(experiment, 0, f"127.0.0.1:{link.port}", "p", threading.Event()))
+        codes.append(run_collector(experiment, 0, Addresses.of([f"127.0.0.1:{link.port}"]), "p", threading.Event()))
 
     def receive() -> None:
         take(native.reverb_client(server.address), REPORTS_TABLE, Report, 10**6, reports.append)
@@ -108,10 +110,10 @@ def test_a_collector_loses_nothing(
     for target in (collect, receive):
         threading.Thread(target=target, daemon=True).start()
     disturb(link, lambda: server.tally().inserted)
-    assert sender.send(msgspec.structs.replace(publish(counting_specs, gradient_steps=1), stopping=True), 30)
+    publisher.publish(msgspec.structs.replace(publish(counting_specs, gradient_steps=1), stopping=True))
     wait_until(lambda: bool(codes) and reports[-1].last, "the collector has left")
     assert codes == [0]
     assert reports[-1].unconfirmed == 0
     assert reports[-1].transitions == server.tally().inserted * experiment.transitions_per_item
     assert [report.environment_steps for report in reports] == sorted(report.environment_steps for report in reports)
-    sender.close()
+    publisher.close()
