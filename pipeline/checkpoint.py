@@ -120,6 +120,11 @@ class Counters(msgspec.Struct):
         """All that were lost."""
         return sum(self.lost.values())
 
+    @property
+    def bytes_per_transition(self) -> float | None:
+        """Bytes sent by collectors for each transition confirmed; None while neither are counted."""
+        return self.bytes_sent / self.transitions if self.bytes_sent and self.transitions else None
+
 
 class Manifest(msgspec.Struct, frozen=True):
     """What a checkpoint holds, and how to tell that all of it is there."""

@@ -129,7 +129,8 @@ def test_the_steps_that_a_shield_changed_add_up_over_collectors_and_lives() -> N
 
 def test_bytes_of_processes_that_have_left_stay_counted() -> None:
     book = ledger(counters=Counters(transitions=100, bytes_sent=5_000, bytes_received=10))
-    assert ledger().status("learning", 0, None, {}).bytes_per_transition is None
+    for other in (Counters(), Counters(transitions=1), Counters(bytes_sent=1)):
+        assert ledger(counters=other).status("learning", 0, None, {}).bytes_per_transition is None
     for process, sent, last in (("a", 1_000, False), ("b", 500, False), ("a", 1_500, True), ("a", 1_500, True)):
         book.accept_collector(report(process, count=50, bytes_sent=sent, bytes_received=2 * sent, last=last))
     book.accept_collector(report("c", count=50, bytes_sent=1_000))
