@@ -98,6 +98,10 @@ class Counters(msgspec.Struct):
     """Cut off by a fault of their environment."""
     shielded_steps: int = 0
     """Environment steps in which the shield forbade what would have been the best action."""
+    bytes_sent: int = 0
+    """By collectors over TCP: frames and reports."""
+    bytes_received: int = 0
+    """By collectors over TCP: weights."""
     gradient_steps: int = 0
     skipped_updates: int = 0
     """Gradient steps of these that changed nothing, as loss or gradient was not finite."""
@@ -115,6 +119,11 @@ class Counters(msgspec.Struct):
     def lost_transitions(self) -> int:
         """All that were lost."""
         return sum(self.lost.values())
+
+    @property
+    def bytes_per_transition(self) -> float | None:
+        """Bytes sent by collectors for each transition confirmed; None while neither are counted."""
+        return self.bytes_sent / self.transitions if self.bytes_sent and self.transitions else None
 
 
 class Manifest(msgspec.Struct, frozen=True):

@@ -15,6 +15,7 @@ from pipeline.evaluator import Evaluator
 from pipeline.recorder import Recorder
 from pipeline.resuming import refuse_other_config
 from pipeline.sections import Experiment
+from pipeline.traffic import Traffic
 from pipeline.variables import REPORTS_TABLE, CollectorReport, Evaluation, Sender, VariablesReader, wait_for_server
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ def run_collector(
     reader = VariablesReader(addresses.weights, experiment.collect.variables_seconds)
     newest = reader.wait(_CONNECT_SECONDS, f"collector {index}")
     refuse_other_config(experiment, newest.config)
-    collector = Collector(experiment, specs, index, process, addresses.frames, newest, incarnation)
+    collector = Collector(experiment, specs, index, process, addresses.frames, newest, incarnation, Traffic())
     sender = Sender(addresses.reports, REPORTS_TABLE)
     gc.freeze()  # what is here now stays: collections need not look at it again
     fault: EnvironmentFault | None = None

@@ -19,6 +19,7 @@ from pipeline.frames import FIRST, LAST, MID, FrameLayout
 from pipeline.recorder import Counts
 from pipeline.sections import Experiment
 from pipeline.stacking import FrameStack
+from pipeline.traffic import Traffic
 from pipeline.variables import CollectorReport, Variables, VariablesReader
 from pipeline.writer import FrameWriter
 
@@ -39,6 +40,7 @@ class Collector:
       address: of the replay server.
       variables: the learner's first publication.
       incarnation: how often this collector was started before; it has a seed stream of its own.
+      traffic: of this process, if it does nothing but collect; None counts none.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Collector:
         address: str,
         variables: Variables,
         incarnation: int = 0,
+        traffic: Traffic | None = None,
     ) -> None:
         collect = experiment.collect
         self._experiment, self._index, self._process = experiment, index, process
@@ -85,6 +88,8 @@ class Collector:
         self._lengths: list[int] = []
         self._blocked_seconds = 0.0
         self._process_info = psutil.Process()
+        self._traffic = traffic
+        self._bytes_sent = self._bytes_received = 0
 
     @property
     def environment_steps(self) -> int:
@@ -235,10 +240,14 @@ class Collector:
             items=writer.confirmed_items,
             shielded_steps=self._shielded_steps,
             dropped_episodes=self._environment.faults.dropped_episodes,
+            bytes_sent=self._bytes_sent,
+            bytes_received=self._bytes_received,
         )
 
     def report(self, newest: Variables, last: bool = False, fault: str = "") -> CollectorReport:
         """Counts so far, and the episodes ended since the last report."""
+        if self._traffic is not None:
+            self._bytes_sent, self._bytes_received = self._traffic.read()
         returns, lengths, counts = tuple(self._returns), tuple(self._lengths), self.counts
         self._returns.clear()
         self._lengths.clear()
@@ -259,6 +268,8 @@ class Collector:
             shielded_steps=counts.shielded_steps,
             items=counts.items,
             dropped_episodes=counts.dropped_episodes,
+            bytes_sent=counts.bytes_sent,
+            bytes_received=counts.bytes_received,
             newest_fault=self._environment.faults.newest,
             largest_reward=float(self._largest_rewards.max()),
             last=last,

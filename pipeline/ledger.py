@@ -105,6 +105,8 @@ class Status(msgspec.Struct, frozen=True):
     """Where every transition is."""
     dropped_episodes: int = 0
     newest_fault: str = ""
+    bytes_per_transition: float | None = None
+    """Sent by collectors over TCP, reports included, for each transition confirmed; None while neither are counted."""
     warnings: list[str] = []
     """What is wrong with the run, and what to change; empty while nothing is."""
 
@@ -358,6 +360,7 @@ class Ledger:
             account=account,
             dropped_episodes=self.counters.dropped_episodes,
             newest_fault=self.newest_fault,
+            bytes_per_transition=self.counters.bytes_per_transition,
             warnings=list(warnings),
         )
 

@@ -29,6 +29,9 @@ class Counts(msgspec.Struct, frozen=True):
     """Environment steps in which the shield forbade what would have been the best action."""
     dropped_episodes: int = 0
     """Episodes cut off by a fault of their environment."""
+    bytes_sent: int = 0
+    """Over the process's TCP connections, when it last reported; see `pipeline.traffic`."""
+    bytes_received: int = 0
 
     def __sub__(self, other: "Counts") -> "Counts":
         """What has been added since; never negative, as a machine that went down may have lost the newest counts."""

@@ -153,6 +153,9 @@ class CollectorReport(msgspec.Struct, frozen=True, tag="collector"):
     """Replay items confirmed."""
     dropped_episodes: int = 0
     """Episodes cut off by a fault of an environment: not among `episodes`, though their environment steps count."""
+    bytes_sent: int = 0
+    """Over the process's TCP connections; see `pipeline.traffic`."""
+    bytes_received: int = 0
     newest_fault: str = ""
     """Environment, lane, step and what was wrong; empty where nothing has been."""
     largest_reward: float = 0.0
@@ -173,6 +176,8 @@ class CollectorReport(msgspec.Struct, frozen=True, tag="collector"):
             items=self.items,
             shielded_steps=self.shielded_steps,
             dropped_episodes=self.dropped_episodes,
+            bytes_sent=self.bytes_sent,
+            bytes_received=self.bytes_received,
         )
 
 

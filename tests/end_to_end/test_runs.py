@@ -55,7 +55,8 @@ TAGS = {
     },
     "collector-0": {
         "collector/epsilon", "collector/faulty_episodes", "collector/weights_age_gradient_steps",
-        "collector/weights_age_seconds", "episode/return", "episode/length", "health/resident_mib",
+        "collector/weights_age_seconds", "collector/bytes_sent_per_transition", "episode/return", "episode/length",
+        "health/resident_mib",
     },
     "supervisor": {"health/resident_mib"},
     "evaluator": {"evaluation/mean_return", "evaluation/std_return", "health/resident_mib"},

@@ -127,6 +127,17 @@ def test_the_steps_that_a_shield_changed_add_up_over_collectors_and_lives() -> N
     assert book.summary("seconds", 1.0).shielded_steps == book.status("learning", 0, None, {}).shielded_steps == 118
 
 
+def test_bytes_of_processes_that_have_left_stay_counted() -> None:
+    book = ledger(counters=Counters(transitions=100, bytes_sent=5_000, bytes_received=10))
+    for other in (Counters(), Counters(transitions=1), Counters(bytes_sent=1)):
+        assert ledger(counters=other).status("learning", 0, None, {}).bytes_per_transition is None
+    for process, sent, last in (("a", 1_000, False), ("b", 500, False), ("a", 1_500, True), ("a", 1_500, True)):
+        book.accept_collector(report(process, count=50, bytes_sent=sent, bytes_received=2 * sent, last=last))
+    book.accept_collector(report("c", count=50, bytes_sent=1_000))
+    assert (book.counters.bytes_sent, book.counters.bytes_received) == (8_000, 4_010)
+    assert book.status("learning", 0, None, {}).bytes_per_transition == 8_000 / 400
+
+
 def test_a_repeated_last_report_adds_nothing() -> None:
     book = ledger()
     for _ in range(2):

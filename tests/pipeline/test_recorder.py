@@ -19,7 +19,7 @@ recorder = Recorder(Path(sys.argv[1]))
 count = 0
 while True:
     count += 1
-    recorder.record(Counts(count, count, count, count, count, count, count))
+    recorder.record(Counts(*[count] * len(Counts.__struct_fields__)))
 """
 
 

@@ -1,0 +1,65 @@
+"""Bytes that this process has sent and received over TCP, as the kernel has counted them. No TensorFlow.
+
+Reverb's connections are made by its C++, which tells nothing of them. But their sockets are files of this process, and
+Linux counts for each connection the bytes that its peer has acknowledged and those that have come.
+"""
+
+import ctypes
+import os
+import socket
+import struct
+
+_DESCRIPTORS = "/proc/self/fd"
+_BYTES = struct.Struct("120x2Q")
+"""Of `struct tcp_info` (linux/tcp.h): tcpi_bytes_acked and tcpi_bytes_received, which it has since Linux 4.1."""
+
+
+class Traffic:
+    """Bytes of all TCP connections that this process has had, those over the loopback interface included.
+
+    What is counted has passed, but not all is counted. Missing are bytes that the peer has not acknowledged yet; those
+    of a connection after the last `read` before its end, so that one which began and ended in between is missing as a
+    whole; and those through sockets with a path, as to `pipeline.proxy`, of which the kernel keeps no such counts. A
+    connection's beginning and its end may count as a byte each.
+
+    A `read` takes some 7 us for each file that the process has open.
+    """
+
+    def __init__(self) -> None:
+        self._library = ctypes.CDLL(None)
+        self._buffer, self._size = ctypes.create_string_buffer(_BYTES.size), ctypes.c_uint32()
+        self._open: dict[int, tuple[int, int]] = {}  # by inode: another socket gets the descriptor of a closed one
+        self._closed = (0, 0)
+
+    def read(self) -> tuple[int, int]:
+        """Bytes sent and bytes received so far, without the protocols below TCP and without what was sent again."""
+        present = {}
+        for name in os.listdir(_DESCRIPTORS):
+            if (connection := self._connection(int(name))) is not None:
+                inode, counted = connection
+                present[inode] = counted
+        gone = [counted for inode, counted in self._open.items() if inode not in present]
+        self._closed = _sum(self._closed, *gone)
+        self._open = present
+        return _sum(self._closed, *present.values())
+
+    def _connection(self, descriptor: int) -> tuple[int, tuple[int, int]] | None:
+        """Inode and bytes of a TCP connection; None of another file, and where the kernel does not count.
+
+        The descriptor may be closed and another's at any time: its inode is asked for before and after.
+        """
+        self._size.value = _BYTES.size
+        try:
+            inode = os.fstat(descriptor).st_ino
+            of = descriptor, socket.IPPROTO_TCP, socket.TCP_INFO
+            if self._library.getsockopt(*of, self._buffer, ctypes.byref(self._size)) != 0:
+                return None
+            if self._size.value < _BYTES.size or os.fstat(descriptor).st_ino != inode:
+                return None
+        except OSError:
+            return None
+        return inode, _BYTES.unpack(self._buffer.raw)
+
+
+def _sum(*counts: tuple[int, int]) -> tuple[int, int]:
+    return sum(sent for sent, _ in counts), sum(received for _, received in counts)

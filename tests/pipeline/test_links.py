@@ -1,0 +1,119 @@
+"""A collector whose link to the replay is far, is cut for a while, and breaks: it takes longer, and nothing else."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from bad_link import BadLink
+
+from agents import Specs
+from pipeline import native
+from pipeline.addresses import Addresses
+from pipeline.collecting import run_collector
+from pipeline.frames import MID, FrameLayout
+from pipeline.publishing import Publisher
+from pipeline.variables import REPORTS_TABLE, CollectorReport, Report, take
+from pipeline.writer import FrameWriter
+
+LANES, STEPS = 4, 60
+
+
+@pytest.fixture
+def link_to(request: pytest.FixtureRequest) -> Callable[[Any], BadLink]:
+    def make(server: Any) -> BadLink:
+        link = BadLink(int(server.address.rpartition(":")[2]))
+        request.addfinalizer(link.close)
+        return link
+
+    return make
+
+
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 120.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds:.0f} s until {what}"
+        time.sleep(0.02)
+
+
+def disturb(link: BadLink, inserted: Callable[[], int]) -> None:
+    """A link that is far, then cut, then broken; what passes in between is waited for."""
+
+    def wait_for_more(than: int) -> None:
+        wait_until(lambda: inserted() > than, "more has passed")
+
+    wait_for_more(0)
+    link.delay = 0.1
+    time.sleep(0.5)
+    link.cut()
+    time.sleep(0.5)  # what had passed already is stored by then
+    before = inserted()
+    time.sleep(0.5)
+    assert inserted() == before
+    link.restore()
+    wait_for_more(before)
+    link.reset()
+    wait_for_more(inserted())
+    link.delay = 0.0
+
+
+def test_every_frame_is_stored_once_as_it_was(
+    serve: Any, make_experiment: Any, counting_specs: Specs, link_to: Callable[[Any], BadLink]
+) -> None:
+    experiment = make_experiment("agent.n_step=1")
+    server, layout = serve(experiment, counting_specs), FrameLayout.of(experiment, counting_specs)
+    link = link_to(server)
+    writer = FrameWriter.of(experiment, layout, f"127.0.0.1:{link.port}")
+    frames = layout.empty(LANES)
+    frames["step_type"] = frames["next_step_type"] = MID
+    disturber = threading.Thread(target=disturb, args=(link, lambda: server.tally().inserted))
+    disturber.start()
+    deadline = time.monotonic() + 120
+    step = 0
+    while step < STEPS or disturber.is_alive():
+        frames["action"] = np.arange(LANES)
+        frames["reward"] = step
+        writer.append(frames)
+        assert writer.confirm(lambda: time.monotonic() < deadline, everything=True)
+        step += 1
+    disturber.join()
+    assert writer.confirmed_transitions == (step - 1) * LANES
+    assert server.tally().inserted * experiment.transitions_per_item == (step - 1) * LANES
+    stored = set()
+    for sample in server.client.sample(layout.table, 40 * step * LANES, emit_timesteps=False):
+        held = np.ascontiguousarray(sample.data[0]).view(layout.dtype).reshape(2, -1)
+        stored |= {(int(lane), int(reward)) for lane, reward in zip(held["action"][0], held["reward"][0], strict=True)}
+    assert stored == {(lane, reward) for lane in range(LANES) for reward in range(step - 1)}
+    writer.close()
+
+
+def test_a_collector_loses_nothing(
+    serve: Any, make_experiment: Any, counting_specs: Specs, link_to: Callable[[Any], BadLink], publish: Any
+) -> None:
+    experiment = make_experiment()
+    server = serve(experiment, counting_specs)
+    link = link_to(server)
+    codes: list[int] = []
+    reports: list[CollectorReport] = []
+    publisher = Publisher([server.address])
+    publisher.publish(publish(counting_specs), wait_for_all=True)
+
+    def collect() -> None:
+        codes.append(run_collector(experiment, 0, Addresses.of([f"127.0.0.1:{link.port}"]), "p", threading.Event()))
+
+    def receive() -> None:
+        take(native.reverb_client(server.address), REPORTS_TABLE, Report, 10**6, reports.append)
+
+    for target in (collect, receive):
+        threading.Thread(target=target, daemon=True).start()
+    disturb(link, lambda: server.tally().inserted)
+    publisher.publish(msgspec.structs.replace(publish(counting_specs, gradient_steps=1), stopping=True))
+    wait_until(lambda: bool(codes) and reports[-1].last, "the collector has left")
+    assert codes == [0]
+    assert reports[-1].unconfirmed == 0
+    assert reports[-1].transitions == server.tally().inserted * experiment.transitions_per_item
+    assert [report.environment_steps for report in reports] == sorted(report.environment_steps for report in reports)
+    publisher.close()
