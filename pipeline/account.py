@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from pipeline.checkpoint import Counters
+from pipeline.messages import Served
 from pipeline.sections import Experiment
-from pipeline.variables import Served
 from pipeline.writer import most_unconfirmed
 
 RESTARTED = "replay restarted"

@@ -15,8 +15,8 @@ import msgspec
 from numpy.typing import NDArray
 
 from pipeline.config import UsageError
+from pipeline.messages import Array
 from pipeline.run_directory import write_atomically
-from pipeline.variables import Array
 
 _KEPT = 5
 

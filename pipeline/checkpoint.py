@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from pipeline import manifest
 from pipeline.manifest import BadCheckpoint, FileRecord
+from pipeline.messages import Array, Evaluation
 from pipeline.recorder import Counts
-from pipeline.variables import Array, Evaluation
 
 log = logging.getLogger(__name__)
 

@@ -12,11 +12,12 @@ from pipeline.addresses import Addresses
 from pipeline.collector import Collector
 from pipeline.environments import EnvironmentFault
 from pipeline.evaluator import Evaluator
+from pipeline.messages import CollectorReport, Evaluation
 from pipeline.recorder import Recorder
 from pipeline.resuming import refuse_other_config
 from pipeline.sections import Experiment
 from pipeline.traffic import Traffic
-from pipeline.variables import REPORTS_TABLE, CollectorReport, Evaluation, Sender, VariablesReader, wait_for_server
+from pipeline.variables import REPORTS_TABLE, Sender, VariablesReader, wait_for_server
 
 log = logging.getLogger(__name__)
 

@@ -16,11 +16,12 @@ from pipeline import environments
 from pipeline.acting import Actor, make_actor
 from pipeline.environments import LaneStep
 from pipeline.frames import FIRST, LAST, MID, FrameLayout
+from pipeline.messages import CollectorReport, Variables
 from pipeline.recorder import Counts
 from pipeline.sections import Experiment
 from pipeline.stacking import FrameStack
 from pipeline.traffic import Traffic
-from pipeline.variables import CollectorReport, Variables, VariablesReader
+from pipeline.variables import VariablesReader
 from pipeline.writer import FrameWriter
 
 

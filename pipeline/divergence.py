@@ -8,8 +8,8 @@ import math
 from collections.abc import Callable, Sequence
 
 from agents.configs import C51Config, DeepConfig, DqnConfig, PolicyGradientConfig, R2d2Config, WindowConfig
+from pipeline.messages import Evaluation
 from pipeline.sections import Experiment, LearnerConfig
-from pipeline.variables import Evaluation
 
 _PATIENCE = 2_000
 """Gradient steps that Q-values must be too large for before anyone is warned, and as many without before all is well:

@@ -18,10 +18,10 @@ from pipeline import environments, policies
 from pipeline.acting import make_actor
 from pipeline.config import UsageError
 from pipeline.environments import EnvironmentFault, ShieldFault
+from pipeline.messages import Evaluation, Variables
 from pipeline.policies import Policy
 from pipeline.sections import Experiment
 from pipeline.stacking import FrameStack, stacked
-from pipeline.variables import Evaluation, Variables
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,8 @@
 """Publications that one server has, given to another. No TensorFlow."""
 
+from pipeline.messages import Variables
 from pipeline.publishing import Publisher
-from pipeline.variables import Variables, VariablesReader
+from pipeline.variables import VariablesReader
 
 
 class HandingOn:

@@ -19,9 +19,9 @@ from pipeline.checkpoint import Counters
 from pipeline.collector import seed_of
 from pipeline.config import UsageError
 from pipeline.frames import FrameLayout
+from pipeline.messages import Array, Variables
 from pipeline.replay import Sample, decode
 from pipeline.sections import Experiment
-from pipeline.variables import Array, Variables
 
 log = logging.getLogger(__name__)
 

@@ -16,6 +16,7 @@ from pipeline import account, config, native, saving
 from pipeline.feeding import Feeder
 from pipeline.learner import Learner
 from pipeline.ledger import Summary, UnwrittenSummary
+from pipeline.messages import CollectorReport, Report, Variables
 from pipeline.opening import Place, announced_life, open_run
 from pipeline.publishing import Publisher
 from pipeline.recorder import Recorder
@@ -24,13 +25,7 @@ from pipeline.replay import Sample
 from pipeline.reporting import Reporter
 from pipeline.run_directory import RunDirectory, write_json
 from pipeline.sections import Experiment
-from pipeline.variables import (
-    REPORTS_TABLE,
-    CollectorReport,
-    Report,
-    Variables,
-    take,
-)
+from pipeline.variables import REPORTS_TABLE, take
 
 log = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from pipeline.account import FAILED, KILLED, RESTARTED, SILENT, UNCONFIRMED, Account, Seen, Tally
 from pipeline.checkpoint import Best, Counters, KnownServer
+from pipeline.messages import CollectorReport, Evaluation
 from pipeline.recorder import Counts
 from pipeline.sections import Experiment
-from pipeline.variables import CollectorReport, Evaluation
 
 _RECENT_EPISODES = 100
 _RATE_SECONDS = 5.0

@@ -14,7 +14,7 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from pipeline.checkpoint import Counters
 from pipeline.learner import Outcome
-from pipeline.variables import CollectorReport, Evaluation
+from pipeline.messages import CollectorReport, Evaluation
 
 log = logging.getLogger(__name__)
 

@@ -11,13 +11,14 @@ from agents import Specs
 from pipeline import checkpoint, native, offline, saving
 from pipeline.account import Tally
 from pipeline.ledger import Ledger
+from pipeline.messages import Announcement
 from pipeline.records import Records
 from pipeline.remote_replay import RemoteReplay
 from pipeline.replay import Replay
 from pipeline.replay_server import ReplayServer
 from pipeline.run_directory import RunDirectory
 from pipeline.sections import Experiment
-from pipeline.variables import VARIABLES_TABLE, Announcement, take
+from pipeline.variables import VARIABLES_TABLE, take
 
 log = logging.getLogger(__name__)
 

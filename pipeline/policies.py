@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 
 from pipeline.config import UsageError
-from pipeline.variables import Array
+from pipeline.messages import Array
 
 
 class Policy(msgspec.Struct, frozen=True):

@@ -4,7 +4,8 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from pipeline.variables import VARIABLES_TABLE, WEIGHTS_TABLE, Sender, Variables
+from pipeline.messages import Variables
+from pipeline.variables import VARIABLES_TABLE, WEIGHTS_TABLE, Sender
 
 _SEND_SECONDS = 10.0
 _REPEAT_SECONDS = 5.0

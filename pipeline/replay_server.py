@@ -17,11 +17,12 @@ from pipeline import reverb_checkpoint
 from pipeline.account import NOTHING, Tally
 from pipeline.frames import FrameLayout
 from pipeline.manifest import BadCheckpoint
+from pipeline.messages import Served
 from pipeline.ports import HOST, refuse_used_port
 from pipeline.privacy import guarding
 from pipeline.replay import COLUMN, REFUSALS, Replay, draws_ahead, item_shape
 from pipeline.sections import Experiment
-from pipeline.variables import REPORTS_TABLE, SERVER_TABLE, VARIABLES_TABLE, WEIGHTS_TABLE, Sender, Served
+from pipeline.variables import REPORTS_TABLE, SERVER_TABLE, VARIABLES_TABLE, WEIGHTS_TABLE, Sender
 
 log = logging.getLogger(__name__)
 

@@ -10,12 +10,12 @@ from pipeline import account, metrics
 from pipeline.flow import RatioWatch
 from pipeline.learner import Learner, Outcome
 from pipeline.ledger import Ledger
+from pipeline.messages import CollectorReport, Evaluation, Report
 from pipeline.recovery import Recovery
 from pipeline.replay import Replay
 from pipeline.run_directory import RunDirectory, write_json
 from pipeline.saving import Saved, Saver
 from pipeline.sections import Experiment
-from pipeline.variables import CollectorReport, Evaluation, Report
 
 log = logging.getLogger(__name__)
 

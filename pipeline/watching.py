@@ -8,7 +8,8 @@ import reverb
 from pipeline import native
 from pipeline.account import NOTHING, Seen, Tally
 from pipeline.addresses import accepts, respelled
-from pipeline.variables import SERVER_TABLE, Served, take
+from pipeline.messages import Served
+from pipeline.variables import SERVER_TABLE, take
 
 _SECONDS = 0.25
 """Between questions."""

@@ -9,9 +9,9 @@ import pytest
 
 from agents import ArraySpec, DqnConfig, Specs
 from pipeline.config import parse
+from pipeline.messages import Array, Variables
 from pipeline.ports import free_port
 from pipeline.sections import Experiment
-from pipeline.variables import Array, Variables
 
 COUNTING = (
     "environment.import_path='environments_for_tests:Counting'",

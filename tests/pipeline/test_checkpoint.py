@@ -20,8 +20,9 @@ from agents import Specs
 from pipeline import checkpoint, native
 from pipeline.checkpoint import Best, Checkpoint, Counters
 from pipeline.frames import FrameLayout
+from pipeline.messages import Array, Evaluation
 from pipeline.recorder import Counts
-from pipeline.variables import REPORTS_TABLE, VARIABLES_TABLE, Array, Evaluation, Sender
+from pipeline.variables import REPORTS_TABLE, VARIABLES_TABLE, Sender
 from pipeline.writer import FrameWriter
 
 Write = Callable[..., Checkpoint]

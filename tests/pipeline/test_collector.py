@@ -317,7 +317,9 @@ from pipeline.config import parse
 from pipeline.ports import free_port
 from pipeline.publishing import Publisher
 from pipeline.replay_server import ReplayServer
+from pipeline.messages import *
 from pipeline.variables import *
+from pipeline.messages import *
 
 overrides = ("environment.import_path='environments_for_tests:Counting'", "collect.lanes=4", "learner.batch_size=8",
              "learner.steps_per_call=2", "collect.report_seconds=0.05", "replay.min_size=8",
@@ -388,7 +390,7 @@ from pipeline.process import die_with_parent
 from pipeline.publishing import Publisher
 from pipeline.replay_server import ReplayServer
 from pipeline.run_directory import RunDirectory
-from pipeline.variables import Array, Variables
+from pipeline.messages import Array, Variables
 
 die_with_parent()
 run, specs = RunDirectory(Path(sys.argv[1])), Specs(ArraySpec((4,), "float32"), 3)

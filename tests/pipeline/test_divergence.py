@@ -17,8 +17,8 @@ from agents.configs import (
 from agents.exploration import ExplorationConfig
 from pipeline.divergence import SkippedUpdates, ValueSentinel, Verdict
 from pipeline.evaluator import Values
+from pipeline.messages import Evaluation
 from pipeline.sections import Experiment, LearnerConfig
-from pipeline.variables import Evaluation
 
 GO_ON, ROLL_BACK, DIVERGED = Verdict.GO_ON, Verdict.ROLL_BACK, Verdict.DIVERGED
 

@@ -19,10 +19,10 @@ from agents import Specs
 from pipeline import environments, policies
 from pipeline.config import UsageError
 from pipeline.evaluator import Evaluator, GreedyRunner
+from pipeline.messages import Array, Variables
 from pipeline.policies import Policy
 from pipeline.run_directory import RunDirectory
 from pipeline.sections import Experiment
-from pipeline.variables import Array, Variables
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from pipeline.checkpoint import Counters
 from pipeline.config import parse
 from pipeline.ledger import EXIT_CODES, Ledger, Status, Summary
+from pipeline.messages import CollectorReport, Evaluation
 from pipeline.recorder import Counts
 from pipeline.sections import Experiment
-from pipeline.variables import CollectorReport, Evaluation
 
 
 def report(process: str = "p", index: int = 0, count: int = 0, **fields: Any) -> CollectorReport:

@@ -15,8 +15,9 @@ from pipeline import native
 from pipeline.addresses import Addresses
 from pipeline.collecting import run_collector
 from pipeline.frames import MID, FrameLayout
+from pipeline.messages import CollectorReport, Report
 from pipeline.publishing import Publisher
-from pipeline.variables import REPORTS_TABLE, CollectorReport, Report, take
+from pipeline.variables import REPORTS_TABLE, take
 from pipeline.writer import FrameWriter
 
 LANES, STEPS = 4, 60

@@ -18,9 +18,9 @@ from pipeline import acting, environments
 from pipeline.collector import Collector, seed_of
 from pipeline.environments import EnvironmentFault
 from pipeline.frames import LAST
+from pipeline.messages import Array, Variables
 from pipeline.sections import Experiment
 from pipeline.stacking import stacked
-from pipeline.variables import Array, Variables
 
 GAMMA = 0.5
 Step = tuple[int, int, int]

@@ -13,11 +13,12 @@ from agents import Specs
 from pipeline.addresses import Addresses
 from pipeline.collecting import run_collector
 from pipeline.collector import Collector
+from pipeline.messages import Variables
 from pipeline.ports import free_port
 from pipeline.publishing import Publisher
 from pipeline.replay import Sample
 from pipeline.run_directory import RunDirectory
-from pipeline.variables import Variables, VariablesReader
+from pipeline.variables import VariablesReader
 
 COLLECTORS, LANES, ROLLOUT, ROUNDS = 2, 4, 6, 25
 ON_POLICY = (
@@ -87,7 +88,7 @@ def confident(variables: Variables, stopping: bool = False) -> Variables:
     """The same policy, but all but certain of what it prefers."""
     import msgspec
 
-    from pipeline.variables import Array
+    from pipeline.messages import Array
 
     kernel, bias = variables.weights
     bias = Array.of(bias.numpy() * np.float32(20.0))

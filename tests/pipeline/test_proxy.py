@@ -31,6 +31,7 @@ from pipeline.collecting import run_collector
 from pipeline.config import UsageError
 from pipeline.frames import MID, FrameLayout
 from pipeline.haproxy import METHODS, ClientSide, Credentials, Proxy, ServerSide
+from pipeline.messages import Evaluation, Report
 from pipeline.ports import free_port, refuse_used_port
 from pipeline.publishing import Publisher
 from pipeline.sections import Experiment
@@ -38,8 +39,6 @@ from pipeline.variables import (
     REPORTS_TABLE,
     VARIABLES_TABLE,
     WEIGHTS_TABLE,
-    Evaluation,
-    Report,
     Sender,
     VariablesReader,
     server_answers,

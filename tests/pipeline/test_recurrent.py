@@ -12,7 +12,7 @@ from agents import Specs
 from pipeline import acting
 from pipeline.collector import Collector
 from pipeline.frames import FIRST, LAST, FrameLayout
-from pipeline.variables import Array, Variables
+from pipeline.messages import Array, Variables
 
 RECURRENT = (
     'agent.kind="r2d2"',

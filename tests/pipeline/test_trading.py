@@ -16,9 +16,9 @@ from benchmarks.trading.walks import PERIODS, coin, constant, greedily, walk
 from pipeline import acting, config, environments
 from pipeline.config import UsageError, parse
 from pipeline.evaluator import play
+from pipeline.messages import Array
 from pipeline.policies import Policy
 from pipeline.sections import EnvironmentConfig, Experiment
-from pipeline.variables import Array
 
 WINDOW = 5
 Write = Callable[..., str]

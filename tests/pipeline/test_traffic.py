@@ -9,8 +9,9 @@ from relay import Relay
 
 from agents import Specs
 from pipeline import config, native
+from pipeline.messages import CollectorReport, Report
 from pipeline.publishing import Publisher
-from pipeline.variables import REPORTS_TABLE, CollectorReport, Report, take
+from pipeline.variables import REPORTS_TABLE, take
 
 SOCKETS = """
 import os, random, socket, tempfile, threading, time

@@ -15,21 +15,15 @@ from hypothesis import strategies as st
 
 from agents import Specs
 from pipeline import native
+from pipeline.messages import Announcement, Array, CollectorReport, Evaluation, Report, Variables, Weights
 from pipeline.ports import free_port
 from pipeline.publishing import Publisher
 from pipeline.variables import (
     REPORTS_TABLE,
     VARIABLES_TABLE,
     WEIGHTS_TABLE,
-    Announcement,
-    Array,
-    CollectorReport,
-    Evaluation,
-    Report,
     Sender,
-    Variables,
     VariablesReader,
-    Weights,
     server_answers,
     take,
     wait_for_server,
@@ -219,7 +213,9 @@ READING = """
 import json, os, subprocess, sys, threading, time
 from pipeline.ports import free_port
 from pipeline.publishing import Publisher
+from pipeline.messages import *
 from pipeline.variables import *
+from pipeline.messages import *
 
 SERVE = '''
 import sys, time
