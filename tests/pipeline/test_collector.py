@@ -319,7 +319,6 @@ from pipeline.publishing import Publisher
 from pipeline.replay_server import ReplayServer
 from pipeline.messages import *
 from pipeline.variables import *
-from pipeline.messages import *
 
 overrides = ("environment.import_path='environments_for_tests:Counting'", "collect.lanes=4", "learner.batch_size=8",
              "learner.steps_per_call=2", "collect.report_seconds=0.05", "replay.min_size=8",

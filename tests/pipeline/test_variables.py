@@ -215,7 +215,6 @@ from pipeline.ports import free_port
 from pipeline.publishing import Publisher
 from pipeline.messages import *
 from pipeline.variables import *
-from pipeline.messages import *
 
 SERVE = '''
 import sys, time
