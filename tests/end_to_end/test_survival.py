@@ -135,6 +135,43 @@ def test_each_role_is_restarted_and_the_others_go_on(drilled: Callable[..., Dril
     assert "traceback" not in run.output.read_text().lower()
 
 
+@pytest.mark.parametrize("shards", [1, 2])
+def test_a_replay_of_its_own_is_restarted_and_the_others_go_on(
+    drilled: Callable[..., Drilled], tmp_path: Path, shards: int
+) -> None:
+    run = drilled(f"replay.shards={shards}", "collect.collectors=2")
+    folders = [RunDirectory(run.run.shard(shard)) for shard in range(shards)]
+    wait(run, lambda: learns(run) and all(any(f.checkpoints.glob("0*")) for f in folders), "there are checkpoints")
+    learner = only(run, "learner").pid
+    replay = only(run, "replay")
+    replay.kill()
+    wait(run, lambda: len({p.pid for p in run.processes("replay")} - {replay.pid}) == shards, "it is there again")
+    before = run.status()
+    assert before is not None
+    wait(run, lambda: collected(run) > before.environment_steps + 2_000, "collectors go on")
+    wait(run, lambda: learns(run, before.gradient_steps + 400), "the learner goes on")
+    assert only(run, "learner").pid == learner, "it waited for the replay"
+    kill_and_await(run, "learner")
+    before = run.status()
+    assert before is not None
+    wait(run, lambda: learns(run, before.gradient_steps), "another learner goes on with the replay that there is")
+    summary = ended(run)
+    account = summary.account
+    assert account is not None
+    assert (account.unaccounted, account.in_flight) == (0, 0)
+    assert set(account.lost) <= {"replay restarted"}
+    assert account.begun == account.stored + sum(account.lost.values())
+    assert summary.message == ""
+
+    # Learner and replay go on from checkpoints of their own.
+    run.start()
+    wait(run, lambda: learns(run, summary.gradient_steps), "the resumed run learns")
+    resumed = ended(run)
+    assert resumed.account is not None
+    assert resumed.account.unaccounted == 0
+    assert resumed.account.stored > account.stored
+
+
 def test_a_collector_that_hangs_is_restarted(drilled: Callable[..., Drilled], tmp_path: Path) -> None:
     run = drilled(*walk("Hanging", marker=str(tmp_path / "marker")), "collect.stall_seconds=2.0", "collect.lanes=4")
     words = "collector-0 has given no sign of life for 2 s and is restarted"
