@@ -215,15 +215,19 @@ def scaled_noise(normal: tf.Tensor) -> tf.Tensor:
     return tf.sign(normal) * tf.sqrt(tf.abs(normal))
 
 
-def importance_weights(relative_probability: tf.Tensor, exponent: tf.Tensor) -> tf.Tensor:
+def importance_weights(
+    relative_probability: tf.Tensor, exponent: tf.Tensor, smallest: tf.Tensor | None = None
+) -> tf.Tensor:
     """(N P(i))^-beta over the largest of the batch: float32 [B] (Schaul et al. 2016, 3.4).
 
     Args:
       relative_probability: float32 [B], N P(i): how many times as likely as by uniform drawing each was.
       exponent: beta.
+      smallest: float32 [], of the batch that this one is a part of; None: it is the whole.
     """
     logarithm = -exponent * tf.math.log(relative_probability)
-    return tf.exp(logarithm - tf.reduce_max(logarithm))
+    largest = tf.reduce_max(logarithm) if smallest is None else -exponent * tf.math.log(smallest)
+    return tf.exp(logarithm - largest)
 
 
 def elementwise_loss(td_error: tf.Tensor, kind: str) -> tf.Tensor:

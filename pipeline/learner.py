@@ -1,10 +1,10 @@
-"""The learner: gradient steps, many to a call, on all replicas of a MirroredStrategy."""
+"""The learner: gradient steps, many to a call, on all replicas of a MirroredStrategy, or of several workers'."""
 
 import logging
-import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from agents import Specs, build, losses
 from agents.builder import LearningAgent
-from agents.priorities import LARGEST
-from pipeline import acting
+from pipeline import acting, workers
 from pipeline.checkpoint import Counters
+from pipeline.collectives import Team
 from pipeline.collector import seed_of
 from pipeline.config import UsageError
 from pipeline.frames import FrameLayout
+from pipeline.gradient_loop import GradientLoop, set_compiler_flags
 from pipeline.messages import Array, Variables
 from pipeline.replay import Sample, decode
 from pipeline.sections import Experiment
@@ -58,18 +59,25 @@ class Learner:
     Args:
       experiment: the run.
       specs: of its environment.
-      devices: to mirror the agent on, such as `["CPU:0", "CPU:1"]`; None takes every GPU, or the CPU.
+      devices: to mirror the agent on, such as `["CPU:0", "CPU:1"]`; None takes every GPU, or the CPU. Of no effect
+        with a team, whose workers take all that they have.
+      team: the workers that learn together, each from its share of the batches; None learns alone. All make a learner
+        and call it in the same order: all but `publication`, `state`, `restore` and `roll_back` is collective.
 
     Raises:
       UsageError: the global batch does not divide among the replicas, or a replica's share into minibatches.
+      WorkerLost: here and in all that is collective, a worker is gone.
     """
 
-    def __init__(self, experiment: Experiment, specs: Specs, devices: list[str] | None = None) -> None:
-        self._experiment, self._layout = experiment, FrameLayout.of(experiment, specs)
+    def __init__(
+        self, experiment: Experiment, specs: Specs, devices: list[str] | None = None, team: Team | None = None
+    ) -> None:
+        self._experiment, self._layout, self._team = experiment, FrameLayout.of(experiment, specs), team
+        self._share = workers.share(experiment, self.workers)
         specs = self._layout.agent_specs
-        if devices is None:
+        if team is None and devices is None:
             devices = [device.name for device in tf.config.list_logical_devices("GPU")] or ["CPU:0"]
-        self._strategy = tf.distribute.MirroredStrategy(devices)
+        self._strategy = team.strategy if team else tf.distribute.MirroredStrategy(devices)
         self._replicas = self._strategy.num_replicas_in_sync
         if experiment.learner.batch_size % self._replicas:
             raise UsageError(
@@ -80,13 +88,13 @@ class Learner:
                 f"agent.minibatches={experiment.agent.batch_parts} does not divide the {share} sequences of each of "
                 f"{self._replicas} replicas: change it, collect.lanes or collect.collectors"
             )
-        with self._strategy.scope():
+        with self._together(), self._strategy.scope():
             self.agent: LearningAgent = build(
                 experiment.agent.kind, specs, experiment.agent, seed=seed_of(experiment, 0)
             )
-        self._program = self._acting_program(specs)
+        self._program = self._acting_program(specs) if self.is_chief else b""
         self._gradient_steps = 0
-        self._call: Callable[[Any], Any] | None = None
+        self._call: GradientLoop | None = None
         self.loop = ""
         """The form of the loop, "compiled" or "plain"; empty until it is chosen."""
 
@@ -100,6 +108,33 @@ class Learner:
         if not program:
             log.warning("TFLite cannot take this network: actors run it through TensorFlow, more slowly")
         return program
+
+    @property
+    def workers(self) -> int:
+        """Processes that learn together."""
+        return self._team.size if self._team else 1
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process is the one that publishes and writes checkpoints."""
+        return self._team is None or self._team.cluster.is_chief
+
+    def agree(self, wish: int) -> int:
+        """The largest `workers.Wish` of all workers, each of which calls this before each call of `learn`."""
+        return self._team.agree(wish) if self._team else wish
+
+    def share_state(self) -> None:
+        """Gives all workers the chief's state; once it has taken that of a checkpoint, or has rolled back."""
+        if self._team is None:
+            return
+        variables = [variable for _, variable in self._named_variables()]
+        local = [self._strategy.experimental_local_results(variable)[0].numpy() for variable in variables]
+        for variable, value in zip(variables, self._team.of_chief(local), strict=True):
+            variable.assign(value)
+        self._gradient_steps = int(self.agent.train_step_counter.numpy())
+
+    def _together(self) -> AbstractContextManager[None]:
+        return self._team.together() if self._team else nullcontext()
 
     @property
     def gradient_steps(self) -> int:
@@ -128,18 +163,17 @@ class Learner:
             raise UsageError("learner.loop='compiled' needs one replica: XLA refuses variables on two devices")
         candidates: tuple[str, ...] = (wanted,)
         if wanted == "auto":  # XLA has no fast convolution on a CPU: Nature's ran 20 times slower, MinAtar's 6 times
-            candidates = ("plain",) if self._convolves_on_cpu() else ("compiled", "plain")
-        _set_compiler_flags()
+            candidates = ("plain",) if self._replicas > 1 or self._convolves_on_cpu() else ("compiled", "plain")
+        set_compiler_flags()
         state = [variable.numpy() for variable in self.agent.variables]
         batch = self._zeros()
         seconds: dict[str, float] = {}
-        loops: dict[str, Callable[[Any], Any]] = {}
+        loops: dict[str, GradientLoop] = {}
         for name in candidates:
-            if name == "compiled" and self._replicas > 1:
-                continue
             loops[name] = self._loop(compiled=name == "compiled")
             try:
-                loops[name](batch)
+                with self._together():
+                    loops[name](batch)
             except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError) as error:
                 if name != "compiled":
                     raise
@@ -164,12 +198,17 @@ class Learner:
         )
 
     def learn(self, sample: Sample) -> Outcome:
-        """Runs the gradient steps of one call on a `Sample` of K batches; chooses the loop first if that is to do."""
+        """Runs the gradient steps of one call on a `Sample` of K batches; chooses the loop first if that is to do.
+
+        Of several workers each gives its share of the batches (`workers.share`); all have the same `Outcome`, but for
+        the priorities, which are of that share.
+        """
         if self._call is None:
             self.choose_loop()
         assert self._call is not None
-        summary, *priorities = self._call((sample.trajectory, sample.relative_probability))
-        loss, td_error, q_mean, q_max, norm, *applied = summary.numpy().tolist()
+        with self._together():
+            summary, *priorities = self._call((sample.trajectory, sample.relative_probability))
+            loss, td_error, q_mean, q_max, norm, *applied = summary.numpy().tolist()
         # Skipped steps are counted too: collectors and evaluator compare versions, and on-policy wait for a new one.
         self._gradient_steps += self._experiment.learner.steps_per_call
         skipped = () if all(applied) else tuple(k for k, was_applied in enumerate(applied) if not was_applied)
@@ -241,91 +280,17 @@ class Learner:
         for index, variable in enumerate(self.agent.variables):
             yield f"{index:03d} {_LAYER_NUMBER.sub('', variable.name.partition(':')[0])}", variable
 
-    def _loop(self, compiled: bool) -> Callable[[Any], Any]:
-        learner, replay, strategy, agent = self._experiment.learner, self._experiment.replay, self._strategy, self.agent
-        share = learner.batch_size // self._replicas
-
-        def gradient_step(batch: Any) -> Any:
-            trajectory, relative = batch
-            weights = None
-            if replay.prioritized:  # over the global batch, before the replicas take their shares
-                weights = losses.importance_weights(relative, self.importance_exponent())
-            if self._replicas > 1:
-                start = tf.distribute.get_replica_context().replica_id_in_sync_group * share
-
-                def part(leaf: tf.Tensor) -> tf.Tensor:
-                    return tf.ensure_shape(leaf[start : start + share], (share, *leaf.shape[1:]))
-
-                trajectory = tf.nest.map_structure(part, trajectory)
-                weights = None if weights is None else part(weights)
-            loss, extra = agent.train(trajectory, weights=weights)
-            td_error = tf.reduce_mean(tf.abs(extra.td_error))
-            priority = (extra.priority,) if replay.prioritized else ()
-            return loss, td_error, extra.q_mean, extra.q_max, extra.gradient_norm, extra.applied, *priority
-
-        def step(k: tf.Tensor, totals: tuple[tf.Tensor, ...], flags: Any, batches: Any, priorities: Any) -> Any:
-            position = k + self._pointers_first() if compiled else k
-            batch = tf.nest.map_structure(lambda leaf: tf.gather(leaf, position), batches)
-            results = [
-                tf.stack(strategy.experimental_local_results(result))
-                for result in strategy.run(gradient_step, args=(batch,))
-            ]
-            loss, td_error, q_mean = tf.reduce_sum(results[0]), tf.reduce_mean(results[1]), tf.reduce_mean(results[2])
-            norm, applied = tf.reduce_mean(results[4]), tf.reduce_all(results[5])
-            means = (loss, td_error, q_mean, norm)
-            sums = [total + tf.where(applied, mean, 0.0) for total, mean in zip(totals, means, strict=False)]
-            q_max = tf.maximum(totals[-1], tf.where(applied, tf.reduce_max(results[3]), -np.inf))
-            written = []
-            for array in priorities:
-                priority = tf.reshape(results[6], [-1])
-                written.append(array.write(k, tf.where(applied | (priority <= LARGEST), priority, 0.0)))
-            return k + 1, (*sums, q_max), flags.write(k, tf.cast(applied, tf.float32)), batches, written
-
-        def steps(*leaves: tf.Tensor) -> Any:
-            batches = tf.nest.pack_sequence_as(zeros, leaves)
-            zero, count = tf.zeros(()), learner.steps_per_call
-            totals = (zero, zero, zero, zero, tf.constant(-np.inf))
-            flags, shape = tf.TensorArray(tf.float32, count, element_shape=()), (learner.batch_size,)
-            priorities = [tf.TensorArray(tf.float32, count, element_shape=shape)] if replay.prioritized else []
-            start = (tf.constant(0), totals, flags, batches, priorities)
-            _, totals, flags, _, priorities = tf.while_loop(
-                lambda k, *_: k < count, step, start, maximum_iterations=count
-            )
-            applied = flags.stack()
-            number = tf.maximum(tf.reduce_sum(applied), 1.0)
-            loss, td_error, q_mean, norm = (total / number for total in totals[:-1])
-            q_max = tf.where(tf.math.is_finite(totals[-1]), totals[-1], 0.0)
-            figures = tf.stack([loss, td_error, q_mean, q_max, norm])
-            return tf.concat([figures, applied], axis=0), *[array.stack() for array in priorities]
-
-        # Nothing here is Python control flow on tensors: without autograph's rewriting, tracing is twice as fast.
-        # A concrete function of flat tensors is called in half the time: no structure is matched against a signature.
-        zeros = self._zeros()
-        flat = [tf.TensorSpec(leaf.shape, leaf.dtype) for leaf in tf.nest.flatten(zeros)]
-        function = tf.function(steps, jit_compile=compiled, autograph=False)
-        traced = function.get_concrete_function(*flat)
-
-        def call(batches: Any) -> Any:
-            return traced(*tf.nest.flatten(batches))
-
-        return call
+    def _loop(self, compiled: bool) -> GradientLoop:
+        return GradientLoop(
+            self._share, self.agent, self._strategy, self._team, self.importance_exponent, self._zeros(), compiled
+        )
 
     def _convolves_on_cpu(self) -> bool:
         on_cpu = not tf.config.list_logical_devices("GPU")
         return on_cpu and bool(acting.convolutions(self.agent.acting_model))
 
-    def _pointers_first(self) -> tf.Tensor:
-        """0, computed from every variable that a gradient step changes; a batch's position needs it.
-
-        XLA on a CPU loads the address of a loop's variable where the variable is first read. After a call (a matrix
-        product) LLVM no longer knows this address to be the one that is written, and the update in place stays scalar.
-        Read before all else, the addresses are known and the updates are vector loops: a tenth of the loop's time.
-        """
-        firsts = [tf.reshape(variable, [-1])[0] for variable in self.agent.variables if variable.dtype == tf.float32]
-        return tf.cast(tf.math.is_nan(tf.add_n(firsts)), tf.int32)  # an addend of 0 that XLA cannot fold away
-
     def _zeros(self) -> Any:
-        learner, layout = self._experiment.learner, self._layout
+        learner, layout = self._share.learner, self._layout
         shape = (learner.steps_per_call, learner.batch_size, self._experiment.window, layout.num_bytes)
         trajectory, _ = decode(tf.zeros(shape, tf.uint8), layout)
         return trajectory, tf.ones(shape[:2])
@@ -335,20 +300,7 @@ def _form(shape: Any, dtype: Any) -> str:
     return f"{tf.as_dtype(dtype).name} {list(shape)}"
 
 
-def _set_compiler_flags() -> None:
-    """Puts the flags that suit small networks before the user's own; XLA reads them when it first compiles.
-
-    One thread: the products of small networks take less time than handing parts of them to other threads does, and
-    replay has use for these.
-    No tree reductions: for norms, biases and means of this size they take longer than the sums that they replace.
-    """
-    ours = "--xla_cpu_multi_thread_eigen=false --xla_disable_hlo_passes=tree_reduction_rewriter"
-    given = os.environ.get("XLA_FLAGS", "")
-    if ours not in given:
-        os.environ["XLA_FLAGS"] = f"{ours} {given}".rstrip()
-
-
-def _seconds(call: Callable[[Any], Any], batch: Any) -> float:
+def _seconds(call: GradientLoop, batch: Any) -> float:
     started = time.perf_counter()
     call(batch)[0].numpy()
     return time.perf_counter() - started

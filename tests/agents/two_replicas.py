@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from kinds import VARIANTS, experience, specs_of
+from kinds import VARIANTS, specs_of
+from samples import random_sample
 
 from pipeline.learner import Learner, Outcome
 from pipeline.replay import Sample
@@ -17,26 +18,6 @@ from pipeline.sections import Experiment, LearnerConfig, ReplayConfig
 STEPS, BATCH, CALLS = 10, 16, 2
 BAD = 4
 """The step of each call whose batch has a number that is none."""
-
-
-def random_sample(config: Any) -> Sample:
-    """Batches whose halves differ, so that clipping by the norm of each half would show."""
-    trajectory = experience(specs_of(config.kind), (STEPS, BATCH, config.window_length), state_units=config.state_units)
-    reward, step_type = trajectory.reward.numpy(), trajectory.step_type.numpy()
-    random = np.random.default_rng(0)
-    reward[:, BATCH // 2 :] *= 20.0
-    step_type[:, BATCH // 2 :, 0] = 2 * (random.random((STEPS, BATCH // 2)) < 0.5)
-    poison = reward if config.kind != "behaviour_cloning" else trajectory.observation[0].numpy()
-    poison[BAD, 0] = np.nan  # in the first replica's half
-    observation = trajectory.observation
-    if poison is not reward:
-        observation = (tf.constant(poison), observation[1])
-    step_type[BAD, 0] = 1
-    trajectory = trajectory._replace(
-        reward=tf.constant(reward), step_type=tf.constant(step_type), observation=observation
-    )
-    relative = tf.constant(random.uniform(0.1, 10.0, (STEPS, BATCH)), tf.float32)
-    return Sample(trajectory, tf.zeros((STEPS, BATCH), tf.int32), relative, tf.zeros((1,), tf.uint64))
 
 
 def train(config: Any, devices: list[str], sample: Sample) -> tuple[list[np.ndarray], list[np.ndarray], list[Outcome]]:
@@ -73,7 +54,7 @@ def difference(one: Outcome, other: Outcome) -> float:
 
 def compared(config: Any) -> dict[str, Any]:
     """How far one device and two are apart."""
-    sample = random_sample(config)
+    sample = random_sample(config, STEPS, BATCH, BAD)
     before, single, outcomes = train(config, ["CPU:0"], sample)
     before_two, mirrored, outcomes_two = train(config, ["CPU:0", "CPU:1"], sample)
     pairs = zip(outcomes, outcomes_two, strict=True)

@@ -11,7 +11,8 @@ from agents.configs import DqnConfig, PpoConfig
 from agents.specs import ArraySpec, Specs
 from pipeline.config import UsageError
 from pipeline.frames import FrameLayout
-from pipeline.learner import Learner, _set_compiler_flags
+from pipeline.gradient_loop import set_compiler_flags
+from pipeline.learner import Learner
 from pipeline.replay import Sample, decode
 from pipeline.sections import Experiment, LearnerConfig, ReplayConfig
 
@@ -21,11 +22,11 @@ SPECS = Specs(ArraySpec((3,), "float32"), num_actions=2, masked=False)
 def test_compiler_flags_come_before_the_users_own_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
     # XLA takes the last of two values of a flag.
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=true")
-    _set_compiler_flags()
+    set_compiler_flags()
     once = os.environ["XLA_FLAGS"]
     assert once.startswith("--xla_cpu_multi_thread_eigen=false ")
     assert once.endswith(" --xla_cpu_multi_thread_eigen=true")
-    _set_compiler_flags()
+    set_compiler_flags()
     assert os.environ["XLA_FLAGS"] == once
 
 
