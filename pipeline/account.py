@@ -106,8 +106,8 @@ def account(experiment: Experiment, counters: Counters, tally: Tally) -> Account
 def reconcile(experiment: Experiment, counters: Counters, tally: Tally) -> int:
     """Corrects what was lost by what only the end of a run can tell; returns what stays unaccounted, 0 if all is well.
 
-    A collector that was killed may have had items stored whose confirmation never reached it: they were counted as
-    lost, and are not. A replay that was killed may have saved items that it had not confirmed: sent once more, they
+    A collector that was killed, or that had no time left, may have had items stored whose confirmation never reached
+    it: they were counted as lost, and are not. A replay that was killed may have saved items that it had not confirmed: sent once more, they
     are no new ones. Neither is more than what a collector may have in flight, once for each such event. What reached a
     server of another process after it last answered, and what a collector on another host began after its last report,
     has bounds of its own.
@@ -116,7 +116,7 @@ def reconcile(experiment: Experiment, counters: Counters, tally: Tally) -> int:
     most = counters.interruptions * (in_flight_bound(experiment) // max(1, experiment.collectors))
     most += counters.unseen_items * experiment.transitions_per_item + counters.unreported
     if not counters.processes and 0 < abs(unaccounted) <= most:
-        for name in (KILLED, FAILED, SILENT, RESTARTED):
+        for name in (KILLED, FAILED, SILENT, UNCONFIRMED, RESTARTED):
             change = max(unaccounted, -counters.lost.get(name, 0)) if unaccounted < 0 or name == RESTARTED else 0
             if change:
                 counters.lost[name] = counters.lost.get(name, 0) + change

@@ -94,6 +94,7 @@ class Learner:
             )
         self._program = self._acting_program(specs) if self.is_chief else b""
         self._gradient_steps = 0
+        self._is_shared = True
         self._call: GradientLoop | None = None
         self.loop = ""
         """The form of the loop, "compiled" or "plain"; empty until it is chosen."""
@@ -123,6 +124,11 @@ class Learner:
         """The largest `workers.Wish` of all workers, each of which calls this before each call of `learn`."""
         return self._team.agree(wish) if self._team else wish
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether all workers have the chief's state: not after it has taken that of a checkpoint."""
+        return self._team is None or self._is_shared
+
     def share_state(self) -> None:
         """Gives all workers the chief's state; once it has taken that of a checkpoint, or has rolled back."""
         if self._team is None:
@@ -132,6 +138,7 @@ class Learner:
         for variable, value in zip(variables, self._team.of_chief(local), strict=True):
             variable.assign(value)
         self._gradient_steps = int(self.agent.train_step_counter.numpy())
+        self._is_shared = True
 
     def _together(self) -> AbstractContextManager[None]:
         return self._team.together() if self._team else nullcontext()
@@ -271,6 +278,7 @@ class Learner:
                 + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
                 + ": resume with the [agent] section and environment that the run was started with"
             )
+        self._is_shared = False
         for name, variable in variables.items():
             variable.assign(state[name])
         self._gradient_steps = int(self.agent.train_step_counter.numpy())

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from agents import Specs
 from agents.priorities import bounded
-from pipeline import account, config, native, saving
+from pipeline import account, config, native, saving, workers
+from pipeline.collectives import Team
 from pipeline.feeding import Feeder
 from pipeline.learner import Learner
 from pipeline.ledger import Summary, UnwrittenSummary
@@ -26,6 +27,7 @@ from pipeline.reporting import Reporter
 from pipeline.run_directory import RunDirectory, write_json
 from pipeline.sections import Experiment
 from pipeline.variables import REPORTS_TABLE, take
+from pipeline.workers import Wish
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +58,7 @@ class LearningProcess:
       life: how often the learner was started before in this run.
       pass_over: newest checkpoints to leave out, as learners that went on from them failed.
       recorder: says that this process is alive.
+      team: the learners that learn together; this one is their chief.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class LearningProcess:
         life: int = 0,
         pass_over: int = 0,
         recorder: Recorder | None = None,
+        team: Team | None = None,
     ) -> None:
         self._experiment, self._run, self._started, self._place = experiment, run, started, place
         self._recorder = recorder or Recorder(None)
@@ -78,10 +82,13 @@ class LearningProcess:
         self._published_at = 0.0
         self._config = config.dump(experiment)
         skipped: list[str] = []
-        opened = open_run(experiment, specs, run, place, resume, pass_over, skipped.append)
+        drawn = workers.share(experiment, team.size if team else 1)
+        opened = open_run(experiment, drawn, specs, run, place, resume, pass_over, skipped.append)
         self.ledger, self._records, self.replay = opened.ledger, opened.records, opened.replay
         self._life = max(life, *(announced_life(address) + 1 for address in place.addresses), 0)
-        self.learner = Learner(experiment, specs)
+        self.learner = Learner(experiment, specs, team=team)
+        self._sample: Sample | None = None
+        self._others_left = False  # of the team
         if opened.state:
             self.learner.restore(opened.state)
         self._recovery = Recovery(experiment, specs, run, self.learner, self.ledger.counters)
@@ -136,10 +143,22 @@ class LearningProcess:
           Ended: the run has stalled or diverged.
         """
         self._recorder.beat()
-        if (sample := self._feeder.next(timeout)) is None:
-            self._refuse_stall()
-        else:
+        if self._sample is None:
+            self._sample = self._feeder.next(timeout)
+        wish = Wish.TAKE_STATE if not self.learner.is_shared else Wish.LEARN if self._sample is not None else Wish.WAIT
+        decided = self.learner.agree(wish)
+        sample: Sample | None = None
+        if decided == Wish.STOP:
+            self._others_left = True
+            raise Ended("interrupted", "another learner was told to leave")
+        if decided == Wish.TAKE_STATE:
+            self.learner.share_state()
+        elif decided == Wish.LEARN:
+            sample, self._sample = self._sample, None
+        if sample is not None:
             self._learn(sample)
+        elif self._sample is None:
+            self._refuse_stall()
         self.tend()
         return sample is not None
 
@@ -164,6 +183,8 @@ class LearningProcess:
         self._recorder.leave()
         self._write_status()
         self._evaluate_last = evaluate_last and self.learner.gradient_steps > 0
+        if not self._others_left:
+            self.learner.agree(Wish.STOP)
         self.ledger.await_last_reports()
         self._publish(wait=True, stopping=True)
 
@@ -288,9 +309,7 @@ class LearningProcess:
         counters.largest_priority = max(counters.largest_priority, float(bounded(priorities).max()))
         if self._prioritizing is not None:
             self._prioritizing.result()
-        write = self.replay.update_priorities
-        owners = sample.shards if isinstance(sample.shards, tuple) else sample.shards.numpy()
-        self._prioritizing = self._background.submit(write, sample.keys.numpy(), priorities, owners)
+        self._prioritizing = self._background.submit(self.replay.give_priorities, sample, priorities)
 
     def _refuse_stall(self) -> None:
         waited = time.monotonic() - self._sampled_at

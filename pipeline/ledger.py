@@ -187,6 +187,7 @@ class Ledger:
         self._seen.pop(process, None)
         self._heard.pop(process, None)
         if lost := counts.begun - counts.transitions:
+            self.counters.interruptions += how == UNCONFIRMED
             self.counters.lost[how] = self.counters.lost.get(how, 0) + lost
 
     def accept_restart(self, restored_items: int, drawn: int) -> None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from agents import Specs
 from pipeline import checkpoint, native, offline, saving
-from pipeline.account import Tally
+from pipeline.account import NOTHING, Tally
 from pipeline.ledger import Ledger
 from pipeline.messages import Announcement
 from pipeline.records import Records
@@ -46,6 +46,7 @@ class Opened(NamedTuple):
 
 def open_run(
     experiment: Experiment,
+    drawn: Experiment,
     specs: Specs,
     run: RunDirectory,
     place: Place,
@@ -57,6 +58,7 @@ def open_run(
 
     Args:
       experiment: the run.
+      drawn: the run as this learner draws from the replay: its share, if there are several.
       specs: of its environment.
       run: its directory.
       place: where its replay is.
@@ -76,7 +78,7 @@ def open_run(
         records.read(starting=True)  # before a replay answers: until then collectors have nothing confirmed
         state = found.learner_state() if found else {}
         if place.addresses:
-            replay = _find(experiment, specs, place, ledger)
+            replay = _find(drawn, specs, place, ledger)
         else:
             replay = _start(experiment, specs, run, place, ledger, found)
         opened.append(Opened(ledger, records, replay, state))
@@ -114,11 +116,27 @@ def _start(
 def _find(experiment: Experiment, specs: Specs, place: Place, ledger: Ledger) -> Replay:
     """A replay in processes of its own, which has gone on while there was no learner."""
     inserted, sampled = ledger.counters.taken_before
-    (address,) = place.addresses
-    replay = RemoteReplay(experiment, specs, address, Tally(inserted, sampled, 0))
+    replay = find_replay(experiment, specs, place.addresses, Tally(inserted, sampled, 0))
     ledger.see_servers(replay.seen())
     ledger.accept_learner_restart(replay.tally())
     return replay
+
+
+def find_replay(experiment: Experiment, specs: Specs, addresses: Sequence[str], before: Tally = NOTHING) -> Replay:
+    """A replay in processes of its own.
+
+    Args:
+      experiment: sizes, ratio and window, as the learner draws.
+      specs: of the environment.
+      addresses: of its servers.
+      before: what a queue had counted before it was last emptied.
+
+    Raises:
+      TimeoutError: a server does not answer.
+      UsageError: a server is of another experiment.
+    """
+    (address,) = addresses
+    return RemoteReplay(experiment, specs, address, before)
 
 
 def announced_life(address: str) -> int:

@@ -117,6 +117,11 @@ class Replay:
         updates = dict(zip(keys.tolist(), of_items.tolist(), strict=True))
         self.client.mutate_priorities(self._layout.table, updates)
 
+    def give_priorities(self, sample: Sample, priorities: NDArray[np.float32]) -> None:
+        """`update_priorities` of what was drawn for a call."""
+        owners = () if isinstance(sample.shards, tuple) else sample.shards.numpy()
+        self.update_priorities(sample.keys.numpy(), priorities, owners)
+
     def tally(self) -> Tally:
         """Items that the experience table has taken and given since the run began, and those that it has."""
         info = self.info()

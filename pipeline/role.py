@@ -26,7 +26,7 @@ from pathlib import Path
 import msgspec
 from absl import flags
 
-from pipeline import config, environments
+from pipeline import config, environments, workers
 from pipeline.addresses import Addresses, host_of, parse, port_of
 from pipeline.command import run_command
 from pipeline.config import UsageError
@@ -67,11 +67,29 @@ RECORDER = flags.DEFINE_string("recorder", None, "File in which a supervisor rea
 PASS_OVER = flags.DEFINE_integer("pass_over", 0, "Newest checkpoints that --resume leaves out.", lower_bound=0)
 STARTED = flags.DEFINE_float("started", 0.0, "Wall-clock time at which the user's command started; 0 is now.")
 
+LOST = flags.DEFINE_integer("lost", 0, "How often this learner has lost another one and started anew.")
+
 log = logging.getLogger("role")
+
+_MOST_LOST = 20
+"""Learners lost by one that was started once: more is no matter of chance."""
 
 
 def _learn(experiment: Experiment, addresses: Addresses, interrupted: threading.Event) -> int:
     """The learner's process; returns the exit code."""
+    team = None
+    if cluster := _cluster():
+        quieten_gym()
+        from pipeline.collectives import Team
+
+        if not workers.await_peers(cluster, interrupted):
+            return 1
+        team = Team(cluster)
+        if not cluster.is_chief:
+            from pipeline.working import run_worker
+
+            specs = environments.describe(experiment.environment)
+            return run_worker(experiment, specs, addresses.shards, team, interrupted)
     run = _run_directory(experiment)
     experiment = run.experiment()
     gc.disable()  # what is imported and traced stays: looking for garbage in it is a tenth of start-up
@@ -96,6 +114,7 @@ def _learn(experiment: Experiment, addresses: Addresses, interrupted: threading.
         life=life,
         pass_over=PASS_OVER.value,
         recorder=Recorder(Path(RECORDER.value) if RECORDER.value else run.recorder("learner", life)),
+        team=team,
     )
     gc.freeze()
     gc.enable()
@@ -159,6 +178,23 @@ def _run_directory(experiment: Experiment) -> RunDirectory:
     return run
 
 
+def _cluster() -> workers.Cluster | None:
+    """The learners of the run, if they are several."""
+    return workers.cluster(os.environ)
+
+
+def _start_anew(lost: workers.WorkerLost) -> None:
+    """Puts a fresh process in the place of this one: collectives do not work again in one that has lost a peer."""
+    log.error("%s; this one starts anew", lost)
+    logging.shutdown()
+    for descriptor in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # that of the listing is closed
+            if int(descriptor) > 2:
+                os.set_inheritable(int(descriptor), False)
+    again = [argument for argument in sys.argv[1:] if not argument.startswith("--lost=")]
+    os.execv(sys.executable, [sys.executable, "-m", "pipeline.role", *again, "--resume", f"--lost={LOST.value + 1}"])
+
+
 def _recorder() -> Recorder:
     return Recorder(Path(RECORDER.value) if RECORDER.value else None)
 
@@ -195,7 +231,16 @@ def _private(experiment: Experiment, address: str) -> str:
 
 def _check(experiment: Experiment, shards: list[str]) -> None:
     """Refuses what this role cannot be started with."""
-    if ROLE.value in ("replay", "learner", "evaluator"):
+    cluster = _cluster() if ROLE.value == "learner" else None
+    if cluster is not None:
+        workers.share(experiment, len(cluster.addresses))
+        if EMBEDDED.value:
+            raise UsageError("several learners draw from a replay of its own: leave --embedded out")
+        if cluster.index != INDEX.value:
+            raise UsageError(f"--index={INDEX.value}, and TF_CONFIG has task.index={cluster.index}: give both the same")
+    elif ROLE.value == "learner" and INDEX.value:
+        raise UsageError(f"--index={INDEX.value} of a learner: several of them need TF_CONFIG")
+    if ROLE.value in ("replay", "learner", "evaluator") and not (cluster and not cluster.is_chief):
         _required(RUN_DIR, "where should its files be?")
     if ROLE.value == "relay":
         (listen, *more) = parse(_required(LISTEN, "at which host:port should it serve?"), "--listen")
@@ -229,6 +274,10 @@ def main(arguments: list[str]) -> int:
         codes = {UsageError: 2, TimeoutError: 3}
         code = codes.get(type(error), ENVIRONMENT_FAULT)
         log.error("%s", error)
+    except workers.WorkerLost as lost:
+        if not interrupted.is_set() and LOST.value < _MOST_LOST:
+            _start_anew(lost)
+        log.error("%s", lost)
     except Exception:
         log.exception("the %s ends", ROLE.value)
     log.info("ends with exit code %d after %.1f s", code, time.monotonic() - started)

@@ -1,5 +1,6 @@
 """Roles that are started by hand, in any order and without a shared disk, and what becomes of them."""
 
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from pipeline import checkpoint
 from pipeline.ledger import Status, Summary
 from pipeline.ports import free_port
 from pipeline.run_directory import RunDirectory
@@ -27,11 +29,19 @@ SMALL = (
 class Role:
     """A role's process, as somebody starts it in a shell."""
 
-    def __init__(self, folder: Path, role: str, flags: list[str], index: int = 0, *more: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        role: str,
+        flags: list[str],
+        index: int = 0,
+        *more: str,
+        variables: dict[str, str] | None = None,
+    ) -> None:
         self.name, self.log = f"{role}-{index}", folder / f"{role}-{index}.log"
         command = [sys.executable, "-m", "pipeline.role", f"--role={role}", f"--index={index}", *flags, *more]
         with self.log.open("ab") as log:
-            environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+            environment = {**os.environ, "PYTHONPATH": str(ROOT), **(variables or {})}
             self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, env=environment)
 
     def wait(self) -> int:
@@ -49,8 +59,8 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Role]]:
     """Starts roles, and ends what is left of them."""
     roles: list[Role] = []
 
-    def begin(role: str, flags: list[str], index: int = 0, *more: str) -> Role:
-        roles.append(Role(tmp_path, role, flags, index, *more))
+    def begin(role: str, flags: list[str], index: int = 0, *more: str, **variables: str) -> Role:
+        roles.append(Role(tmp_path, role, flags, index, *more, variables=variables))
         return roles[-1]
 
     yield begin
@@ -131,6 +141,46 @@ def test_roles_find_each_other_in_any_order_and_outlive_each_other(
     assert list((tmp_path / "evaluator" / "policies").glob("*")), "the evaluator writes policies where it runs"
     for shard in range(shards):
         assert list((tmp_path / f"replay-{shard}" / "checkpoints").glob("0*"))
+
+
+def test_learners_that_learn_together_go_on_when_one_is_killed_and_started_again(
+    tmp_path: Path, start: Callable[..., Role]
+) -> None:
+    flags = flags_of("stop.environment_steps=1_000_000", "collect.collectors=1", "replay.prioritized=true")
+    learner_dir, addresses = tmp_path / "learner", [f"127.0.0.1:{free_port()}" for _ in range(2)]
+    others = [start("collector", flags), start("replay", flags, 0, f"--run_dir={tmp_path / 'replay'}")]
+
+    def learner(index: int) -> Role:
+        task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        more = [f"--run_dir={learner_dir}"] if index == 0 else []
+        return start("learner", flags, index, "--resume", *more, TF_CONFIG=json.dumps(task))
+
+    def learns(beyond: int = 0) -> bool:
+        now = status(learner_dir)
+        return now is not None and now.phase == "learning" and now.gradient_steps > beyond
+
+    def saved() -> int:
+        newest = checkpoint.newest(learner_dir / "checkpoints")
+        return newest.counters.gradient_steps if newest else 0
+
+    chief, second = learner(0), learner(1)
+    wait_until(lambda: learns() and saved() > 0, "they learn and the chief has written a checkpoint", chief, second)
+    second.process.kill()
+    second.process.wait()
+    kept = saved()
+    second = learner(1)
+    wait_until(lambda: "resumed from" in chief.log.read_text(), "the chief has started anew", chief, second)
+    assert "learner 1 at" in chief.log.read_text()
+    assert chief.process.poll() is None, "it is the same process, as its scheduler sees it"
+    wait_until(lambda: learns(kept), "they go on", chief, second)
+    second.process.send_signal(signal.SIGTERM)
+    assert [role.wait() for role in (second, chief, *others)] == [0, 1, 0, 0], chief.words()
+    result = summary(learner_dir)
+    assert result.stop_reason == "interrupted"
+    assert result.gradient_steps > kept
+    assert result.account is not None
+    assert result.account.unaccounted == 0
+    assert result.samples_per_insert == pytest.approx(4.0, rel=0.3)
 
 
 def test_the_learners_process_can_be_the_replay_too(tmp_path: Path, start: Callable[..., Role]) -> None:

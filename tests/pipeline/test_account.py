@@ -6,10 +6,21 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.account import KILLED, RESTARTED, Tally, account, in_flight_bound, reconcile
+from pipeline.account import (
+    KILLED,
+    RESTARTED,
+    SILENT,
+    UNCONFIRMED,
+    Seen,
+    Tally,
+    account,
+    in_flight_bound,
+    reconcile,
+)
 from pipeline.checkpoint import Counters
 from pipeline.config import parse
 from pipeline.ledger import Ledger
+from pipeline.messages import Served
 from pipeline.recorder import Counts
 from pipeline.sections import Experiment
 
@@ -196,3 +207,59 @@ def test_what_came_after_the_last_checkpoint_went_with_the_replay() -> None:
     run = play([*events, ("checkpoint", 0, False), *events, *events, ("restart", 0, False)])
     assert run.ledger.counters.lost == {RESTARTED: 2 * PER_ITEM}
     assert run.ledger.counters.environment_steps == 3 * PER_ITEM
+
+
+# Servers of the replay in processes of their own, and collectors of other hosts.
+
+
+def served(identity: str, restored: int, inserted: int, sampled: int = 0) -> list[Seen]:
+    return [Seen(Served(identity, restored, sampled), Tally(inserted, sampled, inserted), {}, 0.0)]
+
+
+def reported(ledger: Ledger, process: str, items: int, unconfirmed: int = 0) -> None:
+    transitions = items * PER_ITEM
+    counts = Counts(begun=transitions + unconfirmed * PER_ITEM, transitions=transitions, items=items)
+    ledger.count(process, counts)
+
+
+def test_a_server_that_is_restarted_has_lost_what_its_checkpoint_did_not_hold() -> None:
+    ledger = Ledger(EXPERIMENT, Counters())
+    for inserted in (0, 40, 100):
+        ledger.see_servers(served("first", 0, inserted, 7))
+    reported(ledger, "collector-0.0", 120)  # 20 of them after the server last answered
+    ledger.see_servers(served("second", 60, 65, 3))
+    assert ledger.counters.lost == {RESTARTED: 40 * PER_ITEM}
+    assert ledger.counters.drawn_before == 4
+    ledger.accept_ended("collector-0.0", Counts(begun=125 * PER_ITEM, transitions=125 * PER_ITEM, items=125), 0)
+    tally = Tally(65, 3, 65)
+    assert account(EXPERIMENT, ledger.counters, tally).unaccounted == 20 * PER_ITEM
+    assert reconcile(EXPERIMENT, ledger.counters, tally) == 0
+    assert ledger.counters.lost == {RESTARTED: 60 * PER_ITEM}
+
+
+def test_a_restart_does_not_explain_more_than_a_server_takes_between_two_answers() -> None:
+    ledger = Ledger(EXPERIMENT, Counters())
+    for inserted in (0, 10, 20):
+        ledger.see_servers(served("first", 0, inserted))
+    ledger.see_servers(served("second", 20, 20))
+    counters, most = ledger.counters, 20 + 2 * in_flight_bound(EXPERIMENT) // PER_ITEM
+    counters.begun = (20 + most + 1) * PER_ITEM
+    assert reconcile(EXPERIMENT, counters, Tally(20, 0, 20)) == (most + 1) * PER_ITEM
+
+
+def test_a_collector_of_another_host_that_falls_silent_has_lost_what_it_had_not_stored() -> None:
+    ledger = Ledger(EXPERIMENT, Counters())
+    reported(ledger, "collector-0.5", 10, unconfirmed=3)
+    ledger.give_up_silent()
+    assert ledger.counters.lost == {SILENT: 3 * PER_ITEM}
+    # Two of the three had been stored, and five more that it began after its last report.
+    assert reconcile(EXPERIMENT, ledger.counters, Tally(17, 0, 17)) == 0
+    found = account(EXPERIMENT, ledger.counters, Tally(17, 0, 17))
+    assert (found.begun, found.stored, found.lost) == (17 * PER_ITEM, 17 * PER_ITEM, {SILENT: 0})
+
+
+def test_what_is_stored_after_a_collector_gave_up_is_not_lost() -> None:
+    ledger = Ledger(EXPERIMENT, Counters())
+    ledger.accept_ended("collector-0.0", Counts(begun=9 * PER_ITEM, transitions=5 * PER_ITEM, items=5), 0)
+    assert reconcile(EXPERIMENT, ledger.counters, Tally(8, 0, 8)) == 0
+    assert ledger.counters.lost == {UNCONFIRMED: PER_ITEM}
