@@ -107,10 +107,10 @@ def reconcile(experiment: Experiment, counters: Counters, tally: Tally) -> int:
     """Corrects what was lost by what only the end of a run can tell; returns what stays unaccounted, 0 if all is well.
 
     A collector that was killed, or that had no time left, may have had items stored whose confirmation never reached
-    it: they were counted as lost, and are not. A replay that was killed may have saved items that it had not confirmed: sent once more, they
-    are no new ones. Neither is more than what a collector may have in flight, once for each such event. What reached a
-    server of another process after it last answered, and what a collector on another host began after its last report,
-    has bounds of its own.
+    it: they were counted as lost, and are not. A replay that was killed may have saved items that it had not confirmed:
+    sent once more, they are no new ones. Neither is more than what a collector may have in flight, once for each such
+    event. What reached a server of another process after it last answered, and what a collector on another host began
+    after its last report, has bounds of its own.
     """
     unaccounted = account(experiment, counters, tally).unaccounted
     most = counters.interruptions * (in_flight_bound(experiment) // max(1, experiment.collectors))
