@@ -13,6 +13,7 @@ from pipeline.collector import Collector
 from pipeline.environments import EnvironmentFault
 from pipeline.evaluator import Evaluator
 from pipeline.messages import CollectorReport, Evaluation
+from pipeline.permits import Permits
 from pipeline.recorder import Recorder
 from pipeline.resuming import refuse_other_config
 from pipeline.sections import Experiment
@@ -61,7 +62,9 @@ def run_collector(
     reader = VariablesReader(addresses.weights, experiment.collect.variables_seconds)
     newest = reader.wait(_CONNECT_SECONDS, f"collector {index}")
     refuse_other_config(experiment, newest.config)
-    collector = Collector(experiment, specs, index, process, addresses.frames, newest, incarnation, Traffic())
+    permits = Permits(experiment, addresses.shards[0]) if experiment.replay.shards > 1 else None
+    own = Traffic()
+    collector = Collector(experiment, specs, index, process, addresses.frames, newest, incarnation, own, permits)
     sender = Sender(addresses.reports, REPORTS_TABLE)
     gc.freeze()  # what is here now stays: collections need not look at it again
     fault: EnvironmentFault | None = None

@@ -17,6 +17,7 @@ from pipeline.acting import Actor, make_actor
 from pipeline.environments import LaneStep
 from pipeline.frames import FIRST, LAST, MID, FrameLayout
 from pipeline.messages import CollectorReport, Variables
+from pipeline.permits import Permits
 from pipeline.recorder import Counts
 from pipeline.sections import Experiment
 from pipeline.stacking import FrameStack
@@ -42,6 +43,7 @@ class Collector:
       variables: the learner's first publication.
       incarnation: how often this collector was started before; it has a seed stream of its own.
       traffic: of this process, if it does nothing but collect; None counts none.
+      permits: of a replay of several shards.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Collector:
         variables: Variables,
         incarnation: int = 0,
         traffic: Traffic | None = None,
+        permits: Permits | None = None,
     ) -> None:
         collect = experiment.collect
         self._experiment, self._index, self._process = experiment, index, process
@@ -62,7 +65,7 @@ class Collector:
         self._layout = FrameLayout.of(experiment, specs)
         self._frames = self._layout.empty(collect.lanes)
         self._fields = {name: self._frames[name] for name, _ in self._layout.fields()}  # views
-        self._writer = FrameWriter.of(experiment, self._layout, address)
+        self._writer, self._permits, self._spent = FrameWriter.of(experiment, self._layout, address), permits, 0
         exploration = experiment.exploration
         seed = seed_of(experiment, 4, index, incarnation)
         bonus = exploration.count_bonus
@@ -197,9 +200,15 @@ class Collector:
         fields["gradient_steps"][:] = self._variables.gradient_steps
 
     def confirm(self, keep_waiting: Callable[[], bool], everything: bool = False) -> bool:
-        """Waits while the rate limiter holds inserts back; see `FrameWriter.confirm`."""
+        """Waits while the rate limiter holds inserts back; see `FrameWriter.confirm` and `Permits.confirm`."""
         started = time.monotonic()
         confirmed = self._writer.confirm(keep_waiting, everything)
+        if self._permits is not None:
+            stored = self._writer.confirmed_transitions
+            self._permits.spend(stored - self._spent)
+            self._spent = stored
+            if not everything:  # at the end of a run nobody is to be waited for
+                confirmed = self._permits.confirm(keep_waiting) and confirmed
         self._blocked_seconds += time.monotonic() - started
         return confirmed
 
@@ -280,4 +289,6 @@ class Collector:
     def close(self) -> None:
         """Ends the connection and releases the environments."""
         self._writer.close()
+        if self._permits is not None:
+            self._permits.close()
         self._environment.close()

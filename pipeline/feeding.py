@@ -5,21 +5,20 @@ import queue
 import threading
 import time
 
-import tensorflow as tf
-
 from pipeline.replay import Replay, Sample
+from pipeline.shards import Shards
 
 
 class Feeder:
     """Draws the samples of the next call ahead.
 
-    A dataset that waits cannot be interrupted: it waits in a thread of its own, the process ends without it.
+    What waits for a replay cannot be interrupted: it waits in a thread of its own, the process ends without it.
 
     Args:
       replay: to draw from.
     """
 
-    def __init__(self, replay: Replay) -> None:
+    def __init__(self, replay: Replay | Shards) -> None:
         self._replay = replay
         self._samples: queue.Queue[Sample | Exception] = queue.Queue(maxsize=1)
         self._thread = threading.Thread(target=self._feed, name="samples", daemon=True)
@@ -59,7 +58,7 @@ class Feeder:
                 self._samples.put(sample)
                 if self._closing:
                     return
-        except tf.errors.OpError as error:
+        except Exception as error:  # `next` raises it in the learner's thread
             self._samples.put(error)
         finally:
             self._fed.set()

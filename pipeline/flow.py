@@ -2,19 +2,28 @@
 
 import time
 from collections import deque
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from pipeline.sections import Experiment
 
 _WATCH_SECONDS = 60.0
 _TOLERANCE = 0.2
+_SLOW_COLLECTORS = "see logs/collector-*.log, and raise collect.lanes or collect.collectors if environments are slow"
+_SLOW_LEARNER = (
+    "see logs/learner.log; a smaller network or batch, or a lower replay.samples_per_insert, asks less of it"
+)
 
 
 def waits_for_collectors(experiment: Experiment, info: Any) -> bool:
     """Whether the rate limiter, or on-policy the queue, holds the learner back; `info` is Reverb's `TableInfo`."""
+    return experiment.agent.on_policy or _holds_samples_back(info)
+
+
+def _holds_samples_back(info: Any) -> bool:
     limiter = info.rate_limiter_info
     inserts, samples = limiter.insert_stats.completed, limiter.sample_stats.completed
-    if experiment.agent.on_policy or info.current_size < limiter.min_size_to_sample:
+    if info.current_size < limiter.min_size_to_sample:
         return True
     return bool(inserts * limiter.samples_per_insert - samples - 1 < limiter.min_diff)
 
@@ -33,26 +42,73 @@ def explain_stall(experiment: Experiment, info: Any, items_per_call: int) -> str
         f"{inserts} items inserted, {samples} sampled, {info.current_size} of {info.max_size} stored, "
         f"{limiter.samples_per_insert:g} samples per insert wanted"
     )
-    slow = "see logs/collector-*.log, and raise collect.lanes or collect.collectors if environments are slow"
     if experiment.agent.on_policy:
         return (
             f"the learner waits for collectors: the queue has not had the {items_per_call} items of a batch "
-            f"({inserts} inserted, {samples} sampled): {slow}"
+            f"({inserts} inserted, {samples} sampled): {_SLOW_COLLECTORS}"
         )
     if info.current_size < limiter.min_size_to_sample:
         return (
             f"the learner waits for collectors: the table has {info.current_size} of the {limiter.min_size_to_sample} "
-            f"items that replay.min_size asks for ({state}): {slow}, or lower replay.min_size"
+            f"items that replay.min_size asks for ({state}): {_SLOW_COLLECTORS}, or lower replay.min_size"
         )
     if waits_for_collectors(experiment, info):
         return (
-            f"the learner waits for collectors, which do not insert ({state}): {slow}, or raise "
+            f"the learner waits for collectors, which do not insert ({state}): {_SLOW_COLLECTORS}, or raise "
             "replay.samples_per_insert"
         )
-    return (
-        f"the collectors wait for the learner, which does not sample ({state}): see logs/learner.log; a smaller "
-        "network or batch, or a lower replay.samples_per_insert, asks less of it"
-    )
+    return f"the collectors wait for the learner, which does not sample ({state}): {_SLOW_LEARNER}"
+
+
+class ShardState(NamedTuple):
+    """What a stall may be due to, of one server of several."""
+
+    address: str
+    answers: bool
+    transitions: int
+    """Present, or when it answered last."""
+
+
+def waits_for_shards(permits: Any, shards: Sequence[ShardState]) -> bool:
+    """Whether the learner can have no more before collectors insert or shards come back.
+
+    Args:
+      permits: Reverb's `TableInfo` of the permits when shard 0 answered last; None if it never has.
+      shards: in order.
+    """
+    gives = any(shard.answers and shard.transitions for shard in shards)
+    return not gives or permits is None or not shards[0].answers or _holds_samples_back(permits)
+
+
+def explain_shards(experiment: Experiment, permits: Any, shards: Sequence[ShardState]) -> str:
+    """Who waits for whom, and what to change, in words.
+
+    Args:
+      experiment: the run.
+      permits: Reverb's `TableInfo` of the permits when shard 0 answered last; None if it never has.
+      shards: in order.
+    """
+    seen = [
+        f"shard {number} at {shard.address} " + ("has nothing" if shard.answers else "does not answer")
+        for number, shard in enumerate(shards)
+        if not (shard.answers and shard.transitions)
+    ]
+    stored, replay = sum(shard.transitions for shard in shards), experiment.replay
+    state = "; ".join((f"{stored} transitions stored, {replay.samples_per_insert:g} samples per insert wanted", *seen))
+    if permits is None or not shards[0].answers:
+        return f"the learner waits for shard 0, which holds the ratio of samples to inserts for all ({state})"
+    limiter = permits.rate_limiter_info
+    if permits.current_size < limiter.min_size_to_sample:
+        return (
+            f"the learner waits for collectors, which have not stored the {replay.min_size} transitions that "
+            f"replay.min_size asks for ({state}): {_SLOW_COLLECTORS}, or lower replay.min_size"
+        )
+    if waits_for_shards(permits, shards):
+        return (
+            f"the learner waits for collectors, which do not insert ({state}): {_SLOW_COLLECTORS}, or raise "
+            "replay.samples_per_insert"
+        )
+    return f"the collectors wait for the learner, which does not sample ({state}): {_SLOW_LEARNER}"
 
 
 class RatioWatch:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from agents import Specs
 from agents.priorities import bounded
-from pipeline import account, config, native, saving, workers
+from pipeline import account, config, native, saving
 from pipeline.collectives import Team
 from pipeline.feeding import Feeder
 from pipeline.learner import Learner
@@ -82,8 +82,8 @@ class LearningProcess:
         self._published_at = 0.0
         self._config = config.dump(experiment)
         skipped: list[str] = []
-        drawn = workers.share(experiment, team.size if team else 1)
-        opened = open_run(experiment, drawn, specs, run, place, resume, pass_over, skipped.append)
+        learners = team.size if team else 1
+        opened = open_run(experiment, learners, specs, run, place, resume, pass_over, skipped.append)
         self.ledger, self._records, self.replay = opened.ledger, opened.records, opened.replay
         self._life = max(life, *(announced_life(address) + 1 for address in place.addresses), 0)
         self.learner = Learner(experiment, specs, team=team)

@@ -8,7 +8,7 @@ import reverb
 from numpy.typing import NDArray
 
 from agents import Specs
-from pipeline import checkpoint, native, offline, saving
+from pipeline import checkpoint, native, offline, saving, workers
 from pipeline.account import NOTHING, Tally
 from pipeline.ledger import Ledger
 from pipeline.messages import Announcement
@@ -18,6 +18,7 @@ from pipeline.replay import Replay
 from pipeline.replay_server import ReplayServer
 from pipeline.run_directory import RunDirectory
 from pipeline.sections import Experiment
+from pipeline.shards import Shards
 from pipeline.variables import VARIABLES_TABLE, take
 
 log = logging.getLogger(__name__)
@@ -39,14 +40,14 @@ class Opened(NamedTuple):
 
     ledger: Ledger
     records: Records
-    replay: Replay
+    replay: Replay | Shards
     state: dict[str, NDArray[Any]]
     """The learner's arrays; empty of a run that begins."""
 
 
 def open_run(
     experiment: Experiment,
-    drawn: Experiment,
+    learners: int,
     specs: Specs,
     run: RunDirectory,
     place: Place,
@@ -58,7 +59,7 @@ def open_run(
 
     Args:
       experiment: the run.
-      drawn: the run as this learner draws from the replay: its share, if there are several.
+      learners: that learn together.
       specs: of its environment.
       run: its directory.
       place: where its replay is.
@@ -78,7 +79,7 @@ def open_run(
         records.read(starting=True)  # before a replay answers: until then collectors have nothing confirmed
         state = found.learner_state() if found else {}
         if place.addresses:
-            replay = _find(drawn, specs, place, ledger)
+            replay: Replay | Shards = _find(experiment, learners, specs, place, ledger)
         else:
             replay = _start(experiment, specs, run, place, ledger, found)
         opened.append(Opened(ledger, records, replay, state))
@@ -113,30 +114,34 @@ def _start(
     return replay
 
 
-def _find(experiment: Experiment, specs: Specs, place: Place, ledger: Ledger) -> Replay:
+def _find(experiment: Experiment, learners: int, specs: Specs, place: Place, ledger: Ledger) -> Replay | Shards:
     """A replay in processes of its own, which has gone on while there was no learner."""
     inserted, sampled = ledger.counters.taken_before
-    replay = find_replay(experiment, specs, place.addresses, Tally(inserted, sampled, 0))
+    replay = find_replay(experiment, specs, place.addresses, learners, Tally(inserted, sampled, 0))
     ledger.see_servers(replay.seen())
     ledger.accept_learner_restart(replay.tally())
     return replay
 
 
-def find_replay(experiment: Experiment, specs: Specs, addresses: Sequence[str], before: Tally = NOTHING) -> Replay:
+def find_replay(
+    experiment: Experiment, specs: Specs, addresses: Sequence[str], learners: int = 1, before: Tally = NOTHING
+) -> Replay | Shards:
     """A replay in processes of its own.
 
     Args:
-      experiment: sizes, ratio and window, as the learner draws.
+      experiment: sizes, ratio and window.
       specs: of the environment.
       addresses: of its servers.
+      learners: that draw a share each of every batch.
       before: what a queue had counted before it was last emptied.
 
     Raises:
       TimeoutError: a server does not answer.
       UsageError: a server is of another experiment.
     """
-    (address,) = addresses
-    return RemoteReplay(experiment, specs, address, before)
+    if len(addresses) > 1:
+        return Shards(experiment, specs, addresses, learners)
+    return RemoteReplay(workers.share(experiment, learners), specs, addresses[0], before)
 
 
 def announced_life(address: str) -> int:

@@ -71,10 +71,8 @@ class Replay:
         Args:
           address: another spelling of the server's.
         """
-        learner, steps = self._experiment.learner, self._experiment.steps_per_item
-        transitions = self._experiment.transitions_per_item
-        window, num_bytes = self._experiment.window, self._layout.num_bytes
         iterators, in_flight = draws_ahead(self._experiment)
+        batch_size = self._experiment.learner.batch_size
 
         def draw(_: Any) -> tf.data.Dataset:
             items = reverb.TrajectoryDataset.from_table_signature(
@@ -82,16 +80,10 @@ class Replay:
             )
             return items.batch(self.items_per_call, drop_remainder=True)
 
-        def arrange(sample: Any) -> Sample:
-            frames = sample.data[COLUMN]  # [items, item_length, lanes, bytes]
-            by_lane = tf.transpose(frames, (2, 0, 1, 3))
-            # Of a dataset the items may be longer: its run may have learned from longer windows.
-            windows = tf.stack([by_lane[:, :, step : step + window] for step in range(steps)])
-            shape = (learner.steps_per_call, learner.batch_size, window, num_bytes)
-            trajectory, gradient_steps = decode(tf.reshape(windows, shape), self._layout)
-            relative = tf.cast(sample.info.probability * tf.cast(sample.info.table_size, tf.float64), tf.float32)
-            relative = tf.reshape(tf.tile(relative, [transitions]), shape[:2])
-            return Sample(trajectory, gradient_steps, relative, sample.info.key)
+        def arranged(sample: Any) -> Sample:
+            frames, info = sample.data[COLUMN], sample.info
+            relative = tf.cast(info.probability * tf.cast(info.table_size, tf.float64), tf.float32)
+            return arrange(self._experiment, self._layout, batch_size, frames, relative, info.key)
 
         if iterators == 1:
             drawn = draw(None)
@@ -99,7 +91,7 @@ class Replay:
             drawn = tf.data.Dataset.range(iterators).interleave(
                 draw, cycle_length=iterators, num_parallel_calls=iterators, deterministic=False
             )
-        return drawn.map(arrange, num_parallel_calls=1, deterministic=True).prefetch(1)
+        return drawn.map(arranged, num_parallel_calls=1, deterministic=True).prefetch(1)
 
     def samples(self) -> Iterator[Sample]:
         """What the learner draws, without end; waits while there is nothing to draw."""
@@ -113,7 +105,7 @@ class Replay:
           priorities: float32 [K, B], not negative. An item takes the mean of its transitions'.
           shards: of `Sample.shards`; one server needs none.
         """
-        of_items = bounded(priorities.reshape(-1, len(keys)).mean(axis=0))
+        of_items = priorities_of_items(priorities, len(keys))
         updates = dict(zip(keys.tolist(), of_items.tolist(), strict=True))
         self.client.mutate_priorities(self._layout.table, updates)
 
@@ -197,6 +189,41 @@ def draws_ahead(experiment: Experiment) -> tuple[int, int]:
     # one batch at a time, each would wait for what the other has taken.
     iterators = 2 if experiment.transitions_per_item < 8 and not experiment.agent.on_policy else 1
     return iterators, min(512, max(8, experiment.items_per_call // iterators))
+
+
+def arrange(
+    experiment: Experiment,
+    layout: FrameLayout,
+    batch_size: int,
+    frames: tf.Tensor,
+    relative_probability: tf.Tensor,
+    keys: tf.Tensor,
+    shards: Any = (),
+) -> Sample:
+    """The batches of a call from the items drawn for it: transition i of the call is of item i modulo their number.
+
+    Args:
+      experiment: sizes and window.
+      layout: of the frames.
+      batch_size: B, transitions of a batch.
+      frames: uint8 [items, item_length, lanes, bytes].
+      relative_probability: float32 [items], of each item's transitions.
+      keys: uint64 [items].
+      shards: int32 [items], or empty.
+    """
+    steps, window = experiment.steps_per_item, experiment.window
+    by_lane = tf.transpose(frames, (2, 0, 1, 3))
+    # Of a dataset the items may be longer: its run may have learned from longer windows.
+    windows = tf.stack([by_lane[:, :, step : step + window] for step in range(steps)])
+    shape = (experiment.learner.steps_per_call, batch_size, window, layout.num_bytes)
+    trajectory, gradient_steps = decode(tf.reshape(windows, shape), layout)
+    relative = tf.reshape(tf.tile(relative_probability, [experiment.transitions_per_item]), shape[:2])
+    return Sample(trajectory, gradient_steps, relative, keys, shards)
+
+
+def priorities_of_items(priorities: NDArray[np.float32], items: int) -> NDArray[np.float32]:
+    """Of the items drawn for a call, from their transitions' [K, B]: the mean, within the bounds of a table."""
+    return bounded(priorities.reshape(-1, items).mean(axis=0))
 
 
 def decode(frames: tf.Tensor, layout: FrameLayout) -> tuple[Trajectory, tf.Tensor]:

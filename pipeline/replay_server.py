@@ -18,6 +18,7 @@ from pipeline.account import NOTHING, Tally
 from pipeline.frames import FrameLayout
 from pipeline.manifest import BadCheckpoint
 from pipeline.messages import Served
+from pipeline.permits import PERMITS_TABLE, sizes
 from pipeline.ports import HOST, refuse_used_port
 from pipeline.privacy import guarding
 from pipeline.replay import COLUMN, REFUSALS, Replay, draws_ahead, item_shape
@@ -69,7 +70,8 @@ class ReplayServer(Replay):
         stored = _tally(restore_from, layout.table)
         self.restored = Tally(stored.inserted + before[0], stored.sampled + before[1], stored.present)
         """What the restored checkpoint had counted."""
-        self._servers = [_start(experiment, layout, port, folder, dataset or restore_from, blocking, bool(dataset))]
+        limited = _limited_tables(experiment, layout, blocking, shard)
+        self._servers = [_start(experiment, limited, port, folder, dataset or restore_from, bool(dataset))]
         super().__init__(experiment, specs, f"{HOST}:{port}", self.restored if on_policy else NOTHING)
         self.weights_address = self.address
         """Of the server that has the weights."""
@@ -86,7 +88,11 @@ class ReplayServer(Replay):
         if experiment.replay.shards:
             self.client.reset(SERVER_TABLE)
             sender = Sender(self.address, SERVER_TABLE)
-            sender.send(Served(uuid.uuid4().hex, self.restored.inserted, self.restored.sampled), _SAY_SECONDS)
+            sampled = self.restored.sampled
+            if experiment.replay.shards > 1:  # what is drawn is counted by its permits, see `pipeline.shards`
+                permits = _tally(restore_from, PERMITS_TABLE).sampled if shard == 0 else 0
+                sampled = permits * sizes(experiment).sampled_items
+            sender.send(Served(uuid.uuid4().hex, self.restored.inserted, sampled), _SAY_SECONDS)
             sender.close()
 
     def checkpoint(self) -> Path:
@@ -118,25 +124,32 @@ def _tally(source: Path | None, table: str) -> Tally:
         raise BadCheckpoint(f"its replay cannot be read: {error}") from None
 
 
+def _limited_tables(experiment: Experiment, layout: FrameLayout, blocking: bool, shard: int) -> list[reverb.Table]:
+    """The tables whose limiters the config sets: the experience and, of shard 0 of several, the permits."""
+    item = {COLUMN: tf.TensorSpec(item_shape(experiment, layout), tf.uint8)}
+    experience = _experience_table(experiment, layout.table, item, blocking)
+    if experiment.replay.shards > 1 and shard == 0:
+        return [experience, _permits_table(experiment, blocking)]
+    return [experience]
+
+
 def _start(
     experiment: Experiment,
-    layout: FrameLayout,
+    limited: list[reverb.Table],
     port: int,
     folder: Path,
     source: Path | None,
-    blocking: bool,
     equal_priorities: bool,
 ) -> reverb.Server:
-    item = {COLUMN: tf.TensorSpec(item_shape(experiment, layout), tf.uint8)}
-    experience = _experience_table(experiment, layout.table, item, blocking)
     reports = reverb.Table.queue(REPORTS_TABLE, _REPORTS_KEPT, signature=_MESSAGE)
-    tables = [experience, reports, *_newest_tables(VARIABLES_TABLE, WEIGHTS_TABLE)]
+    tables = [*limited, reports, *_newest_tables(VARIABLES_TABLE, WEIGHTS_TABLE)]
     if experiment.replay.shards:
         tables += _newest_tables(SERVER_TABLE)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(suffix=".part", dir=folder.parent) as copy:  # read when the server starts
         if source is not None:
-            source = _with_settings(source, experience.info, Path(copy), equal_priorities)
+            for table in limited:
+                source = _with_settings(source, table.info, Path(copy) / table.name, equal_priorities)
         fallback = str(source) if source else None
         checkpointer = reverb.checkpointers.DefaultCheckpointer(str(folder), fallback_checkpoint_path=fallback)
         try:
@@ -149,14 +162,15 @@ def _start(
 
 
 def _with_settings(source: Path, settings: Any, copy: Path, equal_priorities: bool) -> Path:
-    """A checkpoint whose experience table has these settings: Reverb restores them with the items."""
+    """A checkpoint of whose tables one has these settings: Reverb restores them with the items."""
     try:
         if not (equal_priorities or reverb_checkpoint.differs(source, settings)):
             return source
+        copy.mkdir()
         reverb_checkpoint.restate(source, settings, copy, equal_priorities)
-    except tf.errors.OpError as error:
+    except (tf.errors.OpError, ValueError) as error:
         raise BadCheckpoint(f"its replay cannot be read: {error}") from None
-    log.info("the replay of %s goes on with other settings: its items stay", source)
+    log.info("%s of %s goes on with other settings: its items stay", settings.name, source)
     return copy
 
 
@@ -170,13 +184,15 @@ def _experience_table(experiment: Experiment, name: str, item: Any, blocking: bo
         name,
         sampler=by_priority if replay.prioritized else reverb.selectors.Uniform(),
         remover=reverb.selectors.Fifo(),
-        max_size=max(1, replay.capacity // experiment.transitions_per_item),
+        max_size=max(1, replay.capacity // max(1, replay.shards) // experiment.transitions_per_item),
         rate_limiter=_rate_limiter(experiment, blocking),
         signature=item,
     )
 
 
 def _rate_limiter(experiment: Experiment, blocking: bool) -> Any:
+    if experiment.replay.shards > 1:  # the permits hold the ratio, and the minimum size, for all
+        return reverb.rate_limiters.MinSize(1)
     ratio = experiment.replay.samples_per_insert
     min_items = -(-experiment.replay.min_size // experiment.transitions_per_item)
     if not blocking or experiment.is_offline:  # a dataset has all its items from the start
@@ -186,6 +202,20 @@ def _rate_limiter(experiment: Experiment, blocking: bool) -> Any:
     iterators, in_flight = draws_ahead(experiment)
     ahead = iterators * in_flight + 2 * experiment.items_per_call
     return reverb.rate_limiters.SampleToInsertRatio(ratio, min_items, error_buffer=max(2.0 * ratio, 2.0 * ahead))
+
+
+def _permits_table(experiment: Experiment, blocking: bool) -> reverb.Table:
+    """What holds the ratio for all shards; which of its items is sampled does not matter."""
+    of = sizes(experiment)
+    ratio = reverb.rate_limiters.SampleToInsertRatio(of.samples_per_insert, of.min_size, of.error_buffer)
+    return reverb.Table(
+        PERMITS_TABLE,
+        sampler=reverb.selectors.Fifo(),
+        remover=reverb.selectors.Fifo(),
+        max_size=of.max_size,
+        rate_limiter=ratio if blocking else reverb.rate_limiters.MinSize(of.min_size),
+        signature=_MESSAGE,
+    )
 
 
 def _newest_tables(*names: str) -> list[reverb.Table]:

@@ -16,6 +16,7 @@ from pipeline.replay import Replay
 from pipeline.run_directory import RunDirectory, write_json
 from pipeline.saving import Saved, Saver
 from pipeline.sections import Experiment
+from pipeline.shards import Shards
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class Reporter:
         run: RunDirectory,
         ledger: Ledger,
         learner: Learner,
-        replay: Replay,
+        replay: Replay | Shards,
         recovery: Recovery,
         saver: Saver,
         alone: bool,

@@ -17,6 +17,7 @@ from pipeline.manifest import BadCheckpoint
 from pipeline.replay import Replay
 from pipeline.run_directory import RunDirectory
 from pipeline.sections import Experiment
+from pipeline.shards import Shards
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +99,7 @@ class Saver:
     """
 
     def __init__(
-        self, experiment: Experiment, run: RunDirectory, learner: Learner, replay: Replay, ledger: Ledger
+        self, experiment: Experiment, run: RunDirectory, learner: Learner, replay: Replay | Shards, ledger: Ledger
     ) -> None:
         self._experiment, self._run = experiment, run
         self._config = config.dump(experiment).encode()

@@ -1,5 +1,6 @@
 """What the learner knows of a replay's server in another process: a thread that asks it, so that nobody else waits."""
 
+import logging
 import threading
 import time
 
@@ -10,6 +11,8 @@ from pipeline.account import NOTHING, Seen, Tally
 from pipeline.addresses import accepts, respelled
 from pipeline.messages import Served
 from pipeline.variables import SERVER_TABLE, take
+
+log = logging.getLogger(__name__)
 
 _SECONDS = 0.25
 """Between questions."""
@@ -42,6 +45,11 @@ class Watch:
         return self._refused or self.seen is None or time.monotonic() - self.seen.at > _AWAY_SECONDS
 
     @property
+    def identity(self) -> str:
+        """Of the process that answered last."""
+        return self.seen.served.identity if self.seen is not None else ""
+
+    @property
     def tally(self) -> Tally:
         """The newest there is."""
         return self.seen.tally if self.seen is not None else NOTHING
@@ -59,6 +67,8 @@ class Watch:
     def _ask_for_ever(self) -> None:
         while True:
             seen = self._ask()
+            if (seen is None) != self._refused:
+                log.info("the replay at %s %s", self.address, "answers" if seen else "does not answer")
             with self._changed:
                 self.seen, self._refused = seen or self.seen, seen is None
                 self._changed.notify_all()

@@ -5,7 +5,6 @@ import threading
 from collections.abc import Sequence
 
 from agents import Specs
-from pipeline import workers
 from pipeline.collectives import Team
 from pipeline.feeding import Feeder
 from pipeline.learner import Learner
@@ -35,7 +34,7 @@ def run_worker(
       TimeoutError: a server of the replay does not answer.
       WorkerLost: another learner is gone.
     """
-    replay = find_replay(workers.share(experiment, team.size), specs, addresses)
+    replay = find_replay(experiment, specs, addresses, team.size)
     learner = Learner(experiment, specs, team=team)
     learner.choose_loop()
     feeder = Feeder(replay)

@@ -51,7 +51,7 @@ def test_files_are_one_idea_long(path: Path) -> None:
 
 
 def test_the_light_side_imports_no_tensorflow() -> None:
-    modules = "pipeline, pipeline.collecting, pipeline.launchers.local, pipeline.console, agents"
+    modules = "pipeline, pipeline.collecting, pipeline.permits, pipeline.launchers.local, pipeline.console, agents"
     code = f"import sys, {modules}; print([m for m in ('tensorflow', 'reverb', 'tf_agents') if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert result.stdout.strip() == "[]"
