@@ -90,7 +90,8 @@ def run_collector(
         collector.close()
     if fault is not None:
         raise fault
-    return 0
+    newest = reader.newest or newest
+    return newest.exit_code if newest.stopping else 0
 
 
 def _collect(
@@ -188,4 +189,4 @@ def run_evaluator(
             time.sleep(_POLL_SECONDS)
     finally:
         sender.close()
-    return 0
+    return newest.exit_code if newest.stopping else 0

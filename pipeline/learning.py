@@ -89,6 +89,7 @@ class LearningProcess:
         self.learner = Learner(experiment, specs, team=team)
         self._sample: Sample | None = None
         self._others_left = False  # of the team
+        self._is_finished = False
         if opened.state:
             self.learner.restore(opened.state)
         self._recovery = Recovery(experiment, specs, run, self.learner, self.ledger.counters)
@@ -177,14 +178,15 @@ class LearningProcess:
         """Writes learner, counters and replay, and waits until that is done."""
         self._reporter.show_checkpoint(self._saver.save(self._recorder.beat))
 
-    def ask_to_leave(self, evaluate_last: bool) -> None:
+    def ask_to_leave(self, evaluate_last: bool, is_finished: bool) -> None:
         """Publishes that the run ends: collectors send their last report, the evaluator may score the last weights."""
+        self._is_finished = is_finished
         self._reporter.phase = "stopping"
         self._recorder.leave()
         self._write_status()
         self._evaluate_last = evaluate_last and self.learner.gradient_steps > 0
         if not self._others_left:
-            self.learner.agree(Wish.STOP)
+            self.learner.agree(Wish.FINISH if is_finished else Wish.STOP)
         self.ledger.await_last_reports()
         self._publish(wait=True, stopping=True)
 
@@ -228,6 +230,7 @@ class LearningProcess:
         if self._place.addresses:
             last = self.learner.publication(self.ledger.counters)
             told = {"life": self._life, "renewals": self._renewals, "stopping": True, "ended": True}
+            told["is_finished"] = self._is_finished
             self._publisher.publish(msgspec.structs.replace(last, **told), wait_for_all=True)
         try:
             write_json(self._run.summary, summary)
@@ -341,6 +344,7 @@ class LearningProcess:
             evaluate_last=evaluate_last,
             life=self._life,
             renewals=self._renewals,
+            is_finished=stopping and self._is_finished,
             evaluated_at=self.ledger.evaluated_at,
             config=self._config,
         )

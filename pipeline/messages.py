@@ -53,8 +53,15 @@ class Announcement(msgspec.Struct, frozen=True):
     """How often, on-policy, it has asked for experience anew with the weights that it has."""
     evaluated_at: tuple[int, int] | None = None
     """Environment and gradient steps of the newest evaluation that has reached the learner."""
+    is_finished: bool = False
+    """Of a stopping run: it has reached its stop condition; another one may be resumed."""
     ended: bool = False
     """The learner has left too: replays of their own may end."""
+
+    @property
+    def exit_code(self) -> int:
+        """Of a role that leaves as the run stops: a scheduler starts it again with a run that is to go on."""
+        return 0 if self.is_finished else 1
 
     @property
     def version(self) -> tuple[int, int, int]:

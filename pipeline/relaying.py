@@ -43,4 +43,5 @@ def run_relay(address: str, port: int, private: str, seconds: float, interrupted
         if (newest := reader.newest) is not None and newest.ended:
             break
     server.Stop()
-    return 0
+    newest = reader.newest
+    return newest.exit_code if newest is not None and newest.ended else 0

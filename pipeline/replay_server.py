@@ -82,9 +82,9 @@ class ReplayServer(Replay):
                     reverb.Server(_newest_tables(VARIABLES_TABLE, WEIGHTS_TABLE), weights_port, checkpointer)
                 )
             self.weights_address = f"{HOST}:{weights_port}"
-        # Messages of an earlier life; what waits in a queue was collected with weights that are gone.
-        for table in (VARIABLES_TABLE, WEIGHTS_TABLE, REPORTS_TABLE, *([layout.table] if on_policy else [])):
-            self.client.reset(table)
+        self.forget_messages()
+        if on_policy:  # what waits in its queue was collected with weights that are gone
+            self.client.reset(layout.table)
         if experiment.replay.shards:
             self.client.reset(SERVER_TABLE)
             sender = Sender(self.address, SERVER_TABLE)
@@ -105,6 +105,11 @@ class ReplayServer(Replay):
             return Path(self.client.checkpoint())
         except REFUSALS as error:  # of a full disk, an IndexError
             raise OSError(f"Reverb could not write the replay: {error}") from error
+
+    def forget_messages(self) -> None:
+        """Drops publications and reports: they are of a learner's life that is over."""
+        for table in (VARIABLES_TABLE, WEIGHTS_TABLE, REPORTS_TABLE):
+            self.client.reset(table)
 
     def stop(self) -> None:
         """Stops serving. Stop writers first: Reverb confirms inserts that it then drops."""

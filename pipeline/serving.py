@@ -59,17 +59,19 @@ def run_replay(
     log.info("shard %d of the replay listens on port %d", shard, port)
     reader = VariablesReader(server.address, _READ_SECONDS)
     handing_on = HandingOn(reader, server.weights_address) if experiment.replay.weights_port else None
-    saver = _Saver(experiment, run, server)
+    saver, code = _Saver(experiment, run, server), 0
     while not interrupted.is_set():
         recorder.beat()
         if (newest := reader.newest) is not None and newest.ended:
+            code = newest.exit_code
             break
         if handing_on is not None:
             handing_on.tend()
         saver.tend()
         interrupted.wait(_POLL_SECONDS if handing_on is None else _READ_SECONDS)
+    server.forget_messages()  # who finds them after a restart would leave at once
     saver.finish(recorder)
-    return 0
+    return code
 
 
 class _Saver:

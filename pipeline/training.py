@@ -5,7 +5,7 @@ import threading
 import time
 
 from pipeline.learning import Ended, LearningProcess
-from pipeline.ledger import Summary
+from pipeline.ledger import EXIT_CODES, Summary
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ def run_to_its_end(process: LearningProcess, interrupted: threading.Event) -> Su
         log.error("%s: %s", reason, message)
     # After a divergence the weights are not worth keeping: the last checkpoint before it stays the newest.
     evaluate_last = reason in ("environment_steps", "gradient_steps", "seconds")
-    process.ask_to_leave(evaluate_last)
+    process.ask_to_leave(evaluate_last, EXIT_CODES[reason] == 0)
     patience = _LEAVE_SECONDS if reason != "stalled" else 1.0
     if evaluate_last and (evaluation := process.ledger.evaluation) is not None:
         patience += _LAST_EVALUATIONS * evaluation.seconds

@@ -36,7 +36,7 @@ class Watch:
         self.seen: Seen | None = None
         """None until it has answered once."""
         self._refused = True
-        self._changed = threading.Condition()
+        self._changed, self._hurry = threading.Condition(), threading.Event()
         threading.Thread(target=self._ask_for_ever, name=f"watch {address}", daemon=True).start()
 
     @property
@@ -57,6 +57,7 @@ class Watch:
     def wait(self, deadline: float) -> bool:
         """Waits for an answer to a question that is asked from now on; False if there is none by a monotonic time."""
         asked = time.monotonic()
+        self._hurry.set()
         with self._changed:
             while self.seen is None or self.seen.at < asked:
                 if (left := deadline - time.monotonic()) <= 0.0:
@@ -72,7 +73,8 @@ class Watch:
             with self._changed:
                 self.seen, self._refused = seen or self.seen, seen is None
                 self._changed.notify_all()
-            time.sleep(_SECONDS)
+            self._hurry.wait(_SECONDS)
+            self._hurry.clear()
             if seen is None and accepts(self.address, _TIMEOUT_SECONDS):  # else a client would put off its next attempt
                 spelling = next(self._spellings)
                 self._client, self._messages = reverb.Client(spelling), native.reverb_client(spelling)

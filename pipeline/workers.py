@@ -41,6 +41,9 @@ class Wish(enum.IntEnum):
     TAKE_STATE = 2
     """All take the chief's state anew, as it has rolled back."""
     STOP = 3
+    """The run is interrupted: it may be resumed."""
+    FINISH = 4
+    """It has reached its stop condition."""
 
 
 class Cluster(msgspec.Struct, frozen=True):

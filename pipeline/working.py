@@ -44,11 +44,9 @@ def run_worker(
         sample = sample or feeder.next(_WAIT_SECONDS)
         wish = Wish.STOP if interrupted.is_set() else Wish.WAIT if sample is None else Wish.LEARN
         decided = learner.agree(wish)
-        if decided == Wish.STOP:
-            log.info(
-                "learner %d leaves with the others after %d gradient steps", team.cluster.index, learner.gradient_steps
-            )
-            return 0
+        if decided >= Wish.STOP:
+            log.info("leaves with the other learners after %d gradient steps", learner.gradient_steps)
+            return 0 if decided == Wish.FINISH else 1
         if decided == Wish.TAKE_STATE:
             learner.share_state()
         elif decided == Wish.LEARN and sample is not None:
