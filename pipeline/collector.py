@@ -150,7 +150,7 @@ class Collector:
         self._shielded_steps += self._environment.overruled(scores)
         steps = max(self._variables.environment_steps, self._environment_steps)
         exploration = self._experiment.exploration
-        self._epsilon = epsilon(exploration, steps, self._index, self._experiment.collect.collectors)
+        self._epsilon = epsilon(exploration, steps, self._index, self._experiment.collectors)
         actions = explore(exploration, scores, self._epsilon, self._random, seen.mask)
 
         self._fill(seen, actions)

@@ -2,6 +2,7 @@
 
 import contextlib
 import shlex
+import sys
 import time
 from pathlib import Path
 from types import TracebackType
@@ -30,7 +31,7 @@ class Console:
 
     def __init__(self, run: RunDirectory, experiment: Experiment) -> None:
         self._run, self._experiment = run, experiment
-        self._terminal = Terminal(soft_wrap=True, highlight=False)
+        self._terminal = Terminal(file=sys.stdout, soft_wrap=True, highlight=False)
         self._live: Live | None = None
         self._shown_at = 0.0
         self._shown: Status | None = None
@@ -82,9 +83,13 @@ class Console:
     def note(self, text: str) -> None:
         """Prints a message above the live display, and keeps it in `logs/supervisor.log`."""
         self._noted += text
-        with contextlib.suppress(OSError), (self._run.logs / "supervisor.log").open("a") as log:  # the disk may be full
-            log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+        self._keep(text)
         self._terminal.print(text, style="bold red", markup=False)
+
+    def say(self, text: str) -> None:
+        """`note` of what needs no attention."""
+        self._keep(text)
+        self._terminal.print(text, markup=False)
 
     def _warn(self, status: Status) -> None:
         """Prints each warning once."""
@@ -92,6 +97,10 @@ class Console:
             if warning not in self._warned:
                 self._warned.add(warning)
                 self._terminal.print(f"warning: {warning}", style="yellow", markup=False)
+
+    def _keep(self, text: str) -> None:
+        with contextlib.suppress(OSError), (self._run.logs / "supervisor.log").open("a") as log:  # the disk may be full
+            log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
     def say_end(self, code: int, reason: str) -> None:
         """Prints how the run ended and how to look at it."""

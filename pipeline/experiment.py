@@ -1,19 +1,24 @@
 """Running an experiment: the checks before it, the launch, and its result."""
 
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import msgspec
 
 from pipeline import environments, offline, privacy
 from pipeline.config import UsageError, validate
-from pipeline.launchers import LAUNCHERS, SEPARATE, Launch
+from pipeline.launchers import ELASTIC, LAUNCHERS, SEPARATE, Cluster, Launch, joined
 from pipeline.ledger import Summary
 from pipeline.ports import refuse_used_port
 from pipeline.recorder import mark_rest_ended
 from pipeline.run_directory import RunDirectory
 from pipeline.sections import Experiment
 from pipeline.stacking import stacked
+
+_REACHED = (
+    "roles on other nodes of a Ray cluster reach the replay; Ray's own ports are open, too, and run what they are sent"
+)
 
 
 def launch(
@@ -24,6 +29,7 @@ def launch(
     resume: bool = False,
     started: float | None = None,
     require_private: bool = False,
+    cluster: Cluster | None = None,
 ) -> int:
     """Checks an experiment and runs it to its end; returns the exit code.
 
@@ -34,6 +40,11 @@ def launch(
     if launcher not in LAUNCHERS:
         raise UsageError(f"no launcher {launcher!r}; there are {', '.join(LAUNCHERS)}")
     validate(experiment)
+    if launcher not in ELASTIC and experiment.collectors > experiment.collect.collectors:
+        raise UsageError(
+            f"collect.max_collectors={experiment.collect.max_collectors} is for nodes that join a run of "
+            f"--launcher=ray: set it to 0 with --launcher={launcher}"
+        )
     run = RunDirectory(run_dir.resolve())
     try:
         specs = environments.describe(experiment.environment)
@@ -50,12 +61,16 @@ def launch(
     experiment = run.check(experiment, resume)
     refuse_used_port(experiment.replay.port)
     refuse_used_port(experiment.replay.weights_port)
-    with privacy.arranged(experiment, launcher in SEPARATE, require_private) as (experiment, private):
+    cluster, reached = cluster or Cluster(), _REACHED if launcher in ELASTIC else ""
+    with (
+        privacy.arranged(experiment, launcher in SEPARATE, require_private, reached) as (experiment, private),
+        joined(experiment, cluster) if launcher in ELASTIC else nullcontext(),
+    ):
         run.lock()
         try:
             run.create(experiment)
             mark_rest_ended(run.recorders)
-            return LAUNCHERS[launcher](Launch(experiment, run, started, resume, private))
+            return LAUNCHERS[launcher](Launch(experiment, run, started, resume, private, cluster))
         finally:
             run.unlock()
 
@@ -67,15 +82,17 @@ def train(
     launcher: str = "local",
     resume: bool = False,
     require_private: bool = False,
+    cluster: Cluster | None = None,
 ) -> Summary:
     """Runs an experiment to its end.
 
     Args:
       experiment: what to run, such as `pipeline.config.load("cartpole")`.
       run_dir: where it leaves config, summary, TensorBoard files, checkpoints, policies and logs.
-      launcher: "local", each role a process, or "inline", all in this one.
+      launcher: "local", each role a process; "inline", all in this one; or "ray", each on some node of a cluster.
       resume: go on from the newest checkpoint in `run_dir`.
       require_private: refuse to run where others could reach the replay over the network.
+      cluster: of "ray"; None is the one that this machine is a node of.
 
     Returns:
       The summary that is also in `run_dir/summary.json`.
@@ -85,7 +102,9 @@ def train(
       RuntimeError: a role failed before there was a summary; its log says why.
     """
     run = RunDirectory(Path(run_dir).resolve())
-    code = launch(experiment, run.path, launcher=launcher, resume=resume, require_private=require_private)
+    code = launch(
+        experiment, run.path, launcher=launcher, resume=resume, require_private=require_private, cluster=cluster
+    )
     if not run.summary.is_file():
         raise RuntimeError(f"the run ended with exit code {code} and no summary; see {run.logs}")
     return msgspec.json.decode(run.summary.read_bytes(), type=Summary)

@@ -64,23 +64,27 @@ class Privacy(msgspec.Struct, frozen=True):
 
 
 @contextmanager
-def arranged(experiment: Experiment, may_isolate: bool, required: bool) -> Iterator[tuple[Experiment, Privacy]]:
+def arranged(
+    experiment: Experiment, may_isolate: bool, required: bool, reached: str = ""
+) -> Iterator[tuple[Experiment, Privacy]]:
     """Takes the first measure of `replay.private` that works here.
 
     Args:
       experiment: the run.
       may_isolate: whether the run's processes are this machine's and none is this one: those can have a namespace.
       required: take one or refuse.
+      reached: why roles on other machines have to reach the replay; empty if there are none.
 
     Yields:
-      The measure, and the experiment, which demands it from here on if one is required.
+      The measure, and the experiment, which demands it from here on if one is required or none can be taken.
 
     Raises:
       UsageError: a measure is demanded that cannot be taken.
     """
-    taken = _taken(experiment.replay.private, may_isolate, required)
-    if required:
-        replay = msgspec.structs.replace(experiment.replay, private=taken.measure)
+    taken = _taken(experiment.replay.private, may_isolate, required, reached)
+    if required or reached:
+        private = "off" if taken.measure == "open" else taken.measure
+        replay = msgspec.structs.replace(experiment.replay, private=private)
         experiment = msgspec.structs.replace(experiment, replay=replay)
     try:
         yield experiment, taken
@@ -89,19 +93,19 @@ def arranged(experiment: Experiment, may_isolate: bool, required: bool) -> Itera
             taken.namespace.close()
 
 
-def _taken(private: str, may_isolate: bool, required: bool) -> Privacy:
+def _taken(private: str, may_isolate: bool, required: bool, reached: str) -> Privacy:
     if required and private == "off":
         raise UsageError("--require_private contradicts replay.private='off': leave one of them out")
     obstacles: list[str] = []
-    for measure in _ORDER[private]:
+    for measure in () if reached else _ORDER[private]:
         obstacle, namespace = _take(measure, may_isolate)
         if not obstacle:
             return Privacy(measure, "; ".join(obstacles) or f"replay.private={private!r}", namespace)
         obstacles.append(obstacle)
     if required or private in ("namespace", "loopback"):
         demand = "--require_private" if private == "auto" else f"replay.private={private!r}"
-        raise UsageError(f"{demand} cannot be kept here: {'; '.join(obstacles)}. {_ADVICE[private]}")
-    return Privacy("open", "; ".join(obstacles) or "replay.private='off'")
+        raise UsageError(f"{demand} cannot be kept here: {reached or '; '.join(obstacles)}. {_ADVICE[private]}")
+    return Privacy("open", reached or "; ".join(obstacles) or "replay.private='off'")
 
 
 _ADVICE = {

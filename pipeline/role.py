@@ -249,9 +249,10 @@ def _check(experiment: Experiment, shards: list[str]) -> None:
             raise UsageError("--listen is one host:port")
     if ROLE.value == "replay" or EMBEDDED.value:
         port_of(shards[INDEX.value % len(shards)], "--replay")
-    most = {"replay": len(shards), "collector": experiment.collect.collectors}.get(ROLE.value)
+    most = {"replay": len(shards), "collector": experiment.collectors}.get(ROLE.value)
     if most is not None and INDEX.value >= most:
-        what = "--replay addresses" if ROLE.value == "replay" else "collect.collectors"
+        name = "max_collectors" if experiment.collect.max_collectors else "collectors"
+        what = "--replay addresses" if ROLE.value == "replay" else f"collect.{name}"
         raise UsageError(f"--index={INDEX.value}, and there are {most} {what}: they are numbered from 0")
 
 

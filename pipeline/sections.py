@@ -144,6 +144,14 @@ class CollectConfig(Config, frozen=True):
     """The collectors."""
 
     collectors: Annotated[int, Meta(ge=1, description="Collector processes.")] = 1
+    max_collectors: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Collectors that --launcher=ray starts as nodes with room for them join, and that may be "
+            "started by hand; 0 is collect.collectors.",
+        ),
+    ] = 0
     lanes: Annotated[int, Meta(ge=1, description="Environments that a collector steps in lockstep.")] = 16
     threads: Annotated[
         int,
@@ -298,8 +306,8 @@ class Experiment(Config, frozen=True):
 
     @property
     def collectors(self) -> int:
-        """Collectors that run."""
-        return 0 if self.is_offline else self.collect.collectors
+        """Collectors that run, or may where nodes join."""
+        return 0 if self.is_offline else max(self.collect.collectors, self.collect.max_collectors)
 
     @property
     def evaluation_environment(self) -> EnvironmentConfig:

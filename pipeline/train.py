@@ -16,14 +16,26 @@ from absl import flags
 from pipeline.command import run_command
 from pipeline.config import UsageError, load
 from pipeline.experiment import launch
-from pipeline.launchers import LAUNCHERS
+from pipeline.launchers import ELASTIC, LAUNCHERS, Cluster
 from pipeline.run_directory import RunDirectory
 
 _CONFIG = flags.DEFINE_string("config", None, "Path of a TOML config, or the name of a shipped one, such as cartpole.")
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Where the run leaves everything; new, unless --resume is given.")
 _SEED = flags.DEFINE_integer("seed", None, "Replaces the config's seed.", lower_bound=0)
 _LAUNCHER = flags.DEFINE_enum(
-    "launcher", "local", list(LAUNCHERS), "local: each role a process; inline: all roles in one, for debugging."
+    "launcher",
+    "local",
+    list(LAUNCHERS),
+    "local: each role a process; inline: all roles in one, for debugging; ray: each on some node of a Ray cluster.",
+)
+_RAY_ADDRESS = flags.DEFINE_string(
+    "ray_address",
+    None,
+    "host:port of a Ray cluster that this machine is a node of; auto: the one that runs here, the default; local: one "
+    "for this run alone, on this machine.",
+)
+_SHARED_RUN_DIR = flags.DEFINE_bool(
+    "shared_run_dir", False, "All nodes of the Ray cluster see --run_dir: the replay's servers spread over them."
 )
 _SET = flags.DEFINE_multi_string(
     "set", [], "A line of TOML that overrides the config, such as agent.n_step=3; may be repeated."
@@ -47,6 +59,8 @@ def main(arguments: list[str]) -> int:
         name = str(run.config)
     if name is None:
         raise UsageError("--config is missing: give a path or the name of a shipped config")
+    if _LAUNCHER.value not in ELASTIC and (_RAY_ADDRESS.value or _SHARED_RUN_DIR.value):
+        raise UsageError("--ray_address and --shared_run_dir are for --launcher=ray: leave them out")
     experiment = load(name, tuple(_SET.value), _SEED.value)
     return launch(
         experiment,
@@ -55,6 +69,7 @@ def main(arguments: list[str]) -> int:
         resume=_RESUME.value,
         started=started,
         require_private=_REQUIRE_PRIVATE.value,
+        cluster=Cluster(_RAY_ADDRESS.value or "auto", _SHARED_RUN_DIR.value),
     )
 
 

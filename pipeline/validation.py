@@ -38,7 +38,7 @@ def _of_items(experiment: Experiment) -> _Checks:
 
 
 def _of_all(experiment: Experiment) -> _Checks:
-    replay, agent = experiment.replay, experiment.agent
+    replay, agent, collect = experiment.replay, experiment.agent, experiment.collect
     return [
         (
             agent.offline_only and not experiment.is_offline,
@@ -47,6 +47,11 @@ def _of_all(experiment: Experiment) -> _Checks:
         (
             replay.shards > 0 and experiment.is_offline,
             "a dataset is read in the learner's process: set replay.shards=0",
+        ),
+        (
+            0 < collect.max_collectors < collect.collectors,
+            f"collect.max_collectors={collect.max_collectors} is below collect.collectors={collect.collectors}: raise "
+            "it, or set it to 0",
         ),
         (
             replay.shards > 1 and agent.on_policy,
@@ -134,6 +139,10 @@ def _of_queue(experiment: Experiment) -> _Checks:
         (
             learner.steps_per_call != 1,
             f"{kind} acts with new weights after every gradient step: set learner.steps_per_call=1",
+        ),
+        (
+            experiment.collectors != experiment.collect.collectors,
+            f"{kind} waits for a sequence of every collector: set collect.max_collectors=0",
         ),
         (
             learner.batch_size != sequences,

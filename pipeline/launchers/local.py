@@ -6,13 +6,9 @@ from types import FrameType
 
 from pipeline.console import Console
 from pipeline.launchers import Launch
-from pipeline.launchers.watched import Watched
-from pipeline.ledger import ENVIRONMENT_FAULT, UNWRITTEN_SUMMARY
+from pipeline.launchers.watched import LEAVE_SECONDS, STOP_SECONDS, Watched
 from pipeline.ports import HOST, free_port
 
-_STOP_SECONDS = 90.0
-"""How long a stopping run may take for its last checkpoint before its processes are killed."""
-_LEAVE_SECONDS = 5.0
 _POLL_SECONDS = 0.05
 
 
@@ -33,7 +29,6 @@ class Supervisor:
         collectors = [Watched(launch, "collector", index, replay, silent) for index in range(experiment.collectors)]
         self._others = [*self._replays, *collectors, Watched(launch, "evaluator", 0, replay, silent)]
         self._signals = 0
-        self._is_start_noted = False
         self._stop_deadline: float | None = None
         self._verdict: tuple[int, str] | None = None
         """What a failure that no restart helps against makes of the run: exit code and reason."""
@@ -77,19 +72,14 @@ class Supervisor:
             if self._signals:
                 self._stop()
             if self._stop_deadline is not None and time.monotonic() > self._stop_deadline:
-                return 1, f"the learner did not end within {_STOP_SECONDS:.0f} s"
+                return 1, f"the learner did not end within {STOP_SECONDS:.0f} s"
             time.sleep(_POLL_SECONDS)
 
     def _tend_learner(self, console: Console) -> tuple[int, str] | None:
         """Restarts the learner where that helps; else exit code and reason in words."""
-        learner, summary = self._learner, self._launch.run.summary
-        if learner.restart_at is None and (code := learner.poll()) is not None:
-            if code in (0, 3, 4) or (code == 1 and summary.is_file()):
-                return code, ""  # it ended in good order: the summary says why
-            if code == UNWRITTEN_SUMMARY:
-                return 1, f"the run has ended, and {summary} could not be written: is the disk full?"
-            if code == 2 or self._stop_deadline is not None:
-                return (2 if code == 2 else 1), learner.last_words()
+        learner = self._learner
+        if (ended := learner.end_of_run(self._stop_deadline is not None)) is not None:
+            return ended
         self._tend(learner, console)
         if learner.poll() is not None and self._stop_deadline is not None:
             return self._verdict or (
@@ -100,37 +90,9 @@ class Supervisor:
 
     def _tend(self, watched: Watched, console: Console) -> None:
         """Starts a role's process again some time after it has failed, or gives the run up."""
-        if watched.restart_at is not None:
-            if time.monotonic() >= watched.restart_at and self._stop_deadline is None:
-                self._restart(watched, console)
-            return
-        if watched.poll() is None and watched.hangs():
-            console.note(f"{watched.name} has given no sign of life for {watched.silent_seconds:g} s and is restarted")
-            watched.kill()
-        code = watched.poll()
-        in_order = watched is not self._learner and self._learner.recorder.is_leaving
-        if code is None or in_order or self._stop_deadline is not None:
-            return
-        words = watched.last_words()
-        if code == 2:
-            self._give_up(2, words)
-        elif code == ENVIRONMENT_FAULT:  # the learner has been told, too
-            self._give_up(1, words)
-        elif watched.expect_restart():
-            console.note(f"{words}\n{watched.name} is restarted")
-        else:
-            self._give_up(1, f"{words}\n{watched.name} has failed {watched.failures} times in a row without progress")
-
-    def _restart(self, watched: Watched, console: Console) -> None:
-        try:
-            watched.start()
-        except OSError as error:  # a full disk has no room for its record: there may be some again
-            if not self._is_start_noted:
-                console.note(f"{watched.name} cannot be restarted yet: {error}")
-            self._is_start_noted = True
-            watched.postpone()
-        else:
-            self._is_start_noted = False
+        is_ending = watched is not self._learner and self._learner.recorder.is_leaving
+        if (verdict := watched.tend(console.note, is_ending or self._stop_deadline is not None)) is not None:
+            self._give_up(*verdict)
 
     def _give_up(self, code: int, reason: str) -> None:
         self._verdict = code, reason
@@ -140,7 +102,7 @@ class Supervisor:
         if self._stop_deadline is None:
             if self._learner.poll() is None:
                 self._learner.process.terminate()  # it saves what has been learned
-            self._stop_deadline = time.monotonic() + _STOP_SECONDS
+            self._stop_deadline = time.monotonic() + STOP_SECONDS
 
     def _end(self, started: list[Watched]) -> None:
         begun = time.monotonic()
@@ -148,7 +110,7 @@ class Supervisor:
             if watched.poll() is None:
                 watched.process.terminate()
         for watched in started:
-            patience = _STOP_SECONDS if watched in self._replays else _LEAVE_SECONDS  # it writes its last checkpoint
+            patience = STOP_SECONDS if watched in self._replays else LEAVE_SECONDS  # it writes its last checkpoint
             watched.end(begun + (patience if self._signals < 2 else 0.0) - time.monotonic())
 
     def _on_signal(self, _: int, __: FrameType | None) -> None:

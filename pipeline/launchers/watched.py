@@ -6,10 +6,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 from pipeline.launchers import Launch
+from pipeline.ledger import ENVIRONMENT_FAULT, UNWRITTEN_SUMMARY
 from pipeline.recorder import Recorder
 
+STOP_SECONDS = 90.0
+"""How long a stopping run may take for its last checkpoint before its processes are killed."""
+LEAVE_SECONDS = 5.0
+"""How long a process that has no checkpoint to write may take."""
 _MOST_FAILURES = 5
 """In a row without progress: then a restart does not help."""
 _PROGRESS_STEPS = 1_000
@@ -33,11 +39,21 @@ class Watched:
       index: of a collector or a shard.
       replay: addresses of the replay's servers, as --replay has them.
       silent_seconds: without a sign of life after which the process hangs.
+      number: gives each process of the role a number that no other had; None counts those in the run directory.
     """
 
-    def __init__(self, launch: Launch, role: str, index: int, replay: str, silent_seconds: float) -> None:
+    def __init__(
+        self,
+        launch: Launch,
+        role: str,
+        index: int,
+        replay: str,
+        silent_seconds: float,
+        number: Callable[[], int] | None = None,
+    ) -> None:
         self._launch, self._role, self._index, self._replay = launch, role, index, replay
         self.silent_seconds = silent_seconds
+        self._number = number or (lambda: launch.run.incarnations(self.name))
         self.name = f"{role}-{index}" if role in ("collector", "replay") else role
         self.failures = 0
         """In a row, without progress between them."""
@@ -47,12 +63,13 @@ class Watched:
         self._furthest = 0
         self._folder = launch.run.shard(index) if role == "replay" else launch.run.path
         self._log = launch.run.logs / f"{self.name}.log"
+        self._is_start_noted = False
 
     def start(self) -> None:
         """Starts the next process of this role; a learner's goes on from the newest checkpoint but the first time."""
         run, launch = self._launch.run, self._launch
-        incarnation = run.incarnations(self.name)
-        recorder = run.recorder(self.name, incarnation)
+        incarnation = self._number()
+        self.record = recorder = run.recorder(self.name, incarnation)
         self.recorder = Recorder(recorder)
         command = [sys.executable, "-m", "pipeline.role", f"--role={self._role}", f"--index={self._index}"]
         command += [f"--config={run.config}", f"--replay={self._replay}", f"--run_dir={self._folder}"]
@@ -78,6 +95,64 @@ class Watched:
         self.restart_at = None
         self._started_at = self._beat_at = time.monotonic()
         self._beats = 0
+
+    def tend(self, note: Callable[[str], None], ending: bool) -> tuple[int, str] | None:
+        """Ends a process that hangs, and starts the next some time after one has failed.
+
+        Args:
+          note: takes a sentence about it.
+          ending: the run ends: nothing is started again, and what ends does so in good order.
+
+        Returns:
+          Exit code and reason of a failure that no restart helps against.
+        """
+        if self.restart_at is not None:
+            if time.monotonic() >= self.restart_at and not ending:
+                self._restart(note)
+            return None
+        if self.poll() is None and self.hangs():
+            note(f"{self.name} has given no sign of life for {self.silent_seconds:g} s and is restarted")
+            self.kill()
+        code = self.poll()
+        if code is None or ending:
+            return None
+        words = self.last_words()
+        if code == 2:
+            return 2, words
+        if code == ENVIRONMENT_FAULT:  # the learner has been told, too
+            return 1, words
+        if not self.expect_restart():
+            return 1, f"{words}\n{self.name} has failed {self.failures} times in a row without progress"
+        note(f"{words}\n{self.name} is restarted")
+        return None
+
+    def _restart(self, note: Callable[[str], None]) -> None:
+        try:
+            self.start()
+        except OSError as error:  # a full disk has no room for its record: there may be some again
+            if not self._is_start_noted:
+                note(f"{self.name} cannot be restarted yet: {error}")
+            self._is_start_noted = True
+            self.postpone()
+        else:
+            self._is_start_noted = False
+
+    def end_of_run(self, ending: bool) -> tuple[int, str] | None:
+        """Exit code and reason of a run whose learner, this one, has ended for good; an empty one is in the summary.
+
+        Args:
+          ending: it was asked to end.
+        """
+        summary = self._launch.run.summary
+        if self.restart_at is not None or (code := self.poll()) is None:
+            return None
+        if code in (0, 3, 4) or (code == 1 and summary.is_file()):
+            return code, ""
+        if code == UNWRITTEN_SUMMARY:
+            return 1, f"the run has ended, and {summary} could not be written: is the disk full?"
+        if code == 2 or ending:
+            return (2 if code == 2 else 1), self.last_words()
+        return None
 
     def poll(self) -> int | None:
         """The return code of a process that has ended, entered into its record; None of one that runs."""

@@ -224,6 +224,10 @@ def test_a_role_of_another_experiment_takes_no_part(tmp_path: Path, start: Calla
         (["--role=collector", "--replay=a:1"], "--config is missing"),
         (["--role=collector", "--replay=a:1", "--config=cartpole", "--index=7"], "numbered from 0"),
         (
+            ["--role=collector", "--replay=a:1", "--config=cartpole", "--index=7", "--set=collect.max_collectors=7"],
+            "there are 7 collect.max_collectors",
+        ),
+        (
             ["--role=replay", "--replay=a:1,b:1", "--config=cartpole", "--index=2", "--run_dir=r"],
             "there are 2 --replay addresses",
         ),

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -373,6 +373,9 @@ def test_inline_runs_and_resumes(run_dir: Path) -> None:
         (("--config=cartpole", '--set=environment.engine="envpol"'), "there are envpool, gymnasium"),
         (("--config=cartpole", '--set=environment.id="Pendulum-v1"'), "Discrete"),
         (("--config=cartpole", "--launcher=cluster"), "launcher"),
+        (("--config=cartpole", "--set=collect.max_collectors=2"), "collect.max_collectors=2"),
+        (("--config=cartpole", "--ray_address=auto"), "--launcher=ray"),
+        (("--config=cartpole", "--launcher=ray", "--require_private"), "--require_private"),
         (("--config=cartpole", "--seeds=3"), "seed"),
         ((), "--config"),
     ],
@@ -412,3 +415,19 @@ def test_a_port_in_use_is_refused(run_dir: Path) -> None:
     assert result.returncode == 2
     assert str(port) in result.stderr
     assert not run_dir.exists()
+
+
+def test_without_ray_its_extra_is_named(run_python: Callable[..., str]) -> None:
+    code = """
+    import sys
+
+    sys.modules["ray"] = None
+    from pipeline import UsageError, load
+    from pipeline.launchers import Cluster, joined
+
+    try:
+        joined(load("cartpole"), Cluster())
+    except UsageError as error:
+        print(error)
+    """
+    assert "pip install .[ray]" in run_python(code)

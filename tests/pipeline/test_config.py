@@ -226,6 +226,7 @@ def test_a_section_must_be_a_table() -> None:
             ),
             ("replay.capacity",),
         ),
+        (("collect.collectors=3", "collect.max_collectors=2"), ("collect.max_collectors=2", "collect.collectors=3")),
         (("environment.id=''",), ("environment.id", "import_path")),
         (("environment.id=''", "environment.import_path='package.module'"), ("environment.id", "import_path")),
     ],
@@ -245,6 +246,19 @@ def test_a_min_size_that_whole_items_cannot_reach_is_refused() -> None:
 def test_limits_that_fit_exactly_are_accepted() -> None:
     overrides = ("collect.lanes=10", "replay.capacity=100", "replay.min_size=100", "learner.batch_size=100")
     assert parse("", overrides).replay.min_size == 100
+
+
+def test_collectors_are_those_that_may_join() -> None:
+    assert parse("", ("collect.collectors=3",)).collectors == 3
+    assert parse("", ("collect.collectors=3", "collect.max_collectors=3")).collectors == 3
+    assert parse("", ("collect.collectors=3", "collect.max_collectors=8")).collectors == 8
+
+
+def test_on_policy_no_collectors_may_join() -> None:
+    sections = ("agent.kind='ppo'", "exploration.strategy='boltzmann'", "exploration.temperature=1.0")
+    sizes = ("collect.lanes=8", "learner.batch_size=8", "learner.steps_per_call=1", "replay.samples_per_insert=1.0")
+    assert parse("", (*sections, *sizes)).collectors == 1
+    assert "collect.max_collectors=0" in refusal(*sections, *sizes, "collect.max_collectors=2")
 
 
 def test_overrides_apply_in_order_over_the_file() -> None:
@@ -360,7 +374,11 @@ def experiments(draw: Any) -> Experiment:
     capacity = 24 * per_item * batches * items
     experiment = replace(
         experiment,
-        collect=replace(experiment.collect, lanes=per_item * groups),
+        collect=replace(
+            experiment.collect,
+            lanes=per_item * groups,
+            max_collectors=draw(st.sampled_from([0, 1, 3])) * experiment.collect.collectors,
+        ),
         learner=replace(experiment.learner, batch_size=per_item * batches * max(1, steps)),
         exploration=replace(experiment.exploration, strategy=strategy),
         replay=replace(
@@ -368,6 +386,8 @@ def experiments(draw: Any) -> Experiment:
             **priorities,
             lanes_per_item=per_item,
             steps_per_item=steps,
+            shards=draw(st.integers(0, 3)),
+            weights_port=0,
             capacity=capacity,
             min_size=draw(st.integers(1, 24 * per_item)),
         ),
@@ -376,6 +396,7 @@ def experiments(draw: Any) -> Experiment:
         dataset = "" if experiment.agent.on_policy else "runs/source"
         experiment = replace(
             experiment,
+            replay=replace(experiment.replay, shards=0),
             offline=replace(experiment.offline, dataset=dataset),
             stop=replace(experiment.stop, gradient_steps=experiment.stop.gradient_steps + 1),
         )
@@ -387,7 +408,7 @@ def experiments(draw: Any) -> Experiment:
 def on_policy(experiment: Experiment) -> Experiment:
     """The same with what an on-policy agent needs."""
     replace, collect, agent = msgspec.structs.replace, experiment.collect, experiment.agent
-    collect = replace(collect, collectors=min(collect.collectors, 8))
+    collect = replace(collect, collectors=min(collect.collectors, 8), max_collectors=0)
     sequences = collect.lanes * collect.collectors
     return replace(
         experiment,
@@ -395,7 +416,13 @@ def on_policy(experiment: Experiment) -> Experiment:
         collect=collect,
         learner=replace(experiment.learner, batch_size=sequences, steps_per_call=1),
         exploration=replace(experiment.exploration, strategy="boltzmann", temperature=1.0),
-        replay=replace(experiment.replay, prioritized=False, initial_priority="largest", samples_per_insert=1.0),
+        replay=replace(
+            experiment.replay,
+            prioritized=False,
+            initial_priority="largest",
+            samples_per_insert=1.0,
+            shards=min(experiment.replay.shards, 1),
+        ),
     )
 
 

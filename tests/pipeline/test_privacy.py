@@ -487,6 +487,24 @@ def test_roles_of_the_callers_own_process_get_no_namespace() -> None:
         pass
 
 
+def test_a_replay_that_roles_elsewhere_reach_is_open() -> None:
+    with privacy.arranged(parse(""), False, False, "roles are elsewhere") as (experiment, taken):
+        assert (taken.measure, experiment.replay.private) == ("open", "off")
+        assert "OPEN" in taken.sentence(5000)
+        assert "roles are elsewhere" in taken.sentence(5000)
+
+
+@pytest.mark.parametrize(
+    ("private", "required"), [("auto", True), ("off", True), ("loopback", False), ("namespace", False)]
+)
+def test_what_keeps_others_out_is_refused_where_roles_are_elsewhere(private: str, required: bool) -> None:
+    with (
+        pytest.raises(UsageError, match="elsewhere" if private != "off" else "contradicts"),
+        privacy.arranged(parse(f"replay.private={private!r}"), True, required, "roles are elsewhere"),
+    ):
+        pass
+
+
 def test_processes_that_start_without_their_parent_end(isolated: tuple[Namespace, int, int]) -> None:
     namespace, _, _ = isolated
     code = "from pipeline.process import die_with_parent; die_with_parent(1_000_000_000); print('lives')"

@@ -1,0 +1,340 @@
+"""Each role an actor on some node of a Ray cluster. Learner, evaluator and replay stay where they are; collectors come
+and go with the nodes that have room for them."""
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
+from types import FrameType
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayError
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from pipeline.addresses import host_of, parse, port_of
+from pipeline.config import UsageError
+from pipeline.console import Console
+from pipeline.launchers import Cluster, Launch
+from pipeline.launchers.ray_role import Ended, News, Order, RoleActor
+from pipeline.launchers.watched import LEAVE_SECONDS, STOP_SECONDS
+from pipeline.recorder import Recorder
+from pipeline.sections import Experiment
+
+_AUTO, _LOCAL = "auto", "local"
+_CONNECT_SECONDS = 10.0
+_PLACE_SECONDS = 300.0
+"""How long the roles that the run cannot do without may wait for their CPUs."""
+_LEARNER_RESTARTS = 20
+"""Of its actor; those of its process within the actor are counted there."""
+_OBJECT_BYTES = 80 * 2**20
+"""For Ray's own store, the least that it takes: nothing of a run goes through it."""
+_POLL_SECONDS = 0.05
+_NEWS_SECONDS = 1.0
+_SETTLE_SECONDS = 10.0
+_LAST_WORDS = 3
+
+
+@contextmanager
+def joined(experiment: Experiment, cluster: Cluster) -> Iterator[None]:
+    """Is a driver of the cluster for the length of the block.
+
+    Raises:
+      UsageError: there is no such cluster, or this node has no room for what has to be on it.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    own: dict[str, Any] = {}
+    if cluster.address == _LOCAL:
+        cpus = max(os.cpu_count() or 1, _pinned(experiment, cluster) + experiment.collectors)
+        own = {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": _OBJECT_BYTES}
+    # Where the package is imported from; everything else a node has itself.
+    path = os.environ.get("PYTHONPATH")
+    environment = {"env_vars": {"PYTHONPATH": path}} if path else {}
+    try:
+        if cluster.address not in (_AUTO, _LOCAL):  # Ray itself would try for minutes
+            (address,) = parse(cluster.address, "--ray_address")
+            socket.create_connection((host_of(address), port_of(address, "--ray_address")), _CONNECT_SECONDS).close()
+        ray.init(cluster.address, log_to_driver=False, logging_level="ERROR", runtime_env=environment, **own)
+    except (OSError, RuntimeError, ValueError) as error:
+        words = str(error).strip().splitlines()[0]
+        raise UsageError(
+            f"no Ray cluster at {cluster.address!r} ({words}): start one with `ray start --head`, make this machine "
+            "a node of it with `ray start --address=HOST:PORT`, or give --ray_address=local"
+        ) from None
+    try:
+        cpus, wanted = _this_node()["Resources"].get("CPU", 0), _pinned(experiment, cluster)
+        if cpus < wanted:
+            raise UsageError(
+                f"this node of the Ray cluster offers {cpus:g} CPUs, and the roles that have to be on it need "
+                f"{wanted}: start it with `ray start --num-cpus={wanted}` or more"
+            )
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _pinned(experiment: Experiment, cluster: Cluster) -> int:
+    """CPUs needed on this node: of learner and evaluator, and of the replay unless it is elsewhere."""
+    return 2 + (0 if cluster.shared_run_dir else experiment.replay.shards)
+
+
+def _this_node() -> dict[str, Any]:
+    here = ray.get_runtime_context().get_node_id()
+    return next(node for node in ray.nodes() if node["NodeID"] == here)
+
+
+class _Role:
+    """What the driver knows of a role.
+
+    Args:
+      name: such as "collector-1".
+      actor: that runs it.
+    """
+
+    def __init__(self, name: str, actor: Any) -> None:
+        self.name, self.actor = name, actor
+        self.running: Any = None
+        """Reference of how it ends; None while it does not run."""
+        self.asked: Any = None
+        """Reference of the next news; None if nobody has asked."""
+        self.news: News | None = None
+        self.is_away = True
+        """It waits for a node to run on."""
+
+    def start(self, replay: str) -> None:
+        """Has the actor run the role, as soon as there is room for it."""
+        self.running = self.actor.run.remote(replay)
+
+    def ask(self) -> None:
+        """Asks for news, unless an answer is due."""
+        if self.asked is None:
+            self.asked = self.actor.news.options(max_task_retries=0).remote()
+
+    def end(self) -> None:
+        """Asks the role to end."""
+        self.actor.end.options(max_task_retries=0).remote()
+
+
+class _Over(Exception):
+    """The run ends before its roles run; carries exit code and reason."""
+
+
+class Driver:
+    """Starts the roles of a run on a cluster, shows how they do, and ends them all."""
+
+    def __init__(self, launch: Launch) -> None:
+        self._launch, self._shards = launch, launch.experiment.replay.shards
+        self._home = _this_node()
+        self._roles: list[_Role] = []
+        self._signals = 0
+        self._asked_at = 0.0
+        self._waiting, self._waiting_since, self._said_waiting = 0, 0.0, 0
+        self._stop_deadline: float | None = None
+        self._learner_ended = Ended(1, "")
+        self._verdict: Ended | None = None
+        """What a failure that no restart helps against makes of the run."""
+
+    def run(self) -> int:
+        """Runs to the end and returns the exit code."""
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, self._on_signal) for number in numbers}
+        try:
+            with (
+                Console(self._launch.run, self._launch.experiment) as console,
+                # Ray prints what happens to its actors and nodes, with pages of a raylet's log.
+                (self._launch.run.logs / "ray.log").open("a") as log,
+                redirect_stdout(log),
+            ):
+                ended = self._run(console)
+            console.say_end(ended.code, ended.reason)
+            return ended.code
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _run(self, console: Console) -> Ended:
+        group = self._reserve()
+        try:
+            return self._watch(console, group)
+        except _Over as over:
+            return Ended(*over.args)
+        finally:
+            self._end()
+            remove_placement_group(group)
+            ray.shutdown()
+
+    def _reserve(self) -> Any:
+        """CPUs of the roles that stay where they are: a collector that waits for one would take a dead learner's."""
+        here, is_shared = {"ray.io/node-id": self._home["NodeID"]}, self._launch.cluster.shared_run_dir
+        gpus = self._home["Resources"].get("GPU", 0)
+        learner = {"CPU": 1.0, "GPU": gpus} if gpus else {"CPU": 1.0}
+        return placement_group(
+            [learner, *({"CPU": 1.0} for _ in range(1 + self._shards))],
+            strategy="SPREAD" if is_shared else "PACK",
+            bundle_label_selector=[here, here, *({} if is_shared else here for _ in range(self._shards))],
+        )
+
+    def _watch(self, console: Console, group: Any) -> Ended:
+        """Starts the roles, shows progress and restarts what fails until the run has ended."""
+        names = ["learner", "evaluator", *(f"replay-{shard}" for shard in range(self._shards))]
+        self._await([group.ready()], f"free CPUs of this node for {', '.join(names)}")
+        learner = self._learner = self._place("learner", 0, group, _LEARNER_RESTARTS)
+        self._place("evaluator", 1, group)
+        servers = [self._place(f"replay-{shard}", 2 + shard, group) for shard in range(self._shards)] or [learner]
+        first = self._launch.experiment.replay.port
+        addresses = [server.actor.address.remote(first and first + shard) for shard, server in enumerate(servers)]
+        self._await(addresses, "actors of Ray on the nodes chosen for them")
+        self._replay = ",".join(ray.get(addresses))
+        console.say_privacy(self._launch.privacy, port_of(self._replay.partition(",")[0], "--replay"))
+        for index in range(self._launch.experiment.collectors):
+            self._place(f"collector-{index}")
+        for role in self._roles:
+            role.start(self._replay)
+        while learner.running is not None:
+            console.refresh()
+            self._hear(console)
+            self._say_waiting(console)
+            if self._signals > 1:
+                return Ended(1, "interrupted twice: ended without a checkpoint")
+            if self._signals:
+                self._stop()
+            if self._stop_deadline is not None and time.monotonic() > self._stop_deadline:
+                return Ended(1, f"the learner did not end within {STOP_SECONDS:.0f} s")
+        return self._verdict or self._learner_ended
+
+    def _place(self, name: str, bundle: int | None = None, group: Any = None, restarts: int = -1) -> _Role:
+        """Makes a role's actor: in a bundle of the reserved CPUs, or wherever there is one."""
+        launch, (role, _, index) = self._launch, name.partition("-")
+        order = Order(launch.experiment, launch.run.path, launch.started, role, int(index or 0), self._home["NodeID"])
+        strategy = "SPREAD" if group is None else PlacementGroupSchedulingStrategy(group, bundle)
+        gpus = self._home["Resources"].get("GPU", 0) if role == "learner" else 0
+        actor = ray.remote(RoleActor).options(
+            num_cpus=1,
+            num_gpus=gpus,
+            max_restarts=restarts,
+            max_task_retries=restarts,
+            max_concurrency=4,
+            scheduling_strategy=strategy,
+        )
+        self._roles.append(_Role(name, actor.remote(order)))
+        return self._roles[-1]
+
+    def _await(self, references: Sequence[Any], what: str) -> None:
+        deadline = time.monotonic() + _PLACE_SECONDS
+        while len(ray.wait(references, num_returns=len(references), timeout=_POLL_SECONDS)[0]) < len(references):
+            if self._signals:
+                raise _Over(1, "interrupted before the roles had been started")
+            if time.monotonic() > deadline:
+                raise _Over(3, f"waited {_PLACE_SECONDS:.0f} s for {what}: is something else running on the cluster?")
+
+    def _hear(self, console: Console) -> None:
+        """Takes what the actors say, within some time."""
+        if time.monotonic() - self._asked_at >= _NEWS_SECONDS:
+            self._asked_at = time.monotonic()
+            self._note_lost_nodes(console)
+            for role in self._roles:
+                role.ask()
+        due = {role.asked: role for role in self._roles if role.asked is not None}
+        due |= {role.running: role for role in self._roles if role.running is not None}
+        for reference in ray.wait(list(due), num_returns=len(due), timeout=_POLL_SECONDS)[0]:
+            role = due[reference]
+            if reference == role.asked:
+                role.asked = None
+                with suppress(RayActorError):  # it is being restarted, or `running` says that it is not
+                    self._take_news(role, ray.get(reference), console)
+            else:
+                role.running = None
+                self._take_end(role, reference, console)
+
+    def _take_news(self, role: _Role, news: News, console: Console) -> None:
+        before, role.news, role.is_away = role.news, news, False
+        where = f"{news.host} (node {news.node[:6]})"
+        if before is None and role.name.startswith("collector"):
+            console.say(f"{role.name} is on {where}")
+        elif before is not None and before.actor != news.actor:
+            console.note(f"{role.name} was lost with its actor, and has been started again on {where}")
+            if before.record:
+                record = Recorder(self._launch.run.recorders / before.record)
+                if record.return_code is None:
+                    record.mark_ended(-signal.SIGKILL)  # with its actor, which cannot say so
+        for note in news.notes:
+            console.note(note)
+
+    def _take_end(self, role: _Role, reference: Any, console: Console) -> None:
+        """What becomes of the run when a role has ended for good."""
+        try:
+            ended = ray.get(reference)
+        except RayError as error:
+            words = "\n".join(str(error).strip().splitlines()[-_LAST_WORDS:])
+            ended = Ended(1, f"Ray cannot run {role.name}: every node needs this package and its dependencies\n{words}")
+        if role is self._learner:
+            self._learner_ended = ended
+        elif self._is_ending():
+            pass
+        elif ended.code == 0:
+            console.note(f"{role.name} has ended before the run, and is started again")
+            role.start(self._replay)
+        else:
+            self._give_up(ended)
+
+    def _is_ending(self) -> bool:
+        run = self._launch.run
+        number = run.incarnations("learner") - 1
+        is_leaving = number >= 0 and Recorder(run.recorder("learner", number)).is_leaving
+        return is_leaving or self._stop_deadline is not None
+
+    def _note_lost_nodes(self, console: Console) -> None:
+        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        lost = [role for role in self._roles if role.news and not role.is_away and role.news.node not in alive]
+        for role in lost:
+            assert role.news is not None
+            role.is_away = True
+            where = f"{role.news.host} (node {role.news.node[:6]})"
+            if role.name.startswith("replay"):  # the others know it by its address
+                self._give_up(Ended(1, f"{role.name} is gone with {where}: go on with --resume"))
+            else:
+                console.note(f"{role.name} is gone with {where}, and starts again where there is room")
+
+    def _say_waiting(self, console: Console) -> None:
+        """Says how many collectors have no room, once their number has settled."""
+        collectors = [role for role in self._roles if role.name.startswith("collector")]
+        waiting, now = sum(role.is_away for role in collectors), time.monotonic()
+        if waiting != self._waiting:
+            self._waiting, self._waiting_since = waiting, now
+        if waiting != self._said_waiting and now - self._waiting_since > _SETTLE_SECONDS:
+            self._said_waiting = waiting
+            if waiting:
+                console.say(f"{waiting} of {len(collectors)} collectors wait for a node with a free CPU")
+
+    def _give_up(self, ended: Ended) -> None:
+        self._verdict = self._verdict or ended
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._stop_deadline is None:
+            self._learner.end()  # it saves what has been learned
+            self._stop_deadline = time.monotonic() + STOP_SECONDS
+
+    def _end(self) -> None:
+        """Ends all roles; those that have a checkpoint to write have time for it."""
+        for is_replay, patience in ((False, LEAVE_SECONDS), (True, STOP_SECONDS)):
+            roles = [role for role in self._roles if role.name.startswith("replay") == is_replay]
+            for role in roles:
+                role.end()
+            deadline = time.monotonic() + patience
+            running = [role.running for role in roles if role.running is not None and not role.is_away]
+            while running and self._signals < 2 and time.monotonic() < deadline:
+                _, running = ray.wait(running, timeout=_POLL_SECONDS)
+            for role in roles:
+                ray.kill(role.actor)
+
+    def _on_signal(self, _: int, __: FrameType | None) -> None:
+        self._signals += 1
+
+
+def run(launch: Launch) -> int:
+    """Runs all roles on the cluster that has been joined; returns the exit code."""
+    return Driver(launch).run()

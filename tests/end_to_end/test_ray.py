@@ -1,0 +1,166 @@
+"""Runs on a Ray cluster of several nodes, all on this machine: nodes come and go, actors are killed."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
+import pytest
+
+from pipeline.faults import Drilled
+from pipeline.ledger import Summary
+from pipeline.run_directory import RunDirectory
+
+pytest.importorskip("ray", reason="Ray is not installed: pip install .[ray]")
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SECONDS = 180.0
+SMALL = (
+    "learner.steps_per_call=8", 'learner.loop="plain"', "replay.min_size=128", "replay.samples_per_insert=4",
+    "evaluation.episodes=2", "evaluation.every_steps=2000", "stop.target_return=1e9", "checkpoint.every_seconds=1.0",
+    "replay.capacity=1000000",
+)  # fmt: skip
+OBJECT_BYTES = 80 * 2**20
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A cluster whose head has room for learner, evaluator and one more role."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 3, "object_store_memory": OBJECT_BYTES, "include_dashboard": False},
+    )
+    yield cluster
+    cluster.shutdown()
+
+
+@pytest.fixture
+def drilled(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Drilled]]:
+    """Starts a run on the cluster, and sees that it leaves nothing behind."""
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{ROOT / 'tests'}")
+    runs: list[Drilled] = []
+
+    def start(*overrides: str) -> Drilled:
+        sets = (f"--set={line}" for line in (*SMALL, *overrides))
+        flags = ["--config=cartpole", *sets, "--launcher=ray", f"--ray_address={cluster.address}"]
+        runs.append(Drilled(RunDirectory(tmp_path / "run"), flags, [*flags, "--resume"]))
+        runs[-1].start()
+        return runs[-1]
+
+    yield start
+    for run in runs:
+        if run.supervisor is not None:
+            run.supervisor.kill()
+            run.supervisor.wait()
+        assert run.wait_until(lambda run=run: not roles(run) and not actors(), 30.0), (roles(run), actors())  # type: ignore[misc]
+
+
+def roles(run: Drilled, role: str = "", index: int = 0) -> list[psutil.Process]:
+    """Processes of the run's roles, on any node."""
+    wanted = {f"--role={role}", f"--index={index}"} if role else set()
+    folder = f"--run_dir={run.run.path}"
+    found = []
+    for process in psutil.process_iter():
+        try:
+            line = process.cmdline()
+        except psutil.Error:
+            continue
+        if any(argument.startswith(folder) for argument in line) and wanted <= set(line) and "pipeline.role" in line:
+            found.append(process)
+    return found
+
+
+def actors() -> list[str]:
+    return [name for process in psutil.process_iter(["name"]) if (name := process.info["name"]).startswith("ray::Role")]
+
+
+def wait(run: Drilled, holds: Callable[[], bool], what: str) -> None:
+    assert run.wait_until(holds, SECONDS), f"waited {SECONDS} s until {what}\n{run.output.read_text()[-3000:]}"
+
+
+def collected(run: Drilled) -> int:
+    status = run.status()
+    return status.environment_steps if status else 0
+
+
+def learned(run: Drilled) -> int:
+    status = run.status()
+    return status.gradient_steps if status and status.phase == "learning" else 0
+
+
+def goes_on(run: Drilled) -> None:
+    before = collected(run), learned(run)
+    wait(run, lambda: collected(run) > before[0] + 1_000 and learned(run) > before[1], "it collects and learns again")
+
+
+def only(run: Drilled, role: str, index: int = 0) -> psutil.Process:
+    (process,) = roles(run, role, index)
+    return process
+
+
+def kill_actor_and_await(run: Drilled, role: str) -> None:
+    """Kills a role's actor; its process goes with it, and another comes in its place."""
+    process = only(run, role)
+    actor = process.parent()
+    assert actor is not None
+    assert actor.name().startswith("ray::Role")
+    actor.kill()
+    wait(
+        run, lambda: [found.pid for found in roles(run, role)] not in ([], [process.pid]), f"the {role} is there again"
+    )
+    assert not process.is_running()
+
+
+def test_nodes_come_and_go_and_actors_are_killed(cluster: Any, drilled: Callable[..., Drilled]) -> None:
+    run = drilled("collect.max_collectors=2", "stop.environment_steps=0")
+    wait(run, lambda: learned(run) > 0 and run.saved() is not None, "there is a checkpoint")
+    assert not roles(run, "collector", 1), "there is no room for it"
+
+    node = cluster.add_node(num_cpus=1, object_store_memory=OBJECT_BYTES)
+    wait(run, lambda: bool(roles(run, "collector", 1)), "the new node has a collector")
+    newcomer = only(run, "collector", 1)
+    assert (run.run.path / "collector-1" / "logs" / "collector-1.log").is_file()
+    goes_on(run)
+
+    cluster.remove_node(node, allow_graceful=False)
+    wait(run, lambda: not newcomer.is_running(), "its collector is gone with it")
+    goes_on(run)
+
+    kill_actor_and_await(run, "collector")
+    goes_on(run)
+
+    saved = run.saved()
+    assert saved is not None
+    kill_actor_and_await(run, "learner")
+    wait(run, lambda: learned(run) > saved.gradient_steps, "it learns again, from the checkpoint on")
+    goes_on(run)
+
+    assert run.end() == 1, run.output.read_text()[-3000:]
+    summary = msgspec.json.decode(run.run.summary.read_bytes(), type=Summary)
+    assert summary.stop_reason == "interrupted"
+    assert summary.account is not None
+    assert summary.account.unaccounted == 0, summary
+    output = run.output.read_text()
+    for sentence in (
+        "collector-1 is gone with",
+        "collector-0 was lost with its actor",
+        "learner was lost with its actor",
+    ):
+        assert sentence in output, output
+
+
+def test_a_run_with_its_replay_apart_ends_at_its_budget(cluster: Any, drilled: Callable[..., Drilled]) -> None:
+    cluster.add_node(num_cpus=1, object_store_memory=OBJECT_BYTES)
+    run = drilled("replay.shards=1", "stop.environment_steps=5000")
+    assert run.supervisor is not None
+    assert run.supervisor.wait(SECONDS) == 0, run.output.read_text()[-3000:]
+    summary = msgspec.json.decode(run.run.summary.read_bytes(), type=Summary)
+    assert summary.environment_steps >= 5_000
+    assert summary.lost_transitions == 0
+    assert "replay: OPEN" in run.output.read_text()
+    assert list((run.run.shard(0) / "checkpoints").iterdir())
