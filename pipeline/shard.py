@@ -90,7 +90,7 @@ class Shard:
         self._client = reverb.Client(watch.address)
         self.watch = watch
         self._closing = threading.Event()
-        self._sum_of_priorities = 0.0
+        self._mean_priority = 0.0  # of an item, to the power of alpha
         self._blocks: deque[Items] = deque()
         self._changed = threading.Condition()  # guards the blocks and what is said of them
         self._lags = False
@@ -120,7 +120,7 @@ class Shard:
         """
         if self._lags or not self.answers or not (size := self.tally.present):
             return 0.0
-        return float(size) if self._exponent is None else self._sum_of_priorities
+        return float(size) if self._exponent is None else size * self._mean_priority
 
     def info(self, table: str) -> Any:
         """Reverb's `TableInfo` of a table when the server answered last; None before."""
@@ -194,18 +194,19 @@ class Shard:
         return not then / 2 <= now <= then * 2
 
     def _probe(self) -> None:
-        """Learns the sum of priorities from one sample now and then: a server tells it in no other way.
+        """Learns the mean of priorities from one sample now and then: a server tells it in no other way.
 
         Those of the items that are drawn would not do: of a shard of little weight they are seldom and old.
         """
-        while not self._closing.wait(_WATCH_SECONDS if self._sum_of_priorities else 0.02):
+        while not self._closing.wait(_WATCH_SECONDS if self._mean_priority else 0.02):
             if not self.answers or not self.tally.present:
                 continue
             try:
                 info = next(self._client.sample(self._table, emit_timesteps=False)).info
             except _NO_ANSWER:
                 continue
-            self._sum_of_priorities = info.priority ** (self._exponent or 0.0) / info.probability
+            of_all = info.priority ** (self._exponent or 0.0) / info.probability
+            self._mean_priority = of_all / info.table_size
 
     def _read(self) -> None:
         """Keeps some blocks of items at hand, of the process that there is."""

@@ -67,7 +67,8 @@ class Learning:
 def main(folder: Path) -> dict[str, Any]:
     """Kills shard 1, has it back, kills shard 0, has it back, and kills both."""
     experiment, layout, seen = parse("", OVERRIDES), FrameLayout(SPECS), {}
-    arguments = [{"overrides": OVERRIDES, "folder": str(folder / str(shard)), "shard": shard} for shard in range(2)]
+    shared = {"overrides": OVERRIDES, "blocking": False}  # permits for all that is drawn here
+    arguments = [{**shared, "folder": str(folder / str(shard)), "shard": shard} for shard in range(2)]
     hosts = [Hosted(server) for server in arguments]
     addresses = [host.addresses[0] for host in hosts]
     for host in hosts:
@@ -101,8 +102,10 @@ def main(folder: Path) -> dict[str, Any]:
     seen["first skipped"] = write_back()
 
     hosts[1].kill()
-    threading.Thread(target=write_back, daemon=True).start()  # while nobody knows yet
+    unaware = threading.Thread(target=write_back, daemon=True)  # nobody knows yet
+    unaware.start()
     wait_for(lambda: "shard 1" in shards.explain_stall(), "shard 1 is found to be away")
+    unaware.join(SECONDS)
     learning.owners(10)
     seen["without shard 1"] = learning.owners(20)
     seen["skipped without shard 1"] = write_back() == of_shard_1
@@ -125,6 +128,7 @@ def main(folder: Path) -> dict[str, Any]:
         host.kill()
     wait_for(lambda: "does not answer" in shards.explain_stall(), "both are found to be away")
     threading.Thread(target=write_back, daemon=True).start()
+    shards.stop()
     return seen
 
 

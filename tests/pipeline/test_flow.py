@@ -6,7 +6,14 @@ from typing import Any
 import pytest
 
 from pipeline.config import parse
-from pipeline.flow import RatioWatch, explain_stall, waits_for_collectors
+from pipeline.flow import (
+    RatioWatch,
+    ShardState,
+    explain_shards,
+    explain_stall,
+    waits_for_collectors,
+    waits_for_shards,
+)
 
 
 def info(inserts: int, samples: int, size: int, low: float = -100.0) -> Any:
@@ -42,6 +49,31 @@ def test_the_limiters_state_says_who_waits(inserts: int, samples: int, size: int
     text = explain_stall(experiment, seen, items_per_call=4)
     assert words in text
     assert any(field in text for field in ("replay.samples_per_insert", "collect.lanes", "replay.min_size"))
+
+
+FULL, EMPTY, AWAY = ShardState("host:1", True, 500), ShardState("host:2", True, 0), ShardState("host:3", False, 500)
+
+
+@pytest.mark.parametrize(
+    ("permits", "shards", "waits", "words"),
+    [
+        (None, (FULL, FULL), True, "the learner waits for shard 0, which holds the ratio"),
+        ((100, 0, 100), (AWAY, FULL), True, "the learner waits for shard 0, which holds the ratio"),
+        ((5, 0, 5), (FULL, EMPTY), True, "have not stored the 1000 transitions that replay.min_size asks for"),
+        ((100, 299, 100), (FULL, FULL), False, "the collectors wait for the learner"),
+        ((100, 300, 100), (FULL, FULL), True, "which do not insert"),
+        ((100, 0, 100), (EMPTY, AWAY), True, "which do not insert"),
+        ((100, 0, 100), (EMPTY, FULL), False, "the collectors wait for the learner"),
+    ],
+)
+def test_the_permits_and_the_shards_say_who_waits(permits: Any, shards: Any, waits: bool, words: str) -> None:
+    experiment, seen = parse("", ("replay.min_size=1000",)), info(*permits) if permits else None
+    assert waits_for_shards(seen, shards) == waits
+    text = explain_shards(experiment, seen, shards)
+    assert words in text
+    for number, shard in enumerate(shards):
+        assert (f"shard {number} at host:2 has nothing" in text) == (shard is EMPTY)
+        assert (f"shard {number} at host:3 does not answer" in text) == (shard is AWAY)
 
 
 def watch_of(seconds: int, learned_per_stored: float, least: int = 100) -> str:

@@ -34,7 +34,7 @@ def test_the_default_permits_of_cartpole() -> None:
         sampled_items=50,
         samples_per_insert=32 * 2 / 50,
         min_size=8,  # 1,024 transitions
-        error_buffer=2 * (2 + 3 * 2),
+        error_buffer=2 * (4 + 3 * 2),
         max_size=72,
     )
 

@@ -273,11 +273,12 @@ def test_samples_have_the_shapes_of_a_fused_call(
     layout, server = FrameLayout(counting_specs), serve(experiment, counting_specs)
     write_frames(server, experiment, layout, numbered_frames(layout, 4, 10))
     dataset = server.dataset()
-    trajectory, gradient_steps, relative_probability, keys = dataset.element_spec
+    trajectory, gradient_steps, relative_probability, keys, shards = dataset.element_spec
     assert trajectory.observation.shape == (3, 8, 3, 4)
     assert trajectory.reward.shape == (3, 8, 3)
     assert gradient_steps.shape == relative_probability.shape == (3, 8)
     assert keys.shape == (6,)  # items of 4 lanes
+    assert shards == ()
 
 
 # The table

@@ -262,7 +262,7 @@ class Learning:
 def test_the_ratio_is_kept_though_one_shard_gets_nothing(
     addresses: dict[str, list[str]], counting_specs: Specs, connect: Callable[..., Shards]
 ) -> None:
-    experiment, group, steps = parse("", LIMITED), addresses["one-sided"], 4000
+    experiment, group, steps = parse("", LIMITED), addresses["one-sided"], 6000
     layout, of = FrameLayout(counting_specs), sizes(experiment)
     shards = connect(experiment, group)
     learning, permits = Learning(shards, experiment), Permits(experiment, group[0])
