@@ -1,9 +1,9 @@
 """What the learner's workers say to each other through TensorFlow, and what becomes of it when one of them is gone."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tensorflow.python.distribute.collective_all_reduce_strategy import CollectiveAllReduceExtended
 from tensorflow.python.eager import context
 
-from pipeline.workers import Cluster, WorkerLost
+from pipeline.workers import Cluster, Wish, WorkerLost
 
 _HEALTH_CHECKS = {
     "_check_health_initial_timeout": 120,  # of a peer that answered and is gone before TensorFlow has met it
@@ -21,6 +21,8 @@ _HEALTH_CHECKS = {
     "_check_health_retry_limit": 2,
 }
 """Seconds, and tries: TensorFlow's own would find a host that is cut off after a minute."""
+
+_WATCH_SECONDS = 0.5
 
 _LOSSES = (
     tf.errors.AbortedError,
@@ -39,7 +41,7 @@ class Team:
 
     Args:
       cluster: who they are; they have answered (`workers.await_peers`).
-      patience: seconds that a worker waits for the others within a call.
+      patience: see the attribute.
 
     Raises:
       TimeoutError: a worker did not join.
@@ -47,7 +49,9 @@ class Team:
     """
 
     def __init__(self, cluster: Cluster, patience: float = 300.0) -> None:
-        self.cluster, self._patience = cluster, patience
+        self.cluster = cluster
+        self.patience = patience
+        """Seconds that a worker waits for the others within a call, though they live."""
         self._waits_since: float | None = None
         # TensorFlow's coordination service would take SIGTERM for itself, and its chief waits for ever.
         context.context().configure_coordination_service("")
@@ -84,7 +88,7 @@ class Team:
         """Workers."""
         return len(self.cluster.addresses)
 
-    @contextmanager
+    @contextlib.contextmanager
     def together(self) -> Iterator[None]:
         """A part of the program that all workers run.
 
@@ -98,18 +102,22 @@ class Team:
             if not (gone := self._gone()) and not isinstance(error, _LOSSES):
                 raise
             who = self.cluster.names(gone) if gone else f"one of {self.cluster.names(self.cluster.peers)}"
-            raise WorkerLost(f"{who} is gone ({_reason(error)}): {_ADVICE}") from error
+            what = "is gone" if gone else "did not come or had gone"
+            raise WorkerLost(f"{who} {what} ({_reason(error)}): {_ADVICE}") from error
         finally:
             self._waits_since = None
 
     def agree(self, wish: int) -> int:
-        """The largest wish of all workers, each from 0 to 1,000.
+        """The largest `Wish` of all workers. From `STOP` on it is the last that they say to each other.
 
         Raises:
           WorkerLost: see `together`.
         """
         with self.together():
-            return int(self._most(tf.constant(float(wish))))
+            largest = int(self._most(tf.constant(float(wish))))
+        if largest >= Wish.STOP:
+            self._part()
+        return largest
 
     def of_chief(self, values: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
         """The chief's values; the other workers give arrays of the same shapes and dtypes.
@@ -147,6 +155,13 @@ class Team:
 
         return self.strategy.experimental_local_results(self.strategy.run(place))[0]
 
+    def _part(self) -> None:
+        """Lets all leave, none of whom is missed from here on."""
+        self.strategy.extended._check_health_thread_should_stop.set()
+        # Others may not have all of the last sum yet, and fetch it from here. Once they sum again, they have.
+        with contextlib.suppress(WorkerLost), self.together():
+            self._most(tf.constant(0.0)).numpy()
+
     def _gone(self) -> tuple[int, ...]:
         """Workers that do not answer, or that have been restarted."""
 
@@ -162,10 +177,10 @@ class Team:
     def _watch(self) -> None:
         """Ends a wait for a worker that lives but does not come."""
         while True:
-            time.sleep(min(1.0, self._patience / 4))
+            time.sleep(_WATCH_SECONDS)
             since = self._waits_since
-            if since is not None and time.monotonic() - since > self._patience:
-                sentence = f"not all learners came to a call within {self._patience:.0f} s"
+            if since is not None and time.monotonic() - since > self.patience:
+                sentence = f"not all learners came to a call within {self.patience:.0f} s"
                 context.context().abort_collective_ops(tf.errors.DEADLINE_EXCEEDED, sentence)
                 return
 

@@ -7,8 +7,9 @@ what the chief has saved. It prints lines of JSON.
 
 import json
 import os
+import signal
 import sys
-import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from samples import part, random_sample
 
 from pipeline.collectives import Team
 from pipeline.learner import Learner
+from pipeline.process import interruption
 from pipeline.replay import Sample
 from pipeline.sections import Experiment, LearnerConfig, ReplayConfig
 from pipeline.workers import Cluster, Wish, WorkerLost, await_peers
@@ -94,13 +96,30 @@ def second_life(team: Team, folder: Path, index: int) -> None:
     learner.learn(part(batches_of("dqn"), index, 2))
     np.savez(folder / f"end-{index}.npz", **arrays(learner))
     say(resumed_at=resumed_at, ended_with=learner.agree(Wish.STOP if learner.is_chief else Wish.LEARN))
+    if learner.is_chief:
+        wait_in_vain(team)
+        (folder / "waited").touch()
+    while not (folder / "waited").exists():  # alive, and elsewhere
+        time.sleep(0.1)
+
+
+def wait_in_vain(team: Team) -> None:
+    """Waits for a worker that does not come."""
+    team.patience = 1.0
+    try:
+        team.agree(Wish.LEARN)
+    except WorkerLost as error:
+        say(waited=str(error))
 
 
 def main(index: int, ports: list[str], folder: Path, life: int) -> None:
-    cluster = Cluster(tuple(f"127.0.0.1:{port}" for port in ports), index)
-    assert await_peers(cluster, threading.Event(), seconds=60.0)
+    cluster, interrupted = Cluster(tuple(f"127.0.0.1:{port}" for port in ports), index), interruption()
+    assert await_peers(cluster, interrupted)
     try:
-        (second_life if life else first_life)(Team(cluster), folder, index)
+        team = Team(cluster)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert interrupted.wait(5.0), "TensorFlow has taken SIGTERM for itself"
+        (second_life if life else first_life)(team, folder, index)
     except WorkerLost as error:
         say(lost=str(error))
         os.execv(sys.executable, [sys.executable, *sys.argv[:-1], "1"])

@@ -228,7 +228,8 @@ class Driver:
             if self._signals:
                 raise _Over(1, "interrupted before the roles had been started")
             if time.monotonic() > deadline:
-                raise _Over(3, f"waited {_PLACE_SECONDS:.0f} s for {what}: is something else running on the cluster?")
+                advice = "is the cluster busy? See raylet.err in /tmp/ray/session_latest/logs, too"
+                raise _Over(3, f"waited {_PLACE_SECONDS:.0f} s for {what}: {advice}")
 
     def _hear(self, console: Console) -> None:
         """Takes what the actors say, within some time."""

@@ -1,6 +1,8 @@
 """Runs on a Ray cluster of several nodes, all on this machine: nodes come and go, actors are killed."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -75,8 +77,17 @@ def roles(run: Drilled, role: str = "", index: int = 0) -> list[psutil.Process]:
     return found
 
 
-def actors() -> list[str]:
-    return [name for process in psutil.process_iter(["name"]) if (name := process.info["name"]).startswith("ray::Role")]
+def actors() -> list[psutil.Process]:
+    """Actors of roles, on the nodes that this process has started."""
+    return [
+        process
+        for process in psutil.Process().children(recursive=True)
+        if process.name().startswith("ray::Role") and process.status() != psutil.STATUS_ZOMBIE
+    ]
+
+
+def is_gone(run: Drilled, process: psutil.Process) -> bool:
+    return process.pid not in {found.pid for found in roles(run)}  # its parent is gone too: it may be left a zombie
 
 
 def wait(run: Drilled, holds: Callable[[], bool], what: str) -> None:
@@ -113,7 +124,7 @@ def kill_actor_and_await(run: Drilled, role: str) -> None:
     wait(
         run, lambda: [found.pid for found in roles(run, role)] not in ([], [process.pid]), f"the {role} is there again"
     )
-    assert not process.is_running()
+    assert is_gone(run, process)
 
 
 def test_nodes_come_and_go_and_actors_are_killed(cluster: Any, drilled: Callable[..., Drilled]) -> None:
@@ -128,7 +139,7 @@ def test_nodes_come_and_go_and_actors_are_killed(cluster: Any, drilled: Callable
     goes_on(run)
 
     cluster.remove_node(node, allow_graceful=False)
-    wait(run, lambda: not newcomer.is_running(), "its collector is gone with it")
+    wait(run, lambda: is_gone(run, newcomer), "its collector is gone with it")
     goes_on(run)
 
     kill_actor_and_await(run, "collector")
@@ -164,3 +175,18 @@ def test_a_run_with_its_replay_apart_ends_at_its_budget(cluster: Any, drilled: C
     assert summary.lost_transitions == 0
     assert "replay: OPEN" in run.output.read_text()
     assert list((run.run.shard(0) / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("address", "override", "words"),
+    [("127.0.0.1:1", "seed=0", "no Ray cluster at '127.0.0.1:1'"), ("", "replay.shards=9", "need 11: start it with")],
+)
+def test_a_cluster_that_will_not_do_is_refused(
+    cluster: Any, tmp_path: Path, address: str, override: str, words: str
+) -> None:
+    command = [sys.executable, "-m", "pipeline.train", "--config=cartpole", f"--run_dir={tmp_path / 'run'}"]
+    command += ["--launcher=ray", f"--ray_address={address or cluster.address}", f"--set={override}"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False, cwd=ROOT)
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert words in result.stderr
+    assert not (tmp_path / "run").exists()

@@ -25,7 +25,7 @@ from pipeline.learner import Learner
 from pipeline.ports import free_port
 from pipeline.workers import Cluster, Wish, await_peers
 
-pytestmark = pytest.mark.xdist_group("workers")
+pytestmark = [pytest.mark.xdist_group("workers"), pytest.mark.timeout(600)]
 
 PROGRAM = Path(two_workers.__file__)
 TWO = ("10.0.0.1:2222", "10.0.0.2:2222")
@@ -177,7 +177,10 @@ class Pair:
                 if key in line:
                     return line
             time.sleep(0.05)
-        raise AssertionError(f"worker {index} did not say {key!r}: {self._log(index).read_text()[-3000:]}")
+        raise AssertionError(f"worker {index} did not say {key!r}: {self.logs()}")
+
+    def logs(self) -> str:
+        return "\n\n".join(self._log(index).read_text()[-3000:] for index in (0, 1))
 
     def arrays(self, name: str) -> dict[str, np.ndarray]:
         with np.load(self.folder / f"{name}.npz") as stored:
@@ -203,8 +206,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
         second.send_signal(signal.SIGKILL)
         third = drama.start(1, life=1)  # at once: the first may not have noticed yet
         drama.wait_for(0, "lost", seconds=30.0)
-        assert first.wait(100) == 0
-        assert third.wait(20) == 0
+        assert (first.wait(200), third.wait(30)) == (0, 0), drama.logs()
         yield drama
     finally:
         drama.end()
@@ -258,6 +260,12 @@ def test_a_worker_that_dies_is_named(pair: Pair) -> None:
     assert lost.startswith("learner 1 at 127.0.0.1:")
     assert "\n" not in lost
     assert "--resume" in lost
+
+
+def test_a_worker_that_lives_and_does_not_come_is_not_waited_for_ever(pair: Pair) -> None:
+    waited = pair.wait_for(0, "waited", 1.0)["waited"]
+    assert waited.startswith("one of learner 1 at 127.0.0.1:")
+    assert "not all learners came to a call within 1 s" in waited
 
 
 def test_workers_that_start_anew_go_on_from_the_chiefs_state(pair: Pair) -> None:
