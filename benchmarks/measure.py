@@ -6,6 +6,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 FULL_SPEED = ("collect.lanes=64", "learner.steps_per_call=64", "replay.samples_per_insert=2", "stop.target_return=1e9")
@@ -44,3 +45,11 @@ def print_result(result: dict[str, Any]) -> None:
     """Prints the closing JSON line with the machine beside the result."""
     cores = len(os.sched_getaffinity(0))
     print(json.dumps({**result, "machine": f"{cores} cores, {platform.machine()}, Python {platform.python_version()}"}))
+
+
+def machine() -> str:
+    """The machine, in words."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{len(os.sched_getaffinity(0))} cores ({model}), {memory:.0f} GiB, Python {platform.python_version()}"

@@ -1,6 +1,7 @@
 """Where a role finds the others: addresses of the replay's servers, as --replay has them. No TensorFlow here."""
 
 import contextlib
+import os
 import socket
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -41,7 +42,7 @@ def parse(text: str, flag: str) -> list[str]:
     """
     addresses = [address.strip() for address in text.split(",")]
     for address in addresses:
-        if not address.startswith(_SOCKET):
+        if not is_socket(address):
             _port(address, flag)
     if len(set(addresses)) < len(addresses):
         raise UsageError(f"{flag}={text} names an address twice: each shard is a server of its own")
@@ -54,9 +55,14 @@ def port_of(address: str, flag: str) -> int:
     Raises:
       UsageError: it is a proxy's socket: a server listens on a port.
     """
-    if address.startswith(_SOCKET):
+    if is_socket(address):
         raise UsageError(f"{flag}: a server cannot listen at {address}: give host:port")
     return _port(address, flag)
+
+
+def is_socket(address: str) -> bool:
+    """Whether an address is that of a proxy's socket."""
+    return address.startswith(_SOCKET)
 
 
 def host_of(address: str) -> str:
@@ -71,7 +77,9 @@ def respelled(address: str) -> Iterator[str]:
     by itself: by another one a server that is back is reached at once.
     """
     while True:
-        if not address.startswith(_SOCKET):
+        if is_socket(address):
+            yield f"{_SOCKET}//{os.path.abspath(address.removeprefix(_SOCKET))}"
+        else:
             with contextlib.suppress(OSError):
                 host, port = host_of(address), _port(address, "an address")
                 family, *_, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -81,11 +89,14 @@ def respelled(address: str) -> Iterator[str]:
 
 
 def accepts(address: str, seconds: float) -> bool:
-    """Whether something listens at an address, asked by TCP; a socket is not asked."""
-    if address.startswith(_SOCKET):
-        return True
+    """Whether something listens at an address. A proxy does at its socket, also while the server is away."""
     try:
-        socket.create_connection((host_of(address), _port(address, "an address")), seconds).close()
+        if is_socket(address):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                probe.settimeout(seconds)
+                probe.connect(address.removeprefix(_SOCKET))
+        else:
+            socket.create_connection((host_of(address), _port(address, "an address")), seconds).close()
     except OSError:
         return False
     return True

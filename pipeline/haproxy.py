@@ -21,6 +21,7 @@ from msgspec import Meta
 
 from pipeline.authority import CLIENTS, canonical_host
 from pipeline.config import UsageError
+from pipeline.silence import SILENT_SECONDS
 
 METHODS: Mapping[str, tuple[str, ...]] = {
     "learner": ("ServerInfo", "InsertStream", "SampleStream", "MutatePriorities", "Reset", "Checkpoint"),
@@ -64,10 +65,10 @@ defaults
     srvtcpka-intvl 15s
     srvtcpka-cnt 4
 """
-"""A stream may be silent for a day, as one that the rate limiter holds back; a peer that has vanished is noticed after
-two minutes. TLS sessions are not resumed: each connection has its certificate checked. Connections onward are not
-shared: each role's process has its own all the way, as a writer that is held back holds up what shares its connection.
-"""
+"""A stream may be silent for a day, as one that the rate limiter holds back. A peer that has vanished is noticed after
+`SILENT_SECONDS` if something is sent to it, and else within two minutes. TLS sessions are not resumed: each connection
+has its certificate checked. Connections onward are not shared: each role's process has its own all the way, as a writer
+that is held back holds up what shares its connection."""
 
 
 class Credentials(msgspec.Struct, frozen=True):
@@ -302,7 +303,7 @@ def _server(side: ServerSide, descriptor: int) -> list[str]:
         rules.append(f"    http-request set-var(txn.allowed) bool(true) if is_{role} {{ path {paths} }}")
     return [
         "frontend peers",
-        f"    bind fd@{descriptor} {_tls(side.credentials)} alpn h2 proto h2 tcp-ut 2m",
+        f"    bind fd@{descriptor} {_tls(side.credentials)} alpn h2 proto h2 tcp-ut {SILENT_SECONDS}s",
         "    stick-table type ipv6 size 10k expire 1h store conn_cur",
         "    tcp-request connection track-sc0 src",
         f"    tcp-request connection reject if {{ sc0_conn_cur gt {side.connections_per_peer} }}",
@@ -324,16 +325,17 @@ def _server(side: ServerSide, descriptor: int) -> list[str]:
 
 def _client(side: ClientSide, descriptors: list[int]) -> list[str]:
     host = canonical_host(side.host)
-    where = f"[{host}]:{side.port}" if ":" in host else f"{host}:{side.port}"
-    target = f"{where} {_tls(side.credentials)} verifyhost {host} alpn h2"
+    target = f"{_address(host, side.port)} {_tls(side.credentials)} verifyhost {host} alpn h2"
     frames, messages = descriptors
     return [
         "frontend frames",
         f"    bind fd@{frames} proto h2",
+        "    option dontlognull",
         "    http-request set-log-level silent",
         "    default_backend frames",
         "frontend messages",
         f"    bind fd@{messages} proto h2",
+        "    option dontlognull",
         "    http-request set-log-level silent",
         "    default_backend messages",
         *_backend("frames", target),
@@ -341,8 +343,17 @@ def _client(side: ClientSide, descriptors: list[int]) -> list[str]:
     ]
 
 
+def _address(host: str, port: int) -> str:
+    """Where a host is now: haproxy leaves `tcp-ut` out of the connections to one that it was given by name."""
+    try:
+        ((*_, address), *_) = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise UsageError(f"the host {host} is not found: {error}") from None
+    return f"[{address[0]}]:{port}" if ":" in address[0] else f"{address[0]}:{port}"
+
+
 def _backend(name: str, target: str) -> list[str]:
-    return [f"backend {name}", f"    server {name} {target} proto h2 tcp-ut 2m"]
+    return [f"backend {name}", f"    server {name} {target} proto h2 tcp-ut {SILENT_SECONDS}s"]
 
 
 def _tls(credentials: Credentials) -> str:

@@ -36,6 +36,7 @@ from pipeline.process import die_with_parent, interruption, quieten_gym
 from pipeline.recorder import Recorder, mark_rest_ended
 from pipeline.run_directory import RunDirectory
 from pipeline.sections import Experiment
+from pipeline.silence import give_up_silent
 
 ROLE = flags.DEFINE_enum(
     "role", None, ["replay", "learner", "collector", "evaluator", "relay"], "What this process does."
@@ -268,6 +269,8 @@ def main(arguments: list[str]) -> int:
     experiment = _experiment(shards)
     addresses = Addresses.of(shards, INDEX.value, WEIGHTS.value, REPORTS.value)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
+    if ROLE.value != "replay" and not EMBEDDED.value:  # else it is its own server
+        give_up_silent((*addresses.shards, addresses.weights, addresses.reports))
     interrupted, started, code = interruption(), time.monotonic(), 1
     try:
         code = _ROLES[ROLE.value](experiment, addresses, interrupted)

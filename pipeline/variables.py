@@ -25,6 +25,8 @@ _MOST_HURRY_SECONDS = 0.2
 """Between fetches for one who waits for new weights, at least and at most."""
 _PROBE_SECONDS = 0.5
 _ANSWER_SECONDS = 2.0
+_FIRST_ANSWER_SECONDS = 5.0
+"""Over a far link and proxies it takes several round trips."""
 _BLOCK = 1024  # messages are padded to whole blocks: a writer's column has one shape
 
 
@@ -110,7 +112,10 @@ def wait_for_server(address: str, seconds: float, who: str) -> None:
       TimeoutError: it did not within `seconds`; says who waited for what.
     """
     deadline, spellings = time.monotonic() + seconds, respelled(address)
-    while not (accepts(address, _ANSWER_SECONDS) and server_answers(native.reverb_client(next(spellings)))):
+    while not (
+        accepts(address, _ANSWER_SECONDS)
+        and server_answers(native.reverb_client(next(spellings)), _FIRST_ANSWER_SECONDS)
+    ):
         if time.monotonic() > deadline:
             raise TimeoutError(
                 f"{who} waited {seconds:.0f} s for the replay server at {address}, which does not answer"
@@ -185,17 +190,27 @@ class VariablesReader:
     def _keep_fetching(self) -> None:
         """Has a thread fetch, and another one in its place when the server was away and is back.
 
-        A fetch from a server that goes away waits until gRPC tries again, which may take half a minute.
+        A fetch from a server that goes away waits until gRPC tries again, which may take half a minute. Nothing ends
+        it: so there is no other one before the server answers again, and none at all while it is only slow.
         """
-        for spelling in respelled(self._address):
+        spellings = respelled(self._address)
+        while True:
             self._fetcher = fetcher = threading.Thread(target=self._fetch_for_ever, name="variables", daemon=True)
             fetcher.start()
-            while server_answers(self._client, _ANSWER_SECONDS):
+            while not self._is_away():
                 time.sleep(_PROBE_SECONDS)
-            while not accepts(self._address, _ANSWER_SECONDS):
+            client = native.reverb_client(next(spellings))
+            while not (accepts(self._address, _ANSWER_SECONDS) and server_answers(client, _ANSWER_SECONDS)):
                 time.sleep(_PROBE_SECONDS)
-            time.sleep(_HURRY_SECONDS)
-            self._client = native.reverb_client(spelling)
+                client = native.reverb_client(next(spellings))
+            self._client = client
+
+    def _is_away(self) -> bool:
+        """Whether the server does not answer, for another reason than that it or the way to it is slow."""
+        asked = time.monotonic()
+        if server_answers(self._client, _ANSWER_SECONDS):
+            return False
+        return time.monotonic() - asked < _ANSWER_SECONDS / 2 or not accepts(self._address, _ANSWER_SECONDS)
 
     def _fetch_for_ever(self) -> None:
         while threading.current_thread() is self._fetcher:

@@ -11,7 +11,7 @@ import socket
 import socketserver
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -147,8 +147,9 @@ def share(experiment: Experiment, workers: int) -> Experiment:
 def await_peers(cluster: Cluster, interrupted: threading.Event, seconds: float = 300.0) -> bool:
     """Waits until all workers wait here: each calls on the others at their addresses, and answers at its own.
 
-    TensorFlow's own wait for them knows no signal and tells a worker that just starts from one that is about to end by
-    nothing. Afterwards the port is free for its server.
+    TensorFlow's own wait knows no signal, and takes a worker that is about to end for one that has started. Afterwards
+    the port is free for TensorFlow's server. The chief's is up by then: the others call on it first, and what they say
+    must not end at this door.
 
     Args:
       cluster: the workers.
@@ -161,49 +162,77 @@ def await_peers(cluster: Cluster, interrupted: threading.Event, seconds: float =
     Raises:
       TimeoutError: says who was not.
     """
-    deadline, told = time.monotonic() + seconds, False
-    port = int(cluster.addresses[cluster.index].rpartition(":")[2])
-    door: _Door | None = None
-    answered: set[int] = set()
-    try:
+    deadline = time.monotonic() + seconds
+
+    def wait(missing: Callable[[], str]) -> bool:
+        told = ""
         while not interrupted.is_set():
-            door = door or _open_door(port, cluster)
-            answered |= {peer for peer in cluster.peers if peer not in answered and _answers(cluster, peer)}
-            missing = tuple(peer for peer in cluster.peers if peer not in answered & (door.callers if door else set()))
-            if not missing:
+            if not (whom := missing()):
                 return True
-            whom = cluster.names(missing) if door else f"port {port}, on which another process of this machine listens"
             if time.monotonic() > deadline:
                 raise TimeoutError(f"learner {cluster.index} has waited {seconds:.0f} s for {whom}")
-            if not told:
+            if whom != told:
                 log.info("learner %d waits for %s", cluster.index, whom)
-                told = True
+                told = whom
             interrupted.wait(_POLL_SECONDS)
         return False
-    finally:
-        if door:
-            door.shutdown()
-            door.server_close()
+
+    def server_of_chief() -> str:
+        is_up = _answer(cluster, 0) not in (b"", _greeting(cluster, 0))
+        return "" if is_up else f"the server of {cluster.names((0,))}"
+
+    with contextlib.closing(_Door(cluster)) as door:
+        met = wait(door.missing)
+    return met and (cluster.is_chief or wait(server_of_chief))
 
 
 def _greeting(cluster: Cluster, index: int) -> bytes:
     return f"learner {index} of {' '.join(cluster.addresses)}\n".encode()
 
 
-def _answers(cluster: Cluster, peer: int) -> bool:
-    """Calls on a peer; whether it waits as well, for the same cluster."""
+def _answer(cluster: Cluster, peer: int) -> bytes:
+    """What is first said at a peer's address to a greeting: its own, other words of a server, or nothing."""
     host, _, port = cluster.addresses[peer].rpartition(":")
-    wanted = _greeting(cluster, peer)
     try:
         with socket.create_connection((host, int(port)), _CALL_SECONDS) as connection:
             connection.sendall(_greeting(cluster, cluster.index))
-            return connection.makefile("rb").readline(len(wanted)) == wanted
+            return connection.recv(len(_greeting(cluster, peer)))
     except OSError:
-        return False
+        return b""
 
 
-class _Door(socketserver.ThreadingTCPServer):
-    """Answers peers that call, and knows who has."""
+class _Door:
+    """Where a worker answers the calls of its peers while it calls on them."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._unanswered = set(cluster.peers)
+        self._server: _Server | None = None
+
+    def missing(self) -> str:
+        """What is still waited for, in words: peers that have not answered or not called."""
+        port = int(self._cluster.addresses[self._cluster.index].rpartition(":")[2])
+        try:
+            self._server = self._server or _Server(port, self._cluster)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            return f"port {port}, on which another process of this machine listens"
+        for peer in sorted(self._unanswered):
+            if _answer(self._cluster, peer) == _greeting(self._cluster, peer):
+                self._unanswered.discard(peer)
+        missing = self._unanswered | (set(self._cluster.peers) - self._server.callers)
+        return self._cluster.names(tuple(sorted(missing)))
+
+    def close(self) -> None:
+        """Frees the port."""
+        if self._server:
+            self._server.shutdown()
+            self._server.server_close()
+
+
+class _Server(socketserver.ThreadingTCPServer):
+    """Greets peers that greet, and knows who has."""
 
     allow_reuse_address = True  # connections of a process that ran here before are not in the way; a listener is
 
@@ -211,11 +240,12 @@ class _Door(socketserver.ThreadingTCPServer):
         super().__init__(("", port), _Caller)
         self.cluster = cluster
         self.callers: set[int] = set()
+        threading.Thread(target=self.serve_forever, args=(_POLL_SECONDS,), name="peers", daemon=True).start()
 
 
 class _Caller(socketserver.StreamRequestHandler):
     timeout = _CALL_SECONDS
-    server: _Door
+    server: _Server
 
     def handle(self) -> None:
         cluster = self.server.cluster
@@ -224,15 +254,3 @@ class _Caller(socketserver.StreamRequestHandler):
             if (peer := known.get(self.rfile.readline(max(map(len, known))))) is not None:
                 self.wfile.write(_greeting(cluster, cluster.index))
                 self.server.callers.add(peer)
-
-
-def _open_door(port: int, cluster: Cluster) -> _Door | None:
-    """None while another process listens on the port."""
-    try:
-        door = _Door(port, cluster)
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise
-        return None
-    threading.Thread(target=door.serve_forever, args=(_POLL_SECONDS,), name="peers", daemon=True).start()
-    return door

@@ -178,6 +178,7 @@ with hosts("a", "b") as network:
     print(attempt("a", 9000, *network["b"].prefix))
 """
     command = unprivileged(sys.executable, "-c", code)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    tests = Path(__file__).resolve().parent
+    environment = {**os.environ, "PYTHONPATH": f"{tests.parent}{os.pathsep}{tests}"}
     result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
     assert result.stdout.splitlines() == ["in", REFUSED], result.stderr

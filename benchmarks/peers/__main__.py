@@ -10,7 +10,6 @@ result are.
 import datetime
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from typing import Any
 
 from absl import flags
 
+from benchmarks.measure import machine
 from benchmarks.peers import plan, report, results
 from benchmarks.peers.virtual_environments import Unavailable, python_of, warm
 from pipeline.command import run_command
@@ -81,14 +81,6 @@ def _end_group(group: int) -> None:
         os.killpg(group, 9)
     except ProcessLookupError:
         return
-
-
-def machine() -> str:
-    """The machine, in words."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{len(os.sched_getaffinity(0))} cores ({model}), {memory:.0f} GiB, Python {platform.python_version()}"
 
 
 def main(_: list[str]) -> int:

@@ -44,15 +44,19 @@ def solve(request: Request) -> dict[str, Any]:
     }
 
 
-def fixed(request: Request) -> dict[str, Any]:
+def fixed(request: Request, more: tuple[str, ...] = ()) -> dict[str, Any]:
     """One gradient step per environment step: 64 samples per insert at batch 64.
 
     The clock starts, as the peers' does, after the warm-up: here with the end of the first call of gradient steps.
+
+    Args:
+      request: how many steps, and the seed.
+      more: lines of TOML over those of the work.
     """
     ratio = ("learner.batch_size=64", "replay.samples_per_insert=64", f"replay.min_size={works.WARM_UP}")
     first = LearnerConfig().steps_per_call
     stop = (f"stop.gradient_steps={request.steps + first}", f"stop.seconds={request.seconds}")
-    summary = _train("cartpole", (*PLAIN, *UNENDING, *ratio, *stop), request.seed)
+    summary = _train("cartpole", (*PLAIN, *UNENDING, *ratio, *stop, *more), request.seed)
     steps = summary.gradient_steps - first
     return {"steps_per_second": steps / (summary.train_seconds - summary.filling_seconds), "steps": steps}
 

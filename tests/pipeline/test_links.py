@@ -1,4 +1,4 @@
-"""A collector whose link to the replay is far, is cut for a while, and breaks: it takes longer, and nothing else."""
+"""A collector whose link to the replay is far or narrow, is cut for a while, and breaks, or whose clock is wrong."""
 
 import threading
 import time
@@ -11,13 +11,13 @@ import pytest
 from bad_link import BadLink
 
 from agents import Specs
-from pipeline import native
+from pipeline import config, native
 from pipeline.addresses import Addresses
 from pipeline.collecting import run_collector
 from pipeline.frames import MID, FrameLayout
-from pipeline.messages import CollectorReport, Report
+from pipeline.messages import Array, CollectorReport, Report
 from pipeline.publishing import Publisher
-from pipeline.variables import REPORTS_TABLE, take
+from pipeline.variables import REPORTS_TABLE, VariablesReader, take
 from pipeline.writer import FrameWriter
 
 LANES, STEPS = 4, 60
@@ -117,4 +117,79 @@ def test_a_collector_loses_nothing(
     assert reports[-1].unconfirmed == 0
     assert reports[-1].transitions == server.tally().inserted * experiment.transitions_per_item
     assert [report.environment_steps for report in reports] == sorted(report.environment_steps for report in reports)
+    publisher.close()
+
+
+def fetchers() -> int:
+    return sum(thread.name == "variables" for thread in threading.enumerate())
+
+
+def test_large_weights_pass_a_narrow_link_once_each_and_hold_up_no_frames(
+    serve: Any, make_experiment: Any, counting_specs: Specs, link_to: Callable[[Any], BadLink], publish: Any
+) -> None:
+    experiment = make_experiment()
+    server = serve(experiment, counting_specs)
+    link = link_to(server)
+    link.delay, link.rate = 0.1, 50_000.0
+    large = Array.of(np.random.default_rng(0).normal(size=50_000).astype(np.float32))  # 4 s and more on that link
+    publication = msgspec.structs.replace(publish(counting_specs), weights=(large,))
+    publisher = Publisher([server.address])
+    assert publisher.publish(publication, wait_for_all=True)
+    before = fetchers()
+    reader = VariablesReader(f"127.0.0.1:{link.port}", 0.05)
+    writer = FrameWriter.of(experiment, FrameLayout.of(experiment, counting_specs), f"127.0.0.1:{link.port}")
+    frames = FrameLayout.of(experiment, counting_specs).empty(LANES)
+    frames["step_type"] = frames["next_step_type"] = MID
+    deadline = time.monotonic() + 120
+    for version in range(3):
+        assert publisher.publish(msgspec.structs.replace(publication, gradient_steps=version), wait_for_all=True)
+        while (newest := reader.newest) is None or newest.gradient_steps < version:
+            assert time.monotonic() < deadline, "the weights do not arrive"
+            writer.append(frames)
+            assert writer.confirm(lambda: time.monotonic() < deadline)
+            time.sleep(0.05)
+        assert newest.weights == publication.weights
+    assert writer.confirm(lambda: time.monotonic() < deadline, everything=True)
+    assert fetchers() == before + 1, "slow is not away"
+    assert server.tally().inserted * experiment.transitions_per_item == writer.confirmed_transitions > 0
+    writer.close()
+    publisher.close()
+
+
+@pytest.mark.parametrize("days", [-1, 1])
+def test_a_clock_that_is_a_day_off_changes_nothing(
+    serve: Any, make_experiment: Any, counting_specs: Specs, publish: Any, run_python: Any, days: int
+) -> None:
+    experiment = make_experiment()
+    server = serve(experiment, counting_specs)
+    reports: list[CollectorReport] = []
+    publisher = Publisher([server.address])
+    publisher.publish(publish(counting_specs), wait_for_all=True)
+
+    def stop_it() -> None:
+        take(native.reverb_client(server.address), REPORTS_TABLE, Report, 5, reports.append)
+        publisher.publish(msgspec.structs.replace(publish(counting_specs, gradient_steps=1), stopping=True), True)
+        take(native.reverb_client(server.address), REPORTS_TABLE, Report, 10**6, reports.append)
+
+    threading.Thread(target=stop_it, daemon=True).start()
+    code = f"""
+        import time
+        seconds, nanoseconds = time.time, time.time_ns
+        time.time = lambda: seconds() + {days} * 86_400
+        time.time_ns = lambda: nanoseconds() + {days} * 86_400 * 10**9
+        import sys, threading
+        from pipeline.addresses import Addresses
+        from pipeline.collecting import run_collector
+        from pipeline.config import parse
+        experiment = parse(sys.argv[1], source="the test")
+        print(run_collector(experiment, 0, Addresses.of([sys.argv[2]]), "p", threading.Event()))
+    """
+    started = time.monotonic()
+    assert run_python(code, config.dump(experiment), server.address).split() == ["0"]
+    seconds = time.monotonic() - started
+    wait_until(lambda: bool(reports) and reports[-1].last, "the last report has come")
+    assert reports[-1].unconfirmed == 0
+    assert reports[-1].transitions == server.tally().inserted * experiment.transitions_per_item > 0
+    assert all(0 <= report.weights_seconds <= seconds for report in reports)
+    assert all(0 <= report.blocked_seconds <= seconds for report in reports)
     publisher.close()

@@ -104,17 +104,31 @@ def loopback(count: int) -> tuple[str, ...]:
 
 
 def test_workers_wait_for_each_other_in_any_order() -> None:
-    addresses, never = loopback(3), threading.Event()
+    addresses, never, order = loopback(3), threading.Event(), []
 
     def come(index: int) -> bool:
         time.sleep(0.3 * (2 - index))
-        return await_peers(Cluster(addresses, index), never, seconds=20.0)
+        there = await_peers(Cluster(addresses, index), never, seconds=20.0)
+        order.append(index)
+        with socket.create_server(("", int(addresses[index].rpartition(":")[2]))) as server:  # free again, at once
+            if index == 0:
+                time.sleep(0.5)
+                for _ in range(2):  # what TensorFlow's server says first of all
+                    server.accept()[0].sendall(b"\0\0\x18\4")
+        return there
 
     with ThreadPoolExecutor(3) as pool:
         assert list(pool.map(come, range(3))) == [True] * 3
-    for address in addresses:
-        with socket.create_server(("", int(address.rpartition(":")[2]))):  # it is free again, at once
-            pass
+    assert order[0] == 0, "the others go on before the chief's server is up"
+
+
+def test_a_chief_that_goes_before_its_server_is_up_is_waited_for_no_longer() -> None:
+    addresses = loopback(2)
+    with ThreadPoolExecutor(1) as pool:
+        chief = pool.submit(await_peers, Cluster(addresses, 0), threading.Event(), 20.0)
+        with pytest.raises(TimeoutError, match="for the server of learner 0"):
+            await_peers(Cluster(addresses, 1), threading.Event(), seconds=2.0)
+        assert chief.result() is True
 
 
 def test_the_wait_ends_and_says_who_did_not_come() -> None:
