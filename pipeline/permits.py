@@ -29,8 +29,6 @@ _MOST_PENDING, _PENDING_LEFT = 16, 8
 """Permits on their way at most, and after `Permits.confirm`: no step waits for the answer to its own."""
 _FLUSH_MS = 200
 """A flush waits in C++ where no signal handler runs: it waits in slices."""
-_RETRY_SECONDS = 0.25
-_MOST_FAILURES = 3
 
 
 class Sizes(NamedTuple):
@@ -105,13 +103,14 @@ class Permits:
                 continue
             while self._owed >= self._transitions and self._pending < _MOST_PENDING:
                 self._insert()
-            if self._pending > _PENDING_LEFT and not self._flush() and not keep_waiting():
+            if self._pending > _PENDING_LEFT and not self._flush(_PENDING_LEFT) and not keep_waiting():
                 return False
         return True
 
     def close(self) -> None:
-        """Drops what is unconfirmed and ends the connection; a writer that is only deleted waits for the limiter."""
+        """Ends the connection and drops what is not confirmed at once; a writer that is only deleted waits for it."""
         if self._writer is not None:
+            self._flush(0)
             self._writer.Close()
             self._writer = None
 
@@ -127,12 +126,12 @@ class Permits:
         self._owed -= self._transitions
         self._pending += 1
 
-    def _flush(self) -> bool:
+    def _flush(self, left: int) -> bool:
         try:
-            self._writer.Flush(_PENDING_LEFT, _FLUSH_MS)
+            self._writer.Flush(left, _FLUSH_MS)
         except Exception as error:  # the binding's own exception type is not exported
             if "imeout" not in str(error):
                 raise
             return False
-        self._pending = _PENDING_LEFT
+        self._pending = min(self._pending, left)
         return True
