@@ -1,27 +1,40 @@
-"""A run on several hosts that are all on this machine, with TLS between them, a cut link and a host that goes down."""
+"""Short form of the run on several hosts: a link is cut, a host goes down, and the run is solved all the same."""
 
+import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
-import msgspec
 import pytest
 from hosts import needs_hosts
 
-from benchmarks.several_hosts import Report
-from pipeline.haproxy import installed
-
 ROOT = Path(__file__).resolve().parent.parent.parent
 
+pytestmark = [
+    needs_hosts,
+    pytest.mark.skipif(
+        shutil.which("haproxy", path=f"{os.environ.get('PATH', '')}:/usr/sbin") is None,
+        reason="haproxy is not installed: as root, make setup installs it on Debian and Ubuntu",
+    ),
+]
 
-@needs_hosts
-@pytest.mark.skipif(not installed(), reason="haproxy is not installed")
-def test_a_run_over_several_hosts_survives_a_cut_link_and_a_lost_host(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks.several_hosts", f"--folder={tmp_path / 'hosts'}", "--cut_seconds=8"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False, cwd=ROOT)
-    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
-    report = msgspec.json.decode((tmp_path / "hosts" / "several_hosts.json").read_bytes(), type=Report)
-    assert report.summary is not None
-    assert report.summary.solved
-    assert report.gradient_steps_while_cut > 0
-    assert report.transitions_while_cut > 0
+
+def test_a_run_outlives_a_link_that_is_cut_and_a_host_that_goes_down(tmp_path: Path) -> None:
+    folder = tmp_path / "hosts"
+    command = [sys.executable, "-m", "benchmarks.several_hosts", f"--folder={folder}", "--cut_seconds=8"]
+    result = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=280,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout + result.stderr
+    report: dict[str, Any] = json.loads((folder / "several_hosts.json").read_text())
+    assert report["problems"] == []
+    assert report["gradient_steps_while_cut"] > 0
+    assert report["transitions_while_cut"] > 0
+    assert report["summary"]["solved"]
+    account = report["summary"]["account"]
+    assert (account["unaccounted"], account["in_flight"]) == (0, 0)
+    assert report["wire"]["clear"] == []

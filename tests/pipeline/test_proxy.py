@@ -230,7 +230,7 @@ def test_the_replay_keeps_weights_apart_and_frees_both_ports(
     port, weights_port = free_port(), free_port()
     experiment = make_experiment(f"replay.weights_port={weights_port}")
     server = ReplayServer(experiment, counting_specs, port, tmp_path / "reverb", blocking=False)
-    assert list(reverb.Client(server.weights_address).server_info(30)) == [VARIABLES_TABLE, WEIGHTS_TABLE]
+    assert sorted(reverb.Client(server.weights_address).server_info(30)) == [VARIABLES_TABLE, WEIGHTS_TABLE]
     assert Publisher([server.weights_address]).publish(publish(counting_specs), True)
     assert server.client.server_info(30)[VARIABLES_TABLE].current_size == 0
     server.checkpoint()
