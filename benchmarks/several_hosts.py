@@ -14,6 +14,7 @@ balances to the unit, Reverb's own ports are out of reach, and nothing but TLS c
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -102,12 +103,13 @@ class Site:
 
     Args:
       folder: each host has one of its own in it.
+      sockets: as well, of a short path: a socket's is limited.
       network: the hosts by name.
       seed: of the run.
     """
 
-    def __init__(self, folder: Path, network: Any, seed: int) -> None:
-        self.folder, self._network = folder, network
+    def __init__(self, folder: Path, sockets: Path, network: Any, seed: int) -> None:
+        self.folder, self._sockets, self._network = folder, sockets, network
         self._experiment = ["--config=cartpole", f"--seed={seed}", *(f"--set={line}" for line in _CHANGES)]
         self._starts = 0
         self.run = RunDirectory(self.home(_LEARNER) / "run")
@@ -122,6 +124,10 @@ class Site:
     def home(self, host: str) -> Path:
         """A host's folder."""
         return self.folder / host
+
+    def sockets(self, host: str) -> Path:
+        """The folder of a host's proxy's sockets."""
+        return self._sockets / host
 
     def start(self, host: str, name: str, module: str, *arguments: str, **options: Any) -> Process:
         """Starts a module there."""
@@ -144,7 +150,7 @@ class Site:
 
     def start_proxy(self, host: str, role: str) -> Sequence[str]:
         """Starts the proxy of a host that is not the learner's; returns its roles' flags."""
-        sockets = self.home(host) / "sockets"
+        sockets = self.sockets(host)
         self.start(
             host, "proxy", "pipeline.proxy", "--side=client", f"--certificates={self.certificates(host, role)}",
             f"--role={role}", f"--connect={_LEARNER}:{_PROXY_PORT}", f"--sockets={sockets}",
@@ -271,7 +277,7 @@ class Trial:
     def _cut(self) -> None:
         site, report = self._site, self._report
         weights = site.home(_CUT) / "watch.log"
-        address = f"unix:{site.home(_CUT) / 'sockets' / 'messages.sock'}"
+        address = f"unix:{site.sockets(_CUT) / 'messages.sock'}"
         watch = site.start(_CUT, "watch", "benchmarks.several_hosts", f"--watch={address}")
         site.wait_until(lambda: weights.stat().st_size > 0, "weights reach who watches for them")
         site.host(_CUT).cut()
@@ -419,8 +425,9 @@ def main(arguments: list[str]) -> int:
     certificates = [sys.executable, "-m", "pipeline.certificates", f"--folder={folder / 'certificates'}"]
     subprocess.run([*certificates, f"--hosts={_LEARNER}"], check=True, stdout=subprocess.DEVNULL)
     with ExitStack() as stack:
+        sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hosts-")))
         network = stack.enter_context(hosts(*names))
-        report = Trial(Site(folder, network, _SEED.value), _CUT_SECONDS.value).run()
+        report = Trial(Site(folder, sockets, network, _SEED.value), _CUT_SECONDS.value).run()
         sent = bytes_per_transition(report, [network[host].address for host in _COLLECTORS])
         received = bytes_per_transition(report, [network[_LEARNER].address])
     write_json(folder / "several_hosts.json", report)
