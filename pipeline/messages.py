@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from pipeline.recorder import Counts
 
+TOLD_TO_LEAVE = 7
+"""Exit code of a role whose learner has left before the run had reached its stop condition, and may come back."""
+
 
 class Array(msgspec.Struct, frozen=True):
     """A NumPy array on its way."""
@@ -61,7 +64,7 @@ class Announcement(msgspec.Struct, frozen=True):
     @property
     def exit_code(self) -> int:
         """Of a role that leaves as the run stops: a scheduler starts it again with a run that is to go on."""
-        return 0 if self.is_finished else 1
+        return 0 if self.is_finished else TOLD_TO_LEAVE
 
     @property
     def version(self) -> tuple[int, int, int]:

@@ -8,6 +8,7 @@ from agents import Specs
 from pipeline.collectives import Team
 from pipeline.feeding import Feeder
 from pipeline.learner import Learner
+from pipeline.messages import TOLD_TO_LEAVE
 from pipeline.opening import find_replay
 from pipeline.replay import Sample
 from pipeline.sections import Experiment
@@ -46,7 +47,7 @@ def run_worker(
         decided = learner.agree(wish)
         if decided >= Wish.STOP:
             log.info("leaves with the other learners after %d gradient steps", learner.gradient_steps)
-            return 0 if decided == Wish.FINISH else 1
+            return 0 if decided == Wish.FINISH else TOLD_TO_LEAVE
         if decided == Wish.TAKE_STATE:
             learner.share_state()
         elif decided == Wish.LEARN and sample is not None:

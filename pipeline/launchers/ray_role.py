@@ -15,6 +15,7 @@ import ray
 
 from pipeline.launchers import Launch
 from pipeline.launchers.watched import Watched
+from pipeline.messages import TOLD_TO_LEAVE
 from pipeline.ports import free_port
 from pipeline.privacy import Privacy
 from pipeline.run_directory import RunDirectory
@@ -120,7 +121,7 @@ class RoleActor:
         if self._order.role == "learner":
             if (ended := watched.end_of_run(is_ending)) is not None:
                 return Ended(*ended)
-        elif code == 0 and watched.restart_at is None:
+        elif code in (0, TOLD_TO_LEAVE) and watched.restart_at is None:
             return Ended(0, "")
         if is_ending and code is not None:
             words = "interrupted before it had been restarted: its checkpoints are as it left them"
