@@ -10,7 +10,7 @@ Example, two shards of a replay, on hosts of their own:
   python -m pipeline.role --role=evaluator --config=cartpole --replay=a:9000,b:9000 --run_dir=runs/cartpole-policies
 
 Exit codes: 0 the run ended at its stop condition, 2 wrong usage or config, 3 waited too long or stalled, 4 diverged,
-6 an environment breaks its contract, 7 the learner has left and may come back, 1 anything else, an interruption included.
+6 an environment breaks its contract, 7 the learner has left and may come back, 1 anything else, also an interruption.
 """
 
 import contextlib

@@ -270,7 +270,8 @@ class Driver:
             ended = ray.get(reference)
         except RayError as error:
             words = "\n".join(str(error).strip().splitlines()[-_LAST_WORDS:])
-            ended = Ended(1, f"Ray cannot run {role.name}: every node needs this package and its dependencies\n{words}")
+            advice = "; every node needs this package and what it imports" if "ModuleNotFoundError" in words else ""
+            ended = Ended(1, f"Ray cannot run {role.name}{advice}:\n{words}")
         if role is self._learner:
             self._learner_ended = ended
         elif self._is_ending():

@@ -17,11 +17,12 @@ from pipeline.run_directory import RunDirectory
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install .[ray]")
 
+pytestmark = pytest.mark.timeout(900)  # much waits for Ray, which waits for much
 ROOT = Path(__file__).resolve().parent.parent.parent
 SECONDS = 180.0
 SMALL = (
     "learner.steps_per_call=8", 'learner.loop="plain"', "replay.min_size=128", "replay.samples_per_insert=4",
-    "evaluation.episodes=2", "evaluation.every_steps=2000", "stop.target_return=1e9", "checkpoint.every_seconds=1.0",
+    "evaluation.episodes=2", "evaluation.every_steps=20000", "stop.target_return=1e9", "checkpoint.every_seconds=1.0",
     "replay.capacity=1000000",
 )  # fmt: skip
 OBJECT_BYTES = 80 * 2**20
