@@ -349,7 +349,7 @@ if BLOCKING:
     while held != server.tally().inserted:  # until the limiter holds the collector back
         held = server.tally().inserted
         time.sleep(1.0)
-publisher.publish(Variables(1, 0, stopping=True, program=program, weights=weights), True)
+publisher.publish(Variables(1, 0, stopping=True, is_finished=True, program=program, weights=weights), True)
 poll(lambda: codes and reports[-1].last)
 last = reports[-1]
 print(json.dumps({

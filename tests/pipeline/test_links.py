@@ -111,7 +111,9 @@ def test_a_collector_loses_nothing(
     for target in (collect, receive):
         threading.Thread(target=target, daemon=True).start()
     disturb(link, lambda: server.tally().inserted)
-    publisher.publish(msgspec.structs.replace(publish(counting_specs, gradient_steps=1), stopping=True))
+    publisher.publish(
+        msgspec.structs.replace(publish(counting_specs, gradient_steps=1), stopping=True, is_finished=True)
+    )
     wait_until(lambda: bool(codes) and reports[-1].last, "the collector has left")
     assert codes == [0]
     assert reports[-1].unconfirmed == 0
@@ -188,7 +190,9 @@ def test_a_clock_that_is_a_day_off_changes_nothing(
 
     def stop_it() -> None:
         take(native.reverb_client(server.address), REPORTS_TABLE, Report, 5, reports.append)
-        publisher.publish(msgspec.structs.replace(publish(counting_specs, gradient_steps=1), stopping=True), True)
+        publisher.publish(
+            msgspec.structs.replace(publish(counting_specs, gradient_steps=1), stopping=True, is_finished=True), True
+        )
         take(native.reverb_client(server.address), REPORTS_TABLE, Report, 10**6, reports.append)
 
     threading.Thread(target=stop_it, daemon=True).start()

@@ -92,7 +92,7 @@ def confident(variables: Variables, stopping: bool = False) -> Variables:
 
     kernel, bias = variables.weights
     bias = Array.of(bias.numpy() * np.float32(20.0))
-    return msgspec.structs.replace(variables, weights=(kernel, bias), stopping=stopping)
+    return msgspec.structs.replace(variables, weights=(kernel, bias), stopping=stopping, is_finished=stopping)
 
 
 def test_what_waits_in_the_queue_is_discarded_at_a_resume(

@@ -215,7 +215,9 @@ def test_a_collector_runs_through_the_proxies_to_its_last_report(site: Site, con
     for target in (collect, receive):
         threading.Thread(target=target, daemon=True).start()
     wait_until(lambda: site.server.tally().inserted > 20, "the collector has written", 120)
-    assert publisher.publish(msgspec.structs.replace(publish(site.specs, gradient_steps=1), stopping=True), True)
+    assert publisher.publish(
+        msgspec.structs.replace(publish(site.specs, gradient_steps=1), stopping=True, is_finished=True), True
+    )
     wait_until(lambda: bool(codes) and bool(reports) and reports[-1].last, "the collector has left", 120)
     assert codes == [0]
     assert reports[-1].unconfirmed == 0

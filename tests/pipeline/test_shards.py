@@ -206,7 +206,7 @@ def test_items_are_drawn_by_their_priorities_over_all_shards_and_owners_take_new
             key: pytest.approx(expected[key]) for key in stored.keys() & expected
         }
     time.sleep(1.0)  # for the shards' new sums
-    calls(samples, 20)  # drawn before
+    calls(samples, 60)  # drawn before: of the shard of little weight there are seldom any
     check(learned, calls(samples, 10), 1e-3)
 
 
