@@ -18,7 +18,7 @@ import pytest
 
 from agents import Specs
 from pipeline import checkpoint, native
-from pipeline.checkpoint import Best, Checkpoint, Counters
+from pipeline.checkpoint import Best, Checkpoint, Counters, KnownServer
 from pipeline.frames import FrameLayout
 from pipeline.messages import Array, Evaluation
 from pipeline.recorder import Counts
@@ -145,6 +145,10 @@ def test_what_was_written_comes_back(write: Write, folder: Path) -> None:
         train_seconds=7.25,
         best=Best(7.5, 5, 6),
         failed_checkpoints=2,
+        servers=[KnownServer("a", 5, 6, 7)],
+        drawn_before=18,
+        unseen_items=19,
+        unreported=20,
     )
     assert all(value for value in msgspec.structs.astuple(counters)), "a new counter is to be in this test"
     write_to(folder, counters)
