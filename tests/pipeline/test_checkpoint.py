@@ -149,6 +149,8 @@ def test_what_was_written_comes_back(write: Write, folder: Path) -> None:
         drawn_before=18,
         unseen_items=19,
         unreported=20,
+        bytes_sent=21,
+        bytes_received=22,
     )
     assert all(value for value in msgspec.structs.astuple(counters)), "a new counter is to be in this test"
     write_to(folder, counters)
