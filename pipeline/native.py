@@ -67,6 +67,17 @@ def reverb_writer(client: Any, chunk_length: int, keep_alive: int) -> Any:
     return client.NewTrajectoryWriter(options, True)
 
 
+def flush(writer: Any, unconfirmed: int, milliseconds: int) -> bool:
+    """Waits until at most so many items of a C++ writer are unconfirmed; False if they are more after that time."""
+    try:
+        writer.Flush(unconfirmed, milliseconds)
+    except Exception as error:  # the binding's own exception type is not exported
+        if "imeout" not in str(error):
+            raise
+        return False
+    return True
+
+
 def newest_server(tables: Sequence[str], port: int) -> Any:
     """A server of byte tables each of which keeps its newest item."""
     reverb = _load(_REVERB)

@@ -127,11 +127,7 @@ class Permits:
         self._pending += 1
 
     def _flush(self, left: int) -> bool:
-        try:
-            self._writer.Flush(left, _FLUSH_MS)
-        except Exception as error:  # the binding's own exception type is not exported
-            if "imeout" not in str(error):
-                raise
+        if not native.flush(self._writer, left, _FLUSH_MS):
             return False
         self._pending = min(self._pending, left)
         return True

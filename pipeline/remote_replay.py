@@ -43,18 +43,15 @@ class RemoteReplay(Replay):
         super().__init__(experiment, specs, address, before)
         self.skipped_priorities = 0
         """Items whose new priorities did not reach the server, as it was away."""
-        self.watches: Sequence[Watch] = [watch]
+        self._watch = watch
         self._identity, self._last = "", before
         self._follow()
 
     def samples(self) -> Iterator[Sample]:
         """See `Replay.samples`; goes on with the process that follows one that has ended."""
-        watch, spellings = self.watches[0], respelled(self.address)
-        while True:
-            seen = watch.seen
-            assert seen is not None
-            stream = Stream(self.dataset(next(spellings)))
-            while watch.seen is None or watch.seen.served.identity == seen.served.identity:
+        for spelling in respelled(self.address):
+            identity, stream = self._watch.identity, Stream(self.dataset(spelling))
+            while self._watch.identity == identity:
                 if (sample := stream.next(_POLL_SECONDS)) is not None:
                     yield sample
             stream.abandon()
@@ -62,30 +59,30 @@ class RemoteReplay(Replay):
     def tally(self) -> Tally:
         """See `Replay.tally`; of a server that is away, what was last known."""
         self._follow()
-        now = self.watches[0].tally
+        now = self._watch.tally
         return Tally(self._before.inserted + now.inserted, self._before.sampled + now.sampled, now.present)
 
     def seen(self) -> Sequence[Seen]:
         """See `Replay.seen`."""
-        return [watch.seen for watch in self.watches if watch.seen is not None]
+        return [] if self._watch.seen is None else [self._watch.seen]
 
     def refresh(self) -> None:
         """Has `tally` be of now, if the server answers."""
-        self.watches[0].wait(time.monotonic() + _FRESH_SECONDS)
+        self._watch.wait(time.monotonic() + _FRESH_SECONDS)
 
     def info(self) -> Any:
         """Reverb's `TableInfo` of the experience table, when the server last answered."""
-        seen = self.watches[0].seen
+        seen = self._watch.seen
         assert seen is not None
         return seen.info[self._layout.table]
 
     def update_priorities(self, keys: NDArray[np.uint64], priorities: NDArray[np.float32], shards: Any = ()) -> None:
         """See `Replay.update_priorities`; a server that is away gets none."""
-        if not self.watches[0].is_away:
+        if not self._watch.is_away:
             try:
                 super().update_priorities(keys, priorities, shards)
             except REFUSALS:
-                if not self.watches[0].wait(time.monotonic() + _FRESH_SECONDS):
+                if not self._watch.wait(time.monotonic() + _FRESH_SECONDS):
                     self.skipped_priorities += len(keys)
                     return
                 raise
@@ -94,11 +91,11 @@ class RemoteReplay(Replay):
 
     def waits_for_collectors(self) -> bool:
         """See `Replay.waits_for_collectors`; what is away has not failed."""
-        return self.watches[0].is_away or super().waits_for_collectors()
+        return self._watch.is_away or super().waits_for_collectors()
 
     def explain_stall(self) -> str:
         """See `Replay.explain_stall`."""
-        if self.watches[0].is_away:
+        if self._watch.is_away:
             return f"the replay at {self.address} does not answer: start it again with --resume"
         return super().explain_stall()
 
@@ -109,7 +106,7 @@ class RemoteReplay(Replay):
 
     def _follow(self) -> None:
         """On-policy: a server that was restarted begins with an empty queue and counts from nothing."""
-        seen = self.watches[0].seen
+        seen = self._watch.seen
         assert seen is not None
         if self._experiment.agent.on_policy and self._identity not in ("", seen.served.identity):
             self._before = self._last

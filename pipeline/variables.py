@@ -1,7 +1,7 @@
 """How messages travel through Reverb, beside experience: weights and counters from the learner, reports to it.
 
-Each is one item of a byte table: `variables` keeps the newest announcement
-and `weights` the newest weights, `reports` is a queue that hands each out once.
+Each is one item of a byte table: `variables` keeps the newest announcement and `weights` the newest weights, `reports`
+is a queue that hands each out once.
 """
 
 import threading
@@ -56,11 +56,7 @@ class Sender:
         block[8 : 8 + len(data)] = np.frombuffer(data, np.uint8)
         (reference,) = self._writer.Append([block])
         self._writer.CreateItem(self._table, 1.0, [[reference]], [True])
-        try:
-            self._writer.Flush(0, int(timeout * 1000))
-        except Exception as error:  # the binding's own exception type is not exported
-            if "imeout" not in str(error):
-                raise
+        if not native.flush(self._writer, 0, int(timeout * 1000)):
             self._take_another_way()
             return False
         return True

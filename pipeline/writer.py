@@ -258,11 +258,7 @@ class FrameWriter:
         self._burst_at = time.monotonic()
 
     def _flush(self, allowed: int) -> bool:
-        try:
-            self._writer.Flush(allowed, _FLUSH_MS)
-        except Exception as error:  # the binding's own exception type is not exported
-            if "imeout" not in str(error):
-                raise
+        if not native.flush(self._writer, allowed, _FLUSH_MS):
             return False
         self._unconfirmed = min(self._unconfirmed, allowed)
         return True
