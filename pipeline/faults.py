@@ -1,5 +1,6 @@
 """What breaks runs, done to one on purpose: kills, freezes, a full disk, a notice to leave. No TensorFlow."""
 
+import itertools
 import os
 import random
 import signal
@@ -19,6 +20,7 @@ from pipeline.run_directory import RunDirectory
 
 _POLL_SECONDS = 0.05
 _LEAVE_SECONDS = 120.0
+_COMES_SECONDS = 60.0
 _SHORT_FREEZE_SECONDS = 2.0
 
 
@@ -72,10 +74,15 @@ class Drilled:
         except (OSError, msgspec.MsgspecError):  # a newer one has taken its place meanwhile
             return self.saved()
 
-    def process(self, role: str, random_: random.Random) -> psutil.Process | None:
-        """A process of a role, one of the collectors by chance."""
-        found = self.processes(role)
-        return random_.choice(found) if found else None
+    def process(self, role: str, random_: random.Random) -> psutil.Process:
+        """A process of a role, one of the collectors by chance; waits for one that is being restarted.
+
+        Raises:
+          DidNotHold: none came.
+        """
+        if not self.wait_until(lambda: bool(self.processes(role)), _COMES_SECONDS):
+            raise DidNotHold(f"no process of role {role} came within {_COMES_SECONDS:.0f} s")
+        return random_.choice(self.processes(role))
 
     def processes(self, role: str = "") -> list[psutil.Process]:
         """All processes of the run's roles, or those of one."""
@@ -115,7 +122,11 @@ class Drilled:
 
 
 Fault = Callable[[Drilled, random.Random], str]
-"""Does something to a run; returns the role whose process it ended, such as "collector-0", or "" if none alone."""
+"""Does something to a run; returns the role whose process it ended, such as "collector-0", or "" if none alone.
+
+Raises:
+  DidNotHold: there was nothing to do it to, or the run did what it must not do.
+"""
 
 
 def _name_of(process: psutil.Process) -> str:
@@ -127,8 +138,7 @@ def kill(role: str) -> Fault:
     """Ends a role's process by SIGKILL."""
 
     def fault(drilled: Drilled, random_: random.Random) -> str:
-        if (process := drilled.process(role, random_)) is None:
-            return ""
+        process = drilled.process(role, random_)
         name = _name_of(process)
         process.kill()
         return name
@@ -140,8 +150,7 @@ def freeze(role: str, goes_on: bool) -> Fault:
     """Stops a role's process by SIGSTOP: for two seconds, or until its supervisor ends it."""
 
     def fault(drilled: Drilled, random_: random.Random) -> str:
-        if (process := drilled.process(role, random_)) is None:
-            return ""
+        process = drilled.process(role, random_)
         name = _name_of(process)
         process.suspend()
         if goes_on:
@@ -196,10 +205,12 @@ def fill_disk(seconds: float) -> Fault:
 
 def spoil_checkpoint(drilled: Drilled, random_: random.Random) -> str:
     """Flips a bit of the newest checkpoint and ends the learner, which has to go on from the one before."""
-    found = checkpoint.newest(drilled.run.checkpoints)
+    folder = drilled.run.checkpoints
+    if not drilled.wait_until(lambda: len(list(itertools.islice(checkpoint.good(folder), 2))) > 1, _COMES_SECONDS):
+        raise DidNotHold(f"no second checkpoint was written within {_COMES_SECONDS:.0f} s")
     learner = drilled.process("learner", random_)
-    if found is None or learner is None:
-        return ""
+    found = checkpoint.newest(folder)
+    assert found is not None
     files = [path for path in sorted(found.path.rglob("*")) if path.is_file() and path.stat().st_size]
     path = random_.choice(files)
     data = bytearray(path.read_bytes())

@@ -53,7 +53,7 @@ class Watched:
     ) -> None:
         self._launch, self._role, self._index, self._replay = launch, role, index, replay
         self.silent_seconds = silent_seconds
-        self._number = number or (lambda: launch.run.incarnations(self.name))
+        self._number = number
         self.name = f"{role}-{index}" if role in ("collector", "replay") else role
         self.failures = 0
         """In a row, without progress between them."""
@@ -68,7 +68,7 @@ class Watched:
     def start(self) -> None:
         """Starts the next process of this role; a learner's goes on from the newest checkpoint but the first time."""
         run, launch = self._launch.run, self._launch
-        incarnation = self._number()
+        incarnation = self._number() if self._number else run.incarnations(self.name)
         self.record = recorder = run.recorder(self.name, incarnation)
         self.recorder = Recorder(recorder)
         command = [sys.executable, "-m", "pipeline.role", f"--role={self._role}", f"--index={self._index}"]

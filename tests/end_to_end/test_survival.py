@@ -73,9 +73,7 @@ def wait(run: Drilled, holds: Callable[[], bool], what: str) -> None:
 
 
 def only(run: Drilled, role: str) -> psutil.Process:
-    process = run.process(role, BY_CHANCE)
-    assert process is not None
-    return process
+    return run.process(role, BY_CHANCE)
 
 
 def ended(run: Drilled, code: int = 1) -> Summary:
