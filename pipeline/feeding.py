@@ -5,7 +5,7 @@ import queue
 import threading
 import time
 
-from pipeline.replay import Replay, Sample
+from pipeline.replay_client import Replay, Sample
 from pipeline.shards import Shards
 
 

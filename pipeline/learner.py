@@ -21,7 +21,7 @@ from pipeline.config import UsageError
 from pipeline.frames import FrameLayout
 from pipeline.gradient_loop import GradientLoop, set_compiler_flags
 from pipeline.messages import Array, Variables
-from pipeline.replay import Sample, decode
+from pipeline.replay_client import Sample, decode
 from pipeline.sections import Experiment
 
 log = logging.getLogger(__name__)

@@ -22,7 +22,7 @@ from pipeline.opening import Place, announced_life, open_run
 from pipeline.publishing import Publisher
 from pipeline.recorder import Recorder
 from pipeline.recovery import Recovery
-from pipeline.replay import Sample
+from pipeline.replay_client import Sample
 from pipeline.reporting import Reporter
 from pipeline.run_directory import RunDirectory, write_json
 from pipeline.sections import Experiment

@@ -14,7 +14,7 @@ from pipeline.ledger import Ledger
 from pipeline.messages import Announcement
 from pipeline.records import Records
 from pipeline.remote_replay import RemoteReplay
-from pipeline.replay import Replay
+from pipeline.replay_client import Replay
 from pipeline.replay_server import ReplayServer
 from pipeline.run_directory import RunDirectory
 from pipeline.sections import Experiment

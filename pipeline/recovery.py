@@ -11,7 +11,7 @@ from pipeline import bad_batches, saving
 from pipeline.checkpoint import Checkpoint, Counters
 from pipeline.divergence import SkippedUpdates, ValueSentinel, Verdict
 from pipeline.learner import Learner, Outcome
-from pipeline.replay import Sample
+from pipeline.replay_client import Sample
 from pipeline.run_directory import RunDirectory
 from pipeline.sections import Experiment
 

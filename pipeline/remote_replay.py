@@ -13,7 +13,7 @@ from pipeline.account import NOTHING, Seen, Tally
 from pipeline.addresses import respelled
 from pipeline.config import UsageError
 from pipeline.frames import FrameLayout
-from pipeline.replay import REFUSALS, Replay, Sample
+from pipeline.replay_client import REFUSALS, Replay, Sample
 from pipeline.sections import Experiment
 from pipeline.stream import Stream
 from pipeline.variables import SERVER_TABLE, wait_for_server

@@ -1,6 +1,6 @@
 """The replay's server: Reverb's tables, from a checkpoint or empty, and who may reach them.
 
-This is the TensorFlow side, in the process of the server. `pipeline.replay` is the learner's side.
+This is the TensorFlow side, in the process of the server. `pipeline.replay_client` is the learner's side.
 """
 
 import logging
@@ -21,7 +21,7 @@ from pipeline.messages import Served
 from pipeline.permits import PERMITS_TABLE, sizes
 from pipeline.ports import HOST, refuse_used_port
 from pipeline.privacy import guarding
-from pipeline.replay import COLUMN, REFUSALS, Replay, draws_ahead, item_shape
+from pipeline.replay_client import COLUMN, REFUSALS, Replay, draws_ahead, item_shape
 from pipeline.sections import Experiment
 from pipeline.variables import REPORTS_TABLE, SERVER_TABLE, VARIABLES_TABLE, WEIGHTS_TABLE, Sender
 

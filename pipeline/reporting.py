@@ -12,7 +12,7 @@ from pipeline.learner import Learner, Outcome
 from pipeline.ledger import Ledger
 from pipeline.messages import CollectorReport, Evaluation, Report
 from pipeline.recovery import Recovery
-from pipeline.replay import Replay
+from pipeline.replay_client import Replay
 from pipeline.run_directory import RunDirectory, write_json
 from pipeline.saving import Saved, Saver
 from pipeline.sections import Experiment

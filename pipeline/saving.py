@@ -14,7 +14,7 @@ from pipeline.config import UsageError
 from pipeline.learner import Learner
 from pipeline.ledger import Ledger
 from pipeline.manifest import BadCheckpoint
-from pipeline.replay import Replay
+from pipeline.replay_client import Replay
 from pipeline.run_directory import RunDirectory
 from pipeline.sections import Experiment
 from pipeline.shards import Shards

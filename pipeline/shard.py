@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pipeline.account import Tally
 from pipeline.addresses import respelled
-from pipeline.replay import COLUMN, REFUSALS
+from pipeline.replay_client import COLUMN, REFUSALS
 from pipeline.stream import Stream
 from pipeline.watching import Watch
 

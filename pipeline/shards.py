@@ -23,7 +23,7 @@ from pipeline.allowance import Allowance
 from pipeline.config import UsageError
 from pipeline.frames import FrameLayout
 from pipeline.remote_replay import watched
-from pipeline.replay import Sample, arrange, item_shape, priorities_of_items
+from pipeline.replay_client import Sample, arrange, item_shape, priorities_of_items
 from pipeline.sections import Experiment
 from pipeline.shard import Shard
 

@@ -10,7 +10,7 @@ from pipeline.feeding import Feeder
 from pipeline.learner import Learner
 from pipeline.messages import TOLD_TO_LEAVE
 from pipeline.opening import find_replay
-from pipeline.replay import Sample
+from pipeline.replay_client import Sample
 from pipeline.sections import Experiment
 from pipeline.workers import Wish
 

@@ -20,7 +20,7 @@ from agents import ArraySpec, Specs
 from pipeline.config import parse
 from pipeline.frames import FrameLayout
 from pipeline.permits import Permits
-from pipeline.replay import Replay
+from pipeline.replay_client import Replay
 from pipeline.shards import Shards
 
 OVERRIDES = (

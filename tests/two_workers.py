@@ -20,7 +20,7 @@ from samples import part, random_sample
 from pipeline.collectives import Team
 from pipeline.learner import Learner
 from pipeline.process import interruption
-from pipeline.replay import Sample
+from pipeline.replay_client import Sample
 from pipeline.sections import Experiment, LearnerConfig, ReplayConfig
 from pipeline.workers import Cluster, Wish, WorkerLost, await_peers
 

@@ -19,7 +19,7 @@ from pipeline.opening import find_replay
 from pipeline.permits import Permits
 from pipeline.process import quieten_gym
 from pipeline.publishing import Publisher
-from pipeline.replay import Sample
+from pipeline.replay_client import Sample
 from pipeline.traffic import Traffic
 
 _MORE_PERMITS = 2  # than the least: items are not filled by halves

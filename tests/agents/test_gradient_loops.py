@@ -11,7 +11,7 @@ from tf_agents.trajectories import Trajectory
 import agents
 from agents import losses
 from pipeline.learner import Learner
-from pipeline.replay import Sample
+from pipeline.replay_client import Sample
 from pipeline.sections import Experiment, LearnerConfig, ReplayConfig
 
 STEPS, BATCH, SEED = 20, 16, 1

@@ -29,7 +29,7 @@ from agents import (
 )
 from agents.configs import WindowConfig
 from pipeline.learner import Learner
-from pipeline.replay import Sample
+from pipeline.replay_client import Sample
 from pipeline.sections import Experiment, LearnerConfig, ReplayConfig
 
 FIRST, MID, LAST = 0, 1, 2

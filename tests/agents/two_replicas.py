@@ -12,7 +12,7 @@ from kinds import VARIANTS, specs_of
 from samples import random_sample
 
 from pipeline.learner import Learner, Outcome
-from pipeline.replay import Sample
+from pipeline.replay_client import Sample
 from pipeline.sections import Experiment, LearnerConfig, ReplayConfig
 
 STEPS, BATCH, CALLS = 10, 16, 2

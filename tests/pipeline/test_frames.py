@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from agents import ArraySpec, Specs
 from pipeline.frames import FIRST, LAST, MID, FrameLayout
-from pipeline.replay import decode
+from pipeline.replay_client import decode
 
 SHAPES = st.lists(st.integers(1, 3), max_size=3).map(tuple)
 

@@ -13,7 +13,7 @@ from pipeline.config import UsageError
 from pipeline.frames import FrameLayout
 from pipeline.gradient_loop import set_compiler_flags
 from pipeline.learner import Learner
-from pipeline.replay import Sample, decode
+from pipeline.replay_client import Sample, decode
 from pipeline.sections import Experiment, LearnerConfig, ReplayConfig
 
 SPECS = Specs(ArraySpec((3,), "float32"), num_actions=2, masked=False)

@@ -16,7 +16,7 @@ from pipeline.collector import Collector
 from pipeline.messages import Variables
 from pipeline.ports import free_port
 from pipeline.publishing import Publisher
-from pipeline.replay import Sample
+from pipeline.replay_client import Sample
 from pipeline.run_directory import RunDirectory
 from pipeline.variables import VariablesReader
 
@@ -149,7 +149,7 @@ def test_experience_of_other_weights_is_not_learned_from_and_too_much_of_it_ends
     from pipeline.frames import FrameLayout
     from pipeline.learning import Ended, LearningProcess
     from pipeline.opening import Place
-    from pipeline.replay import decode
+    from pipeline.replay_client import decode
 
     run, experiment = RunDirectory(tmp_path / "run"), make_experiment(*ON_POLICY)
     run.create(experiment)

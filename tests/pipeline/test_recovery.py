@@ -16,7 +16,7 @@ from pipeline.config import UsageError
 from pipeline.frames import FrameLayout
 from pipeline.learner import Learner
 from pipeline.recovery import Recovery
-from pipeline.replay import Sample, decode
+from pipeline.replay_client import Sample, decode
 from pipeline.run_directory import RunDirectory
 from pipeline.sections import Experiment, LearnerConfig
 

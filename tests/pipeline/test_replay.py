@@ -17,7 +17,7 @@ from pipeline.collector import Collector
 from pipeline.config import UsageError
 from pipeline.frames import FIRST, LAST, MID, FrameLayout
 from pipeline.ports import free_port, refuse_used_port
-from pipeline.replay import decode
+from pipeline.replay_client import decode
 from pipeline.replay_server import ReplayServer
 from pipeline.sections import Experiment
 from pipeline.writer import FrameWriter

@@ -20,7 +20,7 @@ from agents import Specs
 from pipeline.config import UsageError, parse
 from pipeline.frames import FrameLayout
 from pipeline.permits import Permits, sizes
-from pipeline.replay import Replay
+from pipeline.replay_client import Replay
 from pipeline.sections import Experiment
 from pipeline.shards import Shards
 from pipeline.writer import FrameWriter

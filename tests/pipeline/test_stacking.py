@@ -12,7 +12,7 @@ from replay_writing import write_frames
 
 from agents import ArraySpec, Specs
 from pipeline.frames import FIRST, LAST, MID, FrameLayout
-from pipeline.replay import decode
+from pipeline.replay_client import decode
 from pipeline.stacking import FrameStack, stack_windows, stacked
 
 
