@@ -22,7 +22,7 @@ from benchmarks.measure import median, print_result
 from benchmarks.pages import write_between
 from pipeline import checkpoint
 from pipeline.command import run_command
-from pipeline.ledger import Status
+from pipeline.results import Status
 from pipeline.run_directory import RunDirectory
 from pipeline.sections import CheckpointConfig
 

@@ -30,8 +30,8 @@ from benchmarks.wire import Seen
 from pipeline.account import SILENT, UNCONFIRMED
 from pipeline.command import run_command
 from pipeline.config import UsageError
-from pipeline.ledger import Status, Summary
 from pipeline.recorder import Recorder
+from pipeline.results import Status, Summary
 from pipeline.run_directory import RunDirectory, write_json
 from pipeline.variables import VariablesReader
 

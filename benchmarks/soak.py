@@ -23,7 +23,7 @@ from benchmarks.pages import write_between
 from pipeline.command import run_command
 from pipeline.config import UsageError
 from pipeline.faults import Drilled, kill
-from pipeline.ledger import Summary
+from pipeline.results import Summary
 from pipeline.run_directory import RunDirectory
 
 _STEPS = flags.DEFINE_integer("environment_steps", 10_000_000, "Of the run.", lower_bound=10_000)

@@ -6,7 +6,7 @@ as `python -m pipeline.train`.
 
 from pipeline.config import UsageError, load
 from pipeline.experiment import train
-from pipeline.ledger import Summary
+from pipeline.results import Summary
 from pipeline.sections import Experiment
 
 __all__ = ["Experiment", "Summary", "UsageError", "load", "train"]

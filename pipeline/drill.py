@@ -27,8 +27,8 @@ from pipeline import faults, small_disk
 from pipeline.command import run_command
 from pipeline.config import UsageError, load
 from pipeline.faults import DidNotHold, Drilled
-from pipeline.ledger import Summary
 from pipeline.ports import free_port
+from pipeline.results import Summary
 from pipeline.run_directory import RunDirectory, write_json
 
 _CONFIG = flags.DEFINE_string("config", None, "Path of a TOML config, or the name of a shipped one; with a target.")

@@ -9,9 +9,9 @@ import msgspec
 from pipeline import environments, offline, privacy
 from pipeline.config import UsageError, validate
 from pipeline.launchers import ELASTIC, LAUNCHERS, SEPARATE, Cluster, Launch, joined
-from pipeline.ledger import Summary
 from pipeline.ports import refuse_used_port
 from pipeline.recorder import mark_rest_ended
+from pipeline.results import Summary
 from pipeline.run_directory import RunDirectory
 from pipeline.sections import Experiment
 from pipeline.stacking import stacked

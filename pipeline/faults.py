@@ -14,8 +14,8 @@ import psutil
 
 from pipeline import checkpoint
 from pipeline.checkpoint import Counters
-from pipeline.ledger import Status
 from pipeline.recorder import Recorder
+from pipeline.results import Status
 from pipeline.run_directory import RunDirectory
 
 _POLL_SECONDS = 0.05

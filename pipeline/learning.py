@@ -16,7 +16,6 @@ from pipeline import account, config, native, saving
 from pipeline.collectives import Team
 from pipeline.feeding import Feeder
 from pipeline.learner import Learner
-from pipeline.ledger import Summary, UnwrittenSummary
 from pipeline.messages import CollectorReport, Report, Variables
 from pipeline.opening import Place, announced_life, open_run
 from pipeline.publishing import Publisher
@@ -24,6 +23,7 @@ from pipeline.recorder import Recorder
 from pipeline.recovery import Recovery
 from pipeline.replay_client import Sample
 from pipeline.reporting import Reporter
+from pipeline.results import Summary, UnwrittenSummary
 from pipeline.run_directory import RunDirectory, write_json
 from pipeline.sections import Experiment
 from pipeline.variables import REPORTS_TABLE, take
@@ -145,7 +145,9 @@ class LearningProcess:
         """
         self._recorder.beat()
         if self._sample is None:
+            asked_at = time.monotonic()
             self._sample = self._feeder.next(timeout)
+            self._reporter.waits.add_learner(time.monotonic() - asked_at)
         wish = Wish.TAKE_STATE if not self.learner.is_shared else Wish.LEARN if self._sample is not None else Wish.WAIT
         decided = self.learner.agree(wish)
         sample: Sample | None = None
@@ -181,10 +183,10 @@ class LearningProcess:
     def ask_to_leave(self, evaluate_last: bool, is_finished: bool) -> None:
         """Publishes that the run ends: collectors send their last report, the evaluator may score the last weights."""
         self._is_finished = is_finished
-        self._reporter.phase = "stopping"
+        self._evaluate_last = evaluate_last and self.learner.gradient_steps > 0
+        self._reporter.phase = "evaluating" if self._evaluate_last else "stopping"
         self._recorder.leave()
         self._write_status()
-        self._evaluate_last = evaluate_last and self.learner.gradient_steps > 0
         if not self._others_left:
             self.learner.agree(Wish.FINISH if is_finished else Wish.STOP)
         self.ledger.await_last_reports()

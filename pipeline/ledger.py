@@ -11,104 +11,14 @@ from pipeline.account import FAILED, KILLED, RESTARTED, SILENT, UNCONFIRMED, Acc
 from pipeline.checkpoint import Best, Counters, KnownServer
 from pipeline.messages import CollectorReport, Evaluation
 from pipeline.recorder import Counts
+from pipeline.results import Status, Summary
 from pipeline.sections import Experiment
 
 _RECENT_EPISODES = 100
+_RECENT_EVALUATIONS = 60
 _RATE_SECONDS = 5.0
 _SILENT_REPORTS = 20
 """A collector that has missed so many reports was killed."""
-
-EXIT_CODES = {
-    "target_return": 0,
-    "environment_steps": 0,
-    "gradient_steps": 0,
-    "seconds": 0,
-    "stalled": 3,
-    "diverged": 4,
-    "interrupted": 1,
-    "failed": 1,
-}
-"""Exit code of a run by its stop reason."""
-
-UNWRITTEN_SUMMARY = 5
-"""Exit code of a learner's process whose run has ended in good order but for `UnwrittenSummary`."""
-ENVIRONMENT_FAULT = 6
-"""Exit code of a role's process whose environment breaks its contract too often: another one would not help."""
-
-
-class UnwrittenSummary(Exception):
-    """The disk does not take the summary of a run that has ended; carries what to tell the user."""
-
-
-class Summary(msgspec.Struct, frozen=True):
-    """`summary.json` of a run."""
-
-    solved: bool
-    """Whether an evaluation reached the target return; false where there is none."""
-    stop_reason: str
-    seed: int
-    environment_steps: int
-    gradient_steps: int
-    episodes: int
-    mean_return: float | None
-    """Of the last evaluation."""
-    startup_seconds: float
-    """From the command's start until the learner was ready to train: imports, first weights, compilation."""
-    train_seconds: float
-    """From then until the decision to stop, those before a resume included."""
-    filling_seconds: float
-    """Of these, since this start: until the replay was filled and the first gradient steps were done."""
-    environment_steps_per_second: float
-    gradient_steps_per_second: float
-    samples_per_insert: float
-    """Transitions learned from for each one stored."""
-    lost_transitions: int
-    dropped_episodes: int = 0
-    """Cut off by a fault of their environment; they are not in `episodes`."""
-    newest_fault: str = ""
-    """Environment, lane, step and what was wrong."""
-    skipped_updates: int = 0
-    """Gradient steps that changed nothing, as loss or gradient was not finite."""
-    rollbacks: int = 0
-    """Of the learner to a checkpoint, as updates were skipped in a row."""
-    shielded_steps: int = 0
-    """Environment steps of collectors in which the shield forbade what would have been the best action."""
-    best_mean_return: float | None = None
-    evaluations: int = 0
-    account: Account | None = None
-    """Where every transition is."""
-    message: str = ""
-    failed_checkpoints: int = 0
-
-
-class Status(msgspec.Struct, frozen=True):
-    """`status.json`: what a run does now."""
-
-    phase: str
-    environment_steps: int
-    gradient_steps: int
-    episodes: int
-    train_seconds: float
-    environment_steps_per_second: float
-    gradient_steps_per_second: float
-    samples_per_insert: float
-    replay_size: int
-    episode_return: float | None
-    """Mean of the last 100 training episodes."""
-    evaluation_return: float | None
-    evaluation_std: float | None
-    epsilon: float
-    loss: float | None
-    resident_bytes: dict[str, int]
-    shielded_steps: int = 0
-    account: Account | None = None
-    """Where every transition is."""
-    dropped_episodes: int = 0
-    newest_fault: str = ""
-    bytes_per_transition: float | None = None
-    """Sent by collectors over TCP, reports included, for each transition confirmed; None while neither are counted."""
-    warnings: list[str] = []
-    """What is wrong with the run, and what to change; empty while nothing is."""
 
 
 class Ledger:
@@ -134,6 +44,7 @@ class Ledger:
         self.newest_fault = ""
         """The newest one that cost an episode, of any collector's environments."""
         self._recent: deque[float] = deque(maxlen=_RECENT_EPISODES)
+        self._evaluations: deque[tuple[float, float]] = deque(maxlen=_RECENT_EVALUATIONS)
         self.evaluation = counters.evaluation
         self._train_started: float | None = None
         self._filling_seconds: float | None = None
@@ -252,6 +163,7 @@ class Ledger:
         if self.evaluation is not None and evaluation.at == self.evaluation.at:
             return
         self.counters.evaluations += 1
+        self._evaluations.append((self.counters.train_seconds, evaluation.mean_return))
         if not self.solved:
             self.evaluation = self.counters.evaluation = evaluation
         best = self.counters.best
@@ -334,6 +246,7 @@ class Ledger:
         resident: dict[str, int],
         account: Account | None = None,
         warnings: Sequence[str] = (),
+        bottleneck: str = "",
     ) -> Status:
         """What to show of the run now."""
         environment_rate, gradient_rate = self.rates()
@@ -354,6 +267,7 @@ class Ledger:
             episode_return=float(np.mean(self._recent)) if self._recent else None,
             evaluation_return=self.evaluation.mean_return if self.evaluation else None,
             evaluation_std=self.evaluation.std_return if self.evaluation else None,
+            recent_evaluations=list(self._evaluations),
             epsilon=max((report.epsilon for report in self._seen.values()), default=self._epsilon),
             loss=loss,
             resident_bytes=resident,
@@ -362,6 +276,7 @@ class Ledger:
             dropped_episodes=self.counters.dropped_episodes,
             newest_fault=self.newest_fault,
             bytes_per_transition=self.counters.bytes_per_transition,
+            bottleneck=bottleneck,
             warnings=list(warnings),
         )
 

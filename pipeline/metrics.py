@@ -141,6 +141,12 @@ def speed_scalars(environment_steps: float, gradient_steps: float, resident_byte
     }
 
 
+def waiting_scalars(learner: float | None, collectors: float | None) -> dict[str, float]:
+    """Shares of their time that learner and collectors wait for the others, where they are known."""
+    shares = {"speed/learner_waits": learner, "speed/collectors_wait": collectors}
+    return {tag: share for tag, share in shares.items() if share is not None}
+
+
 def collector_scalars(report: CollectorReport) -> dict[str, float]:
     """Of one collector; the episodes are those that ended since its last report."""
     scalars = {

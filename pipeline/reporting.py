@@ -7,6 +7,7 @@ from typing import Any
 import psutil
 
 from pipeline import account, metrics
+from pipeline.bottleneck import Waits, bottleneck
 from pipeline.flow import RatioWatch
 from pipeline.learner import Learner, Outcome
 from pipeline.ledger import Ledger
@@ -57,6 +58,7 @@ class Reporter:
         """Of the newest call."""
         self.data_age = 0.0
         """Gradient steps between acting and learning, of that call's samples."""
+        self.waits = Waits()
         self._warnings: list[str] = []
         self._unwritten = ""
         call = experiment.learner.batch_size * experiment.learner.steps_per_call
@@ -79,6 +81,7 @@ class Reporter:
     def show_report(self, report: Report) -> None:
         """Writes what a collector or the evaluator has reported."""
         if isinstance(report, CollectorReport):
+            self.waits.add_report(report)
             role, scalars = f"collector-{report.index}", metrics.collector_scalars(report)
         else:
             role, scalars = "evaluator", metrics.evaluation_scalars(report)
@@ -95,7 +98,10 @@ class Reporter:
         resident = {role: process.memory_info().rss for role, process in self._processes.items()}
         size = self._replay.size() * self._experiment.transitions_per_item
         loss = self.outcome.loss if self.outcome else None
-        status = self._ledger.status(self.phase, size, loss, dict(resident), self.account(), self._warnings_now())
+        waits = self.waits.learner(), self.waits.collectors()
+        slowest = bottleneck(self._experiment, *waits) if self.phase == "learning" else ""
+        warnings = self._warnings_now()
+        status = self._ledger.status(self.phase, size, loss, dict(resident), self.account(), warnings, slowest)
         try:
             write_json(self._run.status, status)
             self._unwritten = ""
@@ -112,6 +118,7 @@ class Reporter:
             samples_per_insert_wanted=self._experiment.replay.samples_per_insert,
             data_age=self.data_age,
         )
+        scalars |= metrics.waiting_scalars(*waits)
         self._write("learner", scalars | self._learner_scalars())
         if "supervisor" in resident:
             self._write("supervisor", metrics.memory_scalars(resident["supervisor"]))

@@ -30,10 +30,10 @@ from pipeline import config, environments, workers
 from pipeline.addresses import Addresses, host_of, parse, port_of
 from pipeline.command import run_command
 from pipeline.config import UsageError
-from pipeline.ledger import ENVIRONMENT_FAULT
 from pipeline.loopback import is_loopback
 from pipeline.process import die_with_parent, interruption, quieten_gym
 from pipeline.recorder import Recorder, mark_rest_ended
+from pipeline.results import ENVIRONMENT_FAULT
 from pipeline.run_directory import RunDirectory
 from pipeline.sections import Experiment
 from pipeline.silence import give_up_silent
@@ -96,8 +96,8 @@ def _learn(experiment: Experiment, addresses: Addresses, interrupted: threading.
     gc.disable()  # what is imported and traced stays: looking for garbage in it is a tenth of start-up
     quieten_gym()
     from pipeline.learning import LearningProcess
-    from pipeline.ledger import EXIT_CODES, UNWRITTEN_SUMMARY, UnwrittenSummary
     from pipeline.opening import Place
+    from pipeline.results import EXIT_CODES, UNWRITTEN_SUMMARY, UnwrittenSummary
     from pipeline.training import run_to_its_end
 
     specs = environments.describe(experiment.environment)

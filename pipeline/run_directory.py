@@ -82,6 +82,21 @@ class RunDirectory:
             self.unlock()
             raise UsageError(f"{self.path} is in use by a run: wait for its end, or choose another --run_dir") from None
 
+    @property
+    def is_in_use(self) -> bool:
+        """Whether a run is in it now."""
+        try:
+            descriptor = os.open(self.path / ".lock", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
     def unlock(self) -> None:
         """Lets other runs in."""
         if self._lock is not None:

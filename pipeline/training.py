@@ -5,7 +5,7 @@ import threading
 import time
 
 from pipeline.learning import Ended, LearningProcess
-from pipeline.ledger import EXIT_CODES, Summary
+from pipeline.results import EXIT_CODES, Summary
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from typing import Any
 import pipeline
 from benchmarks.peers import works
 from benchmarks.peers.works import Request
-from pipeline.ledger import Summary
+from pipeline.results import Summary
 from pipeline.sections import LearnerConfig
 
 PLAIN = ("agent.double=false", "agent.n_step=1", "agent.hidden_units=[128, 64]")

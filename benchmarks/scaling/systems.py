@@ -11,8 +11,8 @@ from benchmarks.scaling.experiments import CONFIG, UNENDING, experiment_of
 from benchmarks.scaling.processes import Process, Servers, window
 from pipeline import environments
 from pipeline.frames import FrameLayout
-from pipeline.ledger import Status
 from pipeline.ports import free_port
+from pipeline.results import Status
 from pipeline.run_directory import RunDirectory
 
 

@@ -11,10 +11,10 @@ from pipeline.collector import Collector
 from pipeline.console import Console
 from pipeline.evaluator import Evaluator
 from pipeline.launchers import Launch
-from pipeline.ledger import EXIT_CODES, Summary, UnwrittenSummary
 from pipeline.ports import free_port
 from pipeline.process import interruption, quieten_gym
 from pipeline.recorder import Recorder
+from pipeline.results import EXIT_CODES, Summary, UnwrittenSummary
 from pipeline.sections import Experiment
 
 

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 
 from pipeline.launchers import Launch
-from pipeline.ledger import ENVIRONMENT_FAULT, UNWRITTEN_SUMMARY
 from pipeline.recorder import Recorder
+from pipeline.results import ENVIRONMENT_FAULT, UNWRITTEN_SUMMARY
 
 STOP_SECONDS = 90.0
 """How long a stopping run may take for its last checkpoint before its processes are killed."""

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from pipeline.faults import Drilled
-from pipeline.ledger import Summary
+from pipeline.results import Summary
 from pipeline.run_directory import RunDirectory
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install .[ray]")

@@ -13,8 +13,8 @@ import msgspec
 import pytest
 
 from pipeline import checkpoint
-from pipeline.ledger import Status, Summary
 from pipeline.ports import free_port
+from pipeline.results import Status, Summary
 from pipeline.run_directory import RunDirectory
 
 ROOT = Path(__file__).resolve().parent.parent.parent

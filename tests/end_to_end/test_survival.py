@@ -18,8 +18,8 @@ import pytest
 from pipeline import environments, native
 from pipeline.faults import Drilled
 from pipeline.frames import FrameLayout
-from pipeline.ledger import Summary
 from pipeline.ports import free_port
+from pipeline.results import Summary
 from pipeline.run_directory import RunDirectory
 
 ROOT = Path(__file__).resolve().parent.parent.parent

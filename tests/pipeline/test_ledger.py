@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from pipeline.checkpoint import Counters
 from pipeline.config import parse
-from pipeline.ledger import EXIT_CODES, Ledger, Status, Summary
+from pipeline.ledger import Ledger
 from pipeline.messages import CollectorReport, Evaluation
 from pipeline.recorder import Counts
+from pipeline.results import EXIT_CODES, Status, Summary
 from pipeline.sections import Experiment
 
 
