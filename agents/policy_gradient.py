@@ -136,7 +136,7 @@ class PolicyGradientAgent(PolicyAgent):
         extra = LossExtra(
             td_error=tf.reduce_mean(tf.where(valid, tf.abs(advantage), 0.0), axis=1),
             priority=tf.zeros_like(values[:, 0]),
-            q_mean=tf.reduce_mean(values),
+            q=tf.reduce_mean(values, axis=1),
             q_max=tf.reduce_max(values),
             gradient_norm=tf.zeros(()),
             applied=tf.constant(False),

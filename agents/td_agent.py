@@ -23,8 +23,8 @@ class LossExtra(NamedTuple):
     """float32 [B]: target minus Q-value; 0 where none starts. Of a policy gradient mean absolute advantages."""
     priority: tf.Tensor
     """float32 [B], not negative: how much is left to learn of each transition; 0 where none starts, or on-policy."""
-    q_mean: tf.Tensor
-    """float32 []: mean Q-value of the actions taken; of a policy gradient the mean value of the states."""
+    q: tf.Tensor
+    """float32 [B]: Q-value of the action taken, of a sequence their mean; of a policy gradient the states' values."""
     q_max: tf.Tensor
     """float32 []: largest Q-value of any action in the batch; of a policy gradient the largest value of a state."""
     gradient_norm: tf.Tensor
@@ -276,10 +276,11 @@ def loss_info(errors: Errors, action: tf.Tensor, weights: tf.Tensor | None) -> t
     loss = errors.loss if weights is None else errors.loss * weights
     # Divided by the global batch, boundaries included: replicas' losses sum up to the loss of the whole batch.
     mean = tf.reduce_mean(loss) / tf.distribute.get_strategy().num_replicas_in_sync
-    q_mean = tf.reduce_mean(losses.action_value(errors.q_tm1, action))
+    taken = losses.action_value(errors.q_tm1, action)
+    q = tf.reduce_mean(tf.reshape(taken, (errors.td_error.shape[0] or tf.shape(errors.td_error)[0], -1)), axis=1)
     q_max = tf.reduce_max(errors.q_tm1)
     no_update = tf.zeros(()), tf.constant(False)
-    return tf_agent.LossInfo(mean, LossExtra(errors.td_error, errors.priority, q_mean, q_max, *no_update))
+    return tf_agent.LossInfo(mean, LossExtra(errors.td_error, errors.priority, q, q_max, *no_update))
 
 
 def gradient_step_counter() -> tf.Variable:

@@ -52,7 +52,8 @@ class GradientLoop:
 
         Returns:
           Figures of the steps that were applied, and behind them for each step 1 if it was, else 0: float32 [5 + K],
-          the same on all workers. With prioritized replay also the transitions' priorities, float32 [K, B].
+          the same on all workers; TD errors and Q-values of the last step's transitions (`LossExtra`), float32 [B];
+          with prioritized replay also the priorities of all steps', float32 [K, B].
         """
         return self._traced(*tf.nest.flatten(batches))
 
@@ -64,8 +65,9 @@ class GradientLoop:
         totals: Any = zero, zero, zero, zero, tf.constant(-np.inf)
         flags, shape = tf.TensorArray(tf.float32, count, element_shape=()), (self._learner.batch_size,)
         priorities = [tf.TensorArray(tf.float32, count, element_shape=shape)] if self._is_prioritized else []
-        start = (tf.constant(0), totals, flags, batches, priorities)
-        _, totals, flags, _, priorities = tf.while_loop(
+        newest = tf.zeros(shape), tf.zeros(shape)
+        start = (tf.constant(0), totals, flags, newest, batches, priorities)
+        _, totals, flags, newest, _, priorities = tf.while_loop(
             lambda k, *_: k < count, self._step, start, maximum_iterations=count
         )
         if team:
@@ -77,16 +79,23 @@ class GradientLoop:
         loss, td_error, q_mean, norm = (total / number for total in totals[:-1])
         q_max = tf.where(tf.math.is_finite(totals[-1]), totals[-1], 0.0)
         figures = tf.stack([loss, td_error, q_mean, q_max, norm])
-        return tf.concat([figures, applied], axis=0), *[array.stack() for array in priorities]
+        return tf.concat([figures, applied], axis=0), *newest, *[array.stack() for array in priorities]
 
-    def _step(self, k: tf.Tensor, totals: tuple[tf.Tensor, ...], flags: Any, batches: Any, priorities: Any) -> Any:
+    def _step(
+        self, k: tf.Tensor, totals: tuple[tf.Tensor, ...], flags: Any, _: Any, batches: Any, priorities: Any
+    ) -> Any:
         position = k + self._pointers_first() if self._compiled else k
         batch = tf.nest.map_structure(lambda leaf: tf.gather(leaf, position), batches)
         results = [
             tf.stack(self._strategy.experimental_local_results(result))
             for result in self._strategy.run(self._gradient_step, args=(batch,))
         ]
-        loss, td_error, q_mean = tf.reduce_sum(results[0]), tf.reduce_mean(results[1]), tf.reduce_mean(results[2])
+        loss, td_error, q_mean = (
+            tf.reduce_sum(results[0]),
+            tf.reduce_mean(tf.abs(results[1])),
+            tf.reduce_mean(results[2]),
+        )
+        newest = tf.reshape(results[1], [-1]), tf.reshape(results[2], [-1])
         norm, applied = tf.reduce_mean(results[4]), tf.reduce_all(results[5])
         means = (loss, td_error, q_mean, norm)
         sums = [total + tf.where(applied, mean, 0.0) for total, mean in zip(totals, means, strict=False)]
@@ -95,7 +104,7 @@ class GradientLoop:
         for array in priorities:
             priority = tf.reshape(results[6], [-1])
             written.append(array.write(k, tf.where(applied | (priority <= LARGEST), priority, 0.0)))
-        return k + 1, (*sums, q_max), flags.write(k, tf.cast(applied, tf.float32)), batches, written
+        return k + 1, (*sums, q_max), flags.write(k, tf.cast(applied, tf.float32)), newest, batches, written
 
     def _gradient_step(self, batch: Any) -> Any:
         """One replica's."""
@@ -113,9 +122,8 @@ class GradientLoop:
             trajectory = tf.nest.map_structure(part, trajectory)
             weights = None if weights is None else part(weights)
         loss, extra = self._agent.train(trajectory, weights=weights)
-        td_error = tf.reduce_mean(tf.abs(extra.td_error))
         priority = (extra.priority,) if self._is_prioritized else ()
-        return loss, td_error, extra.q_mean, extra.q_max, extra.gradient_norm, extra.applied, *priority
+        return loss, extra.td_error, extra.q, extra.q_max, extra.gradient_norm, extra.applied, *priority
 
     def _pointers_first(self) -> tf.Tensor:
         """0, computed from every variable that a gradient step changes; a batch's position needs it.

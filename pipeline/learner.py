@@ -46,6 +46,10 @@ class Outcome(NamedTuple):
     q_max: float
     gradient_norm: float
     """Mean norm before clipping."""
+    td_errors: tf.Tensor
+    """float32 [B], of the last step's transitions: `LossExtra.td_error`; of several workers, this one's share."""
+    q_values: tf.Tensor
+    """float32 [B], of the same: `LossExtra.q`."""
     skipped: tuple[int, ...] = ()
     """Positions in the call, from 0, of the steps that were not applied, as their loss or gradient was not finite."""
     priorities: NDArray[np.float32] | None = None
@@ -214,13 +218,13 @@ class Learner:
             self.choose_loop()
         assert self._call is not None
         with self._together():
-            summary, *priorities = self._call((sample.trajectory, sample.relative_probability))
+            summary, td_errors, q_values, *priorities = self._call((sample.trajectory, sample.relative_probability))
             loss, td_error, q_mean, q_max, norm, *applied = summary.numpy().tolist()
         # Skipped steps are counted too: collectors and evaluator compare versions, and on-policy wait for a new one.
         self._gradient_steps += self._experiment.learner.steps_per_call
         skipped = () if all(applied) else tuple(k for k, was_applied in enumerate(applied) if not was_applied)
         of_transitions = priorities[0].numpy() if priorities else None
-        return Outcome(loss, td_error, q_mean, q_max, norm, skipped, of_transitions)
+        return Outcome(loss, td_error, q_mean, q_max, norm, td_errors, q_values, skipped, of_transitions)
 
     def publication(self, counters: Counters) -> Variables:
         """A copy of the weights, to be published with what else acting needs of the counters."""

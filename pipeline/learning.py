@@ -228,6 +228,7 @@ class LearningProcess:
         summary = self.ledger.summary(stop_reason, self._startup_seconds, message, self._reporter.account())
         self._reporter.phase = "ended"
         self._write_status()
+        self._reporter.show_result(summary)
         self._reporter.close()
         if self._place.addresses:
             last = self.learner.publication(self.ledger.counters)
@@ -276,7 +277,7 @@ class LearningProcess:
         if outcome.priorities is not None:
             self._prioritize(sample, outcome.priorities)
         if time.monotonic() - self._status_at >= _STATUS_SECONDS and not self._experiment.is_offline:
-            self._reporter.data_age = before - float(np.mean(sample.gradient_steps.numpy()))
+            self._reporter.data_ages = before - sample.gradient_steps.numpy().astype(np.int64)
 
     def _is_stale(self, sample: Sample) -> bool:
         """Whether experience reached the learner that its present weights did not act in; then it is not learned from.

@@ -2,13 +2,14 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
@@ -27,7 +28,7 @@ _REFUSALS = (OSError, tf.errors.OpError)
 
 
 class MetricsWriter:
-    """Writes scalars under `<folder>/<role>`, so that TensorBoard shows each role as a run.
+    """Writes summaries under `<folder>/<role>`, so that TensorBoard shows each role as a run.
 
     TensorBoard's own writer hands events to a thread and needs no TensorFlow operations. Those, run in a thread while
     the learner traced its functions, have ended a process by a segmentation fault.
@@ -41,13 +42,17 @@ class MetricsWriter:
         """Why values are not written now; empty while they are."""
 
     def write(self, role: str, scalars: Mapping[str, float], progress: int) -> None:
-        """Hands over one value a tag; while the disk takes none they are left out, and it is tried again later."""
+        """Hands over one value a tag."""
+        self.show(role, [scalar_pb(tag, value) for tag, value in scalars.items()], progress)
+
+    def show(self, role: str, summaries: Iterable[Summary], progress: int) -> None:
+        """Hands over summaries; while the disk takes none they are left out, and it is tried again later."""
         now = time.monotonic()
         if now < self._paused_until:
             return
         event = Event(wall_time=time.time(), step=progress)
-        for tag, value in scalars.items():
-            event.summary.MergeFrom(scalar_pb(tag, value))
+        for summary in summaries:
+            event.summary.MergeFrom(summary)
         try:
             if role not in self._writers:
                 folder = str(self._folder / role)

@@ -1,12 +1,16 @@
 """What the learner's process tells of the run: `status.json` for the terminal, scalars for TensorBoard."""
 
 import logging
+import shlex
+import time
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import psutil
+from numpy.typing import NDArray
 
-from pipeline import account, metrics
+from pipeline import account, dashboards, metrics
 from pipeline.bottleneck import Waits, bottleneck
 from pipeline.flow import RatioWatch
 from pipeline.learner import Learner, Outcome
@@ -14,6 +18,7 @@ from pipeline.ledger import Ledger
 from pipeline.messages import CollectorReport, Evaluation, Report
 from pipeline.recovery import Recovery
 from pipeline.replay_client import Replay
+from pipeline.results import Summary
 from pipeline.run_directory import RunDirectory, write_json
 from pipeline.saving import Saved, Saver
 from pipeline.sections import Experiment
@@ -21,6 +26,7 @@ from pipeline.shards import Shards
 
 log = logging.getLogger(__name__)
 
+_HISTOGRAM_SECONDS = 5.0
 _LUMPS = 8
 """Calls of the learner within a minute below which the ratio of samples to inserts says nothing."""
 
@@ -56,8 +62,9 @@ class Reporter:
         self.phase = "starting"
         self.outcome: Outcome | None = None
         """Of the newest call."""
-        self.data_age = 0.0
+        self.data_ages: NDArray[np.int64] | None = None
         """Gradient steps between acting and learning, of that call's samples."""
+        self._histograms_at = -_HISTOGRAM_SECONDS
         self.waits = Waits()
         self._warnings: list[str] = []
         self._unwritten = ""
@@ -67,6 +74,8 @@ class Reporter:
         self._processes = {"learner": psutil.Process()}
         if not alone and (parent := psutil.Process().parent()) is not None:
             self._processes["supervisor"] = parent
+        command_line = shlex.join(self._processes.get("supervisor", self._processes["learner"]).cmdline())
+        self._metrics.show("run", dashboards.beginning(experiment, command_line, run.path.name), self._progress)
 
     def warn(self, sentence: str) -> None:
         """Shows a warning until the end of this process."""
@@ -116,12 +125,18 @@ class Reporter:
             replay_size=size,
             samples_per_insert=status.samples_per_insert,
             samples_per_insert_wanted=self._experiment.replay.samples_per_insert,
-            data_age=self.data_age,
+            data_age=0.0 if self.data_ages is None else float(self.data_ages.mean()),
         )
         scalars |= metrics.waiting_scalars(*waits)
         self._write("learner", scalars | self._learner_scalars())
+        self._show_histograms()
         if "supervisor" in resident:
             self._write("supervisor", metrics.memory_scalars(resident["supervisor"]))
+
+    def show_result(self, summary: Summary) -> None:
+        """Writes how the run ended, for TensorBoard to sort runs by."""
+        self._write("run", dashboards.results(summary))
+        self._metrics.show("run", dashboards.ending(summary), self._progress)
 
     def close(self) -> None:
         """Writes what was handed over and closes all files."""
@@ -145,7 +160,20 @@ class Reporter:
             scalars |= metrics.priority_scalars(priorities, counters.largest_priority, beta)
         return scalars
 
+    def _show_histograms(self) -> None:
+        if self.outcome is None or time.monotonic() - self._histograms_at < _HISTOGRAM_SECONDS:
+            return
+        self._histograms_at = time.monotonic()
+        values = {"learner/td_errors": self.outcome.td_errors, "learner/q_values": self.outcome.q_values}
+        found = {tag: tensor.numpy() for tag, tensor in values.items()}
+        if self.data_ages is not None:
+            found["replay/data_ages_gradient_steps"] = self.data_ages
+        self._metrics.show("learner", dashboards.histograms(found), self._progress)
+
     def _write(self, role: str, scalars: Mapping[str, float]) -> None:
+        self._metrics.write(role, scalars, self._progress)
+
+    @property
+    def _progress(self) -> int:
         counters = self._ledger.counters
-        progress = self._experiment.progress(counters.environment_steps, counters.gradient_steps)
-        self._metrics.write(role, scalars, progress)
+        return self._experiment.progress(counters.environment_steps, counters.gradient_steps)

@@ -253,7 +253,7 @@ def test_importance_weights_scale_the_gradient_linearly() -> None:
 
 def test_loss_extra_reports_the_q_values_of_the_batch(plain: DqnAgent) -> None:
     extra = plain.loss(batch_of(window([S, Z], action=1), window([S_NEXT, Z], action=0))).extra
-    assert extra.q_mean.numpy() == 0.5  # of Q(s, 1) = 0 and Q(s', 0) = 1
+    assert extra.q.numpy().mean() == 0.5  # of Q(s, 1) = 0 and Q(s', 0) = 1
     assert extra.q_max.numpy() == 3.0
     assert extra.gradient_norm.numpy() == 0.0
 

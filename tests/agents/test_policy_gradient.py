@@ -175,7 +175,7 @@ def test_without_a_baseline_only_frames_whose_episode_ends_in_time_teach() -> No
         returns[:4, t] = reward[:4, t] + config.discount * returns[:4, t + 1]
     extra = agent.loss(batch).extra
     np.testing.assert_allclose(extra.td_error, np.abs(returns).mean(axis=1), atol=1e-6)
-    assert (extra.q_mean.numpy(), extra.q_max.numpy()) == (0.0, 0.0)
+    assert (extra.q.numpy().mean(), extra.q_max.numpy()) == (0.0, 0.0)
     for one, other in zip(
         gradient_of_loss(agent, batch), policy_gradient(agent, batch, returns, np.ones(1)), strict=True
     ):
@@ -192,7 +192,7 @@ def test_the_values_learn_the_returns(kind: str) -> None:
     for _ in range(400):
         extra = train(batch).extra
     np.testing.assert_allclose(values_of(agent, batch), 2.0, atol=0.3)  # 1 + 0.5 + 0.25 + ...
-    assert extra.q_mean.numpy() == pytest.approx(2.0, abs=0.1)
+    assert extra.q.numpy().mean() == pytest.approx(2.0, abs=0.1)
     assert extra.priority.numpy().tolist() == [0.0] * 8
 
 
