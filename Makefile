@@ -7,12 +7,12 @@ RUN_DIR ?= runs/cartpole-$(shell date +%Y%m%d-%H%M%S)
 CONFIG ?= cartpole
 TEST_PROCESSES ?= 2
 
-.PHONY: setup train test check lint types lock benchmarks clean help haproxy
+.PHONY: setup train test check lint types lock benchmarks clean help debian
 
 help: ## Lists the targets.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
-setup: $(READY) haproxy ## Creates .venv with the locked dependencies, every suite of environments and this package.
+setup: $(READY) debian ## Creates .venv with the locked dependencies, every suite of environments and this package.
 
 # The lock holds every file's hash. The package itself is linked, so that edits need no reinstall.
 $(READY): requirements.lock pyproject.toml
@@ -25,17 +25,18 @@ $(READY): requirements.lock pyproject.toml
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
 	@touch $@
 
-# For runs on several hosts, and the tests of those.
-haproxy:
-	@command -v haproxy >/dev/null || test -x /usr/sbin/haproxy || { test "$$(id -u)" = 0 && \
-	  command -v apt-get >/dev/null && apt-get -qq update && \
-	  DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends haproxy >/dev/null; } || \
-	  echo "haproxy is missing and cannot be installed from here: its tests are skipped (package haproxy, 2.6 or later)"
+# haproxy is for runs on several hosts, chromium for pictures of TensorBoard; without them their tests are skipped.
+debian:
+	@missing=""; for name in haproxy chromium; do \
+	  command -v $$name >/dev/null || test -x /usr/sbin/$$name || missing="$$missing $$name"; done; \
+	test -z "$$missing" || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get -qq update && \
+	  DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends $$missing >/dev/null; } || \
+	  echo "missing, and cannot be installed from here:$$missing (Debian's names); their tests are skipped"
 
 train: $(READY) ## Trains CartPole-v1 until it is solved (CONFIG=name, RUN_DIR=path).
 	@$(RUN) -m pipeline.train --config=$(CONFIG) --run_dir=$(RUN_DIR)
 
-test: $(READY) haproxy ## Runs the tests.
+test: $(READY) debian ## Runs the tests.
 	@$(RUN) -m pytest -n $(TEST_PROCESSES) --dist=loadgroup
 
 lint: $(READY)

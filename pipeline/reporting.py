@@ -75,7 +75,9 @@ class Reporter:
         if not alone and (parent := psutil.Process().parent()) is not None:
             self._processes["supervisor"] = parent
         command_line = shlex.join(self._processes.get("supervisor", self._processes["learner"]).cmdline())
-        self._metrics.show("run", dashboards.beginning(experiment, command_line, run.path.name), self._progress)
+        self._metrics.show(
+            "run", dashboards.beginning(experiment, command_line, "/".join(run.path.parts[-2:])), self._progress
+        )
 
     def warn(self, sentence: str) -> None:
         """Shows a warning until the end of this process."""
