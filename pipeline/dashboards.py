@@ -38,6 +38,7 @@ _CHARTS = {
         "gradient steps that acting weights are behind": ["collector/weights_age_gradient_steps"],
         "bytes sent per transition": ["collector/bytes_sent_per_transition"],
         "priorities": ["priority/mean", "priority/maximum"],
+        "items whose priorities found their server away": ["priority/skipped_items"],
     },
     "speed": {
         "environment steps per second": ["speed/environment_steps_per_second"],

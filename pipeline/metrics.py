@@ -113,13 +113,23 @@ def data_scalars(
     }
 
 
-def priority_scalars(priorities: NDArray[np.float32], largest: float, importance_exponent: float) -> dict[str, float]:
-    """Of a prioritised replay: the newest call's priorities, the largest there ever was, and the present beta."""
+def priority_scalars(
+    priorities: NDArray[np.float32], largest: float, importance_exponent: float, skipped: int
+) -> dict[str, float]:
+    """Of a prioritised replay.
+
+    Args:
+      priorities: of the newest call.
+      largest: there ever was.
+      importance_exponent: beta, at present.
+      skipped: items whose priorities found their server away.
+    """
     return {
         "priority/mean": float(priorities.mean()),
         "priority/maximum": float(priorities.max()),
         "priority/largest_ever": largest,
         "priority/importance_exponent": importance_exponent,
+        "priority/skipped_items": float(skipped),
     }
 
 

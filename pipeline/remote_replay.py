@@ -41,8 +41,6 @@ class RemoteReplay(Replay):
     def __init__(self, experiment: Experiment, specs: Specs, address: str, before: Tally = NOTHING) -> None:
         watch = watched(address, FrameLayout.of(experiment, specs).table)
         super().__init__(experiment, specs, address, before)
-        self.skipped_priorities = 0
-        """Items whose new priorities did not reach the server, as it was away."""
         self._watch = watch
         self._identity, self._last = "", before
         self._follow()

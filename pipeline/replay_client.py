@@ -60,6 +60,8 @@ class Replay:
         """Of all that publications go to."""
         self.client = reverb.Client(address)
         self.items_per_call = experiment.items_per_call
+        self.skipped_priorities = 0
+        """Of items whose server was away when they came."""
         self._experiment, self._layout, self._before = experiment, FrameLayout.of(experiment, specs), before
 
     def dataset(self, address: str = "") -> tf.data.Dataset:

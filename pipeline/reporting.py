@@ -159,7 +159,9 @@ class Reporter:
         scalars |= metrics.learner_scalars(self.outcome, float(self._learner.agent.learning_rate))
         if (priorities := self.outcome.priorities) is not None:
             beta = float(self._learner.importance_exponent())
-            scalars |= metrics.priority_scalars(priorities, counters.largest_priority, beta)
+            scalars |= metrics.priority_scalars(
+                priorities, counters.largest_priority, beta, self._replay.skipped_priorities
+            )
         return scalars
 
     def _show_histograms(self) -> None:

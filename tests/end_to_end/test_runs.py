@@ -62,7 +62,9 @@ TAGS = {
     "evaluator": {"evaluation/mean_return", "evaluation/std_return", "health/resident_mib"},
 }  # fmt: skip
 
-PRIORITY_TAGS = {f"priority/{name}" for name in ("mean", "maximum", "largest_ever", "importance_exponent")}
+PRIORITY_TAGS = {
+    f"priority/{name}" for name in ("mean", "maximum", "largest_ever", "importance_exponent", "skipped_items")
+}
 
 
 def command(module: str, *flags: str) -> list[str]:
