@@ -1,12 +1,31 @@
 """How agents learn: collectors, replay, learner and evaluator, from one core to many processes.
 
 From Python, `pipeline.train(pipeline.load("cartpole"), "runs/cartpole")` runs an experiment; commands are modules, such
-as `python -m pipeline.train`.
+as `python -m pipeline.train`, and `python -m pipeline` lists them.
 """
 
-from pipeline.config import UsageError, load
-from pipeline.experiment import train
-from pipeline.results import Summary
-from pipeline.sections import Experiment
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.config import UsageError, load
+    from pipeline.experiment import train
+    from pipeline.results import Summary
+    from pipeline.sections import Experiment
 
 __all__ = ["Experiment", "Summary", "UsageError", "load", "train"]
+
+_HOMES = {
+    "Experiment": "pipeline.sections",
+    "Summary": "pipeline.results",
+    "UsageError": "pipeline.config",
+    "load": "pipeline.config",
+    "train": "pipeline.experiment",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # When first asked for: `pipeline.doctor` has to run where packages are missing, and help is there at once.
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pipeline' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,12 +1,16 @@
 """What all commands share: flags are parsed, help is for newcomers, a user's mistake is one line and exit code 2."""
 
+import os
 import re
 import sys
+import traceback
 from collections.abc import Callable
 
 from absl import flags
 
 from pipeline.config import UsageError
+
+_DEBUG = flags.DEFINE_bool("debug", False, "Show where an error comes from, above its line.")
 
 
 def run_command(main: Callable[[list[str]], int], description: str | None) -> int:
@@ -16,8 +20,18 @@ def run_command(main: Callable[[list[str]], int], description: str | None) -> in
       main: raises `UsageError` for what the user has to mend.
       description: shown above the flags by `--help`.
     """
+    try:
+        code = _run(main, description or "")
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # who read the output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _run(main: Callable[[list[str]], int], description: str) -> int:
     if {"--help", "-h", "-help"} & set(sys.argv[1:]):
-        print(_help(description or ""))
+        print(_help(description))
         return 0
     try:
         arguments = flags.FLAGS(sys.argv)
@@ -27,13 +41,15 @@ def run_command(main: Callable[[list[str]], int], description: str | None) -> in
     try:
         return main(arguments)
     except UsageError as error:
+        if _DEBUG.value:
+            traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
         return 2
 
 
 def _help(description: str) -> str:
     lines = [description.strip(), "", "Flags:"]
-    for flag in flags.FLAGS.get_key_flags_for_module(sys.modules["__main__"]):
+    for flag in [*flags.FLAGS.get_key_flags_for_module(sys.modules["__main__"]), flags.FLAGS["debug"]]:
         name = f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}={_kind(flag)}"
         default = f" (default: {flag.default_as_str.strip(chr(39))})" if flag.default not in (None, [], False) else ""
         text = re.sub(r"^<.*?>: |;\s+repeat this option.*", "", flag.help, flags=re.DOTALL)  # absl's additions

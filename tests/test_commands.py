@@ -1,0 +1,93 @@
+"""What every command has in common: it is listed, its help is there at once, a mistake is one line."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_architecture import COMMANDS
+
+ROOT = Path(__file__).resolve().parent.parent
+HEAVY = ("tensorflow", "reverb", "tf_agents", "matplotlib", "aiohttp", "ray", "tensorboard", "PIL")
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, check=False, timeout=60, cwd=ROOT,
+        env={**os.environ, **environment},
+    )  # fmt: skip
+
+
+def test_all_commands_are_listed() -> None:
+    result = run("-m", "pipeline")
+    assert result.returncode == 0
+    listed = {line.split()[2].removeprefix("pipeline.") for line in result.stdout.splitlines() if line.startswith("  ")}
+    assert listed == set(COMMANDS)
+    assert all(line.rstrip().endswith(".") for line in result.stdout.splitlines() if line.startswith("  "))
+
+
+def test_a_command_that_there_is_not_is_one_line() -> None:
+    result = run("-m", "pipeline", "dance")
+    assert (result.returncode, result.stdout, len(result.stderr.splitlines())) == (2, "", 1)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_is_there_at_once(name: str) -> None:
+    result = run("-X", "importtime", "-m", f"pipeline.{name}", "--help")
+    assert result.returncode == 0
+    assert "--" in result.stdout
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in result.stderr.splitlines()}
+    assert not imported & set(HEAVY)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_an_unknown_flag_is_one_line(name: str) -> None:
+    result = run("-m", f"pipeline.{name}", "--no_such_flag=1")
+    assert (result.returncode, result.stdout, len(result.stderr.splitlines())) == (2, "", 1), result.stderr
+
+
+def test_debug_shows_where_an_error_comes_from(tmp_path: Path) -> None:
+    flags = "-m", "pipeline.evaluate", f"--run_dir={tmp_path}"
+    assert "Traceback" not in run(*flags).stderr
+    shown = run(*flags, "--debug")
+    assert "Traceback" in shown.stderr
+    assert shown.stderr.splitlines()[-1] == run(*flags).stderr.strip()
+
+
+def test_output_that_nobody_reads_ends_a_command_quietly() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as output:
+        result = subprocess.run(
+            [sys.executable, "-m", "pipeline.train", "--help"],
+            stdout=output, stderr=subprocess.PIPE, text=True, check=False, timeout=60, cwd=ROOT,
+        )  # fmt: skip
+    assert (result.returncode, result.stderr) == (1, "")
+
+
+def test_the_doctor_finds_nothing_to_mend_here(tmp_path: Path) -> None:
+    result = run("-m", "pipeline.doctor", f"--run_dir={tmp_path / 'new'}")
+    assert result.returncode == 0, result.stdout
+    assert "packages: all" in result.stdout
+    assert "problem" not in result.stdout
+
+
+def test_the_doctor_needs_no_package_and_misses_all_of_them(tmp_path: Path) -> None:
+    result = run("-S", "-m", "pipeline.doctor", f"--run_dir={tmp_path}")  # without site-packages
+    assert result.returncode == 1, result.stderr
+    assert "not installed" in result.stdout
+    assert "make setup" in result.stdout
+
+
+def test_the_doctor_says_where_runs_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = run("-m", "pipeline.doctor", f"--run_dir={tmp_path / 'file'}")
+    assert result.returncode == 1
+    assert "problem  disk" in result.stdout
+
+
+def test_the_doctor_knows_of_proxies() -> None:
+    result = run("-m", "pipeline.doctor", http_proxy="http://proxy.invalid:3128", no_proxy="", NO_PROXY="")
+    assert "warning  proxy: http_proxy set" in result.stdout
+    assert "export no_proxy=" in result.stdout
