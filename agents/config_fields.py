@@ -37,6 +37,14 @@ ImageTorso = Annotated[
         "or the one of Young and Tian 2019."
     ),
 ]
+Torso = Annotated[
+    str,
+    Meta(
+        description="`module:function` of your own between observations and dense layers, in the place of image_torso: "
+        "maps each float or uint8 array, as float32 [B, ...], with the seeds of its initial weights and the name of "
+        "the activation to features [B, ...]. Empty takes ours."
+    ),
+]
 NormalizeObservations = Annotated[
     bool,
     Meta(

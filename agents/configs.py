@@ -22,6 +22,7 @@ from agents.config_fields import (
     NormalizeObservations,
     NStep,
     RewardClip,
+    Torso,
 )
 from agents.specs import Specs
 
@@ -45,6 +46,7 @@ class DeepConfig(WindowConfig, frozen=True):
     hidden_units: HiddenUnits = (128, 64)
     activation: Activation = "relu"
     image_torso: ImageTorso = "nature"
+    torso: Torso = ""
     normalize_observations: NormalizeObservations = False
     double: Annotated[bool, Meta(description="Choose the bootstrap action by the online network (Double DQN).")] = True
     dueling: Dueling = False
@@ -215,6 +217,7 @@ class PolicyConfig(KindConfig, frozen=True):
     hidden_units: HiddenUnits = (64, 64)
     activation: Activation = "tanh"
     image_torso: ImageTorso = "nature"
+    torso: Torso = ""
     normalize_observations: NormalizeObservations = False
     learning_rate: LearningRate = 1e-3
     learning_rate_final: FinalLearningRate = 1e-4

@@ -9,7 +9,7 @@ from agents.configs import DeepConfig, IqnConfig, PolicyConfig, R2d2Config
 from agents.initializers import Seeds
 from agents.normalization import RunningNormalization
 from agents.specs import ArraySpec, Specs
-from agents.torsos import TORSOS
+from agents.torsos import TORSOS, imported
 
 IMAGE_RANK = 3
 
@@ -33,8 +33,10 @@ def _encode(name: str, spec: ArraySpec, leaf: tf.Tensor, seeds: Seeds, config: D
         features = RunningNormalization(name)(leaf)
     if spec.dtype == "uint8":
         features = tf.cast(leaf, tf.float32) / float(max(1, spec.maximum[0]))
-        if len(spec.shape) == IMAGE_RANK:
-            features = TORSOS[config.image_torso](features, seeds, config.activation)
+    if config.torso:
+        features = imported(config.torso)(features, seeds, config.activation)
+    elif spec.dtype == "uint8" and len(spec.shape) == IMAGE_RANK:
+        features = TORSOS[config.image_torso](features, seeds, config.activation)
     return tf.keras.layers.Flatten()(features)
 
 

@@ -1,5 +1,6 @@
 """What turns an image into features: the convolutions in front of a network's dense layers."""
 
+import importlib
 from collections.abc import Callable, Mapping
 
 import tensorflow as tf
@@ -46,6 +47,20 @@ def minatar(image: tf.Tensor, seeds: Seeds, activation: str) -> tf.Tensor:
 
 Torso = Callable[[tf.Tensor, Seeds, str], tf.Tensor]
 TORSOS: Mapping[str, Torso] = {"nature": nature, "impala": impala, "minatar": minatar}
+
+
+def imported(import_path: str) -> Torso:
+    """A torso of the user's, `module:function`.
+
+    Raises:
+      ImportError: there is none.
+    """
+    module, _, name = import_path.partition(":")
+    try:
+        torso: Torso = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ImportError(f"agent.torso={import_path!r} cannot be imported: {error}") from None
+    return torso
 
 
 def _convolution(

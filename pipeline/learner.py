@@ -69,7 +69,8 @@ class Learner:
         and call it in the same order: all but `publication`, `state`, `restore` and `roll_back` is collective.
 
     Raises:
-      UsageError: the global batch does not divide among the replicas, or a replica's share into minibatches.
+      UsageError: the global batch does not divide among the replicas, or a replica's share into minibatches; or
+        `agent.torso` names what there is not.
       WorkerLost: here and in all that is collective, a worker is gone.
     """
 
@@ -92,10 +93,13 @@ class Learner:
                 f"agent.minibatches={experiment.agent.batch_parts} does not divide the {share} sequences of each of "
                 f"{self._replicas} replicas: change it, collect.lanes or collect.collectors"
             )
-        with self._together(), self._strategy.scope():
-            self.agent: LearningAgent = build(
-                experiment.agent.kind, specs, experiment.agent, seed=seed_of(experiment, 0)
-            )
+        try:
+            with self._together(), self._strategy.scope():
+                self.agent: LearningAgent = build(
+                    experiment.agent.kind, specs, experiment.agent, seed=seed_of(experiment, 0)
+                )
+        except ImportError as error:  # of `agent.torso`
+            raise UsageError(str(error)) from None
         self._program = self._acting_program(specs) if self.is_chief else b""
         self._gradient_steps = 0
         self._is_shared = True

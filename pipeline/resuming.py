@@ -19,6 +19,7 @@ REFUSED = {
             "hidden_units",
             "activation",
             "image_torso",
+            "torso",
             "normalize_observations",
             "dueling",
             "noisy",

@@ -1,5 +1,6 @@
 """Q-networks: encoders by hand-set weights, the dueling identity, seeds."""
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from agents import ArraySpec, DqnConfig, Specs, networks
+from agents.initializers import Seeds
 
 VECTOR = Specs(ArraySpec((2,), "float32"), 3)
 
@@ -171,3 +173,31 @@ def test_a_narrow_layer_has_the_values_and_gradients_of_a_dense_one(units: int, 
         results.append([values, *tape.gradient(loss, [features, *layer.trainable_weights])])
     for ours, theirs in zip(*results, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def halves(image: Any, seeds: Any, activation: str) -> Any:
+    """A torso: every second number, and their dense features."""
+    flat = tf.keras.layers.Flatten()(image)[:, ::2]
+    return tf.keras.layers.Dense(5, activation, kernel_initializer=seeds.he_uniform(), name="halves")(flat)
+
+
+@pytest.mark.parametrize("spec", [ArraySpec((6,), "float32"), ArraySpec((4, 4, 2), "uint8", (255,))])
+def test_a_torso_of_ones_own_takes_the_place_of_ours(spec: ArraySpec) -> None:
+    config = DqnConfig(torso="test_networks:halves", hidden_units=(3,))
+    sys.modules["test_networks"] = sys.modules[__name__]  # tests are no package: they have no import path
+    model, again = (networks.value_model(Specs(spec, 2), config, None, seed=7) for _ in range(2))
+    assert not any(isinstance(layer, tf.keras.layers.Conv2D) for layer in model.layers)
+    observation = np.arange(2 * np.prod(spec.shape)).reshape(2, *spec.shape).astype(spec.dtype)
+    scaled = observation.reshape(2, -1) / (255.0 if spec.dtype == "uint8" else 1.0)
+    kernel, bias, *rest = model.get_weights()
+    hidden = np.maximum(scaled[:, ::2] @ kernel + bias, 0.0)
+    expected = np.maximum(hidden @ rest[0] + rest[1], 0.0) @ rest[2] + rest[3]
+    np.testing.assert_allclose(model(observation), expected, rtol=1e-4, atol=1e-4)
+    for mine, its in zip(model.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, its)
+
+
+@pytest.mark.parametrize("path", ["no_such_module:torso", "tensorflow:no_such_function", "tensorflow"])
+def test_a_torso_that_there_is_not_is_named(path: str) -> None:
+    with pytest.raises(ImportError, match="agent.torso="):
+        networks.value_model(Specs(ArraySpec((6,), "float32"), 2), DqnConfig(torso=path), None, seed=0)
