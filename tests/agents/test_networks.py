@@ -175,7 +175,7 @@ def test_a_narrow_layer_has_the_values_and_gradients_of_a_dense_one(units: int, 
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
-def halves(image: Any, seeds: Any, activation: str) -> Any:
+def halves(image: Any, seeds: Seeds, activation: str) -> Any:
     """A torso: every second number, and their dense features."""
     flat = tf.keras.layers.Flatten()(image)[:, ::2]
     return tf.keras.layers.Dense(5, activation, kernel_initializer=seeds.he_uniform(), name="halves")(flat)
@@ -199,5 +199,5 @@ def test_a_torso_of_ones_own_takes_the_place_of_ours(spec: ArraySpec) -> None:
 
 @pytest.mark.parametrize("path", ["no_such_module:torso", "tensorflow:no_such_function", "tensorflow"])
 def test_a_torso_that_there_is_not_is_named(path: str) -> None:
-    with pytest.raises(ImportError, match="agent.torso="):
+    with pytest.raises(ImportError, match=r"agent\.torso="):
         networks.value_model(Specs(ArraySpec((6,), "float32"), 2), DqnConfig(torso=path), None, seed=0)
