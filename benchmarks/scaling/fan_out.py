@@ -15,7 +15,8 @@ WAYS = ("embedded", "own process", "relays")
 LINES = ("replay.samples_per_insert=32", "learner.batch_size=64")
 _CLIENTS_OF_RELAY = 16
 _CLIENTS_OF_PROCESS = 62
-_FETCH_SECONDS = 0.05
+_FETCH_SECONDS = 1.0
+"""As calm collectors do: of 256 that fetch 20 times a second, two cores would have nothing left for a learner."""
 _SETTLE_SECONDS = 0.7
 
 

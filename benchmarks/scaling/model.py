@@ -20,7 +20,9 @@ class UnitCosts:
     draw: float
     """The replay's of an item drawn."""
     take: float
-    """The learner's of an item drawn, before it is learned from."""
+    """The learner's of an item drawn from one shard, before it is learned from."""
+    take_more: float
+    """More of that for each further shard: their streams are read and mixed by threads of their own."""
     learn: float
     """The learner's of a gradient step."""
     publish: float
@@ -111,7 +113,7 @@ class Demand:
 COLLECTOR, SHARD, LEARNER, RELAY = "a collector", "a shard", "the learner", "a relay"
 _MOST_SHARDS = 10_000
 _OF_SHARD = ("insert", "draw", "accept", "fetch", "fetch_weights", "report_in")
-_OF_LEARNER = ("take", "learn", "publish", "report")
+_OF_LEARNER = ("take", "take_more", "learn", "publish", "report")
 
 
 def cores(costs: UnitCosts, run: Run) -> dict[str, Demand]:
@@ -129,7 +131,8 @@ def cores(costs: UnitCosts, run: Run) -> dict[str, Demand]:
         ),
         LEARNER: Demand(
             run.publications_per_second * run.shards * costs.publish + reports * costs.report,
-            items * costs.take + run.samples_per_insert / run.batch_size * costs.learn,
+            items * (costs.take + (run.shards - 1) * costs.take_more)
+            + run.samples_per_insert / run.batch_size * costs.learn,
         ),
     }
     if run.relays:

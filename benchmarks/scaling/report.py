@@ -31,7 +31,8 @@ _UNITS = {
     "collect": ("collector", "environment step: acting, stepping, writing"),
     "insert": ("replay", "item inserted"),
     "draw": ("replay", "item drawn"),
-    "take": ("learner", "item drawn"),
+    "take": ("learner", "item drawn from one shard"),
+    "take_more": ("learner", "more of that for each further shard"),
     "learn": ("learner", "gradient step of batch 64"),
     "publish": ("learner", "publication of new weights to one server"),
     "accept": ("replay", "such a publication"),
@@ -140,6 +141,11 @@ def reach_table(unit: Mapping[str, Mapping[str, float]], fixed: Mapping[str, Map
             add(f"transitions {what}/s: one shard and two", of_one, of_two, "100%")
         first, both = (_transitions(unit[f"collect {count}"], "inserted") for count in units.COLLECTORS[:2])
         add("environment steps/s of the first collector, and more by a second", first, both - first, "85%")
+        alone, beside = (
+            _transitions(seen, "inserted") * seen["seconds"] / seen["cpu collector"]
+            for seen in (unit[f"collect {count}"] for count in units.COLLECTORS[:2])
+        )
+        add("environment steps for a second of a core's time: one collector, and two", alone, beside, "85%")
     return lines
 
 

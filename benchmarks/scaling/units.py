@@ -148,6 +148,9 @@ def costs_of(windows: Windows, transitions_per_item: int) -> UnitCosts:
     """
     collecting, rest, reporting = windows["collect 1"], windows["rest"], windows["report"]
     drawing, learning, publishing = windows["draw 1"], windows["learn"], windows["publish"]
+    take, take_of_two = (
+        windows[f"draw {shards}"]["trainer cpu"] / windows[f"draw {shards}"]["drawn"] for shards in (1, 2)
+    )
     fetching, renewing = windows["fetch"], windows["fetch weights"]
     accept = publishing["cpu replay"] / publishing["announced"]
     # Announcements of weights that have not changed cost about half: the table of weights takes nothing.
@@ -164,7 +167,8 @@ def costs_of(windows: Windows, transitions_per_item: int) -> UnitCosts:
         collect=collecting["cpu collector"] / (collecting["inserted"] * transitions_per_item),
         insert=inserting / collecting["inserted"],
         draw=drawing["cpu replay"] / drawing["drawn"],
-        take=drawing["trainer cpu"] / drawing["drawn"],
+        take=take,
+        take_more=take_of_two - take,
         learn=learning["trainer cpu"] / learning["trainer units"],
         publish=publishing["trainer cpu"] / publishing["announced"],
         accept=accept,

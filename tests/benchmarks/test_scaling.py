@@ -10,7 +10,7 @@ from benchmarks.scaling.model import COLLECTOR, LEARNER, RELAY, SHARD, Demand, H
 from benchmarks.scaling.results import Measurement, append, by_repeat, drop, medians, read
 
 COSTS = UnitCosts(
-    collect=1e-4, insert=1e-3, draw=2e-3, take=4e-3, learn=1e-2, publish=5e-3, accept=2e-3, fetch=1e-3,
+    collect=1e-4, insert=1e-3, draw=2e-3, take=4e-3, take_more=1e-3, learn=1e-2, publish=5e-3, accept=2e-3, fetch=1e-3,
     fetch_weights=3e-3, report=1e-2, report_in=5e-3, step_bytes=10.0, drawn_bytes=20.0, fetch_bytes=100.0,
     weights_bytes=1000.0, report_bytes=200.0, collect_cores=0.5, learn_cores=1.0,
 )  # fmt: skip
@@ -28,7 +28,7 @@ def test_what_each_process_is_asked_for() -> None:
     # each step: an eighth of an item inserted, half an item drawn, on two shards
     assert cores[SHARD].per_step == pytest.approx((1e-3 / 8 + 0.5 * 2e-3) / 2)
     assert cores[LEARNER].fixed == pytest.approx(2 * 2 * 5e-3 + 10 * 1e-2)
-    assert cores[LEARNER].per_step == pytest.approx(0.5 * 4e-3 + 4 / 32 * 1e-2)
+    assert cores[LEARNER].per_step == pytest.approx(0.5 * 5e-3 + 4 / 32 * 1e-2)
     assert RELAY not in cores
 
 
@@ -53,7 +53,7 @@ def test_where_each_part_is_full() -> None:
     full = model.full_at(COSTS, RUN, Host(cores=2.0, link=1e6), gradient_steps_per_second=100.0)
     assert full["gradient steps"] == pytest.approx(100 * 32 / 4)
     assert full[COLLECTOR] == pytest.approx(10 * 0.5 / 1e-4)
-    assert full[LEARNER] == pytest.approx((2.0 - 0.12) / (0.5 * 4e-3 + 4 / 32 * 1e-2))
+    assert full[LEARNER] == pytest.approx((2.0 - 0.12) / (0.5 * 5e-3 + 4 / 32 * 1e-2))
     assert full[f"out of {LEARNER}"] == math.inf
     assert model.collectors_fed(RUN, 100.0, 40.0) == pytest.approx(20.0)
     assert Demand(3.0, 1.0).full_at(2.0) == 0.0
