@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from agents.exploration import epsilon_greedy
 from pipeline import environments, policies
 from pipeline.acting import make_actor
 from pipeline.config import UsageError
-from pipeline.environments import EnvironmentFault, ShieldFault
+from pipeline.environments import EnvironmentFault, LaneStep, ShieldFault
 from pipeline.messages import Evaluation, Variables
 from pipeline.policies import Policy
 from pipeline.sections import Experiment
@@ -38,6 +38,19 @@ class Episodes(NamedTuple):
     """Of the steps, those in which the shield forbade what would have been the best action."""
     best_value: float
     """Largest discounted return from any of the states seen; 0 of an agent that has no discount below 1."""
+
+
+class Moment(NamedTuple):
+    """What all lanes have come to, and what the policy makes of it. Arrays are valid until the next one."""
+
+    seen: LaneStep
+    """Of a lane whose episode has ended, its last observation: its action here will be ignored."""
+    begins: NDArray[np.bool_]
+    """bool [lanes]: the observation begins an episode."""
+    scores: NDArray[np.float32]
+    """float32 [lanes, actions]: Q-values or logits."""
+    actions: NDArray[np.int64]
+    """int64 [lanes]: chosen, not taken yet."""
 
 
 class Values:
@@ -114,14 +127,20 @@ class GreedyRunner:
       specs: of its environment.
       policy: whose program is run.
       episodes: of each `run`.
+      render: whether the environments will be looked at.
+
+    Raises:
+      UsageError: see `environments.make`.
     """
 
-    def __init__(self, experiment: Experiment, specs: Specs, policy: Policy, episodes: int) -> None:
+    def __init__(
+        self, experiment: Experiment, specs: Specs, policy: Policy, episodes: int, *, render: bool = False
+    ) -> None:
         self._lanes = min(episodes, _MOST_LANES)
         # A fixed number of episodes a lane: taking the first ones to end would favour short ones.
         self._quota = np.full(self._lanes, episodes // self._lanes) + (np.arange(self._lanes) < episodes % self._lanes)
         share = experiment.collect.faulty_episodes
-        self._environment = environments.make(experiment.evaluation_environment, self._lanes, share)
+        self.environment = environments.make(experiment.evaluation_environment, self._lanes, share, render=render)
         self._actor = PolicyActor(experiment, specs, policy, self._lanes)
         self._epsilon = experiment.evaluation.epsilon
         self._agent = experiment.agent
@@ -132,32 +151,47 @@ class GreedyRunner:
         Raises:
           EnvironmentFault: more of them had a fault than `collect.faulty_episodes` allows.
         """
-        self._actor.use(policy)
-        environment, left = self._environment, self._quota.copy()
+        environment, left = self.environment, self._quota.copy()
         returns: list[float] = []
         lengths: list[int] = []
         steps = shielded = 0
-        seen = environment.reset(seed)
-        random, begins = np.random.default_rng(seed), np.ones(self._lanes, np.bool_)
         values = self._values()
-        while left.any():
+        for moment in self.moments(policy, seed):
             beat()
-            scores = self._actor.scores(seen.observation, begins)
-            steps += self._lanes - int(np.count_nonzero(environment.resetting))
-            shielded += environment.overruled(scores)
-            begins = environment.resetting  # what these lanes see next begins an episode
-            seen = environment.step(epsilon_greedy(scores, self._epsilon, random, seen.mask))
+            seen = moment.seen
             if seen.cut is not None:
-                begins = begins | seen.cut
                 steps -= int(np.count_nonzero(seen.cut))
             if values is not None:
-                values.add(seen.reward, seen.terminated, begins)
+                values.add(seen.reward, seen.terminated, moment.begins)
             for lane, episode_return, length in zip(*environment.episode_ends(), strict=True):
                 if left[lane]:
                     left[lane] -= 1
                     returns.append(episode_return)
                     lengths.append(length)
+            if not left.any():
+                break
+            steps += self._lanes - int(np.count_nonzero(environment.resetting))
+            shielded += environment.overruled(moment.scores)
         return Episodes(returns, lengths, shielded / steps, 0.0 if values is None else values.best())
+
+    def moments(self, policy: Policy, seed: int) -> Iterator[Moment]:
+        """Plays on and on with the weights of a policy: each moment comes before its actions are taken.
+
+        Raises:
+          EnvironmentFault: see `run`.
+        """
+        self._actor.use(policy)
+        environment = self.environment
+        seen = environment.reset(seed)
+        random, begins = np.random.default_rng(seed), np.ones(self._lanes, np.bool_)
+        while True:
+            scores = self._actor.scores(seen.observation, begins)
+            actions = epsilon_greedy(scores, self._epsilon, random, seen.mask)
+            yield Moment(seen, begins, scores, actions)
+            begins = environment.resetting  # what these lanes see next begins an episode
+            seen = environment.step(actions)
+            if seen.cut is not None:
+                begins = begins | seen.cut
 
     def _values(self) -> Values | None:
         agent = self._agent
@@ -167,7 +201,7 @@ class GreedyRunner:
 
     def close(self) -> None:
         """Releases the environments."""
-        self._environment.close()
+        self.environment.close()
 
 
 def play(experiment: Experiment, policy: Policy, episodes: int, seed: int) -> Episodes:
@@ -223,6 +257,10 @@ class Evaluator:
         # The first evaluation is one interval in, those after it on the multiples of the interval.
         every = self._experiment.evaluation.every_steps
         return self._progress(variables) // every > max(0, self._evaluated_at) // every
+
+    def is_last(self, variables: Variables) -> bool:
+        """Whether no evaluation follows that of this publication."""
+        return self._solved or variables.stopping
 
     def evaluate(self, variables: Variables) -> Evaluation | None:
         """Plays the episodes with these weights and saves the policy.

@@ -120,7 +120,7 @@ def test_evaluations_have_arguments_of_their_own(make_experiment: Any, policy_of
     specs = environments.describe(held_out.environment)
     policy = policy_of(specs, prefers=0)
     runner = GreedyRunner(held_out, specs, policy, 2)
-    assert runner._environment.vector.envs[0].spec.kwargs["success_rate"] == 0.5
+    assert runner.environment.vector.envs[0].spec.kwargs["success_rate"] == 0.5
     runner.close()
 
 
