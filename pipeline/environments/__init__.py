@@ -8,7 +8,7 @@ import gymnasium
 
 from agents import Specs
 from pipeline.config import UsageError
-from pipeline.environments import suites
+from pipeline.environments import rendering, suites
 from pipeline.environments.faults import EnvironmentFault, ShieldFault
 from pipeline.environments.lanes import LaneEnvironment, LaneStep
 from pipeline.environments.shield import load as load_shield
@@ -16,22 +16,29 @@ from pipeline.environments.spaces import specs_of
 from pipeline.environments.vectors import gymnasium_vector, one_line
 from pipeline.sections import EnvironmentConfig
 
-MakeVector = Callable[[EnvironmentConfig, int], gymnasium.vector.VectorEnv[Any, Any, Any]]
+MakeVector = Callable[..., gymnasium.vector.VectorEnv[Any, Any, Any]]
+"""Of a configuration, the lanes and, by name, whether they are to draw."""
 
 __all__ = ["EnvironmentFault", "LaneEnvironment", "LaneStep", "ShieldFault", "describe", "make"]
 
 
-def make(config: EnvironmentConfig, lanes: int, faulty_episodes: float = 0.0) -> LaneEnvironment:
+def make(
+    config: EnvironmentConfig, lanes: int, faulty_episodes: float = 0.0, *, render: bool = False
+) -> LaneEnvironment:
     """Makes `lanes` environments stepped in lockstep.
 
     Args:
       config: the environment.
       lanes: environments.
       faulty_episodes: share that faults may cost, see `collect.faulty_episodes`; 0 raises at the first.
+      render: whether `rendering.picture` will be asked what it looks like.
 
     Raises:
       UsageError: it does not exist, is not installed, or its spaces or settings are not supported.
+      NotRendered: it draws no pictures.
     """
+    if render:
+        rendering.prepare()
     shield = load_shield(config.shield) if config.shield else None
     suite = None if ":" in config.import_path else suites.suite_of(config.id)
     if config.engine == "envpool":
@@ -39,6 +46,8 @@ def make(config: EnvironmentConfig, lanes: int, faulty_episodes: float = 0.0) ->
     try:
         module = suites.prepare(suite) if suite else None
         make_vector: MakeVector = getattr(module, "vector", gymnasium_vector)
+        if render:
+            make_vector = functools.partial(make_vector, render=True)
         vector = make_vector(config, lanes)
     except UsageError:
         raise
@@ -48,8 +57,12 @@ def make(config: EnvironmentConfig, lanes: int, faulty_episodes: float = 0.0) ->
     except Exception as error:  # whatever its constructor makes of environment.kwargs
         name = config.id or config.import_path
         reason = one_line(str(error))
+        if render and "render_mode" in reason:
+            raise rendering.NotRendered(name, f"{type(error).__name__}: {reason}") from None
         raise UsageError(f"environment {name!r} cannot be made: {type(error).__name__}: {reason}") from None
     name = config.import_path.partition(":")[2] or config.id
+    if render:
+        rendering.refuse_undrawn(vector, name)
     return LaneEnvironment(vector, name, shield, functools.partial(make_vector, config, lanes), faulty_episodes)
 
 

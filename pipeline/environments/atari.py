@@ -4,6 +4,7 @@ Observations are single frames, uint8 [84, 84, 1]: grayscale, the pixelwise maxi
 is held for. `environment.frame_stack = 4` makes the stacks that the papers learn from.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import ale_py
@@ -21,6 +22,9 @@ from pipeline.sections import EnvironmentConfig
 gymnasium.register_envs(ale_py)
 
 _FRAME_SKIP = 4
+_FRAMES_A_SECOND = 60.0
+_HEIGHT, _WIDTH = 210, 160
+"""Of the screen."""
 
 
 class Protocol(NamedTuple):
@@ -57,10 +61,18 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class AtariLanes(VectorWrapper):
-    """ale-py's vector environment with channels last and, where the protocol has it, `info["life_lost"]`."""
+    """ale-py's vector environment with channels last and, where the protocol has it, `info["life_lost"]`.
 
-    def __init__(self, env: AtariVectorEnv, life_lost_is_terminal: bool) -> None:
+    Args:
+      env: the games.
+      life_lost_is_terminal: see `Protocol`.
+      screens: the same games as their screens show them, played along to be looked at.
+    """
+
+    def __init__(self, env: AtariVectorEnv, life_lost_is_terminal: bool, screens: AtariVectorEnv | None = None) -> None:
         super().__init__(env)
+        self._screens = screens
+        self._shown: Any = None
         shape: Any = env.single_observation_space.shape
         _, height, width = shape
         self.single_observation_space = spaces.Box(0, 255, (height, width, 1), np.uint8)
@@ -71,19 +83,36 @@ class AtariLanes(VectorWrapper):
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begins an episode in every lane; lane i has the seed `seed + i`."""
         frames, info = self.env.reset(seed=seed, options=options)
+        if self._screens is not None:
+            self._shown, _ = self._screens.reset(seed=seed, options=options)
         self._lives = info["lives"]
         return frames.reshape(self.observation_space.shape), {}
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Holds each lane's action for 4 frames."""
         frames, reward, terminated, truncated, info = self.env.step(actions)
+        if self._screens is not None:
+            self._shown, *_ = self._screens.step(actions)
         lives, before = info["lives"], self._lives
         self._lives = lives
         more = {"life_lost": lives < before} if self._life_lost_is_terminal else {}
         return frames.reshape(self.observation_space.shape), reward, terminated, truncated, more
 
+    @property
+    def render_mode(self) -> str | None:  # type: ignore[override]
+        """Whether there are pictures."""
+        return None if self._screens is None else "rgb_array"
 
-def vector(config: EnvironmentConfig, lanes: int) -> AtariLanes:
+    def render(self) -> Any:
+        """The screens of all lanes, uint8 [210, 160, 3] each: the pixelwise maximum of the last two frames."""
+        return tuple(self._shown[:, 0])
+
+    def get_action_meanings(self) -> list[str]:
+        """The actions' names."""
+        return [action.name.lower().replace("_", " ") for action in self.env.unwrapped.ale.get_action_set()]
+
+
+def vector(config: EnvironmentConfig, lanes: int, *, render: bool = False) -> AtariLanes:
     """The game of an id under the protocol that `environment.kwargs` names.
 
     Raises:
@@ -102,7 +131,9 @@ def vector(config: EnvironmentConfig, lanes: int) -> AtariLanes:
         raise UsageError(f"no environment {config.id!r}: {error}") from None
     protocol = PROTOCOLS[options.protocol]
     minimal = protocol.minimal_actions if options.minimal_actions is None else options.minimal_actions
-    games = AtariVectorEnv(
+    skip = config.frame_skip or _FRAME_SKIP
+    make_games = functools.partial(
+        AtariVectorEnv,
         game,
         lanes,
         num_threads=options.threads,
@@ -110,9 +141,13 @@ def vector(config: EnvironmentConfig, lanes: int) -> AtariLanes:
         repeat_action_probability=protocol.sticky,
         full_action_space=not minimal,
         stack_num=1,  # the replay keeps each frame once: stacks are made from these
-        frameskip=config.frame_skip or _FRAME_SKIP,
+        frameskip=skip,
         noop_max=protocol.most_noops,
         reward_clipping=False,  # returns are reported as the game has them; the agent clips what it learns from
         use_fire_reset=False,
     )
-    return AtariLanes(games, protocol.life_lost_is_terminal)
+    # The same seeds and actions lead to the same play, whatever the pictures are.
+    screens = make_games(grayscale=False, img_height=_HEIGHT, img_width=_WIDTH) if render else None
+    made = AtariLanes(make_games(), protocol.life_lost_is_terminal, screens)
+    made.metadata = {**made.metadata, "render_fps": _FRAMES_A_SECOND / skip}
+    return made

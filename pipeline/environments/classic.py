@@ -16,8 +16,8 @@ class PositionCartPole(gymnasium.ObservationWrapper[Any, Any, Any]):
 
     metadata = CartPoleEnv.metadata  # of the class, which gymnasium reads before it makes one
 
-    def __init__(self) -> None:
-        super().__init__(gymnasium.make("CartPole-v1"))
+    def __init__(self, render_mode: str | None = None) -> None:
+        super().__init__(gymnasium.make("CartPole-v1", render_mode=render_mode))
         space: Any = self.env.observation_space
         self.observation_space = spaces.Box(space.low[_POSITIONS], space.high[_POSITIONS], dtype=np.float32)
 

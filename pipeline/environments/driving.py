@@ -5,7 +5,6 @@
 """
 
 import os
-import warnings
 from typing import Any
 
 import gymnasium
@@ -14,13 +13,12 @@ from gymnasium import spaces
 from gymnasium.wrappers import TransformObservation
 
 from pipeline.config import UsageError
+from pipeline.environments.rendering import prepare
 from pipeline.environments.vectors import gymnasium_vector, options_of
 from pipeline.sections import EnvironmentConfig
 
-os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-with warnings.catch_warnings():  # of the pygame that TF-Agents pins
-    warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)
-    import highway_env
+prepare()
+import highway_env  # noqa: E402
 
 if os.environ.get("SDL_VIDEODRIVER", "dummy") == "dummy":
     # SDL is to draw without a screen, by its driver of that name, and highway-env is not to see it: it would draw
@@ -66,7 +64,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """highway-env's own; with an `observation` of its own, images have channels last too."""
 
 
-def vector(config: EnvironmentConfig, lanes: int) -> Any:
+def vector(config: EnvironmentConfig, lanes: int, *, render: bool = False) -> Any:
     """The task of an id, with the observation that `environment.kwargs` names.
 
     Raises:
@@ -86,8 +84,10 @@ def vector(config: EnvironmentConfig, lanes: int) -> Any:
     is_image = observation.get("type") == "GrayscaleObservation"
     if is_image:  # highway-env adds tuples, which TOML does not have
         settings["observation"] = {**observation, "observation_shape": tuple(observation["observation_shape"])}
+    if render:
+        settings["offscreen_rendering"] = True  # else it opens a window of its own to draw in
     config = msgspec.structs.replace(config, kwargs={"config": settings} if settings else {})
-    return gymnasium_vector(config, lanes, [channels_last] if is_image else [])
+    return gymnasium_vector(config, lanes, [channels_last] if is_image else [], render=render)
 
 
 def channels_last(environment: gymnasium.Env[Any, Any]) -> TransformObservation[Any, Any, Any]:

@@ -8,6 +8,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from pipeline.config import UsageError
+from pipeline.environments.rendering import NotRendered
 from pipeline.process import quieten_gym
 from pipeline.sections import EnvironmentConfig
 
@@ -63,12 +64,15 @@ class EnvPoolLanes(VectorEnv[Any, Any, Any]):
         return np.moveaxis(observation, 1, -1) if self._is_image else observation
 
 
-def vector(config: EnvironmentConfig, lanes: int) -> EnvPoolLanes:
+def vector(config: EnvironmentConfig, lanes: int, *, render: bool = False) -> EnvPoolLanes:
     """EnvPool's lanes of the environment of that id; `environment.kwargs` are EnvPool's options.
 
     Raises:
       UsageError: it lacks the id, or a setting does not go with it.
+      NotRendered: pictures are wanted.
     """
+    if render:
+        raise NotRendered(config.id, "EnvPool draws nothing")
     if config.import_path or config.id not in envpool.list_all_envs():
         raise UsageError(
             f"EnvPool has no environment {config.id or config.import_path!r}: set environment.engine='gymnasium'"

@@ -15,6 +15,8 @@ class FrameSkip(gymnasium.Wrapper[Any, Any, Any, Any]):
     def __init__(self, env: gymnasium.Env[Any, Any], frames: int) -> None:
         super().__init__(env)
         self._frames = frames
+        if rate := env.metadata.get("render_fps"):
+            self.metadata = {**env.metadata, "render_fps": rate / frames}
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         """Takes the action for as many frames; observation and info are the last one's."""

@@ -30,6 +30,8 @@ from numpy.typing import NDArray
 from pipeline.config import UsageError
 from pipeline.environments import price_data
 
+_BARS_A_SECOND = 10
+_DRAWN_BARS = 120
 _SHIPPED = Path(datasets.__file__).parent / "data"
 
 
@@ -52,11 +54,13 @@ class Market(TradingEnv):  # type: ignore[misc]
       episode: steps of an episode that begins anywhere in the period; 0 plays the period from its beginning to its end.
       short: whether selling goes on to owe the instrument.
       reward_scale: rewards are multiplied by it; 1 makes a return the log of equity.
-      render_mode: "human" draws, by gym-anytrading.
+      render_mode: "human" shows the whole period, by gym-anytrading; "rgb_array" draws the newest bars.
 
     Raises:
       UsageError: an argument cannot be, or the file cannot be traded on.
     """
+
+    metadata = {"render_modes": [*TradingEnv.metadata["render_modes"], "rgb_array"], "render_fps": _BARS_A_SECOND}
 
     def __init__(
         self,
@@ -92,6 +96,7 @@ class Market(TradingEnv):  # type: ignore[misc]
         self.cost = cost
         self._exposures = (-1.0, 1.0) if short else (0.0, 1.0)
         self._exposure = 0.0
+        self._held: list[float] = []  # over each bar of the episode
         self._period = (window, stop - 1 - context)  # its first and last tick, in gym-anytrading's words
         self._episode = episode
         self._reward_scale = reward_scale
@@ -109,9 +114,27 @@ class Market(TradingEnv):  # type: ignore[misc]
             self._start_tick = int(self.np_random.integers(self._start_tick, self._end_tick - self._episode + 1))
             self._end_tick = self._start_tick + self._episode
         self._exposure = 0.0
+        self._held = []
         observation, info = super().reset(options=options)
         self._position_history = self._start_tick * [None] + [self._position]  # the drawing counts ticks from row 0
         return observation, info
+
+    def render(self, mode: str = "human") -> NDArray[np.uint8] | None:
+        """Draws what has been seen and held; see `price_chart.chart`."""
+        if self.render_mode != "rgb_array":
+            super().render(mode)
+            return None
+        from pipeline.environments.price_chart import chart  # drawing is not every process's
+
+        now = self._current_tick
+        first = max(0, now - _DRAWN_BARS)
+        held = [0.0] * max(0, now - first - len(self._held)) + self._held[-(now - first) :]
+        title = f"equity {self._total_profit:.4f}   close {self.prices[now]:.6g}"
+        return chart(self.prices[first : now + 1], held, title)
+
+    def get_action_meanings(self) -> list[str]:
+        """The actions' names."""
+        return ["sell", "buy"]
 
     def _process_data(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         prices = self.df["Close"].to_numpy(np.float64)
@@ -131,6 +154,7 @@ class Market(TradingEnv):  # type: ignore[misc]
         exposure = self._exposures[action]
         traded = abs(exposure - self._exposure)
         self._exposure = exposure
+        self._held.append(exposure)
         change = self.prices[self._current_tick] / self.prices[self._current_tick - 1] - 1.0
         self._log_growth = math.log1p(exposure * change) + traded * self._log_cost
         return self._reward_scale * self._log_growth

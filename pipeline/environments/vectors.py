@@ -13,6 +13,7 @@ from pipeline.config import UsageError
 from pipeline.environments.contract import ContractCheck
 from pipeline.environments.custom import adapted
 from pipeline.environments.importing import imported
+from pipeline.environments.rendering import ask_for_pictures
 from pipeline.environments.serial import SerialVectorEnv
 from pipeline.environments.skipping import FrameSkip
 from pipeline.process import die_with_parent
@@ -22,18 +23,24 @@ _Options = TypeVar("_Options")
 Wrap = Callable[[gymnasium.Env[Any, Any]], gymnasium.Wrapper[Any, Any, Any, Any]]
 
 
-def gymnasium_vector(config: EnvironmentConfig, lanes: int, suite_wrappers: Sequence[Wrap] = ()) -> Any:
+def gymnasium_vector(
+    config: EnvironmentConfig, lanes: int, suite_wrappers: Sequence[Wrap] = (), *, render: bool = False
+) -> Any:
     """Lanes of a registered environment or of a class, vectorised as the config says.
 
     Args:
       config: the environment.
       lanes: stepped in lockstep.
       suite_wrappers: put around each lane, the innermost first.
+      render: whether they are to draw.
 
     Raises:
       UsageError: it does not exist, or its settings contradict each other.
+      NotRendered: it does not draw.
     """
     spec = _spec(config)
+    if render:
+        ask_for_pictures(spec)
     skip, limit = config.frame_skip or 1, config.max_episode_steps or None
     mode = config.vectorization
     if mode == "auto":  # one lane has nothing to vectorise: stepping the environment itself costs a third
