@@ -12,6 +12,7 @@ from pipeline.addresses import Addresses
 from pipeline.collector import Collector
 from pipeline.environments import EnvironmentFault
 from pipeline.evaluator import Evaluator
+from pipeline.filming import Filmstrips
 from pipeline.messages import CollectorReport, Evaluation
 from pipeline.permits import Permits
 from pipeline.recorder import Recorder
@@ -168,6 +169,7 @@ def run_evaluator(
     newest = reader.wait(_CONNECT_SECONDS, "the evaluator")
     refuse_other_config(experiment, newest.config)
     evaluator = Evaluator(experiment, specs, folder, newest.evaluated_at, recorder.beat)
+    filmstrips = Filmstrips(experiment, specs, recorder.beat)
     sender = Sender(addresses.reports, REPORTS_TABLE)
     evaluation: Evaluation | None = None
     is_sent, life = True, newest.life
@@ -182,6 +184,10 @@ def run_evaluator(
             if is_sent and evaluator.is_due(newest):
                 evaluation = evaluator.evaluate(newest)
                 is_sent = evaluation is None
+                if evaluation is not None:  # pictures go first: the learner leaves once it has the last evaluation
+                    strip = filmstrips.draw(newest, evaluation, evaluator.is_last(newest))
+                    if strip is not None and not sender.send(strip, _REPORT_SECONDS):
+                        log.warning("the pictures of gradient step %d did not reach the learner", strip.gradient_steps)
             if not is_sent and evaluation is not None:
                 is_sent = sender.send(evaluation, _REPORT_SECONDS)
             if newest.stopping:

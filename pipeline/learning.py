@@ -16,7 +16,7 @@ from pipeline import account, config, native, saving
 from pipeline.collectives import Team
 from pipeline.feeding import Feeder
 from pipeline.learner import Learner
-from pipeline.messages import CollectorReport, Report, Variables
+from pipeline.messages import CollectorReport, Evaluation, Report, Variables
 from pipeline.opening import Place, announced_life, open_run
 from pipeline.publishing import Publisher
 from pipeline.recorder import Recorder
@@ -367,7 +367,7 @@ class LearningProcess:
         """Enters a report into the ledger and TensorBoard."""
         if isinstance(report, CollectorReport):
             self.ledger.accept_collector(report)
-        else:
+        elif isinstance(report, Evaluation):
             self.ledger.accept_evaluation(report)
             self._recovery.sentinel.see_evaluation(report)
             log.info("evaluation: %s", report)

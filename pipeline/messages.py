@@ -199,4 +199,15 @@ class Evaluation(msgspec.Struct, frozen=True, tag="evaluation"):
         return self.environment_steps, self.gradient_steps
 
 
-Report = CollectorReport | Evaluation
+class Filmstrip(msgspec.Struct, frozen=True, tag="filmstrip"):
+    """Pictures of an episode by the weights of one version."""
+
+    environment_steps: int
+    gradient_steps: int
+    width: int
+    """In pixels."""
+    height: int
+    png: bytes
+
+
+Report = CollectorReport | Evaluation | Filmstrip

@@ -10,12 +10,15 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.compat.proto.types_pb2 import DT_STRING
+from tensorboard.plugins.image.metadata import create_summary_metadata
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from pipeline.checkpoint import Counters
 from pipeline.learner import Outcome
-from pipeline.messages import CollectorReport, Evaluation
+from pipeline.messages import CollectorReport, Evaluation, Filmstrip
 
 log = logging.getLogger(__name__)
 
@@ -185,6 +188,17 @@ def collector_scalars(report: CollectorReport) -> dict[str, float]:
         scalars["episode/return"] = sum(report.returns) / len(report.returns)
         scalars["episode/length"] = sum(report.lengths) / len(report.lengths)
     return scalars
+
+
+def episode_image(filmstrip: Filmstrip) -> Summary:
+    """Of the episode of an evaluated policy."""
+    parts = [str(filmstrip.width).encode(), str(filmstrip.height).encode(), filmstrip.png]
+    tensor = TensorProto(dtype=DT_STRING, string_val=parts)
+    tensor.tensor_shape.dim.add(size=len(parts))
+    metadata = create_summary_metadata("", "", converted_to_tensor=False)
+    summary = Summary()
+    summary.value.add(tag="evaluation/episode", tensor=tensor, metadata=metadata)
+    return summary
 
 
 def evaluation_scalars(evaluation: Evaluation) -> dict[str, float]:

@@ -91,13 +91,15 @@ class Reporter:
 
     def show_report(self, report: Report) -> None:
         """Writes what a collector or the evaluator has reported."""
+        of: Any = self._ledger.counters if isinstance(report, CollectorReport) else report
+        progress = self._experiment.progress(of.environment_steps, of.gradient_steps)
         if isinstance(report, CollectorReport):
             self.waits.add_report(report)
-            role, scalars = f"collector-{report.index}", metrics.collector_scalars(report)
+            self._metrics.write(f"collector-{report.index}", metrics.collector_scalars(report), progress)
+        elif isinstance(report, Evaluation):
+            self._metrics.write("evaluator", metrics.evaluation_scalars(report), progress)
         else:
-            role, scalars = "evaluator", metrics.evaluation_scalars(report)
-        of: Any = report if isinstance(report, Evaluation) else self._ledger.counters
-        self._metrics.write(role, scalars, self._experiment.progress(of.environment_steps, of.gradient_steps))
+            self._metrics.show("evaluator", [metrics.episode_image(report)], progress)
 
     def show_checkpoint(self, saved: Saved | None) -> None:
         """Writes what a checkpoint took, if one has been written."""

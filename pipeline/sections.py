@@ -252,6 +252,13 @@ class EvaluationConfig(Config, frozen=True):
         dict[str, Any],
         Meta(description="Arguments of the environment in evaluations, over environment.kwargs: a held-out period."),
     ] = {}
+    images: Annotated[
+        bool,
+        Meta(
+            description="Show pictures of an episode in TensorBoard now and then, where the environment draws itself "
+            "(render_mode 'rgb_array'); it takes at most a twentieth of the evaluator's time."
+        ),
+    ] = True
 
 
 class CheckpointConfig(Config, frozen=True):

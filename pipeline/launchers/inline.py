@@ -10,6 +10,7 @@ from pipeline import environments
 from pipeline.collector import Collector
 from pipeline.console import Console
 from pipeline.evaluator import Evaluator
+from pipeline.filming import Filmstrips
 from pipeline.launchers import Launch
 from pipeline.ports import free_port
 from pipeline.process import interruption, quieten_gym
@@ -70,6 +71,7 @@ class _Inline:
             self._collectors.append(collector)
         evaluated_at = self.learning.ledger.evaluated_at
         self._evaluator = Evaluator(launch.experiment, specs, launch.run.policies, evaluated_at)
+        self._filmstrips = Filmstrips(launch.experiment, specs)
 
     def run(self, interrupted: threading.Event) -> Summary:
         """Alternates the roles until the run ends."""
@@ -136,4 +138,7 @@ class _Inline:
     def _evaluate(self, last: bool = False) -> None:
         variables = self.learning.publication(stopping=last, evaluate_last=last)
         if self._evaluator.is_due(variables) and (evaluation := self._evaluator.evaluate(variables)) is not None:
+            strip = self._filmstrips.draw(variables, evaluation, self._evaluator.is_last(variables))
+            if strip is not None:
+                self.learning.accept(strip)
             self.learning.accept(evaluation)
