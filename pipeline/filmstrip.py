@@ -27,7 +27,7 @@ class EvenlySpaced:
     """
 
     def __init__(self, expected: int) -> None:
-        self._stride = max(1, expected // PICTURES)
+        self._stride = max(1, expected // (PICTURES - 1))
         self._kept: list[tuple[int, Picture, str]] = []
 
     def wants(self, step: int) -> bool:
@@ -38,16 +38,17 @@ class EvenlySpaced:
         """Keeps a picture; one of step 0 begins anew."""
         if step == 0:
             self._kept.clear()
-        self._kept.append((step, image, caption))
         if len(self._kept) > 2 * PICTURES:
             self._stride *= 2
             self._kept = [kept for kept in self._kept if self.wants(kept[0])]
+        self._kept.append((step, image, caption))
 
     def pictures(self) -> tuple[list[Picture], list[str]]:
         """At most `PICTURES`, and their captions."""
-        count = len(self._kept)
-        indices = np.unique(np.linspace(0, count - 1, min(PICTURES, count)).round().astype(int)).tolist()
-        return [self._kept[index][1] for index in indices], [self._kept[index][2] for index in indices]
+        steps = np.array([step for step, *_ in self._kept])
+        wanted = np.linspace(0, steps[-1], PICTURES)
+        nearest = sorted({int(np.abs(steps - step).argmin()) for step in wanted})
+        return [self._kept[index][1] for index in nearest], [self._kept[index][2] for index in nearest]
 
 
 def joined(pictures: Sequence[Picture], captions: Sequence[str]) -> Image.Image:

@@ -116,8 +116,9 @@ def _draw_panel(
     top += _LINE
     names = [_shortened(reading.names[action]) for action in actions]
     numbers = [_number(float(reading.scores[action]), reading.span) for action in actions]
+    widest = [*numbers, *(_number(end, reading.span) for end in reading.span)]  # so that bars keep their places
     bar_left = left + 12 + round(max(map(_width, names))) + 8
-    bar_right = right - round(max(map(_width, numbers))) - 8
+    bar_right = right - round(max(map(_width, widest))) - 8
     for row, (action, name, number) in enumerate(zip(actions, names, numbers, strict=True)):
         _draw_row(draw, (left, top + row * _ROW, right), (bar_left, bar_right), reading, action, name, number)
 
@@ -153,13 +154,15 @@ def _draw_row(
 def _extent(score: float, span: tuple[float, float]) -> tuple[float, float]:
     """Where a bar begins and ends, as shares of its track, the lesser first."""
     low, high = span
-    both = np.clip((np.array([min(max(0.0, low), high), score]) - low) / max(high - low, 1e-12), 0.0, 1.0)
+    foot = 0.0 if low < 0.0 < high else low
+    both = np.clip((np.array([foot, score]) - low) / max(high - low, 1e-12), 0.0, 1.0)
     return float(both.min()), float(both.max())
 
 
 def _number(score: float, span: tuple[float, float]) -> str:
-    """A score with as many places as tell its span's scores apart."""
-    places = int(np.clip(2 - np.floor(np.log10(max(span[1] - span[0], 1e-6))), 0, 4))
+    """A score with as many places as give the largest of its span four digits."""
+    largest = max(abs(span[0]), abs(span[1]), 1e-6)
+    places = int(np.clip(3 - np.floor(np.log10(largest)), 0, 4))
     return f"{score:.{places}f}"
 
 

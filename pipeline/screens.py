@@ -118,7 +118,7 @@ class VideoFile:
             self._stream = self._container.add_stream("libx264", Fraction(rate).limit_denominator(1000))
             self._stream.height, self._stream.width = picture.shape[:2]
             self._stream.pix_fmt = "yuv420p"  # the only one that every browser takes
-            self._stream.options = {"crf": _QUALITY}
+            self._stream.options = {"crf": _QUALITY, "preset": "veryfast"}
         self._container.mux(self._stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
         self.pictures += 1
 

@@ -1,5 +1,6 @@
 """A policy's episodes as pictures: played as evaluations play them, one lane, with what it thinks beside."""
 
+from collections import deque
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,8 @@ from pipeline.policies import Policy
 from pipeline.screens import Screen
 from pipeline.sections import Experiment
 
+_SPANNED = 100
+"""Newest moments whose Q-values span the bars: over a whole episode, they differ more than a moment's actions do."""
 _LAST_SECONDS = 1.0
 """For which an episode's last picture stays."""
 
@@ -62,7 +65,7 @@ class _Reader:
         self._is_policy = isinstance(experiment.agent, PolicyConfig)
         self._names = names
         self._steps, self._return = 0, 0.0
-        self._low, self._high = np.inf, -np.inf
+        self._tried: deque[tuple[float, float]] = deque(maxlen=_SPANNED)
 
     def read(self, moment: Moment, ended: bool) -> Reading:
         seen = moment.seen
@@ -78,8 +81,8 @@ class _Reader:
         else:
             if not ended:  # what would follow an end is learned by no one, and what is forbidden by few
                 tried = scores if allowed is None else scores[allowed]
-                self._low, self._high = min(self._low, float(tried.min())), max(self._high, float(tried.max()))
-            span = (self._low, self._high)
+                self._tried.append((float(tried.min()), float(tried.max())))
+            span = (min(low for low, _ in self._tried), max(high for _, high in self._tried))
         return Reading(
             scores=scores,
             title="probabilities" if self._is_policy else "Q-values",

@@ -37,8 +37,7 @@ def make(
       UsageError: it does not exist, is not installed, or its spaces or settings are not supported.
       NotRendered: it draws no pictures.
     """
-    if render:
-        rendering.prepare()
+    rendering.prepare()
     shield = load_shield(config.shield) if config.shield else None
     suite = None if ":" in config.import_path else suites.suite_of(config.id)
     if config.engine == "envpool":

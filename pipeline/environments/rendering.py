@@ -36,8 +36,8 @@ def prepare() -> None:
     warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)  # of the pygame that TF-Agents pins
 
 
-def ask_for_pictures(spec: EnvSpec) -> None:
-    """Changes a spec so that the environments made of it draw.
+def ask_for_pictures(spec: EnvSpec, name: str) -> None:
+    """Changes a spec so that the environments made of it draw; `name` is theirs for messages.
 
     Raises:
       NotRendered: their class says that they do not. One that is silent about it is asked once it is made.
@@ -46,7 +46,7 @@ def ask_for_pictures(spec: EnvSpec) -> None:
     creator: Any = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
     metadata = getattr(creator, "metadata", None)
     if metadata is not None and _MODE not in (metadata.get("render_modes") or ()):
-        raise NotRendered(spec.id)
+        raise NotRendered(name)
     spec.kwargs = {**spec.kwargs, "render_mode": _MODE}
     spec.disable_env_checker = True  # it warns of pictures that `picture` puts right
 

@@ -40,7 +40,7 @@ def gymnasium_vector(
     """
     spec = _spec(config)
     if render:
-        ask_for_pictures(spec)
+        ask_for_pictures(spec, config.import_path.partition(":")[2] or config.id)
     skip, limit = config.frame_skip or 1, config.max_episode_steps or None
     mode = config.vectorization
     if mode == "auto":  # one lane has nothing to vectorise: stepping the environment itself costs a third

@@ -15,6 +15,7 @@ from agents import ArraySpec
 from pipeline import environments
 from pipeline.config import UsageError
 from pipeline.environments import LaneEnvironment
+from pipeline.environments.rendering import NotRendered
 from pipeline.environments.skipping import FrameSkip
 from pipeline.sections import EnvironmentConfig
 
@@ -308,6 +309,12 @@ def test_a_dm_env_is_adapted_by_its_import_path() -> None:
     for _ in range(7):
         last = environment.step(np.array([1, 0]))
     assert (last.truncated.tolist()[1], last.terminated.tolist()[1]) == (True, False)
+
+
+def test_a_dm_env_draws_nothing() -> None:
+    path = f"{Corridor.__module__}:Corridor"
+    with pytest.raises(NotRendered, match="cannot be rendered"):
+        environments.make(EnvironmentConfig(id="", import_path=path), 1, render=True)
 
 
 def test_a_continuous_dm_env_is_refused() -> None:
