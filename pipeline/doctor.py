@@ -32,6 +32,7 @@ _SUITES = {
     "envpool": "envpool",
     "minatar": "minatar",
     "gym_anytrading": "trading",
+    "av": "play",
     "ray": "ray",
 }
 """Modules of optional packages, and the extra that each is of."""

@@ -23,7 +23,6 @@ from pipeline.policies import Policy
 from pipeline.run_directory import RunDirectory
 from pipeline.screens import Closed, Screen, VideoFile, Window
 from pipeline.sections import Experiment
-from pipeline.showing import Shown, runner_of_one_lane, show
 
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Directory of the run.")
 _POLICY = flags.DEFINE_enum("policy", "best", ["best", "latest"], "Of the evaluations so far: the best or the newest.")
@@ -42,16 +41,18 @@ def _screen(run: RunDirectory) -> Screen | None:
     return Window(f"{_POLICY.value} policy of {run.path}") if _RENDER.value else None
 
 
-def _episodes(experiment: Experiment, policy: Policy, screen: Screen | None) -> Iterator[tuple[int, Shown]]:
-    """Plays the episodes; yields each one's seed and result."""
+def _episodes(experiment: Experiment, policy: Policy, screen: Screen | None) -> Iterator[tuple[int, float, int]]:
+    """Plays the episodes; yields each one's seed, return and length."""
+    from pipeline.showing import runner_of_one_lane, show  # Pillow is not for those who ask for help
+
     runner = runner_of_one_lane(experiment, policy, render=screen is not None)
     try:
         for seed in range(_SEED.value, _SEED.value + _EPISODES.value):
             if screen is None:
                 episodes = runner.run(policy, seed)
-                yield seed, Shown(episodes.returns[0], episodes.lengths[0])
+                yield seed, episodes.returns[0], episodes.lengths[0]
             else:
-                yield seed, show(runner, policy, seed, experiment, screen)
+                yield seed, *show(runner, policy, seed, experiment, screen)
     finally:
         runner.close()
 
@@ -67,7 +68,7 @@ def main(arguments: list[str]) -> int:
     screen = _screen(run)
     try:
         with contextlib.suppress(Closed, KeyboardInterrupt):
-            for seed, (episode_return, length) in _episodes(experiment, policy, screen):
+            for seed, episode_return, length in _episodes(experiment, policy, screen):
                 print(f"seed {seed}: return {episode_return:.10g} in {length:,} environment steps", flush=True)
     except EnvironmentFault as fault:
         print(f"error: {fault}", file=sys.stderr)

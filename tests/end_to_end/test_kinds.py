@@ -22,6 +22,7 @@ SHRUNK = (
     "replay.capacity=1000",
     "replay.samples_per_insert=16",
     "evaluation.episodes=2",
+    "evaluation.images=false",
     "evaluation.every_steps=100",
     "stop.gradient_steps=80",
 )

@@ -23,6 +23,7 @@ SHRUNK = (
     'learner.loop="plain"',
     "replay.min_size=128",
     "evaluation.episodes=3",
+    "evaluation.images=false",
     "evaluation.every_steps=500",
     "stop.environment_steps=0",
     "stop.target_return=1e9",
