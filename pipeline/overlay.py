@@ -103,7 +103,7 @@ def _draw_panel(
     left, top, right = panel[0] + _MARGIN, panel[1] + _MARGIN, panel[2] - _MARGIN
     facts = (
         ("step", f"{reading.step:,}"),
-        ("reward", f"{reading.reward:+.4g}"),
+        ("reward", f"{reading.reward:+.4g}" if reading.reward else "0"),
         ("return", f"{reading.episode_return:.6g}"),
     )
     for line, (name, value) in enumerate(facts):
