@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from agents import Specs
 from pipeline import environments, offline, privacy
 from pipeline.config import UsageError, validate
 from pipeline.launchers import ELASTIC, LAUNCHERS, SEPARATE, Cluster, Launch, joined
@@ -19,6 +20,25 @@ from pipeline.stacking import stacked
 _REACHED = (
     "roles on other nodes of a Ray cluster reach the replay; Ray's own ports are open, too, and run what they are sent"
 )
+
+
+def describe(experiment: Experiment) -> Specs:
+    """Makes an experiment's environment, to see what it observes and whether the agent can learn from it.
+
+    Raises:
+      UsageError: there is no such environment here, or not for this agent.
+    """
+    try:
+        specs = environments.describe(experiment.environment)
+        if experiment.evaluation.kwargs and environments.describe(experiment.evaluation_environment) != specs:
+            raise UsageError(
+                "evaluation.kwargs make an environment with other observations or actions than environment.kwargs do"
+            )
+    except environments.EnvironmentFault as fault:
+        raise UsageError(str(fault)) from None
+    if reason := experiment.agent.unsuitable_for(stacked(specs, experiment.environment.frame_stack)):
+        raise UsageError(f"agent.kind={experiment.agent.kind!r}: {reason}")
+    return specs
 
 
 def launch(
@@ -46,16 +66,7 @@ def launch(
             f"--launcher=ray: set it to 0 with --launcher={launcher}"
         )
     run = RunDirectory(run_dir.resolve())
-    try:
-        specs = environments.describe(experiment.environment)
-        if experiment.evaluation.kwargs and environments.describe(experiment.evaluation_environment) != specs:
-            raise UsageError(
-                "evaluation.kwargs make an environment with other observations or actions than environment.kwargs do"
-            )
-    except environments.EnvironmentFault as fault:
-        raise UsageError(str(fault)) from None
-    if reason := experiment.agent.unsuitable_for(stacked(specs, experiment.environment.frame_stack)):
-        raise UsageError(f"agent.kind={experiment.agent.kind!r}: {reason}")
+    specs = describe(experiment)
     if experiment.is_offline:
         experiment = (resume and offline.adopted(experiment, run)) or offline.adopt(experiment, specs)
     experiment = run.check(experiment, resume)

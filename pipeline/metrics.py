@@ -150,9 +150,12 @@ def memory_scalars(resident_bytes: int) -> dict[str, float]:
     return {"health/resident_mib": resident_bytes / _MIB}
 
 
-def speed_scalars(environment_steps: float, gradient_steps: float, resident_bytes: int) -> dict[str, float]:
-    """Steps per second, and the learner's memory."""
+def speed_scalars(
+    environment_steps: float, gradient_steps: float, train_seconds: float, resident_bytes: int
+) -> dict[str, float]:
+    """Steps per second, how long the run has trained, and the learner's memory."""
     return {
+        "speed/train_seconds": train_seconds,
         "speed/environment_steps_per_second": environment_steps,
         "speed/gradient_steps_per_second": gradient_steps,
         **memory_scalars(resident_bytes),

@@ -123,7 +123,10 @@ class Reporter:
                 self._unwritten = f"{self._run.status} could not be written: {error}"
                 log.error("%s", self._unwritten)
         scalars: dict[str, Any] = metrics.speed_scalars(
-            status.environment_steps_per_second, status.gradient_steps_per_second, resident["learner"]
+            status.environment_steps_per_second,
+            status.gradient_steps_per_second,
+            status.train_seconds,
+            resident["learner"],
         )
         scalars |= metrics.data_scalars(
             replay_size=size,

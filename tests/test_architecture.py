@@ -9,7 +9,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMANDS = ("train", "evaluate", "play", "status", "doctor", "reference", "role", "drill", "certificates", "proxy")
+COMMANDS = (
+    "train",
+    "evaluate",
+    "play",
+    "status",
+    "doctor",
+    "reference",
+    "role",
+    "drill",
+    "certificates",
+    "proxy",
+    "plot",
+    "sweep",
+)
 ENTRY_POINTS = {f"pipeline.{name}" for name in COMMANDS}
 SOURCES = sorted([*ROOT.glob("agents/**/*.py"), *ROOT.glob("pipeline/**/*.py")])
 

@@ -52,7 +52,7 @@ TAGS = {
         "learner/loss", "learner/td_error", "learner/q_mean", "learner/q_max", "learner/gradient_norm",
         "learner/learning_rate", "replay/size", "replay/samples_per_insert", "replay/samples_per_insert_wanted",
         "replay/data_age_gradient_steps", "speed/environment_steps_per_second", "speed/gradient_steps_per_second",
-        "health/resident_mib",
+        "speed/train_seconds", "health/resident_mib",
     },
     "collector-0": {
         "collector/epsilon", "collector/faulty_episodes", "collector/weights_age_gradient_steps",
