@@ -1,5 +1,6 @@
 """Comparing runs: their curves in groups, each with a center and an interval."""
 
+import glob
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -65,8 +66,6 @@ def find(patterns: Sequence[str]) -> list[RunDirectory]:
     Raises:
       UsageError: a pattern matches none.
     """
-    import glob
-
     found: dict[Path, RunDirectory] = {}
     for pattern in patterns:
         runs = [

@@ -40,7 +40,8 @@ def draw(comparison: Comparison, path: Path) -> None:
     from matplotlib.figure import Figure  # two seconds, which a wrong command line is to be spared
     from matplotlib.ticker import EngFormatter
 
-    figure = Figure(figsize=(8.0, 5.0), layout="constrained")  # without pyplot, which would look for a display
+    figure = Figure(figsize=(8.0, 5.0))  # without pyplot, which would look for a display
+    figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.08)
     axes = figure.add_subplot()
     for index, group in enumerate(comparison.groups):
         color = _COLORS[index % len(_COLORS)]
@@ -49,11 +50,13 @@ def draw(comparison: Comparison, path: Path) -> None:
             for run in group.runs:
                 axes.plot(run.x, run.y, color=color, lw=0.7, alpha=0.35, drawstyle="steps-post")
         center, low, high = group.estimate
-        axes.fill_between(group.grid, low, high, color=color, alpha=0.15, lw=0)
+        axes.fill_between(group.grid, low, high, color=color, alpha=0.12, lw=0)
+        for edge in (low, high):
+            axes.plot(group.grid, edge, color=color, lw=0.6, alpha=0.6, ls=(0, (4, 2)))
         label = f"{group.name} ({len(group.runs)} run{'s' if len(group.runs) > 1 else ''})"
         axes.plot(group.grid, center, color=color, ls=style, lw=2.0, label=label)
     if comparison.target is not None:
-        axes.axhline(comparison.target, color="#666666", ls=":", lw=1.0, zorder=0)
+        axes.axhline(comparison.target, color="#666666", ls=":", lw=1.2, label=f"solved at {comparison.target:g}")
     axes.set_ylim(*_limits(comparison))
     axes.set_xlabel(comparison.x)
     axes.set_ylabel(comparison.tag)
@@ -83,4 +86,4 @@ def _limits(comparison: Comparison) -> tuple[float, float]:
 def _columns(comparison: Comparison) -> int:
     """Of the legend, so that it is no wider than the figure."""
     longest = max(len(group.name) for group in comparison.groups)
-    return max(1, min(len(comparison.groups), 90 // (longest + 16)))
+    return max(1, min(len(comparison.groups) + 1, 90 // (longest + 16)))

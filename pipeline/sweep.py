@@ -65,7 +65,10 @@ def _report(plan: Plan, fields: list[str]) -> None:
     print(sweep_results.table(found))
     if runs := [member.run for member in plan.members if member.is_finished()]:
         try:
-            figures.draw(comparing.compare(runs, by=fields), plan.folder / "sweep.png")
+            comparison = comparing.compare(runs, by=fields)
+            figures.draw(comparison, plan.folder / "sweep.png")
+            for note in comparison.notes:
+                print(f"note: {note}")
         except UsageError as error:  # the sweep has its results all the same
             print(f"no figure: {error}")
     print(f"Compare them: .venv/bin/tensorboard --logdir {plan.folder}    Results: {plan.folder}/sweep.json")

@@ -83,7 +83,7 @@ class Progress:
         parts = [
             f"{self._finished + self._ended} of {self._finished + self._waiting} runs",
             *([f"{self._failed} failed"] if self._failed else []),
-            _clock(passed) + ("" if left is None else f", at most {_clock(left)} left"),
+            _clock(passed) + ("" if left is None else f", about {_clock(left)} left"),
             *(f"{member.name} {share:.0%}" for member, share in zip(running, shares, strict=True)),
         ]
         return " · ".join(parts)

@@ -1,0 +1,212 @@
+"""Real sweeps: killed, interrupted, gone on with; runs that fail; and what is refused. And plots of their runs."""
+
+import csv
+import json
+import os
+import pty
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SECONDS = 240
+SHRUNK = (
+    "learner.steps_per_call=8",
+    'learner.loop="plain"',
+    "replay.min_size=128",
+    "evaluation.episodes=3",
+    "evaluation.every_steps=500",
+    "stop.environment_steps=0",
+    "stop.target_return=1e9",
+    "stop.gradient_steps=400",
+)
+SWEEP = ("--config=cartpole", "--grid=agent.n_step=[1, 3]", "--seeds=0:1", "--parallel=2")
+
+
+def start(module: str, *flags: str, stdout: int = subprocess.PIPE) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "TERM": "xterm", "COLUMNS": "100"}
+    arguments = [sys.executable, "-m", module, *flags]
+    return subprocess.Popen(arguments, stdout=stdout, stderr=subprocess.STDOUT, text=True, env=environment, cwd=ROOT)
+
+
+def run(module: str, *flags: str) -> tuple[int, str]:
+    process = start(module, *flags)
+    output, _ = process.communicate(timeout=SECONDS)
+    return process.returncode, output
+
+
+def sets(*lines: str) -> list[str]:
+    return [f"--set={line}" for line in lines]
+
+
+def processes_of(folder: Path) -> list[list[str]]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            line = process.cmdline()
+        except psutil.Error:
+            continue
+        if any(f"{folder}/" in argument for argument in line):
+            found.append(line)
+    return found
+
+
+def wait_until(holds: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, f"waited {seconds} s until {what}"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Iterator[Path]:
+    path = tmp_path / "sweep"
+    yield path
+    wait_until(lambda: not processes_of(path), "all processes of the sweep have ended", 10)
+
+
+def test_a_sweep_is_killed_interrupted_gone_on_with_and_compared(out: Path, tmp_path: Path) -> None:
+    flags = [*SWEEP, *sets(*SHRUNK), f"--out={out}"]
+    runs = [out / f"agent.n_step={n_step}" / "seed-0" for n_step in (1, 3)]
+
+    sweep = start("pipeline.sweep", *flags)
+    wait_until(lambda: all((run / "logs" / "learner.log").exists() for run in runs), "both runs have started")
+    sweep.kill()
+    sweep.wait()
+    wait_until(lambda: not processes_of(out), "nothing is left of a killed sweep", 10)
+
+    sweep = start("pipeline.sweep", *flags)
+    wait_until(lambda: all((run / "status.json").exists() for run in runs), "both runs have gone on")
+    code, output = run("pipeline.sweep", *flags)
+    assert (code, output) == (2, f"error: {out} is in use by a sweep: wait for its end, or choose another --out\n")
+    sweep.send_signal(signal.SIGTERM)
+    output, _ = sweep.communicate(timeout=SECONDS)
+    assert sweep.returncode == 1
+    assert "interrupted: the same command goes on" in output
+    assert not processes_of(out)
+
+    code, output = run("pipeline.sweep", *flags)
+    assert code == 0, output
+    results = json.loads((out / "sweep.json").read_text())
+    assert results["is_ended"]
+    assert {outcome["name"] for outcome in results["outcomes"]} == {"agent.n_step=1", "agent.n_step=3"}
+    assert all(outcome["finished"] == 1 and outcome["mean_return"] > 0 for outcome in results["outcomes"])
+    returns = [outcome["mean_return"] for outcome in results["outcomes"]]
+    assert returns == sorted(returns, reverse=True)
+    rows = list(csv.DictReader((out / "sweep.csv").open()))
+    assert [(row["agent.n_step"], row["seed"], row["stop_reason"]) for row in rows] == [
+        ("1", "0", "gradient_steps"),
+        ("3", "0", "gradient_steps"),
+    ]
+    assert (out / "sweep.png").stat().st_size > 5_000
+
+    ended = [(path / "summary.json").stat().st_mtime_ns for path in runs]
+    again = run("pipeline.sweep", *flags)
+    assert again[0] == 0
+    assert "2 runs have ended before" in again[1]
+    assert again[1].splitlines()[1:] == output.splitlines()[-4:], "the table is the same"
+    assert [(path / "summary.json").stat().st_mtime_ns for path in runs] == ended
+
+    code, output = run("pipeline.sweep", *flags, *sets("agent.discount=0.5"))
+    assert (code, output.count("\n")) == (2, 1)
+    assert "other values of agent.discount" in output
+
+    figure = tmp_path / "curves.png"
+    code, output = run("pipeline.plot", f"--runs={out}/*/seed-*", f"--out={figure}", "--x=seconds", "--y=learner/loss")
+    assert code == 0, output
+    assert [line.split()[0] for line in output.splitlines()[-4:]] == [
+        "group",
+        "agent.n_step=1",
+        "agent.n_step=3",
+        "figure:",
+    ]
+    assert figure.stat().st_size > 5_000
+
+
+def test_runs_that_fail_are_named_and_the_others_go_on(out: Path) -> None:
+    with socket.socket() as first, socket.socket() as second:
+        for taken in (first, second):
+            taken.bind(("", 0))
+            taken.listen()
+        ports = [taken.getsockname()[1] for taken in (first, second)]
+        flags = ["--config=cartpole", f"--grid=replay.port={ports}", "--seeds=7:8", f"--out={out}"]
+        terminal, stdout = pty.openpty()
+        sweep = start("pipeline.sweep", *flags, stdout=stdout)
+        os.close(stdout)
+        shown = b""
+        while True:
+            try:
+                shown += os.read(terminal, 65_536)
+            except OSError:  # so Linux says that the other end is closed
+                break
+        os.close(terminal)
+        assert sweep.wait(SECONDS) == 1
+    text = " ".join(shown.decode().split())
+    for port in ports:
+        assert f"FAILED: replay.port={port}/seed-7: exit code 2: error: " in text
+        assert f"{out}/replay.port={port}/seed-7.log" in text
+        assert not (out / f"replay.port={port}" / "seed-7").exists()
+    assert "0 of 2 runs" in text, "the live line"
+    assert "0 of 1 - - 0 - -" in text, "the table"
+    assert not (out / "sweep.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--config=nope",), "cartpole"),
+        (("--config=cartpole", "--grid=agent.n_stepp=[1]"), "agent.n_step"),
+        (("--config=cartpole", "--grid=agent.n_step=[1, 0]"), "agent.n_step"),
+        (("--config=cartpole", "--grid=agent.n_step=3"), "as a list"),
+        (("--config=cartpole", "--grid=agent.n_step=[1, 1]"), "twice"),
+        (("--config=cartpole", '--grid=environment.id=["CartPole-v1", "CartPole-v99"]'), "CartPole-v99"),
+        (("--config=cartpole", '--set=agent.kind="q_learning"'), "q_learning"),
+        (("--config=cartpole", "--set=stop.environment_steps=0"), "might never end"),
+        (("--config=cartpole", '--set=offline.dataset="nowhere"'), "nowhere"),
+        (("--config=cartpole", "--seeds=5"), "0:5"),
+        (("--config=cartpole", "--parallel=0"), "parallel"),
+        (("--config=cartpole", "more"), "--name=value"),
+        ((), "--config"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_bad_sweep_is_one_line_exit_code_2_and_nothing_written(out: Path, flags: tuple[str, ...], words: str) -> None:
+    code, output = run("pipeline.sweep", f"--out={out}", *flags)
+    assert code == 2, output
+    assert output.startswith("error: ")
+    assert words in output
+    assert output.count("\n") == 1
+    assert not out.exists()
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path, words in ((tmp_path, "holds no sweep"), (tmp_path / "file", "is a file")):
+        code, output = run("pipeline.sweep", "--config=cartpole", f"--out={path}")
+        assert (code, output.count("\n")) == (2, 1)
+        assert words in output
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--runs=nothing*", "--out=a.png"), "matches no run"),
+        (("--runs=*",), "--out"),
+        (("--runs=*", "--out=a.bmp"), ".svg"),
+        (("--runs=*", "--out=a.png", "--x=minutes"), "environment_steps|seconds"),
+        (("--runs=*", "--out=a.png", "more"), "in quotes"),
+    ],
+)
+def test_a_bad_plot_is_one_line_and_exit_code_2(flags: tuple[str, ...], words: str) -> None:
+    code, output = run("pipeline.plot", *flags)
+    assert code == 2
+    assert words in output
+    assert output.count("\n") == 1
