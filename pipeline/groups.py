@@ -55,7 +55,7 @@ def group(configs: Sequence[Fields], by: Sequence[str] = ()) -> Groups:
     if not by:
         different.sort(key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
         named = _telling_apart(configs, different)
-        unnamed = [name for name in different if name not in named and _is_everywhere(name, configs)]
+        unnamed = [name for name in different if name not in named and not _follows_from_kind(name, configs)]
         named = named or ["agent.kind"]
     partition = _partition(configs, named)
     return Groups({", ".join(_words(configs[runs[0]], named)): runs for runs in partition}, unnamed)
@@ -87,9 +87,9 @@ def _partition(configs: Sequence[Fields], names: Sequence[str]) -> list[list[int
     return list(classes.values())
 
 
-def _is_everywhere(name: str, configs: Sequence[Fields]) -> bool:
-    """Whether every run has a field: one that only some kinds of agent have follows from the kind."""
-    return all(name in config for config in configs)
+def _follows_from_kind(name: str, configs: Sequence[Fields]) -> bool:
+    """Whether only some kinds of agent have a field."""
+    return name.startswith("agent.") and any(name not in config for config in configs)
 
 
 def _words(config: Fields, names: Sequence[str]) -> list[str]:

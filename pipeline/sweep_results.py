@@ -65,7 +65,7 @@ def outcomes(plan: Plan) -> list[Outcome]:
     found = [
         _outcome([member for member in plan.members if member.combination is combination]) for combination in plan.tried
     ]
-    return sorted(found, key=lambda outcome: -np.inf if outcome.mean_return is None else -outcome.mean_return)
+    return sorted(found, key=lambda outcome: np.inf if outcome.mean_return is None else -outcome.mean_return)
 
 
 def write(plan: Plan, found: Sequence[Outcome], is_ended: bool) -> None:

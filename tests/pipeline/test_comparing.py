@@ -111,7 +111,7 @@ def test_what_cannot_be_compared_is_said_in_words(tmp_path: Path) -> None:
         comparing.compare(runs[:1])
     with pytest.raises(UsageError, match=r"--group=agent.kin: .* 'agent.kind'"):
         comparing.compare(runs, by=["agent.kin"])
-    make_run(tmp_path / "offline", 1.0, lines=("offline.dataset='somewhere'",))
+    make_run(tmp_path / "offline", 1.0, lines=("offline.dataset='somewhere'", "stop.gradient_steps=1"))
     with pytest.raises(UsageError, match="--x=seconds"):
         comparing.compare(comparing.find([str(tmp_path / "*")]))
     with pytest.raises(UsageError, match="matches no run"):
