@@ -48,11 +48,9 @@ def draw(comparison: Comparison, path: Path) -> None:
         style = _STYLES[index // len(_COLORS) % len(_STYLES)]
         if 1 < len(group.runs) <= _MOST_SINGLE_CURVES:
             for run in group.runs:
-                axes.plot(run.x, run.y, color=color, lw=0.7, alpha=0.35, drawstyle="steps-post")
+                axes.plot(run.x, run.y, color=color, lw=0.7, alpha=0.5, drawstyle="steps-post")
         center, low, high = group.estimate
-        axes.fill_between(group.grid, low, high, color=color, alpha=0.12, lw=0)
-        for edge in (low, high):
-            axes.plot(group.grid, edge, color=color, lw=0.6, alpha=0.6, ls=(0, (4, 2)))
+        axes.fill_between(group.grid, low, high, color=color, alpha=0.15, lw=0)
         label = f"{group.name} ({len(group.runs)} run{'s' if len(group.runs) > 1 else ''})"
         axes.plot(group.grid, center, color=color, ls=style, lw=2.0, label=label)
     if comparison.target is not None:
@@ -86,4 +84,4 @@ def _limits(comparison: Comparison) -> tuple[float, float]:
 def _columns(comparison: Comparison) -> int:
     """Of the legend, so that it is no wider than the figure."""
     longest = max(len(group.name) for group in comparison.groups)
-    return max(1, min(len(comparison.groups) + 1, 90 // (longest + 16)))
+    return max(1, min(len(comparison.groups) + 1, 110 // (longest + 16)))
