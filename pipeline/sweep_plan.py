@@ -10,7 +10,7 @@ from pipeline import config, offline
 from pipeline.combinations import Combination
 from pipeline.config import UsageError
 from pipeline.experiment import describe
-from pipeline.ledger import EXIT_CODES, Status, Summary
+from pipeline.results import EXIT_CODES, Status, Summary
 from pipeline.run_directory import RunDirectory, write_atomically
 from pipeline.sections import Experiment
 

@@ -8,7 +8,7 @@ import pytest
 from pipeline import config, sweep_results
 from pipeline.combinations import axis, product
 from pipeline.config import UsageError
-from pipeline.ledger import Summary
+from pipeline.results import Summary
 from pipeline.run_directory import write_json
 from pipeline.sweep_plan import Plan
 
