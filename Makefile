@@ -50,7 +50,7 @@ check: lint types test ## Lints, type-checks and tests: what CI runs.
 
 lock: $(READY) ## Renews requirements.lock from pyproject.toml; needs uv on the PATH.
 	@uv pip compile pyproject.toml --all-extras --generate-hashes --python-version 3.11 \
-	  --python-platform x86_64-manylinux_2_28 --no-emit-index-url --no-header -o requirements.lock
+	  --python-platform x86_64-manylinux_2_28 --no-strip-extras --no-emit-index-url --no-header -o requirements.lock
 
 clean: ## Removes .venv and caches; runs stay.
 	@rm -rf $(VENV) .peers .pytest_cache .mypy_cache .ruff_cache *.egg-info
