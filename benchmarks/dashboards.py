@@ -34,7 +34,7 @@ PAGES = {
 }
 """By the name of a page in TensorBoard's address, words that stand on it once it has loaded a run."""
 SECONDS = 90.0
-_DRAWN_SECONDS = 3.0
+_DRAWN_SECONDS = 10.0
 _SIZE = {"width": 1400, "height": 1000}
 
 
