@@ -188,7 +188,8 @@ def convert(model: "tf.keras.Model", specs: Specs, further_units: int = 0) -> by
     leaves = specs.leaves()
     observation = specs.pack({name: tf.TensorSpec((None, *spec.shape), spec.dtype) for name, spec in leaves.items()})
     function = _as_function_of_weights(model, observation, leaves, further_units)
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], model)
+    # It is converted by way of a SavedModel of what keeps the variables alive: there are none, weights are arguments.
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], tf.Module())
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
     try:
         program: bytes = converter.convert()
