@@ -7,13 +7,13 @@ brakes hard or cuts in can still be hit. Against the edge of the road a lane cha
 Example: `environment.shield = "pipeline.environments.driving_shield:no_occupied_lane_change"`.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.config import UsageError
 from pipeline.environments.driving import RANGES, VEHICLES
+from pipeline.environments.shield import Array, namespace
 
 LANE_LEFT, IDLE, LANE_RIGHT, FASTER, SLOWER = range(5)
 
@@ -37,21 +37,21 @@ _SCALE = np.array([1.0, *RANGES.values()], np.float32)
 class _Traffic(NamedTuple):
     """In metres and metres a second, x along the road and y to the right."""
 
-    lane_y: NDArray[np.float32]
-    """[lanes, 1]: the middle of the lane that the driver is in or steers to."""
-    y: NDArray[np.float32]
-    """[lanes, others]: where they are across the road."""
-    steered_y: NDArray[np.float32]
-    """[lanes, others]: where they steer to."""
-    gap: NDArray[np.float32]
-    """[lanes, others]: between bumpers along the road; negative beside each other; infinite where there is nobody."""
-    closing: NDArray[np.float32]
-    """[lanes, others]: the speed at which the gap shrinks."""
-    ahead: NDArray[np.bool_]
-    """[lanes, others]."""
+    lane_y: Array
+    """float32 [lanes, 1]: the middle of the lane that the driver is in or steers to."""
+    y: Array
+    """float32 [lanes, others]: where they are across the road."""
+    steered_y: Array
+    """float32 [lanes, others]: where they steer to."""
+    gap: Array
+    """float32 [lanes, others]: between bumpers along the road, negative beside each other, infinite without anybody."""
+    closing: Array
+    """float32 [lanes, others]: the speed at which the gap shrinks."""
+    ahead: Array
+    """bool [lanes, others]."""
 
 
-def no_occupied_lane_change(observation: NDArray[np.float32]) -> NDArray[np.bool_]:
+def no_occupied_lane_change(observation: Array) -> Array:
     """Forbids a change into a lane where somebody is beside, or would be within 6 m in 2 s at the speeds of now.
 
     Args:
@@ -63,15 +63,13 @@ def no_occupied_lane_change(observation: NDArray[np.float32]) -> NDArray[np.bool
     Raises:
       UsageError: it is another observation.
     """
-    traffic = _traffic(observation)
-    allowed = np.ones((len(observation), 5), np.bool_)
-    near = _near(traffic, 0.0)
-    for action, offset in ((LANE_LEFT, -_LANE_WIDTH), (LANE_RIGHT, _LANE_WIDTH)):
-        allowed[:, action] = ~(near & _in_lane(traffic, offset)).any(axis=1)
-    return allowed
+    traffic, xp = _traffic(observation), namespace(observation)
+    left, right = _free(traffic, -_LANE_WIDTH), _free(traffic, _LANE_WIDTH)
+    always = xp.ones_like(left)
+    return _by_action(xp, {LANE_LEFT: left, LANE_RIGHT: right, IDLE: always, FASTER: always, SLOWER: always})
 
 
-def safe_manoeuvres(observation: NDArray[np.float32]) -> NDArray[np.bool_]:
+def safe_manoeuvres(observation: Array) -> Array:
     """As `no_occupied_lane_change`, and forbids what closes up to 6 m within 2 s on whoever is ahead in the own lane.
 
     That is FASTER if 5 m/s more do so, and all but SLOWER if the present speed does; all but SLOWER and a change into
@@ -86,41 +84,54 @@ def safe_manoeuvres(observation: NDArray[np.float32]) -> NDArray[np.bool_]:
     Raises:
       UsageError: it is another observation.
     """
-    traffic = _traffic(observation)
-    allowed = no_occupied_lane_change(observation)
+    traffic, xp = _traffic(observation), namespace(observation)
     in_the_way = traffic.ahead & _in_lane(traffic, 0.0)
-    allowed[:, FASTER] &= ~(in_the_way & _near(traffic, _SPEED_STEP)).any(axis=1)
-    too_near = (in_the_way & _near(traffic, 0.0)).any(axis=1)
-    allowed[too_near, IDLE] = allowed[too_near, FASTER] = False
+    too_near = xp.any(in_the_way & _near(traffic, 0.0), axis=1)
+    too_fast = xp.any(in_the_way & _near(traffic, _SPEED_STEP), axis=1)
     # Against the edge of the road a change is IDLE, which is as good as SLOWER at the lowest speed, and only there.
-    can_brake = observation[:, 0, 3] * RANGES["vx"] > _LOWEST_SPEED
-    allowed[too_near & can_brake, LANE_LEFT] = allowed[too_near & can_brake, LANE_RIGHT] = False
-    return allowed
+    must_brake = too_near & (observation[:, 0, 3] * RANGES["vx"] > _LOWEST_SPEED)
+    allowed = {
+        LANE_LEFT: _free(traffic, -_LANE_WIDTH) & ~must_brake,
+        LANE_RIGHT: _free(traffic, _LANE_WIDTH) & ~must_brake,
+        IDLE: ~too_near,
+        FASTER: ~(too_near | too_fast),
+        SLOWER: xp.ones_like(too_near),
+    }
+    return _by_action(xp, allowed)
 
 
-def _traffic(observation: NDArray[np.float32]) -> _Traffic:
-    if observation.shape[1:] != (VEHICLES, len(_SCALE)):
+def _traffic(observation: Array) -> _Traffic:
+    if tuple(observation.shape[1:]) != (VEHICLES, len(_SCALE)):
         raise UsageError(
             f"this shield reads observations [{VEHICLES}, {len(_SCALE)}], not {list(observation.shape[1:])}: set "
             "environment.kwargs.observation='surroundings'"
         )
+    xp = namespace(observation)
     own, others = observation[:, :1] * _SCALE, observation[:, 1:] * _SCALE
     x, y = others[..., 1], others[..., 2] + own[..., 2]
     ahead = x >= 0.0
-    gap = np.where(others[..., 0] > 0.5, np.abs(x) - _VEHICLE_LENGTH, np.inf).astype(np.float32)
-    closing = np.where(ahead, -others[..., 3], others[..., 3])
-    lane_y = np.round((own[..., 2] + _STEERING * own[..., 4]) / _LANE_WIDTH) * _LANE_WIDTH
+    gap = xp.where(others[..., 0] > 0.5, xp.abs(x) - _VEHICLE_LENGTH, np.float32(np.inf))
+    closing = xp.where(ahead, -others[..., 3], others[..., 3])
+    lane_y = xp.floor((own[..., 2] + _STEERING * own[..., 4]) / _LANE_WIDTH + 0.5) * _LANE_WIDTH  # the nearest
     return _Traffic(lane_y, y, y + _STEERING * (others[..., 4] + own[..., 4]), gap, closing, ahead)
 
 
-def _in_lane(traffic: _Traffic, offset: float) -> NDArray[np.bool_]:
+def _in_lane(traffic: _Traffic, offset: float) -> Array:
     """Who is in the lane at that offset from the driver's, or steers to it."""
-    middle = traffic.lane_y + offset
-    occupied: NDArray[np.bool_] = np.minimum(np.abs(traffic.y - middle), np.abs(traffic.steered_y - middle)) < _IN_LANE
-    return occupied
+    xp, middle = namespace(traffic.y), traffic.lane_y + offset
+    return xp.minimum(xp.abs(traffic.y - middle), xp.abs(traffic.steered_y - middle)) < _IN_LANE
 
 
-def _near(traffic: _Traffic, faster: float) -> NDArray[np.bool_]:
+def _near(traffic: _Traffic, faster: float) -> Array:
     """Who would be nearer than the margin at the end of the horizon, if all went on so and the driver that faster."""
-    near: NDArray[np.bool_] = traffic.gap - _HORIZON * np.maximum(traffic.closing + faster, 0.0) < _MARGIN
-    return near
+    xp = namespace(traffic.gap)
+    return traffic.gap - _HORIZON * xp.maximum(traffic.closing + faster, np.float32(0.0)) < _MARGIN
+
+
+def _free(traffic: _Traffic, offset: float) -> Array:
+    """bool [lanes]: nobody is near in the lane at that offset from the driver's."""
+    return ~namespace(traffic.y).any(_near(traffic, 0.0) & _in_lane(traffic, offset), axis=1)
+
+
+def _by_action(xp: Any, allowed: dict[int, Array]) -> Array:
+    return xp.stack([allowed[action] for action in range(len(allowed))], axis=1)

@@ -4,6 +4,8 @@ A shield takes a batch of observations, [lanes, ...] (a dict of arrays by leaf n
 single frames as the environment gives them, and returns bool [lanes, actions], true where an action is allowed. Of
 every observation it must leave an action. What it forbids is never sent to the environment: it joins
 `info["action_mask"]`, which collecting, evaluating and learning obey.
+
+A shield whose array operations are those of `namespace(observation)` can become part of an exported model.
 """
 
 from collections.abc import Callable
@@ -15,6 +17,8 @@ from numpy.typing import NDArray
 from pipeline.config import UsageError
 from pipeline.environments.importing import imported
 
+Array = Any
+"""Of NumPy or, in an exported model, a tensor."""
 Shield = Callable[[Any], NDArray[np.bool_]]
 
 
@@ -31,3 +35,12 @@ def load(import_path: str) -> Shield:
         raise UsageError(f"environment.shield={import_path!r} is no function but {type(shield).__name__}")
     checked: Shield = shield
     return checked
+
+
+def namespace(array: Array) -> Any:
+    """The module whose functions take this array: NumPy or, of a TensorFlow tensor, `tf.experimental.numpy`."""
+    if isinstance(array, np.ndarray):
+        return np
+    import tensorflow as tf  # whose tensor it is
+
+    return tf.experimental.numpy

@@ -301,6 +301,17 @@ def test_slower_is_always_allowed_and_lanes_are_judged_alone(observation: Any) -
     assert not (safe_manoeuvres(observation) & ~no_occupied_lane_change(observation)).any()
 
 
+@pytest.mark.parametrize("shield", SHIELDS, ids=lambda shield: shield.__name__)
+def test_a_graph_of_a_shield_allows_the_same(shield: Any) -> None:
+    import tensorflow as tf
+
+    random = np.random.default_rng(0)
+    observation = random.uniform(-0.4, 0.6, (2_000, 10, 5)).astype(np.float32)
+    allowed = tf.function(shield, autograph=False)(tf.constant(observation)).numpy()
+    assert np.array_equal(allowed, shield(observation))
+    assert 0.1 < allowed[:, LANE_LEFT].mean() < 0.9
+
+
 def test_another_observation_is_refused_in_one_line() -> None:
     config = EnvironmentConfig(id="highway-fast-v0", shield=f"{no_occupied_lane_change.__module__}:safe_manoeuvres")
     with pytest.raises(UsageError, match="observation='surroundings'"):
