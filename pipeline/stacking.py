@@ -5,6 +5,7 @@ each window in its item. Both put the observations side by side along the last a
 place of what lies before the episode's first (as Dopamine and DQN Zoo do).
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,20 @@ def _stacked(spec: ArraySpec, frames: int) -> ArraySpec:
     if spec.dtype == "int32":  # one bound an entry
         maximum = tuple(np.concatenate([np.reshape(maximum, shape)] * frames, axis=-1).ravel().tolist())
     return ArraySpec((*shape[:-1], shape[-1] * frames), spec.dtype, maximum)
+
+
+def newest(specs: Specs, frames: int, leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """The newest observations of stacks.
+
+    Args:
+      specs: of one observation.
+      frames: k, observations of a stack.
+      leaves: arrays or tensors by leaf name, [lanes, ...].
+    """
+    if frames == 1:
+        return dict(leaves)
+    shapes = {name: spec.shape for name, spec in specs.leaves().items()}
+    return {name: leaf[..., -shapes[name][-1] :] if shapes[name] else leaf[..., -1] for name, leaf in leaves.items()}
 
 
 _WORD_BYTES = 4

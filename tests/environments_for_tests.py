@@ -144,12 +144,13 @@ SPACES: dict[str, spaces.Space[Any]] = {
 
 
 class Observing(gymnasium.Env[Any, Any]):
-    """Observes random samples of one of `SPACES`; episodes of four steps."""
+    """Observes random samples of one of `SPACES`; episodes of four steps. With `masks` it allows all, and says so."""
 
     action_space = spaces.Discrete(2)
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, masks: bool = False) -> None:
         self.observation_space = copy.deepcopy(SPACES[kind])
+        self._info = {"action_mask": np.ones(2, np.int8)} if masks else {}
         self._step = 0
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
@@ -157,11 +158,11 @@ class Observing(gymnasium.Env[Any, Any]):
         if seed is not None:
             self.observation_space.seed(seed)
         self._step = 0
-        return self.observation_space.sample(), {}
+        return self.observation_space.sample(), self._info
 
     def step(self, action: Any) -> Any:
         self._step += 1
-        return self.observation_space.sample(), 1.0, self._step == 4, False, {}
+        return self.observation_space.sample(), 1.0, self._step == 4, False, self._info
 
 
 class ShiftedActions(Counting):

@@ -7,6 +7,8 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from pipeline.environments.shield import namespace
+
 ACTIONS = 5
 
 
@@ -14,6 +16,12 @@ def allowed(observation: Any) -> Any:
     """A shield: action a is allowed where digit a of the observation is even, and the largest digit's always."""
     digits = np.floor(observation * 10.0).astype(int)
     return (digits % 2 == 0) | (digits == digits.max(axis=1, keepdims=True))
+
+
+def below_half(observation: Any) -> Any:
+    """A shield that a graph can hold: action a is allowed where number a is at most 0.5, and the least one's always."""
+    least = namespace(observation).min(observation, axis=1, keepdims=True)
+    return (observation <= 0.5) | (observation == least)
 
 
 def everything(observation: Any) -> Any:

@@ -22,6 +22,8 @@ COMMANDS = (
     "proxy",
     "plot",
     "sweep",
+    "export",
+    "serve",
 )
 ENTRY_POINTS = {f"pipeline.{name}" for name in COMMANDS}
 SOURCES = sorted([*ROOT.glob("agents/**/*.py"), *ROOT.glob("pipeline/**/*.py")])

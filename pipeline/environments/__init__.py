@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 
@@ -19,7 +19,7 @@ from pipeline.sections import EnvironmentConfig
 MakeVector = Callable[..., gymnasium.vector.VectorEnv[Any, Any, Any]]
 """Of a configuration, the lanes and, by name, whether they are to draw."""
 
-__all__ = ["EnvironmentFault", "LaneEnvironment", "LaneStep", "ShieldFault", "describe", "make"]
+__all__ = ["EnvironmentFault", "LaneEnvironment", "LaneStep", "ShieldFault", "Spaces", "describe", "make", "spaces_of"]
 
 
 def make(
@@ -65,8 +65,17 @@ def make(
     return LaneEnvironment(vector, name, shield, functools.partial(make_vector, config, lanes), faulty_episodes)
 
 
-def describe(config: EnvironmentConfig) -> Specs:
-    """The environment's interface, from one reset of one lane; its observations are single ones, not stacks.
+class Spaces(NamedTuple):
+    """What an environment gives and takes."""
+
+    observation: gymnasium.Space[Any]
+    action: gymnasium.Space[Any]
+    masked: bool
+    """Whether it forbids actions, by `info["action_mask"]` or a shield."""
+
+
+def spaces_of(config: EnvironmentConfig) -> Spaces:
+    """The environment's spaces, and from one reset of one lane whether it masks; observations are single, not stacks.
 
     Raises:
       UsageError: as `make`.
@@ -77,4 +86,9 @@ def describe(config: EnvironmentConfig) -> Specs:
         masked = environment.reset(seed=0).mask is not None
     finally:
         environment.close()
-    return specs_of(environment.vector.single_observation_space, environment.vector.single_action_space, masked)
+    return Spaces(environment.vector.single_observation_space, environment.vector.single_action_space, masked)
+
+
+def describe(config: EnvironmentConfig) -> Specs:
+    """The environment's interface as agents see it; raises as `spaces_of` does."""
+    return specs_of(*spaces_of(config))

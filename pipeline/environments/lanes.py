@@ -14,7 +14,7 @@ from agents.exploration import greedy
 from pipeline.config import UsageError
 from pipeline.environments.faults import Faults, ShieldFault
 from pipeline.environments.shield import Shield
-from pipeline.environments.spaces import leaf_readers, specs_of
+from pipeline.environments.spaces import first_action, leaf_readers, specs_of
 
 Vector = gymnasium.vector.VectorEnv[Any, Any, Any]
 
@@ -90,7 +90,7 @@ class LaneEnvironment:
         self._make = make
         self._readers = leaf_readers(vector.single_observation_space)
         self._floats = [leaf for leaf, spec in self.specs.leaves().items() if spec.dtype == "float32"]
-        self._first_action = int(getattr(vector.single_action_space, "start", 0))
+        self._first_action = first_action(vector.single_action_space)
         self._masked = False
         self._shield = shield
         self._given: NDArray[np.bool_] | None = None  # the newest masks: the environment's own, and with the shield

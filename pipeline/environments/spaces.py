@@ -2,10 +2,11 @@
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium import spaces
+from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from agents import ArraySpec, Specs
@@ -32,6 +33,33 @@ def specs_of(observation: spaces.Space[Any], action: spaces.Space[Any], masked: 
 def leaf_readers(observation: spaces.Space[Any]) -> dict[str, Callable[[Any], NDArray[Any]]]:
     """Functions from a batch of observations to each leaf's array [lanes, ...], by leaf name."""
     return {name: _reader(space, get) for name, space, get in _leaves(observation, "", lambda batch: batch)}
+
+
+class Given(NamedTuple):
+    """How an environment gives one leaf of its observations."""
+
+    dtype: str
+    """NumPy's name of it."""
+    start: tuple[int, ...]
+    """The least value of each entry, in C order, which agents see as 0; empty where that is 0."""
+
+
+def given_leaves(observation: spaces.Space[Any]) -> dict[str, Given]:
+    """What `leaf_readers` read, by leaf name."""
+    return {name: Given(str(space.dtype), _start(space)) for name, space, _ in _leaves(observation, "", lambda b: b)}
+
+
+def drawn(observation: spaces.Space[Any], count: int, seed: int = 0) -> dict[str, NDArray[Any]]:
+    """So many random observations of a space as agents see them, by leaf name: [count, ...]."""
+    batch = batch_space(observation, count)
+    batch.seed(seed)
+    sample = batch.sample()
+    return {leaf: read(sample) for leaf, read in leaf_readers(observation).items()}
+
+
+def first_action(action: spaces.Space[Any]) -> int:
+    """The environment's number of the action that agents number 0."""
+    return int(getattr(action, "start", 0))
 
 
 _KINDS = {"f": "fiub", "i": "iub", "u": "iub", "b": "b"}
@@ -80,6 +108,12 @@ def _count(space: spaces.Discrete[Any]) -> int:
     return int(count)
 
 
+def _start(space: spaces.Space[Any]) -> tuple[int, ...]:
+    if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)) and np.any(space.start):
+        return tuple(np.ravel(space.start).tolist())
+    return ()
+
+
 def _part(get: Getter, key: Any, batch: Any) -> Any:
     return get(batch)[key]
 
@@ -107,7 +141,7 @@ def _reader(space: spaces.Space[Any], get: Getter) -> Callable[[Any], NDArray[An
     spec = _array_spec(space)
     dtype, shape = np.dtype(spec.dtype), spec.shape
     kinds = _KINDS[space.dtype.kind if space.dtype is not None else dtype.kind]
-    start = space.start if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)) and np.any(space.start) else None
+    start = np.reshape(_start(space), shape) if _start(space) else None
 
     def read(batch: Any) -> NDArray[Any]:
         values: NDArray[Any] = np.asarray(get(batch))

@@ -1,0 +1,59 @@
+"""Answers HTTP with a policy's greedy actions, by the interface of TensorFlow Serving's REST predictions.
+
+Example:
+  python -m pipeline.serve --run_dir=runs/cartpole --port=8501
+  curl -d '{"instances": [[0.1, 0, 0, 0]]}' http://127.0.0.1:8501/v1/models/policy:predict
+
+It answers {"predictions": [{"action": 1, "q_values": [9.7, 9.9]}]}. Nobody is asked who they are: it listens on this
+machine alone unless --host says otherwise. SIGTERM ends it.
+"""
+
+import asyncio
+import functools
+import logging
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from pipeline import exported
+from pipeline.command import run_command
+from pipeline.config import UsageError
+from pipeline.environments import EnvironmentFault
+from pipeline.ports import listen
+
+_MODEL = flags.DEFINE_string("model", None, "Directory that pipeline.export wrote.")
+_RUN_DIR = flags.DEFINE_string("run_dir", None, "Directory of a run, in the place of --model.")
+_POLICY = flags.DEFINE_enum("policy", "best", ["best", "latest"], "Of the run's evaluations so far.")
+_PORT = flags.DEFINE_integer("port", 8501, "To listen on; 0 takes a free one.", lower_bound=0, upper_bound=65535)
+_HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; 0.0.0.0 is all of this machine's.")
+
+
+def main(arguments: list[str]) -> int:
+    """Loads the policy and serves it."""
+    if len(arguments) > 1:
+        raise UsageError(f"unexpected argument {arguments[1]!r}: options are written --name=value")
+    if bool(_MODEL.value) == bool(_RUN_DIR.value):
+        raise UsageError("give either --model, a directory that pipeline.export wrote, or --run_dir")
+    logging.basicConfig(format="%(levelname)s %(message)s")
+    try:
+        policy = (
+            exported.read(Path(_MODEL.value)) if _MODEL.value else exported.of_run(Path(_RUN_DIR.value), _POLICY.value)
+        )
+    except EnvironmentFault as fault:
+        print(f"error: {fault}", file=sys.stderr)
+        return 1
+    with listen(_HOST.value, _PORT.value) as listening:
+        from pipeline import http_policy  # its imports take a while, which usage errors do not wait for
+        from pipeline.served_policy import ServedPolicy
+
+        source = _MODEL.value or f"the {_POLICY.value} policy of {_RUN_DIR.value}"
+        host = f"[{_HOST.value}]" if ":" in _HOST.value else _HOST.value
+        url = f"http://{host}:{listening.getsockname()[1]}/v1/models/{http_policy.NAME}"
+        ready = functools.partial(print, f"serving {source} at {url}", flush=True)
+        asyncio.run(http_policy.serve(ServedPolicy(policy), listening, ready))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, __doc__))
