@@ -11,10 +11,10 @@ import msgspec
 from pipeline import config, policies
 from pipeline.config import UsageError
 from pipeline.interface import Interface, unshielded_spaces
-from pipeline.ledger import Summary
 from pipeline.model_card import Origin, model_card
 from pipeline.policies import Policy
 from pipeline.process import quieten_gym
+from pipeline.results import Summary
 from pipeline.run_directory import RunDirectory, write_json
 from pipeline.sections import Experiment
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from pipeline import config
 from pipeline.interface import ACTION, MASK, NEXT_STATE, STATE, Interface, Tensor
-from pipeline.ledger import Summary
 from pipeline.policies import Policy
+from pipeline.results import Summary
 from pipeline.sections import Experiment
 
 _PACKAGES = ("reverb-dqn", "tensorflow", "tf-agents", "numpy", "gymnasium")

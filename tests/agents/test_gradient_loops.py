@@ -141,7 +141,8 @@ def test_the_learners_loop_agrees(
 
     before = state_of(learner.agent)  # a call of bad batches changes no bit but the count
     outcome = learner.learn(sample_of(poisoned(config, trajectory, slice(None))))
-    assert outcome == (0.0, 0.0, 0.0, 0.0, 0.0, tuple(range(STEPS)), None)
+    assert outcome[:5] == (0.0, 0.0, 0.0, 0.0, 0.0)
+    assert (outcome.skipped, outcome.priorities) == (tuple(range(STEPS)), None)
     for variable, value in zip(learner.agent.variables, before, strict=True):
         expected = 2 * STEPS if variable is learner.agent.train_step_counter else value
         np.testing.assert_array_equal(variable.numpy(), expected)
@@ -160,7 +161,8 @@ def test_a_prioritised_loop_weighs_by_the_global_batch_and_returns_priorities(
         beta = 0.4 + min(k / 10, 1.0) * 0.5
         weights = losses.importance_weights(relative[k], tf.constant(beta, tf.float32))
         batch = tf.nest.map_structure(lambda leaf, k=k: leaf[k], trajectory)
-        priorities.append(train(batch, weights=weights).extra.priority.numpy())
+        extra = train(batch, weights=weights).extra
+        priorities.append(extra.priority.numpy())
     learner = learner_of(
         config,
         loop,
@@ -174,6 +176,8 @@ def test_a_prioritised_loop_weighs_by_the_global_batch_and_returns_priorities(
     assert_equal_states(state_of(learner.agent), state_of(agent))
     assert outcome.priorities is not None
     np.testing.assert_allclose(outcome.priorities, priorities, atol=1e-4)
+    np.testing.assert_allclose(outcome.td_errors, extra.td_error, atol=1e-4)  # of the last step
+    np.testing.assert_allclose(outcome.q_values, extra.q, atol=1e-4)
     if config.stride > 1 or config.offline_only:  # a sequence has one wherever it begins, a forbidden action has none
         return
     starts = trajectory.step_type[:, :, 0].numpy() != 2
