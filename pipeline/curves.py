@@ -69,11 +69,9 @@ def read(run: RunDirectory, tag: str, over_seconds: bool = False) -> Curve | Non
 
 
 def tags(run: RunDirectory) -> set[str]:
-    """Tags that a run has values of."""
-    return {
-        value.tag for folder in _folders(run) for path in _files(folder) for event in _events(path)
-        for value in event.summary.value
-    }  # fmt: skip
+    """Tags that a run has scalar values of."""
+    values = (value for folder in _folders(run) for path in _files(folder) for _, value in _scalars(path))
+    return {value.tag for value in values}
 
 
 def last_written(points: Sequence[Point], resumptions: Sequence[tuple[float, int]]) -> list[Point]:
@@ -130,11 +128,12 @@ def _files(folder: Path) -> list[Path]:
 
 def _points(folder: Path, tag: str) -> list[Point]:
     """Every value of a tag, in the order of time."""
+    from tensorboard.util.tensor_util import make_ndarray
+
     found = [
-        Point(event.wall_time, event.step, _number(value))
+        Point(event.wall_time, event.step, float(make_ndarray(value.tensor)))
         for path in _files(folder)
-        for event in _events(path)
-        for value in event.summary.value
+        for event, value in _scalars(path)
         if value.tag == tag
     ]
     return sorted(found, key=lambda point: point.time)
@@ -142,8 +141,16 @@ def _points(folder: Path, tag: str) -> list[Point]:
 
 def _resumptions(learner: Path) -> list[tuple[float, int]]:
     """Time and step of each file's first values: a learner writes some before it learns."""
-    firsts = (next((event for event in _events(path) if event.summary.value), None) for path in _files(learner))
-    return [(event.wall_time, event.step) for event in firsts if event is not None]
+    firsts = (next(_scalars(path), None) for path in _files(learner))
+    return [(first[0].wall_time, first[0].step) for first in firsts if first is not None]
+
+
+def _scalars(path: Path) -> Iterator[tuple[Any, Any]]:
+    """Events and their scalar values; histograms and texts are not among them."""
+    for event in _events(path):
+        for value in event.summary.value:
+            if value.metadata.plugin_data.plugin_name == "scalars":
+                yield event, value
 
 
 def _events(path: Path) -> Iterator[Any]:
@@ -159,9 +166,3 @@ def _events(path: Path) -> Iterator[Any]:
         except (DataLossError, OutOfRangeError):
             return
         yield Event.FromString(reader.record())
-
-
-def _number(value: Any) -> float:
-    from tensorboard.util.tensor_util import make_ndarray
-
-    return float(make_ndarray(value.tensor) if value.HasField("tensor") else value.simple_value)

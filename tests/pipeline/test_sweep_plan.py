@@ -116,6 +116,7 @@ def test_progress_is_the_share_of_the_budget_that_is_used(tmp_path: Path) -> Non
         status = {"phase": "learning", "environment_steps": 200, "gradient_steps": gradient_steps, "episodes": 1,
                   "train_seconds": 1.0, "environment_steps_per_second": 1.0, "gradient_steps_per_second": 1.0,
                   "samples_per_insert": 1.0, "replay_size": 1, "episode_return": None, "evaluation_return": None,
-                  "evaluation_std": None, "epsilon": 1.0, "loss": None, "resident_bytes": {}}  # fmt: skip
+                  "evaluation_std": None, "recent_evaluations": [], "epsilon": 1.0, "loss": None,
+                  "resident_bytes": {}}  # fmt: skip
         write_json(member.run.status, status)
         assert member.progress() == share
