@@ -1,8 +1,9 @@
 """Curves of runs, read from their TensorBoard files. No TensorFlow here.
 
-TensorBoard's own record reader and protocol buffers read them; it has both without TensorFlow, too.
+TensorBoard's own protocol buffers read them; it has these without TensorFlow, too.
 """
 
+import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,9 @@ MEAN_RETURN = "evaluation/mean_return"
 _CLOCK = "speed/train_seconds"
 _FIRST_ROLES = ("evaluator", "learner")
 """Where a tag is looked for before the other roles."""
+_HEADER = struct.Struct("<QI")
+_LENGTH_BYTES = 8
+_FOOTER_BYTES = 4
 
 
 class Point(NamedTuple):
@@ -155,14 +159,28 @@ def _scalars(path: Path) -> Iterator[tuple[Any, Any]]:
 
 def _events(path: Path) -> Iterator[Any]:
     """The events of a file, up to the first one that is not whole: a run may be writing it, or was killed doing so."""
-    from tensorboard.compat.proto.event_pb2 import Event  # half a second: a wrong command line is to be told sooner
-    from tensorboard.compat.tensorflow_stub.errors import DataLossError, OutOfRangeError
-    from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import PyRecordReader_New
+    from google.protobuf.message import DecodeError  # half a second: a wrong command line is to be told sooner
+    from tensorboard.compat.proto.event_pb2 import Event
 
-    reader = PyRecordReader_New(str(path.resolve()))
-    while True:
+    for record in _records(path.read_bytes()):
         try:
-            reader.GetNext()
-        except (DataLossError, OutOfRangeError):
+            yield Event.FromString(record)
+        except DecodeError:
             return
-        yield Event.FromString(reader.record())
+
+
+def _records(data: bytes) -> Iterator[bytes]:
+    """The records of a file, which have their length and its checksum before them and one of their own behind.
+
+    The latter is not verified: TensorBoard's code without TensorFlow takes a second for 5 MB, and pictures are large.
+    """
+    from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
+
+    at = 0
+    while at + _HEADER.size <= len(data):
+        length, checksum = _HEADER.unpack_from(data, at)
+        start = at + _HEADER.size
+        if masked_crc32c(data[at : at + _LENGTH_BYTES]) != checksum or start + length + _FOOTER_BYTES > len(data):
+            return
+        yield data[start : start + length]
+        at = start + length + _FOOTER_BYTES

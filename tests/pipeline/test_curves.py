@@ -42,13 +42,18 @@ def test_a_resumed_run_shows_nothing_twice(run: RunDirectory) -> None:
     assert seconds.y.tolist() == found.y.tolist()
 
 
-def test_a_torn_record_ends_its_file_alone(run: RunDirectory) -> None:
-    path = write(run, "evaluator", (1.0, 1, {TAG: 1.0}), (2.0, 2, {TAG: 2.0}), (3.0, 3, {TAG: 3.0}))
-    path.write_bytes(path.read_bytes()[:-5])
-    write(run, "evaluator", (4.0, 4, {TAG: 4.0}))
+@pytest.mark.parametrize("damage", ["cut off", "zeros", "noise"])
+def test_a_record_that_is_not_whole_ends_its_file_alone(run: RunDirectory, damage: str) -> None:
+    path = write(run, "evaluator", (1.0, 1, {TAG: 1.0}), (2.0, 2, {TAG: 2.0}))
+    whole = path.read_bytes()
+    longer = write(run, "learner", (1.0, 1, {TAG: 1.0}), (2.0, 2, {TAG: 2.0}), (3.0, 3, {TAG: 3.0})).read_bytes()
+    assert longer.startswith(whole)
+    tail = {"cut off": longer[len(whole) : -5], "zeros": bytes(100), "noise": bytes(range(100))}[damage]
+    path.write_bytes(whole + tail)
+    write(run, "evaluator", (5.0, 5, {TAG: 5.0}))
     found = curves.read(run, TAG)
     assert found is not None
-    assert found.y.tolist() == [1.0, 2.0, 4.0]
+    assert found.y.tolist() == [1.0, 2.0, 5.0]
 
 
 def test_the_first_role_that_has_a_tag_is_read(run: RunDirectory) -> None:
