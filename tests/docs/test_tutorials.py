@@ -23,6 +23,7 @@ PROMISES = {
     "tf_agents.md": "the greedy policy reaches the end in 2 steps",
     "dashboards.md": "evaluation return",
     "several_hosts.md": "not solved",
+    "deploy.md": "predictions",
 }
 """Of each tutorial, words that its commands print at the end."""
 
@@ -85,3 +86,20 @@ def test_links_between_pages_lead_somewhere() -> None:
     for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *ROOT.glob("docs/**/*.md")]:
         for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
             assert (page.parent / link).exists(), f"{page.relative_to(ROOT)} links to {link}"
+
+
+def test_the_readme_does_what_it_says(tmp_path: Path) -> None:
+    """In one folder and in order, but for `make test`, which is what runs this."""
+    printed = ""
+    for language, _, content in blocks((ROOT / "README.md").read_text()):
+        if language == "python":
+            (tmp_path / "block.py").write_text(content)
+            printed = follow("PYTHONPATH=$PWD python block.py", tmp_path)
+        elif language == "sh":
+            made = re.sub(r"^make train.*", f"make -C {ROOT} train RUN_DIR={tmp_path / 'made'}", content, flags=re.M)
+            lines = [line for line in made.splitlines() if not line.startswith("make test")]
+            printed = follow("\n".join(lines).replace(".venv/bin/python", "python"), tmp_path)
+        assert printed, content
+    assert (tmp_path / "made" / "summary.json").is_file()
+    for name in ("episode.mp4", "curves.png", "exported/first/policy.tflite"):
+        assert (tmp_path / name).stat().st_size > 1_000
