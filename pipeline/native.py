@@ -23,6 +23,8 @@ from numpy.typing import NDArray
 _TFLITE = "tensorflow.lite.python.interpreter_wrapper._pywrap_tensorflow_interpreter_wrapper"
 _REVERB = "reverb.libpybind"
 _NO_BOUND = sys.float_info.max
+_SNAPPY_LENGTH = "_ZN3tsl4port28Snappy_GetUncompressedLengthEPKcmPm"
+_SNAPPY_UNCOMPRESS = "_ZN3tsl4port17Snappy_UncompressEPKcmPc"
 _BUILTIN_OPERATIONS = 1  # tf.lite.experimental.OpResolverType.BUILTIN
 
 
@@ -76,6 +78,23 @@ def flush(writer: Any, unconfirmed: int, milliseconds: int) -> bool:
             raise
         return False
     return True
+
+
+def uncompressed(data: bytes) -> bytes:
+    """What was compressed with Snappy, as Reverb stores its data: by the code in TensorFlow's library.
+
+    Raises:
+      ValueError: it was not.
+    """
+    library = ctypes.CDLL(str(_package("tensorflow") / "libtensorflow_framework.so.2"))
+    size = ctypes.c_size_t()
+    length = getattr(library, _SNAPPY_LENGTH)
+    if not length(data, ctypes.c_size_t(len(data)), ctypes.byref(size)):
+        raise ValueError("the data is not compressed with Snappy")
+    found = ctypes.create_string_buffer(size.value)
+    if not getattr(library, _SNAPPY_UNCOMPRESS)(data, ctypes.c_size_t(len(data)), found):
+        raise ValueError("the data compressed with Snappy is damaged")
+    return found.raw
 
 
 def newest_server(tables: Sequence[str], port: int) -> Any:

@@ -1,22 +1,27 @@
-"""Learning from the replay of a finished run, without collectors. No TensorFlow here."""
+"""Learning without collectors: from the replay of a finished run, or from a dataset in files. No TensorFlow here."""
 
 from pathlib import Path
 
 import msgspec
 
 from agents import Specs
-from pipeline import checkpoint, environments
+from pipeline import checkpoint, datasets, environments
 from pipeline.checkpoint import Checkpoint
 from pipeline.config import UsageError
+from pipeline.datasets import Dataset
+from pipeline.frames import FrameLayout
 from pipeline.run_directory import RunDirectory
 from pipeline.sections import Experiment
+
+_ITEM_TRANSITIONS = 64
+"""More than an item made of files has."""
 
 
 def adopt(experiment: Experiment, specs: Specs) -> Experiment:
     """An experiment with the sizes of its dataset's items, so that its learner can read them.
 
     Args:
-      experiment: with `offline.dataset`, the directory of another run.
+      experiment: with `offline.dataset`, the directory of another run or of a dataset in files.
       specs: of its environment.
 
     Raises:
@@ -25,7 +30,12 @@ def adopt(experiment: Experiment, specs: Specs) -> Experiment:
     folder = Path(experiment.offline.dataset).resolve()
     named, run = f"offline.dataset={str(folder)!r}", RunDirectory(folder)
     if not run.config.is_file():
-        raise UsageError(f"{named} holds no run: name the run directory of one whose experience is to be learned from")
+        if (files := datasets.find(folder)) is not None:
+            return _adopt_files(experiment, specs, folder, files)
+        raise UsageError(
+            f"{named} holds no run and no dataset: name the run directory of one whose experience is to be learned "
+            "from, or a folder that `pipeline.replay export` or Minari has written"
+        )
     source, newest = run.experiment(), checkpoint.newest(run.checkpoints)
     if newest is None or not (source.is_offline or newest.counters.transitions):
         raise UsageError(f"{named}: the run has no whole checkpoint with experience")
@@ -80,6 +90,33 @@ def adopt(experiment: Experiment, specs: Specs) -> Experiment:
     )
 
 
+def _adopt_files(experiment: Experiment, specs: Specs, folder: Path, files: Dataset) -> Experiment:
+    """`adopt` for a dataset in files: its episodes become the items of one lane, one episode after the other."""
+    if not datasets.same_interface(files.specs, specs):
+        raise UsageError(
+            f"offline.dataset={str(folder)!r}: its observations, actions or action masks are others than those of "
+            f"environment.id={experiment.environment.id!r}: set the [environment] section that it was collected with"
+        )
+    if not files.steps:
+        raise UsageError(f"offline.dataset={str(folder)!r} holds no transition: export a run that has whole episodes")
+    files.verify(FrameLayout.of(experiment, specs))
+    replay = msgspec.structs.replace(
+        experiment.replay,
+        capacity=2 * files.steps + _ITEM_TRANSITIONS,  # every transition may be the last of its episode
+        min_size=1,
+        lanes_per_item=0,
+        steps_per_item=0,
+    )
+    sized = msgspec.structs.replace(
+        experiment,
+        offline=msgspec.structs.replace(experiment.offline, dataset=str(folder)),
+        replay=replay,
+        collect=msgspec.structs.replace(experiment.collect, lanes=1),
+    )
+    items = {"lanes_per_item": sized.lanes_per_item, "steps_per_item": sized.steps_per_item}
+    return msgspec.structs.replace(sized, replay=msgspec.structs.replace(replay, **items))
+
+
 def adopted(experiment: Experiment, run: RunDirectory) -> Experiment | None:
     """An experiment with the sizes that its run has adopted before, whose checkpoint holds the dataset; or None."""
     if not run.config.is_file() or not checkpoint.exists(run.checkpoints):
@@ -96,15 +133,16 @@ def adopted(experiment: Experiment, run: RunDirectory) -> Experiment | None:
     )
 
 
-def dataset(experiment: Experiment) -> Checkpoint | None:
-    """The checkpoint that the dataset is in; None of an experiment that collects.
+def dataset(experiment: Experiment) -> Checkpoint | Dataset | None:
+    """The checkpoint or the files that the dataset is in; None of an experiment that collects.
 
     Raises:
       UsageError: it has gone.
     """
     if not experiment.is_offline:
         return None
-    newest = checkpoint.newest(RunDirectory(Path(experiment.offline.dataset)).checkpoints)
-    if newest is None:
-        raise UsageError(f"offline.dataset={experiment.offline.dataset!r} has no whole checkpoint any more")
-    return newest
+    folder = Path(experiment.offline.dataset)
+    found = checkpoint.newest(RunDirectory(folder).checkpoints) or datasets.find(folder)
+    if found is None:
+        raise UsageError(f"offline.dataset={experiment.offline.dataset!r} holds no whole dataset any more")
+    return found

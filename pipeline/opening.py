@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from agents import Specs
 from pipeline import checkpoint, native, offline, saving, workers
 from pipeline.account import NOTHING, Tally
+from pipeline.checkpoint import Checkpoint
+from pipeline.filling import fill
 from pipeline.ledger import Ledger
 from pipeline.messages import Announcement
 from pipeline.records import Records
@@ -100,14 +102,17 @@ def _start(
     """A replay in this process."""
     dataset = None if found else offline.dataset(experiment)
     folder = checkpoint.reverb_folder(run.checkpoints)
-    source, stored = found.replay if found else None, dataset.replay if dataset else None
+    source, stored = found.replay if found else None, dataset.replay if isinstance(dataset, Checkpoint) else None
     counters = ledger.counters
     replay = ReplayServer(experiment, specs, place.port, folder, source, place.blocking, stored, counters.taken_before)
     counters.taken_before = replay.taken_before
     if dataset:  # once: from here on the run's own checkpoints hold it, with the priorities that it has got
-        present = replay.size() * experiment.transitions_per_item
-        counters.transitions = min(present, dataset.counters.transitions)  # the last items have padding
-        log.info("%d transitions of %s", counters.transitions, dataset.path)
+        if isinstance(dataset, Checkpoint):
+            present = replay.size() * experiment.transitions_per_item
+            counters.transitions = min(present, dataset.counters.transitions)  # the last items have padding
+        else:
+            counters.transitions = fill(replay.address, experiment, specs, dataset)
+        log.info("%d transitions of %s", counters.transitions, experiment.offline.dataset)
     elif not experiment.is_offline:
         drawn = replay.restored.sampled * experiment.transitions_per_item
         ledger.accept_restart(replay.restored.inserted, drawn)

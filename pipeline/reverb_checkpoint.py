@@ -1,19 +1,74 @@
 """The files of a Reverb checkpoint: a table's settings, its items, and the chunks of data that they refer to."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 from reverb.cc import schema_pb2
 from reverb.cc.checkpointing import checkpoint_pb2
 
+from pipeline import native
 from pipeline.account import Tally
 from pipeline.checkpoint import link_or_copy
 
-_TABLES, _ITEMS = "tables.tfrecord", "items.tfrecord"
+_TABLES, _ITEMS, _CHUNKS = "tables.tfrecord", "items.tfrecord", "chunks.tfrecord"
 _COMPRESSION = "ZLIB"
+
+
+class StoredItem(NamedTuple):
+    """An item of a table, without its data."""
+
+    key: int
+    priority: float
+    times_sampled: int
+    inserted_at: int
+    """Nanoseconds since 1970."""
+    slices: list[tuple[int, int, int]]
+    """Of its only column: key of a chunk, offset in it, steps."""
+
+
+class StoredChunk(NamedTuple):
+    """Successive steps of one column of a writer, compressed together."""
+
+    key: int
+    writer: int
+    first: int
+    """Of the writer's steps."""
+    data: Any
+    """Reverb's `ChunkData`."""
+
+    def steps(self) -> NDArray[np.uint8]:
+        """The column's bytes, [steps, ...]."""
+        (tensor,) = self.data.data.tensors
+        shape = [dimension.size for dimension in tensor.tensor_shape.dim]
+        return np.frombuffer(native.uncompressed(tensor.tensor_content), np.uint8).reshape(shape)
+
+
+def items(source: Path, table: str) -> Iterator[StoredItem]:
+    """The items of a table, in the order in which the checkpoint has them.
+
+    Args:
+      source: the checkpoint's directory.
+      table: one of items of one column.
+    """
+    for record in _records(source / _ITEMS):
+        item = schema_pb2.PrioritizedItem.FromString(record)
+        if item.table == table:
+            (column,) = item.flat_trajectory.columns
+            slices = [(part.chunk_key, part.offset, part.length) for part in column.chunk_slices]
+            yield StoredItem(item.key, item.priority, item.times_sampled, item.inserted_at.ToNanoseconds(), slices)
+
+
+def chunks(source: Path) -> Iterator[StoredChunk]:
+    """The data that items of all tables refer to."""
+    for record in _records(source / _CHUNKS):
+        chunk = schema_pb2.ChunkData.FromString(record)
+        steps = chunk.sequence_range
+        yield StoredChunk(chunk.chunk_key, steps.episode_id, steps.start, chunk)
 
 
 def differs(source: Path, settings: Any) -> bool:

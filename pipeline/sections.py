@@ -134,8 +134,8 @@ class OfflineConfig(Config, frozen=True):
     dataset: Annotated[
         str,
         Meta(
-            description="Run directory whose newest checkpoint's replay is learned from; evaluations then go by "
-            "gradient steps. Empty collects."
+            description="Run directory whose newest checkpoint's replay is learned from, or the folder of a dataset "
+            "of `pipeline.replay export` or Minari; evaluations then go by gradient steps. Empty collects."
         ),
     ] = ""
 

@@ -24,6 +24,7 @@ COMMANDS = (
     "sweep",
     "export",
     "serve",
+    "replay",
 )
 ENTRY_POINTS = {f"pipeline.{name}" for name in COMMANDS}
 SOURCES = sorted([*ROOT.glob("agents/**/*.py"), *ROOT.glob("pipeline/**/*.py")])

@@ -1,7 +1,7 @@
 """Gymnasium spaces as the arrays that agents learn from."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,6 +62,16 @@ def first_action(action: spaces.Space[Any]) -> int:
     return int(getattr(action, "start", 0))
 
 
+def from_leaves(observation: spaces.Space[Any], leaves: Mapping[str, NDArray[Any]], name: str = "") -> Any:
+    """A batch of observations as the space has them, from each leaf's array: the inverse of `leaf_readers`."""
+    if isinstance(observation, spaces.Dict):
+        return {key: from_leaves(part, leaves, _path(name, key)) for key, part in observation.spaces.items()}
+    if isinstance(observation, spaces.Tuple):
+        return tuple(from_leaves(part, leaves, _path(name, key)) for key, part in enumerate(observation.spaces))
+    values = leaves[name].astype(observation.dtype)
+    return values + observation.start if isinstance(observation, (spaces.Discrete, spaces.MultiDiscrete)) else values
+
+
 _KINDS = {"f": "fiub", "i": "iub", "u": "iub", "b": "b"}
 """Kinds of dtypes, as NumPy abbreviates them, whose numbers each kind takes."""
 
@@ -99,8 +109,11 @@ def _leaves(space: spaces.Space[Any], name: str, get: Getter) -> Iterator[tuple[
     else:
         yield name, space, get
     for key, part in parts:
-        path = f"{name}/{key}" if name else str(key)
-        yield from _leaves(part, path, functools.partial(_part, get, key))
+        yield from _leaves(part, _path(name, key), functools.partial(_part, get, key))
+
+
+def _path(name: str, key: Any) -> str:
+    return f"{name}/{key}" if name else str(key)
 
 
 def _count(space: spaces.Discrete[Any]) -> int:
