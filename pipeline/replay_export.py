@@ -25,6 +25,7 @@ def export(run_dir: Path, out: Path, form: str, whole_episodes: bool) -> str:
     Raises:
       UsageError: there is nothing to export, or it cannot be written.
     """
+    out = out.resolve()  # Minari puts a relative one before itself
     datasets.refuse_existing(out)
     stored = stored_replay.read(run_dir)
     if stored.experiment.exploration.count_bonus > 0.0:

@@ -155,10 +155,17 @@ def test_images_are_drawn_as_images(camera: Path, tmp_path: Path) -> None:
     ],
 )
 def test_an_export_has_what_was_stored_and_is_learned_from(
-    source: str, form: str, whole_episodes: bool, lines: tuple[str, ...], request: Any, tmp_path: Path
+    source: str,
+    form: str,
+    whole_episodes: bool,
+    lines: tuple[str, ...],
+    request: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    run_dir, out = request.getfixturevalue(source), tmp_path / "data-v0"
-    replay_export.export(run_dir, out, form, whole_episodes)
+    run_dir, out = request.getfixturevalue(source), tmp_path / "sets" / "data-v0"
+    monkeypatch.chdir(tmp_path)
+    replay_export.export(run_dir, Path("sets/data-v0"), form, whole_episodes)
     stored = stored_replay.read(run_dir)
     selection = datasets.select(stored.lanes, whole_episodes)
     left_out = sum(steps for _, steps in selection.left_out.values())
