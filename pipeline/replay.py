@@ -21,6 +21,7 @@ from absl import flags
 from pipeline import addresses, config
 from pipeline.command import run_command
 from pipeline.config import UsageError
+from pipeline.run_directory import RunDirectory
 
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Directory of the run, or of one of its replay's servers.")
 _ADDRESS = flags.DEFINE_string(
@@ -66,6 +67,7 @@ def _inspect() -> int:
         raise UsageError("--set overrides --config: give it, too")
     servers = addresses.parse(_ADDRESS.value, "--address")
     experiment = config.load(_CONFIG.value, tuple(_SET.value)) if _CONFIG.value else None
+    print(f"asking {', '.join(servers)}", flush=True)
     from pipeline import live_replay  # it imports TensorFlow: after the command line has been checked
 
     print(live_replay.table(live_replay.ask(servers), experiment.transitions_per_item if experiment else None))
@@ -77,7 +79,7 @@ def _inspect_run(run_dir: Path, out: Path | None) -> int:
 
     if out is not None:
         inspection_picture.check(out)
-    _refuse_no_run(run_dir)
+    _say_reading(run_dir)
     from pipeline import inspecting, stored_replay  # they import TensorFlow: after the command line has been checked
     from pipeline.stored_frames import stretches
 
@@ -100,17 +102,17 @@ def _export() -> int:
     if _TRANSITIONS.value and _FORMAT.value == "minari":
         raise UsageError("Minari's datasets hold episodes: give --episodes, or --format=tfrecord")
     run_dir, out = Path(_RUN_DIR.value), Path(_OUT.value)
-    _refuse_no_run(run_dir)
+    _say_reading(run_dir)
     from pipeline import replay_export  # it imports TensorFlow: after the command line has been checked
 
     print(replay_export.export(run_dir, out, _FORMAT.value, whole_episodes=not _TRANSITIONS.value))
     return 0
 
 
-def _refuse_no_run(run_dir: Path) -> None:
-    from pipeline.run_directory import RunDirectory
-
+def _say_reading(run_dir: Path) -> None:
+    """Says so before the imports that take seconds, if there is a run."""
     RunDirectory(run_dir).experiment()
+    print(f"reading the newest checkpoint of {run_dir}", flush=True)
 
 
 if __name__ == "__main__":

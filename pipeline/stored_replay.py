@@ -60,8 +60,11 @@ class StoredReplay(NamedTuple):
         sizes = [(f"checkpoint of {each.manifest.written_at}", str(each.path)) for each in self.checkpoints]
         if len(self.checkpoints) < shards:
             sizes.append(("servers without a checkpoint here", f"{shards - len(self.checkpoints)} of {shards}"))
+        if counters.gradient_steps or counters.environment_steps:
+            taken = f"{counters.gradient_steps:,}, {counters.environment_steps:,}"
+            sizes.append(("gradient steps, environment steps", taken))
+            sizes.append(("episodes dropped by faults of the environment", f"{counters.dropped_episodes:,}"))
         sizes += [
-            ("gradient steps, environment steps", f"{counters.gradient_steps:,}, {counters.environment_steps:,}"),
             ("transitions", f"{share(self.transitions, experiment.replay.capacity)} of {experiment.replay.capacity:,}"),
             (
                 "items",
@@ -72,7 +75,6 @@ class StoredReplay(NamedTuple):
             ("bytes on disk", f"{sum(map(_size, self.checkpoints)):,}"),
             ("bytes in memory, uncompressed", f"{sum(lane.frames.nbytes for lane in self.lanes):,}"),
             ("lanes", f"{len(self.lanes):,}"),
-            ("episodes dropped by faults of the environment", f"{counters.dropped_episodes:,}"),
             *((f"transitions lost: {name}", f"{count:,}") for name, count in counters.lost.items() if count),
         ]
         if experiment.exploration.count_bonus > 0.0:

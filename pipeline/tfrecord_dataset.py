@@ -5,9 +5,9 @@ its steps one after the other. Unsigned bytes, as of images, are one string of b
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -24,7 +24,7 @@ from pipeline.run_directory import write_json
 DESCRIPTION = "description.json"
 _FORMAT = "reverb-dqn experience 1"
 _FILE_BYTES = 128 * 2**20
-_BATCH = 256
+_BATCH = 1024
 
 
 class Feature(msgspec.Struct, frozen=True):
@@ -226,10 +226,10 @@ def find(folder: Path) -> Dataset | None:
 def _read(folder: Path, description: Description, layout: FrameLayout) -> Iterator[NDArray[np.void]]:
     import tensorflow as tf  # after the command line has been checked
 
-    pieces = _whole if description.records == "episodes" else _chained
+    pieces = _episodes if description.records == "episodes" else _chains
     steps = 0
     try:
-        for columns in pieces(_batches(folder, description), layout.specs):
+        for columns in pieces(_batches(folder, description), description.features, layout.specs):
             steps += len(columns.action)
             yield frames(layout, columns)
     except (tf.errors.OpError, ValueError, KeyError) as error:
@@ -240,60 +240,72 @@ def _read(folder: Path, description: Description, layout: FrameLayout) -> Iterat
         )
 
 
-def _batches(folder: Path, description: Description) -> Iterator[list[dict[str, NDArray[Any]]]]:
-    """Records with their arrays by name, [steps of the record, ...]."""
+class _Part(NamedTuple):
+    """One feature of a batch of records."""
+
+    values: NDArray[Any]
+    """Of all records, one after the other."""
+    ends: NDArray[Any]
+    """[records + 1]: where those of each begin, and the last end."""
+
+    def of(self, first: int, last: int, feature: Feature) -> NDArray[Any]:
+        """The array of some records, [steps, ...]."""
+        values = self.values[self.ends[first] : self.ends[last]]
+        if feature.list == "bytes":
+            values = np.frombuffer(b"".join(values.tolist()), np.uint8)
+        return values.astype(feature.dtype, copy=False).reshape(-1, *feature.shape)
+
+
+_Batch = dict[str, _Part]
+
+
+def _batches(folder: Path, description: Description) -> Iterator[_Batch]:
     import tensorflow as tf
 
-    of = description.features
     kinds = {"float": tf.float32, "int64": tf.int64, "bytes": tf.string}
-    ragged = {name: tf.io.RaggedFeature(kinds[feature.list]) for name, feature in of.items()}
+    ragged = {name: tf.io.RaggedFeature(kinds[feature.list]) for name, feature in description.features.items()}
     files = [str(folder / name) for name in sorted(description.files)]
     for batch in tf.data.TFRecordDataset(files).batch(_BATCH) if files else ():
         parsed = tf.io.parse_example(batch, ragged)
-        parts = {name: (part.flat_values.numpy(), part.row_splits.numpy()) for name, part in parsed.items()}
-        yield [
-            {name: _array(of[name], values[ends[index] : ends[index + 1]]) for name, (values, ends) in parts.items()}
-            for index in range(len(batch))
-        ]
+        yield {name: _Part(part.flat_values.numpy(), part.row_splits.numpy()) for name, part in parsed.items()}
 
 
-def _array(feature: Feature, values: NDArray[Any]) -> NDArray[Any]:
-    if feature.list == "bytes":
-        values = np.frombuffer(b"".join(values.tolist()), np.uint8)
-    return values.astype(feature.dtype, copy=False).reshape(-1, *feature.shape)
+def _episodes(batches: Iterable[_Batch], of: Mapping[str, Feature], specs: Specs) -> Iterator[Columns]:
+    for batch in batches:
+        for record in range(len(batch["action"].ends) - 1):
+            yield _columns(specs, {name: batch[name].of(record, record + 1, feature) for name, feature in of.items()})
 
 
-def _whole(batches: Iterable[list[dict[str, NDArray[Any]]]], specs: Specs) -> Iterator[Columns]:
-    for record in (record for batch in batches for record in batch):
-        yield _columns(specs, lambda name, record=record: record[name])  # type: ignore[misc]
-
-
-def _chained(batches: Iterable[list[dict[str, NDArray[Any]]]], specs: Specs) -> Iterator[Columns]:
+def _chains(batches: Iterable[_Batch], of: Mapping[str, Feature], specs: Specs) -> Iterator[Columns]:
     """Transitions that follow each other in one episode and in the files, together."""
-    chain: list[dict[str, NDArray[Any]]] = []
-
-    def joined() -> Columns:
-        def column(name: str) -> NDArray[Any]:
-            after = [chain[-1][f"next_{name}"]] if name.startswith(("observation", "action_mask")) else []
-            return np.concatenate([*(record[name] for record in chain), *after])
-
-        return _columns(specs, column)
-
-    for record in (record for batch in batches for record in batch):
-        if chain and (chain[-1]["episode"], chain[-1]["step"] + 1) != (record["episode"], record["step"]):
-            yield joined()
-            chain = []
-        chain.append(record)
-    if chain:
-        yield joined()
+    rest: dict[str, NDArray[Any]] = {}
+    for batch in batches:
+        columns = {name: batch[name].of(0, len(batch[name].ends) - 1, feature) for name, feature in of.items()}
+        if rest:
+            columns = {name: np.concatenate([rest[name], column]) for name, column in columns.items()}
+        same = columns["episode"][1:] == columns["episode"][:-1]
+        breaks = 1 + np.flatnonzero(~(same & (columns["step"][1:] == columns["step"][:-1] + 1)))
+        for first, last in itertools.pairwise([0, *breaks.tolist()]):
+            yield _joined(specs, {name: column[first:last] for name, column in columns.items()})
+        rest = {name: column[breaks[-1] if len(breaks) else 0 :] for name, column in columns.items()}
+    if rest:
+        yield _joined(specs, rest)
 
 
-def _columns(specs: Specs, column: Callable[[str], NDArray[Any]]) -> Columns:
+def _joined(specs: Specs, columns: dict[str, NDArray[Any]]) -> Columns:
+    """Successive transitions, with what the last of them led to behind what each began with."""
+    after = {name.removeprefix("next_"): column[-1:] for name, column in columns.items() if name.startswith("next_")}
+    return _columns(
+        specs, {name: np.concatenate([column, after.get(name, column[:0])]) for name, column in columns.items()}
+    )
+
+
+def _columns(specs: Specs, columns: Mapping[str, NDArray[Any]]) -> Columns:
     return Columns(
-        {name: column(_named("observation", name)) for name in specs.leaves()},
-        column("action_mask") if specs.masked else None,
-        column("action"),
-        column("reward"),
-        column("terminated"),
-        column("gradient_steps"),
+        {name: columns[_named("observation", name)] for name in specs.leaves()},
+        columns["action_mask"] if specs.masked else None,
+        columns["action"],
+        columns["reward"],
+        columns["terminated"],
+        columns["gradient_steps"],
     )
