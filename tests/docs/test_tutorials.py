@@ -16,7 +16,7 @@ BLOCK = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
 SAVED = re.compile(r"[Ss]ave\s+this\s+as\s+`([\w./]+)`")
 PROMISES = {
     "custom_environment.md": '"episodes": 1000',
-    "first_run.md": "mean_return",
+    "first_run.md": "stopped by: environment_steps",
     "resume.md": "All held",
     "own_network.md": "mean_return",
     "own_algorithm.md": "TD error",
@@ -90,16 +90,15 @@ def test_links_between_pages_lead_somewhere() -> None:
 
 def test_the_readme_does_what_it_says(tmp_path: Path) -> None:
     """In one folder and in order, but for `make test`, which is what runs this."""
-    printed = ""
     for language, _, content in blocks((ROOT / "README.md").read_text()):
         if language == "python":
             (tmp_path / "block.py").write_text(content)
-            printed = follow("PYTHONPATH=$PWD python block.py", tmp_path)
+            follow("PYTHONPATH=$PWD python block.py", tmp_path)
         elif language == "sh":
             made = re.sub(r"^make train.*", f"make -C {ROOT} train RUN_DIR={tmp_path / 'made'}", content, flags=re.M)
             lines = [line for line in made.splitlines() if not line.startswith("make test")]
             printed = follow("\n".join(lines).replace(".venv/bin/python", "python"), tmp_path)
-        assert printed, content
+            assert printed, content
     assert (tmp_path / "made" / "summary.json").is_file()
     for name in ("episode.mp4", "curves.png", "exported/first/policy.tflite"):
         assert (tmp_path / name).stat().st_size > 1_000
