@@ -69,6 +69,8 @@ VARIANTS: dict[str, AgentConfig] = {
     "reinforce without a baseline": msgspec.structs.replace(config_of("reinforce"), baseline=False),
 }
 """Configurations by name: every kind, and switches that change a loss."""
+FEW = {name: VARIANTS[name] for name in (*BUILDERS, "dqn noisy", "dqn normalized")}
+"""Of these, what is enough for a slow test."""
 
 
 def observations(specs: Specs, shape: tuple[int, ...], random: np.random.Generator) -> Any:

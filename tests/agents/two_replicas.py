@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from kinds import VARIANTS, specs_of
+from kinds import FEW, specs_of
 from samples import random_sample
 
 from pipeline.learner import Learner, Outcome
@@ -76,7 +76,7 @@ def main() -> None:
     (cpu,) = tf.config.list_physical_devices("CPU")
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     results = {}
-    for position, (name, config) in enumerate(VARIANTS.items()):
+    for position, (name, config) in enumerate(FEW.items()):
         # Strategies of one process give their collectives the same keys, and TensorFlow takes one for the other.
         tf.distribute.MirroredStrategy._collective_key_base = 100 * position
         results[name] = compared(config)
