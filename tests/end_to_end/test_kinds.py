@@ -36,7 +36,6 @@ ON_POLICY = (
 )
 REPLAYS = {
     "uniform, all lanes": (),
-    "uniform, one lane": ("replay.lanes_per_item=1",),
     "uniform, stacks of three frames": ("environment.frame_stack=3",),
     "prioritised, exact": ("replay.prioritized=true",),
     "prioritised, several lanes and steps": (
