@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from pipeline.exported import Exported
 from pipeline.served_policy import ServedPolicy
 
 pytestmark = pytest.mark.xdist_group("serve")  # one server for all
+ROOT = Path(__file__).resolve().parent.parent.parent
 SECONDS = 60
 PREDICT = "/v1/models/policy:predict"
 
@@ -29,10 +31,15 @@ class Server(NamedTuple):
     run_dir: Path
 
 
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+
+
 def start(*flags: str) -> tuple["subprocess.Popen[str]", int]:
     """The command, once it says that it listens."""
     line = [sys.executable, "-m", "pipeline.serve", "--port=0", *flags]
-    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(line, stdout=pipe, stderr=pipe, text=True, cwd=ROOT, env=environment())
     assert process.stdout is not None
     said = process.stdout.readline()
     assert " at http://127.0.0.1:" in said, said + "".join(process.stderr or ())
@@ -168,7 +175,9 @@ def test_what_cannot_be_served_is_one_line(server: Server, tmp_path: Path) -> No
         ((run, "--host=no.such.host.invalid"), "--host=no.such.host.invalid"),
     ]:
         line = [sys.executable, "-m", "pipeline.serve", "--port=0", *flags]
-        done = subprocess.run(line, capture_output=True, text=True, timeout=SECONDS, check=False)
+        done = subprocess.run(
+            line, capture_output=True, text=True, timeout=SECONDS, check=False, cwd=ROOT, env=environment()
+        )
         assert (done.returncode, part in done.stderr) == (2, True), done.stderr
         assert len(done.stderr.strip().splitlines()) == 1
         assert not done.stdout

@@ -1,6 +1,7 @@
 """Exported policies: on 1,000 observations of every kind of agent and observation, what the pipeline's own would do."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ from pipeline.evaluator import PolicyActor
 from pipeline.exported import Exported
 from pipeline.served_policy import NoAction, ServedPolicy
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 LANES, STEPS = 100, 10
 SMALL = "agent.hidden_units=[8]"
 ON_POLICY = (
@@ -327,7 +329,11 @@ def test_no_action_left_is_said(cases: dict[str, Case]) -> None:
 
 def command(*flags: str) -> subprocess.CompletedProcess[str]:
     line = [sys.executable, "-m", "pipeline.export", *flags]
-    return subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+    folders = f"{ROOT}{os.pathsep}{ROOT / 'tests'}"
+    return subprocess.run(
+        line, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": folders},
+    )  # fmt: skip
 
 
 def test_the_command_exports(cases: dict[str, Case], tmp_path: Path) -> None:
