@@ -1,6 +1,9 @@
 """How the learner's process comes by its ledger and its replay: from a checkpoint or empty, embedded or elsewhere."""
 
+import contextlib
 import logging
+import queue
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -10,6 +13,7 @@ from numpy.typing import NDArray
 from agents import Specs
 from pipeline import checkpoint, native, offline, saving, workers
 from pipeline.account import NOTHING, Tally
+from pipeline.addresses import respelled
 from pipeline.checkpoint import Checkpoint
 from pipeline.filling import fill
 from pipeline.ledger import Ledger
@@ -24,6 +28,9 @@ from pipeline.shards import Shards
 from pipeline.variables import VARIABLES_TABLE, take
 
 log = logging.getLogger(__name__)
+
+_TRIES = 6
+_HEAR_SECONDS = 10.0
 
 
 class Place(NamedTuple):
@@ -150,9 +157,18 @@ def find_replay(
 
 
 def announced_life(address: str) -> int:
-    """`Announcement.life` of the learner that a server heard last; -1 if there was none."""
-    if not reverb.Client(address).server_info(timeout=10)[VARIABLES_TABLE].current_size:
-        return -1
-    heard: list[Announcement] = []
-    take(native.reverb_client(address), VARIABLES_TABLE, Announcement, 1, heard.append)
-    return heard[0].life
+    """`Announcement.life` of the learner that a server heard last; -1 if there was none.
+
+    Raises:
+      TimeoutError: the server says that it has an announcement, and does not give it.
+    """
+    for spelling, _ in zip(respelled(address), range(_TRIES), strict=False):
+        if not reverb.Client(spelling).server_info(timeout=10)[VARIABLES_TABLE].current_size:
+            return -1
+        heard: queue.Queue[Announcement] = queue.Queue()
+        arguments = (native.reverb_client(spelling), VARIABLES_TABLE, Announcement, 1, heard.put)
+        # Nothing ends the wait for a sample that does not come: it keeps its thread.
+        threading.Thread(target=take, args=arguments, name="announcement", daemon=True).start()
+        with contextlib.suppress(queue.Empty):
+            return heard.get(timeout=_HEAR_SECONDS).life
+    raise TimeoutError(f"the replay at {address} has an announcement of a learner, and did not give it {_TRIES} times")
