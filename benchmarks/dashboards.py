@@ -18,7 +18,7 @@ from typing import Any
 
 from absl import flags
 
-from pipeline.command import run_command
+from pipeline.command import refuse_more, run_command
 from pipeline.config import UsageError
 from pipeline.ports import free_port
 
@@ -103,8 +103,7 @@ def load(page: Any, address: str, name: str) -> None:
 
 def main(arguments: list[str]) -> int:
     """Makes the pictures."""
-    if len(arguments) > 1:
-        raise UsageError(f"unexpected argument {arguments[1]!r}: options are written --name=value")
+    refuse_more(arguments)
     if not _LOGDIR.value or not _OUT.value:
         raise UsageError("--logdir and --out are needed: which runs, and where should the pictures go?")
     out = Path(_OUT.value)

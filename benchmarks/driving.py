@@ -23,7 +23,7 @@ from agents import Specs
 from agents.exploration import greedy
 from benchmarks.pages import write_between
 from pipeline import environments, policies
-from pipeline.command import run_command
+from pipeline.command import refuse_more, run_command
 from pipeline.config import UsageError
 from pipeline.environments import suites
 from pipeline.environments.driving_shield import IDLE
@@ -158,8 +158,7 @@ def table(runs: list[Path]) -> list[str]:
 
 def main(arguments: list[str]) -> int:
     """Drives, prints and writes."""
-    if len(arguments) > 1:
-        raise UsageError(f"unexpected argument {arguments[1]!r}: options are written --name=value")
+    refuse_more(arguments)
     if not _RUN_DIRS.value:
         raise UsageError("--run_dirs is missing: whose agents are to drive?")
     lines = table([Path(path) for path in _RUN_DIRS.value])

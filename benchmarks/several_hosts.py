@@ -28,7 +28,7 @@ from benchmarks.hosts import Host, hosts, unavailable
 from benchmarks.pages import write_between
 from benchmarks.wire import Seen
 from pipeline.account import SILENT, UNCONFIRMED
-from pipeline.command import run_command
+from pipeline.command import refuse_more, run_command
 from pipeline.config import UsageError
 from pipeline.recorder import Recorder
 from pipeline.results import Status, Summary
@@ -408,8 +408,7 @@ def watch(address: str) -> None:
 
 def main(arguments: list[str]) -> int:
     """Checks the command line, tries and prints."""
-    if len(arguments) > 1:
-        raise UsageError(f"unexpected argument {arguments[1]!r}: options are written --name=value")
+    refuse_more(arguments)
     if _WATCH.value:
         watch(_WATCH.value)
     if not _FOLDER.value:

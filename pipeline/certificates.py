@@ -13,7 +13,7 @@ from pathlib import Path
 from absl import flags
 
 from pipeline.authority import Authority
-from pipeline.command import run_command
+from pipeline.command import refuse_more, run_command
 from pipeline.config import UsageError
 
 _FOLDER = flags.DEFINE_string("folder", None, "Where the authority and the certificates are kept.")
@@ -38,8 +38,7 @@ Each .pem but ca.pem holds a private key: copy it over ssh, keep its mode 600. {
 
 def main(arguments: list[str]) -> int:
     """Makes or renews the certificates and says what each is for."""
-    if len(arguments) > 1:
-        raise UsageError(f"unexpected argument {arguments[1]!r}: options are written --name=value")
+    refuse_more(arguments)
     if not _FOLDER.value:
         raise UsageError("--folder is missing: where should the certificates be kept?")
     if max(_DAYS.value, _AUTHORITY_DAYS.value) > _MOST_DAYS:

@@ -29,6 +29,20 @@ def run_command(main: Callable[[list[str]], int], description: str | None) -> in
         return 1
 
 
+def refuse_more(arguments: list[str], advice: str = "options are written --name=value") -> None:
+    """Refuses what stands on a command line behind its first word and is no flag.
+
+    Args:
+      arguments: as `run_command` hands them over.
+      advice: what to do instead.
+
+    Raises:
+      UsageError: there is such a word.
+    """
+    if len(arguments) > 1:
+        raise UsageError(f"unexpected argument {arguments[1]!r}: {advice}")
+
+
 def _run(main: Callable[[list[str]], int], description: str) -> int:
     if {"--help", "-h", "-help"} & set(sys.argv[1:]):
         print(_help(description))

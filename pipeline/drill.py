@@ -24,7 +24,7 @@ import msgspec
 from absl import flags
 
 from pipeline import faults, small_disk
-from pipeline.command import run_command
+from pipeline.command import refuse_more, run_command
 from pipeline.config import UsageError, load
 from pipeline.faults import DidNotHold, Drilled
 from pipeline.ports import free_port
@@ -241,8 +241,7 @@ def _print(report: Report) -> None:
 
 def main(arguments: list[str]) -> int:
     """Checks the command line, drills and prints."""
-    if len(arguments) > 1:
-        raise UsageError(f"unexpected argument {arguments[1]!r}: options are written --name=value")
+    refuse_more(arguments)
     if not _RUN_DIR.value or not _CONFIG.value:
         raise UsageError("--config and --run_dir are needed: what should be drilled, and where are the results left?")
     experiment = load(_CONFIG.value, tuple(_SET.value), _SEED.value)

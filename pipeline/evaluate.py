@@ -15,7 +15,7 @@ import numpy as np
 from absl import flags
 
 from pipeline import policies
-from pipeline.command import run_command
+from pipeline.command import refuse_more, run_command
 from pipeline.config import UsageError
 from pipeline.environments import EnvironmentFault
 from pipeline.evaluator import play
@@ -29,8 +29,7 @@ _SEED = flags.DEFINE_integer("seed", 0, "Of the environments; the same seed play
 
 def main(arguments: list[str]) -> int:
     """Loads the policy, plays and prints."""
-    if len(arguments) > 1:
-        raise UsageError(f"unexpected argument {arguments[1]!r}: options are written --name=value")
+    refuse_more(arguments)
     if not _RUN_DIR.value:
         raise UsageError("--run_dir is missing: which run's policy?")
     run = RunDirectory(Path(_RUN_DIR.value))

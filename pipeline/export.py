@@ -12,7 +12,7 @@ from pathlib import Path
 from absl import flags
 
 from pipeline import exported
-from pipeline.command import run_command
+from pipeline.command import refuse_more, run_command
 from pipeline.config import UsageError
 from pipeline.environments import EnvironmentFault
 
@@ -23,8 +23,7 @@ _POLICY = flags.DEFINE_enum("policy", "best", ["best", "latest"], "Of the evalua
 
 def main(arguments: list[str]) -> int:
     """Exports and says what there is."""
-    if len(arguments) > 1:
-        raise UsageError(f"unexpected argument {arguments[1]!r}: options are written --name=value")
+    refuse_more(arguments)
     if not _RUN_DIR.value:
         raise UsageError("--run_dir is missing: which run's policy?")
     if not _OUT.value:

@@ -16,7 +16,7 @@ from pathlib import Path
 from absl import flags
 
 from pipeline import policies
-from pipeline.command import run_command
+from pipeline.command import refuse_more, run_command
 from pipeline.config import UsageError
 from pipeline.environments import EnvironmentFault
 from pipeline.policies import Policy
@@ -59,8 +59,7 @@ def _episodes(experiment: Experiment, policy: Policy, screen: Screen | None) -> 
 
 def main(arguments: list[str]) -> int:
     """Plays, and prints a line an episode."""
-    if len(arguments) > 1:
-        raise UsageError(f"unexpected argument {arguments[1]!r}: options are written --name=value")
+    refuse_more(arguments)
     if not _RUN_DIR.value:
         raise UsageError("--run_dir is missing: which run's policy?")
     run = RunDirectory(Path(_RUN_DIR.value))

@@ -14,7 +14,7 @@ from typing import get_args
 from absl import flags
 
 from pipeline import comparing, figures
-from pipeline.command import run_command
+from pipeline.command import refuse_more, run_command
 from pipeline.comparing import Axis, Statistic
 from pipeline.config import UsageError
 from pipeline.curves import MEAN_RETURN
@@ -38,8 +38,7 @@ _STATISTIC = flags.DEFINE_enum(
 
 def main(arguments: list[str]) -> int:
     """Checks the command line, reads the runs, draws and prints."""
-    if len(arguments) > 1:
-        raise UsageError(f"unexpected argument {arguments[1]!r}: put patterns in quotes, and give --runs=... for each")
+    refuse_more(arguments, advice="put patterns in quotes, and give --runs=... for each")
     if not _RUNS.value or not _OUT.value:
         raise UsageError("--runs and --out are needed: which runs, and where should the figure go?")
     out = Path(_OUT.value)

@@ -16,7 +16,7 @@ from pathlib import Path
 from absl import flags
 
 from pipeline.authority import CLIENTS, REPLAY, Authority, canonical_host
-from pipeline.command import run_command
+from pipeline.command import refuse_more, run_command
 from pipeline.config import UsageError
 from pipeline.haproxy import ClientSide, Credentials, Proxy, ServerSide
 from pipeline.process import interruption
@@ -41,8 +41,7 @@ _MOST_FAILURES = 5
 
 def main(arguments: list[str]) -> int:
     """Keeps a proxy running until SIGINT or SIGTERM."""
-    if len(arguments) > 1:
-        raise UsageError(f"unexpected argument {arguments[1]!r}: options are written --name=value")
+    refuse_more(arguments)
     if _SIDE.value is None:
         raise UsageError("--side is missing: server on the replay's host, client on others")
     interrupted = interruption()

@@ -11,7 +11,7 @@ import textwrap
 from absl import flags
 
 from pipeline import fields
-from pipeline.command import run_command
+from pipeline.command import refuse_more, run_command
 from pipeline.config import UsageError
 
 _FIELD = flags.DEFINE_string("field", "", "Only fields whose dotted name begins so, such as replay or agent.n_step.")
@@ -28,8 +28,7 @@ _WIDTH = 100
 
 def main(arguments: list[str]) -> int:
     """Prints what was asked for."""
-    if len(arguments) > 1:
-        raise UsageError(f"unexpected argument {arguments[1]!r}: options are written --name=value")
+    refuse_more(arguments)
     if _MARKDOWN.value:
         print(_PAGE)
         print("\n".join(fields.markdown()).rstrip())

@@ -19,7 +19,7 @@ from pathlib import Path
 from absl import flags
 
 from pipeline import addresses, config
-from pipeline.command import run_command
+from pipeline.command import refuse_more, run_command
 from pipeline.config import UsageError
 from pipeline.run_directory import RunDirectory
 
@@ -44,9 +44,8 @@ def main(arguments: list[str]) -> int:
     if len(arguments) < 2 or arguments[1] not in subcommands:
         given = f"{arguments[1]!r} is no subcommand" if len(arguments) > 1 else "a subcommand is missing"
         raise UsageError(f"{given}: give inspect (what is in a replay) or export (a dataset of it); --help says more")
-    name, *more = arguments[1:]
-    if more:
-        raise UsageError(f"unexpected argument {more[0]!r}: options are written --name=value")
+    name = arguments[1]
+    refuse_more(arguments[1:])
     for other in _ONLY.values():
         for flag in sorted(other - _ONLY[name]):
             if flags.FLAGS[flag].present:

@@ -28,7 +28,7 @@ from absl import flags
 
 from pipeline import config, environments, workers
 from pipeline.addresses import Addresses, host_of, parse, port_of
-from pipeline.command import run_command
+from pipeline.command import refuse_more, run_command
 from pipeline.config import UsageError
 from pipeline.loopback import is_loopback
 from pipeline.process import die_with_parent, interruption, quieten_gym
@@ -259,8 +259,7 @@ def _check(experiment: Experiment, shards: list[str]) -> None:
 
 def main(arguments: list[str]) -> int:
     """Checks the command line and runs the role; leaves without waiting for Reverb's threads, which may never end."""
-    if len(arguments) > 1:
-        raise UsageError(f"unexpected argument {arguments[1]!r}: options are written --name=value")
+    refuse_more(arguments)
     if not ROLE.value:
         raise UsageError(f"--role is missing: one of {', '.join(_ROLES)}")
     if SUPERVISOR.value:

@@ -17,7 +17,7 @@ from pathlib import Path
 from absl import flags
 
 from pipeline import exported
-from pipeline.command import run_command
+from pipeline.command import refuse_more, run_command
 from pipeline.config import UsageError
 from pipeline.environments import EnvironmentFault
 from pipeline.ports import listen
@@ -31,8 +31,7 @@ _HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; 0.0.0.0 
 
 def main(arguments: list[str]) -> int:
     """Loads the policy and serves it."""
-    if len(arguments) > 1:
-        raise UsageError(f"unexpected argument {arguments[1]!r}: options are written --name=value")
+    refuse_more(arguments)
     if bool(_MODEL.value) == bool(_RUN_DIR.value):
         raise UsageError("give either --model, a directory that pipeline.export wrote, or --run_dir")
     logging.basicConfig(format="%(levelname)s %(message)s")

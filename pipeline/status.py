@@ -17,7 +17,7 @@ from rich.console import Console as Terminal
 from rich.live import Live
 
 from pipeline import screen
-from pipeline.command import run_command
+from pipeline.command import refuse_more, run_command
 from pipeline.config import UsageError
 from pipeline.console import read
 from pipeline.results import Status, Summary
@@ -39,8 +39,7 @@ class _Seen(msgspec.Struct):
 
 def main(arguments: list[str]) -> int:
     """Reads the run's files and shows them."""
-    if len(arguments) > 1:
-        raise UsageError(f"unexpected argument {arguments[1]!r}: options are written --name=value")
+    refuse_more(arguments)
     if not _RUN_DIR.value:
         raise UsageError("--run_dir is missing: which run?")
     run = RunDirectory(Path(_RUN_DIR.value))

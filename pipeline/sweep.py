@@ -15,7 +15,7 @@ from pathlib import Path
 from absl import flags
 
 from pipeline import combinations, comparing, figures, sweep_results
-from pipeline.command import run_command
+from pipeline.command import refuse_more, run_command
 from pipeline.config import UsageError
 from pipeline.sweep_plan import Plan
 from pipeline.sweep_progress import Progress
@@ -35,8 +35,7 @@ _OUT = flags.DEFINE_string("out", None, "Where the sweep leaves everything; new,
 
 def main(arguments: list[str]) -> int:
     """Checks the command line, runs what is missing and compares."""
-    if len(arguments) > 1:
-        raise UsageError(f"unexpected argument {arguments[1]!r}: options are written --name=value")
+    refuse_more(arguments)
     if not _CONFIG.value or not _OUT.value:
         raise UsageError("--config and --out are needed: what should be run, and where should it leave its files?")
     axes = [combinations.axis(line) for line in _GRID.value]

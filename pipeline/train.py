@@ -13,7 +13,7 @@ from pathlib import Path
 
 from absl import flags
 
-from pipeline.command import run_command
+from pipeline.command import refuse_more, run_command
 from pipeline.config import UsageError, load
 from pipeline.experiment import launch
 from pipeline.launchers import ELASTIC, LAUNCHERS, Cluster
@@ -49,8 +49,7 @@ _RESUME = flags.DEFINE_bool("resume", False, "Go on from the newest checkpoint i
 def main(arguments: list[str]) -> int:
     """Checks the command line and runs the experiment."""
     started = time.time()
-    if len(arguments) > 1:
-        raise UsageError(f"unexpected argument {arguments[1]!r}: options are written --name=value")
+    refuse_more(arguments)
     if not _RUN_DIR.value:
         raise UsageError("--run_dir is missing: where should the run leave its files?")
     run = RunDirectory(Path(_RUN_DIR.value))

@@ -20,7 +20,7 @@ import pipeline
 from benchmarks.trading import report
 from benchmarks.trading.walks import PERIODS, Decisions, decisions_of
 from pipeline import policies
-from pipeline.command import run_command
+from pipeline.command import refuse_more, run_command
 from pipeline.config import UsageError
 from pipeline.run_directory import RunDirectory
 from pipeline.sections import Experiment
@@ -38,8 +38,7 @@ _DOCS = flags.DEFINE_string("docs", "docs", "Folder of trading.md and images/; e
 
 def main(arguments: list[str]) -> int:
     """Trains what is missing and writes the page, or reports one run."""
-    if len(arguments) > 1:
-        raise UsageError(f"unexpected argument {arguments[1]!r}: options are written --name=value")
+    refuse_more(arguments)
     if _RUN_DIR.value:
         run = RunDirectory(Path(_RUN_DIR.value))
         experiment = run.experiment()
