@@ -64,7 +64,7 @@ def test_training_changes_the_weights_by_more_than_the_tolerance(config: Any, re
 
 def test_eager_steps_agree(config: Any, trajectory: Trajectory, reference: list[np.ndarray]) -> None:
     if config not in FEW.values():
-        pytest.skip("its kind is tried")
+        pytest.skip("slow tests take every kind and few of its switches: kinds.FEW")
     agent = start(config)
     for k in range(STEPS):
         agent.train(tf.nest.map_structure(lambda leaf, k=k: leaf[k], trajectory))
@@ -163,7 +163,7 @@ def test_a_prioritised_loop_weighs_by_the_global_batch_and_returns_priorities(
     loop: str, config: Any, trajectory: Trajectory
 ) -> None:
     if config not in FEW.values():
-        pytest.skip("its kind is tried")
+        pytest.skip("slow tests take every kind and few of its switches: kinds.FEW")
     if config.on_policy:
         pytest.skip("what is used once, by its own policy, has neither priorities nor importance weights")
     relative = tf.constant(np.random.default_rng(1).uniform(0.1, 10.0, (STEPS, BATCH)), tf.float32)
