@@ -7,7 +7,7 @@ RUN_DIR ?= runs/cartpole-$(shell date +%Y%m%d-%H%M%S)
 CONFIG ?= cartpole
 TEST_PROCESSES ?= 2
 
-.PHONY: setup train test check lint types lock benchmarks clean help debian
+.PHONY: setup train test test-slow check lint types lock benchmarks clean help debian
 
 help: ## Lists the targets.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -36,17 +36,23 @@ debian:
 train: $(READY) ## Trains CartPole-v1 until it is solved (CONFIG=name, RUN_DIR=path).
 	@$(RUN) -m pipeline.train --config=$(CONFIG) --run_dir=$(RUN_DIR)
 
-test: $(READY) debian ## Runs the tests.
-	@$(RUN) -m pytest -n $(TEST_PROCESSES) --dist=loadgroup
+# Two tiers that share no test: what is run before each commit, and the matrix of kinds, launchers, configs and drills.
+PYTEST := $(RUN) -m pytest -n $(TEST_PROCESSES) --dist=loadgroup
 
-lint: $(READY)
+test: $(READY) debian ## Runs the tests of the first tier: at most 10 minutes on two cores.
+	@$(PYTEST) -m "not slow"
+
+test-slow: $(READY) debian ## Runs all other tests: at most 25 minutes on two cores.
+	@$(PYTEST) -m slow
+
+lint: $(READY) ## Checks format and style.
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m ruff check .
 
-types: $(READY)
+types: $(READY) ## Checks types.
 	@$(RUN) -m mypy
 
-check: lint types test ## Lints, type-checks and tests: what CI runs.
+check: lint types test ## Lints, type-checks and runs the first tier: before each commit.
 
 lock: $(READY) ## Renews requirements.lock from pyproject.toml; needs uv on the PATH.
 	@uv pip compile pyproject.toml --all-extras --generate-hashes --python-version 3.11 \

@@ -4,14 +4,17 @@ import os
 import subprocess
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
+TIERS = {"not slow": "make test-slow", "slow": "make test"}
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
@@ -22,6 +25,37 @@ for folder in (TESTS, ROOT):
 # Examples share a machine with other tests: how long one takes says nothing.
 settings.register_profile("tests", deadline=None)
 settings.load_profile("tests")
+
+NOT_RUN = pytest.StashKey[Counter[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[NOT_RUN] = Counter()
+
+
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    for item in items:
+        item.config.stash[NOT_RUN][str(item.path.relative_to(TESTS).parent)] += 1
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    # Under xdist the workers deselect: each tells its controller.
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["not_run"] = dict(session.config.stash[NOT_RUN])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    if not_run := getattr(node, "workeroutput", {}).get("not_run"):
+        node.config.stash[NOT_RUN] = Counter(not_run)
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Says what the tier that was run leaves out."""
+    not_run, tier = config.stash[NOT_RUN], config.option.markexpr
+    if not_run and tier in TIERS:
+        folders = ", ".join(f"{count} in {folder}" for folder, count in sorted(not_run.items()))
+        terminalreporter.write_line(f"not run: {not_run.total()} tests ({folders}); `{TIERS[tier]}` runs them")
 
 
 @pytest.fixture

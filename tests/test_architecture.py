@@ -77,17 +77,3 @@ def test_train_from_python_is_a_function() -> None:
     import pipeline
 
     assert callable(pipeline.train)
-
-
-def run_tool(*arguments: str) -> None:
-    result = subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout + result.stderr
-
-
-def test_ruff_finds_nothing() -> None:
-    run_tool("ruff", "check", ".")
-    run_tool("ruff", "format", "--check", ".")
-
-
-def test_mypy_finds_nothing() -> None:
-    run_tool("mypy")
