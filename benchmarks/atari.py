@@ -22,12 +22,12 @@ from absl import flags
 from benchmarks.measure import median, print_result, rates, spread
 from benchmarks.pages import write_between
 from pipeline import Experiment, environments, load
-from pipeline.checkpoint import Counters
-from pipeline.collector import Collector
+from pipeline.collector.collector import Collector
 from pipeline.command import run_command
-from pipeline.frames import FrameLayout
-from pipeline.publishing import Publisher
-from pipeline.variables import VariablesReader
+from pipeline.messages.channel import VariablesReader
+from pipeline.messages.publisher import Publisher
+from pipeline.records.checkpoint import Counters
+from pipeline.replay.frames import FrameLayout
 
 _CONFIG = flags.DEFINE_string("config", "pong", "Config of the game.")
 _COLLECTORS = flags.DEFINE_integer("collectors", 2, "Collector processes.", lower_bound=1)
@@ -154,7 +154,7 @@ def _ask(processes: "list[subprocess.Popen[str]]") -> float:
 def measure_speed() -> dict[str, list[float]]:
     """Environment steps per second of the bare environment and of the collectors, in turn."""
     from benchmarks import live_replay
-    from pipeline.learner import Learner
+    from pipeline.learner.learner import Learner
 
     experiment = _experiment()
     specs = environments.describe(experiment.environment)

@@ -20,11 +20,11 @@ from absl import flags
 
 from benchmarks.measure import median, print_result
 from benchmarks.pages import write_between
-from pipeline import checkpoint
 from pipeline.command import run_command
-from pipeline.results import Status
-from pipeline.run_directory import RunDirectory
-from pipeline.sections import CheckpointConfig
+from pipeline.experiment.run_directory import RunDirectory
+from pipeline.experiment.sections import CheckpointConfig
+from pipeline.records import checkpoint
+from pipeline.records.results import Status
 
 _TRANSITIONS = flags.DEFINE_integer("transitions", 1_000_000, "In the replay.", lower_bound=1_000)
 _REPEATS = flags.DEFINE_integer("repeats", 5, "Checkpoints and ends measured.", lower_bound=1)

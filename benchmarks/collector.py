@@ -18,11 +18,11 @@ from absl import flags
 
 from benchmarks.measure import median, print_result, spread
 from pipeline import Experiment, environments, load
-from pipeline.checkpoint import Counters
-from pipeline.collector import Collector
+from pipeline.collector.collector import Collector
 from pipeline.command import run_command
-from pipeline.publishing import Publisher
-from pipeline.variables import VariablesReader
+from pipeline.messages.channel import VariablesReader
+from pipeline.messages.publisher import Publisher
+from pipeline.records.checkpoint import Counters
 
 _LANES = flags.DEFINE_list("lanes", ["1", "16", "64"], "Lanes of the collector, all stored in one item.")
 _SECONDS = flags.DEFINE_float("seconds", 2.0, "Of one measurement.", lower_bound=0.01)
@@ -76,7 +76,7 @@ def bare(experiment: Experiment) -> float:
 def measure(lanes: int, core: int | None) -> dict[str, float]:
     """Starts a server here and a collector in a process of its own."""
     from benchmarks import live_replay  # imports TensorFlow, which a collector's process does not have
-    from pipeline.learner import Learner
+    from pipeline.learner.learner import Learner
 
     experiment = _experiment(lanes)
     specs = environments.describe(experiment.environment)

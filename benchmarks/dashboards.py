@@ -19,8 +19,8 @@ from typing import Any
 from absl import flags
 
 from pipeline.command import refuse_more, run_command
-from pipeline.config import UsageError
-from pipeline.ports import free_port
+from pipeline.experiment.config import UsageError
+from pipeline.runtime.ports import free_port
 
 _LOGDIR = flags.DEFINE_string("logdir", None, "Directory with runs.")
 _OUT = flags.DEFINE_string("out", None, "Directory that the pictures are written to, tensorboard_<page>.png each.")

@@ -17,7 +17,7 @@ from absl import flags
 
 from benchmarks.pages import write_between
 from pipeline.command import run_command
-from pipeline.config import UsageError
+from pipeline.experiment.config import UsageError
 
 _CONFIG = flags.DEFINE_string("config", "cartpole", "Of the drills.")
 _SEEDS = flags.DEFINE_integer("seeds", 20, "Drills: of seeds 0, 1, and so on.", lower_bound=1)

@@ -22,14 +22,15 @@ from numpy.typing import NDArray
 from agents import Specs
 from agents.exploration import greedy
 from benchmarks.pages import write_between
-from pipeline import environments, policies
+from pipeline import environments
+from pipeline.acting import policy_files
 from pipeline.command import refuse_more, run_command
-from pipeline.config import UsageError
 from pipeline.environments import suites
 from pipeline.environments.driving_shield import IDLE
-from pipeline.evaluator import PolicyActor
-from pipeline.run_directory import RunDirectory
-from pipeline.sections import EnvironmentConfig, Experiment
+from pipeline.evaluator.evaluator import PolicyActor
+from pipeline.experiment.config import UsageError
+from pipeline.experiment.run_directory import RunDirectory
+from pipeline.experiment.sections import EnvironmentConfig, Experiment
 
 ROOT = Path(__file__).parents[1]
 _SHIELDS = [f"pipeline.environments.driving_shield:{name}" for name in ("no_occupied_lane_change", "safe_manoeuvres")]
@@ -93,7 +94,7 @@ def at_random(specs: Specs, seed: int) -> Scores:
     return lambda _, __: random.random((1, specs.num_actions), np.float32)
 
 
-def agent(experiment: Experiment, specs: Specs, policy: policies.Policy) -> Scores:
+def agent(experiment: Experiment, specs: Specs, policy: policy_files.Policy) -> Scores:
     """The greedy policy of a run."""
     actor = PolicyActor(experiment, specs, policy, lanes=1)
     return lambda observation, begins: actor.scores(observation, np.array([begins]))
@@ -136,7 +137,7 @@ def table(runs: list[Path]) -> list[str]:
         ("idle", idle(specs), [""]),
     ]
     for path, experiment in zip(runs, experiments, strict=True):
-        policy = policies.load(RunDirectory(path).policies / _POLICY.value)
+        policy = policy_files.load(RunDirectory(path).policies / _POLICY.value)
         own = experiment.environment.shield
         name = f"{experiment.agent.kind}, seed {experiment.seed}, {policy.environment_steps:,} steps"
         name += f", trained with `{_function(own)}`" if own else ""

@@ -20,8 +20,8 @@ from benchmarks import live_replay
 from benchmarks.measure import median, print_result, rates, spread
 from pipeline import Experiment, environments, load
 from pipeline.command import run_command
-from pipeline.learner import Learner
-from pipeline.process import quieten_gym
+from pipeline.learner.learner import Learner
+from pipeline.runtime.process import quieten_gym
 
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Transitions of a gradient step.", lower_bound=1)
 _SECONDS = flags.DEFINE_float("seconds", 2.0, "Of one measurement.", lower_bound=0.01)

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from agents import Specs
-from pipeline.frames import MID, FrameLayout
-from pipeline.ports import free_port
-from pipeline.replay_server import ReplayServer
-from pipeline.sections import Experiment
-from pipeline.writer import FrameWriter
+from pipeline.experiment.sections import Experiment
+from pipeline.replay.frames import MID, FrameLayout
+from pipeline.replay.server import ReplayServer
+from pipeline.replay.writer import FrameWriter
+from pipeline.runtime.ports import free_port
 
 
 def serve(experiment: Experiment, specs: Specs) -> ReplayServer:

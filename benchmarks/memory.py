@@ -16,7 +16,7 @@ from absl import flags
 
 from benchmarks.measure import FULL_SPEED, print_result
 from pipeline.command import run_command
-from pipeline.results import Status
+from pipeline.records.results import Status
 
 _STEPS = flags.DEFINE_integer("environment_steps", 5_000_000, "Of the run.", lower_bound=1000)
 _MIB = 2.0**20

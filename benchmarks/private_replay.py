@@ -19,7 +19,7 @@ from benchmarks import live_replay
 from benchmarks.measure import median, print_result, rates, spread
 from pipeline import Experiment, environments, load
 from pipeline.command import run_command
-from pipeline.namespace import Namespace
+from pipeline.security.network_namespace import Namespace
 
 _SECONDS = flags.DEFINE_float("seconds", 1.0, "Of one measurement.", lower_bound=0.01)
 _REPEATS = flags.DEFINE_integer("repeats", 7, "Measurements of each.", lower_bound=1)

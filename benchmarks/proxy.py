@@ -19,14 +19,15 @@ from absl import flags
 from benchmarks import live_replay
 from benchmarks.measure import median, print_result, rates, spread
 from benchmarks.pages import write_between
-from pipeline import environments, load, native
-from pipeline.authority import REPLAY, Authority
+from pipeline import environments, load
 from pipeline.command import run_command
-from pipeline.frames import FrameLayout
-from pipeline.haproxy import ClientSide, Credentials, Proxy, ServerSide
-from pipeline.ports import free_port
-from pipeline.sections import Experiment
-from pipeline.variables import wait_for_server
+from pipeline.experiment.sections import Experiment
+from pipeline.messages.channel import wait_for_server
+from pipeline.replay.frames import FrameLayout
+from pipeline.runtime import native
+from pipeline.runtime.ports import free_port
+from pipeline.security.certificate_authority import REPLAY, Authority
+from pipeline.security.haproxy import ClientSide, Credentials, Proxy, ServerSide
 
 _SERVE = flags.DEFINE_list("serve", [], "Of the replay's own process: its ports.")
 _SECONDS = flags.DEFINE_float("seconds", 2.0, "Of one measurement.", lower_bound=0.01)
@@ -47,7 +48,7 @@ def experiment(port: int, weights_port: int) -> Experiment:
 
 def serve(port: int, weights_port: int) -> None:
     """The replay's process: filled, until its input ends."""
-    from pipeline.replay_server import ReplayServer
+    from pipeline.replay.server import ReplayServer
 
     served = experiment(port, weights_port)
     specs = environments.describe(served.environment)

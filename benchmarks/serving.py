@@ -20,10 +20,11 @@ from absl import flags
 
 from benchmarks.measure import machine, median, print_result, spread
 from benchmarks.pages import write_between
-from pipeline import environments, load, policies
+from pipeline import environments, load
+from pipeline.acting import policy_files
+from pipeline.acting.policy_files import Policy
 from pipeline.command import run_command
-from pipeline.config import dump
-from pipeline.policies import Policy
+from pipeline.experiment.config import dump
 
 _CONNECTIONS = flags.DEFINE_list("connections", ["1", "8"], "Kept open at a time.")
 _SECONDS = flags.DEFINE_float("seconds", 3.0, "Of one measurement.", lower_bound=0.01)
@@ -104,12 +105,12 @@ async def put_load(port: int, connections: int, seconds: float) -> Load:
 
 def untrained(run_dir: Path) -> None:
     """A run of CartPole's shipped configuration with a policy that has learned nothing."""
-    from pipeline.checkpoint import Counters
-    from pipeline.learner import Learner  # imports TensorFlow
+    from pipeline.learner.learner import Learner  # imports TensorFlow
+    from pipeline.records.checkpoint import Counters
 
     experiment = load("cartpole")
     first = Learner(experiment, environments.describe(experiment.environment)).publication(Counters())
-    policies.save(Policy(first.program, first.weights, 0, 0, 0.0), run_dir / "policies" / "best")
+    policy_files.save(Policy(first.program, first.weights, 0, 0, 0.0), run_dir / "policies" / "best")
     (run_dir / "config.toml").write_text(dump(experiment))
 
 

@@ -27,13 +27,13 @@ from absl import flags
 from benchmarks.hosts import Host, hosts, unavailable
 from benchmarks.pages import write_between
 from benchmarks.wire import Seen
-from pipeline.account import SILENT, UNCONFIRMED
 from pipeline.command import refuse_more, run_command
-from pipeline.config import UsageError
-from pipeline.recorder import Recorder
-from pipeline.results import Status, Summary
-from pipeline.run_directory import RunDirectory, write_json
-from pipeline.variables import VariablesReader
+from pipeline.experiment.config import UsageError
+from pipeline.experiment.run_directory import RunDirectory, write_json
+from pipeline.messages.channel import VariablesReader
+from pipeline.records.account import SILENT, UNCONFIRMED
+from pipeline.records.recorder import Recorder
+from pipeline.records.results import Status, Summary
 
 _FOLDER = flags.DEFINE_string("folder", None, "Where each host leaves its files; new.")
 _CUT_SECONDS = flags.DEFINE_float("cut_seconds", 60.0, "How long a link is cut.", lower_bound=5.0)

@@ -21,10 +21,10 @@ from absl import flags
 from benchmarks.measure import FULL_SPEED
 from benchmarks.pages import write_between
 from pipeline.command import run_command
-from pipeline.config import UsageError
-from pipeline.faults import Drilled, kill
-from pipeline.results import Summary
-from pipeline.run_directory import RunDirectory
+from pipeline.drill.faults import Drilled, kill
+from pipeline.experiment.config import UsageError
+from pipeline.experiment.run_directory import RunDirectory
+from pipeline.records.results import Summary
 
 _STEPS = flags.DEFINE_integer("environment_steps", 10_000_000, "Of the run.", lower_bound=10_000)
 _KILL_SECONDS = flags.DEFINE_float("kill_seconds", 20.0, "From one kill to the next.", lower_bound=1.0)

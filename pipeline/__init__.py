@@ -8,19 +8,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.config import UsageError, load
-    from pipeline.experiment import train
-    from pipeline.results import Summary
-    from pipeline.sections import Experiment
+    from pipeline.experiment.config import UsageError, load
+    from pipeline.experiment.sections import Experiment
+    from pipeline.launchers.run import train
+    from pipeline.records.results import Summary
 
 __all__ = ["Experiment", "Summary", "UsageError", "load", "train"]
 
 _HOMES = {
-    "Experiment": "pipeline.sections",
-    "Summary": "pipeline.results",
-    "UsageError": "pipeline.config",
-    "load": "pipeline.config",
-    "train": "pipeline.experiment",
+    "Experiment": "pipeline.experiment.sections",
+    "Summary": "pipeline.records.results",
+    "UsageError": "pipeline.experiment.config",
+    "load": "pipeline.experiment.config",
+    "train": "pipeline.launchers.run",
 }
 
 

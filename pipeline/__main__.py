@@ -10,13 +10,15 @@ _HERE = Path(__file__).resolve().parent
 
 def commands() -> Iterator[tuple[str, str]]:
     """Names and first sentences of the modules that are commands; they are read, not imported."""
-    for path in sorted(_HERE.glob("[!_]*.py")):
+    files = {path.stem: path for path in _HERE.glob("[!_]*.py")}
+    folders = {path.parent.name: path for path in _HERE.glob("*/__main__.py")}
+    for name, path in sorted((files | folders).items()):
         text = path.read_text()
         if 'if __name__ == "__main__":' not in text:
             continue
         description = ast.get_docstring(ast.parse(text)) or ""
         if "Example" in description:  # the others are started by these
-            yield path.stem, description.splitlines()[0]
+            yield name, description.splitlines()[0]
 
 
 def main(arguments: list[str]) -> int:

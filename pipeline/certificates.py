@@ -12,9 +12,9 @@ from pathlib import Path
 
 from absl import flags
 
-from pipeline.authority import Authority
 from pipeline.command import refuse_more, run_command
-from pipeline.config import UsageError
+from pipeline.experiment.config import UsageError
+from pipeline.security.certificate_authority import Authority
 
 _FOLDER = flags.DEFINE_string("folder", None, "Where the authority and the certificates are kept.")
 _HOSTS = flags.DEFINE_list(

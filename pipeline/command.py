@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from absl import flags
 
-from pipeline.config import UsageError
+from pipeline.experiment.config import UsageError
 
 _DEBUG = flags.DEFINE_bool("debug", False, "Show where an error comes from, above its line.")
 

@@ -205,7 +205,7 @@ def _network() -> Iterator[Finding]:
 
 
 def _privacy() -> Finding:
-    from pipeline.namespace import Namespace
+    from pipeline.security.network_namespace import Namespace
 
     try:
         Namespace().close()

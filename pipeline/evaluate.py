@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from pipeline import policies
+from pipeline.acting import policy_files
 from pipeline.command import refuse_more, run_command
-from pipeline.config import UsageError
 from pipeline.environments import EnvironmentFault
-from pipeline.evaluator import play
-from pipeline.run_directory import RunDirectory
+from pipeline.evaluator.evaluator import play
+from pipeline.experiment.config import UsageError
+from pipeline.experiment.run_directory import RunDirectory
 
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Directory of the run.")
 _POLICY = flags.DEFINE_enum("policy", "best", ["best", "latest"], "Of the evaluations so far: the best or the newest.")
@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
         raise UsageError("--run_dir is missing: which run's policy?")
     run = RunDirectory(Path(_RUN_DIR.value))
     experiment = run.experiment()
-    policy = policies.load(run.policies / _POLICY.value)
+    policy = policy_files.load(run.policies / _POLICY.value)
     try:
         returns, _, shielded_share, _ = play(experiment, policy, _EPISODES.value, _SEED.value)
     except EnvironmentFault as fault:

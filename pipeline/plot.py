@@ -13,11 +13,12 @@ from typing import get_args
 
 from absl import flags
 
-from pipeline import comparing, figures
 from pipeline.command import refuse_more, run_command
-from pipeline.comparing import Axis, Statistic
-from pipeline.config import UsageError
-from pipeline.curves import MEAN_RETURN
+from pipeline.comparison import comparison as comparing
+from pipeline.comparison import figures
+from pipeline.comparison.comparison import Axis, Statistic
+from pipeline.comparison.curves import MEAN_RETURN
+from pipeline.experiment.config import UsageError
 
 _RUNS = flags.DEFINE_multi_string("runs", [], "Pattern of run directories, such as 'runs/*'; may be repeated.")
 _OUT = flags.DEFINE_string("out", None, f"File of the figure; its name ends in {', '.join(figures.SUFFIXES)}.")

@@ -15,11 +15,11 @@ from pathlib import Path
 
 from absl import flags
 
-from pipeline.authority import CLIENTS, REPLAY, Authority, canonical_host
 from pipeline.command import refuse_more, run_command
-from pipeline.config import UsageError
-from pipeline.haproxy import ClientSide, Credentials, Proxy, ServerSide
-from pipeline.process import interruption
+from pipeline.experiment.config import UsageError
+from pipeline.runtime.process import interruption
+from pipeline.security.certificate_authority import CLIENTS, REPLAY, Authority, canonical_host
+from pipeline.security.haproxy import ClientSide, Credentials, Proxy, ServerSide
 
 _SIDE = flags.DEFINE_enum("side", None, ["server", "client"], "server: of the replay; client: of other hosts.")
 _CERTIFICATES = flags.DEFINE_string("certificates", None, "Folder with ca.pem and the role's .pem file.")

@@ -10,9 +10,9 @@ import textwrap
 
 from absl import flags
 
-from pipeline import fields
 from pipeline.command import refuse_more, run_command
-from pipeline.config import UsageError
+from pipeline.experiment import fields
+from pipeline.experiment.config import UsageError
 
 _FIELD = flags.DEFINE_string("field", "", "Only fields whose dotted name begins so, such as replay or agent.n_step.")
 _MARKDOWN = flags.DEFINE_bool("markdown", False, "Print the page docs/config.md.")

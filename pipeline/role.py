@@ -26,17 +26,19 @@ from pathlib import Path
 import msgspec
 from absl import flags
 
-from pipeline import config, environments, workers
-from pipeline.addresses import Addresses, host_of, parse, port_of
+from pipeline import environments
 from pipeline.command import refuse_more, run_command
-from pipeline.config import UsageError
-from pipeline.loopback import is_loopback
-from pipeline.process import die_with_parent, interruption, quieten_gym
-from pipeline.recorder import Recorder, mark_rest_ended
-from pipeline.results import ENVIRONMENT_FAULT
-from pipeline.run_directory import RunDirectory
-from pipeline.sections import Experiment
-from pipeline.silence import give_up_silent
+from pipeline.experiment import config
+from pipeline.experiment.config import UsageError
+from pipeline.experiment.run_directory import RunDirectory
+from pipeline.experiment.sections import Experiment
+from pipeline.learner.workers import team as workers
+from pipeline.messages.addresses import Addresses, host_of, parse, port_of
+from pipeline.messages.dead_connections import give_up_silent
+from pipeline.records.recorder import Recorder, mark_rest_ended
+from pipeline.records.results import ENVIRONMENT_FAULT
+from pipeline.runtime.process import die_with_parent, interruption, quieten_gym
+from pipeline.security.loopback import is_loopback
 
 ROLE = flags.DEFINE_enum(
     "role", None, ["replay", "learner", "collector", "evaluator", "relay"], "What this process does."
@@ -81,13 +83,13 @@ def _learn(experiment: Experiment, addresses: Addresses, interrupted: threading.
     team = None
     if cluster := _cluster():
         quieten_gym()
-        from pipeline.collectives import Team
+        from pipeline.learner.workers.collectives import Team
 
         if not workers.await_peers(cluster, interrupted):
             return 1
         team = Team(cluster)
         if not cluster.is_chief:
-            from pipeline.working import run_worker
+            from pipeline.roles.worker_role import run_worker
 
             specs = environments.describe(experiment.environment)
             return run_worker(experiment, specs, addresses.shards, team, interrupted)
@@ -95,10 +97,10 @@ def _learn(experiment: Experiment, addresses: Addresses, interrupted: threading.
     experiment = run.experiment()
     gc.disable()  # what is imported and traced stays: looking for garbage in it is a tenth of start-up
     quieten_gym()
-    from pipeline.learning import LearningProcess
-    from pipeline.opening import Place
-    from pipeline.results import EXIT_CODES, UNWRITTEN_SUMMARY, UnwrittenSummary
-    from pipeline.training import run_to_its_end
+    from pipeline.records.results import EXIT_CODES, UNWRITTEN_SUMMARY, UnwrittenSummary
+    from pipeline.roles.learner_role import LearningProcess
+    from pipeline.roles.opening import Place
+    from pipeline.roles.training import run_to_its_end
 
     specs = environments.describe(experiment.environment)
     life = run.incarnations("learner") if INCARNATION.value is None else INCARNATION.value
@@ -131,7 +133,7 @@ def _serve(experiment: Experiment, addresses: Addresses, interrupted: threading.
     run = _run_directory(experiment)
     experiment = run.experiment()
     quieten_gym()
-    from pipeline.serving import run_replay
+    from pipeline.roles.replay_role import run_replay
 
     specs = environments.describe(experiment.environment)
     port = port_of(addresses.frames, "--replay")
@@ -140,7 +142,7 @@ def _serve(experiment: Experiment, addresses: Addresses, interrupted: threading.
 
 def _collect(experiment: Experiment, addresses: Addresses, interrupted: threading.Event) -> int:
     """A collector's process; returns the exit code."""
-    from pipeline.collecting import run_collector
+    from pipeline.roles.acting_roles import run_collector
 
     # Of a process that nobody counts, any number will do: no two starts may be taken for one.
     incarnation = random.getrandbits(31) if INCARNATION.value is None else INCARNATION.value
@@ -150,7 +152,7 @@ def _collect(experiment: Experiment, addresses: Addresses, interrupted: threadin
 
 def _evaluate(experiment: Experiment, addresses: Addresses, interrupted: threading.Event) -> int:
     """The evaluator's process; returns the exit code."""
-    from pipeline.collecting import run_evaluator
+    from pipeline.roles.acting_roles import run_evaluator
 
     folder = RunDirectory(Path(RUN_DIR.value)).policies
     return run_evaluator(experiment, folder, addresses, interrupted, _recorder())
@@ -158,7 +160,7 @@ def _evaluate(experiment: Experiment, addresses: Addresses, interrupted: threadi
 
 def _relay(experiment: Experiment, addresses: Addresses, interrupted: threading.Event) -> int:
     """A relay's process; returns the exit code."""
-    from pipeline.relaying import run_relay
+    from pipeline.roles.relay_role import run_relay
 
     (listen,) = parse(LISTEN.value, "--listen")
     port, private = port_of(listen, "--listen"), _private(experiment, listen)

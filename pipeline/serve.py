@@ -16,11 +16,11 @@ from pathlib import Path
 
 from absl import flags
 
-from pipeline import exported
 from pipeline.command import refuse_more, run_command
-from pipeline.config import UsageError
 from pipeline.environments import EnvironmentFault
-from pipeline.ports import listen
+from pipeline.experiment.config import UsageError
+from pipeline.export import directory as exported
+from pipeline.runtime.ports import listen
 
 _MODEL = flags.DEFINE_string("model", None, "Directory that pipeline.export wrote.")
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Directory of a run, in the place of --model.")
@@ -43,14 +43,14 @@ def main(arguments: list[str]) -> int:
         print(f"error: {fault}", file=sys.stderr)
         return 1
     with listen(_HOST.value, _PORT.value) as listening:
-        from pipeline import http_policy  # its imports take a while, which usage errors do not wait for
-        from pipeline.served_policy import ServedPolicy
+        from pipeline.export import http_server  # its imports take a while, which usage errors do not wait for
+        from pipeline.export.served_policy import ServedPolicy
 
         source = _MODEL.value or f"the {_POLICY.value} policy of {_RUN_DIR.value}"
         host = f"[{_HOST.value}]" if ":" in _HOST.value else _HOST.value
-        url = f"http://{host}:{listening.getsockname()[1]}/v1/models/{http_policy.NAME}"
+        url = f"http://{host}:{listening.getsockname()[1]}/v1/models/{http_server.NAME}"
         ready = functools.partial(print, f"serving {source} at {url}", flush=True)
-        asyncio.run(http_policy.serve(ServedPolicy(policy), listening, ready))
+        asyncio.run(http_server.serve(ServedPolicy(policy), listening, ready))
     return 0
 
 

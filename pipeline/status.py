@@ -16,13 +16,13 @@ from absl import flags
 from rich.console import Console as Terminal
 from rich.live import Live
 
-from pipeline import screen
 from pipeline.command import refuse_more, run_command
-from pipeline.config import UsageError
-from pipeline.console import read
-from pipeline.results import Status, Summary
-from pipeline.run_directory import RunDirectory
-from pipeline.sections import Experiment
+from pipeline.experiment.config import UsageError
+from pipeline.experiment.run_directory import RunDirectory
+from pipeline.experiment.sections import Experiment
+from pipeline.monitoring import status_text
+from pipeline.monitoring.console import read
+from pipeline.records.results import Status, Summary
 
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Directory of the run.")
 _ONCE = flags.DEFINE_bool("once", False, "Show it once, on a terminal too.")
@@ -64,7 +64,7 @@ def _follow(terminal: Terminal, run: RunDirectory, experiment: Experiment) -> No
         with Live(console=terminal, refresh_per_second=4, transient=True) as live:
             while (seen := _look(run)).is_running:
                 if seen.status is not None:
-                    live.update(screen.screen(experiment, run.path, seen.status))
+                    live.update(status_text.screen(experiment, run.path, seen.status))
                 time.sleep(_REFRESH_SECONDS)
     except KeyboardInterrupt:
         return
@@ -72,13 +72,13 @@ def _follow(terminal: Terminal, run: RunDirectory, experiment: Experiment) -> No
 
 def _show(terminal: Terminal, run: RunDirectory, experiment: Experiment, seen: _Seen) -> None:
     if seen.status is not None:
-        terminal.print(screen.screen(experiment, run.path, seen.status))
+        terminal.print(status_text.screen(experiment, run.path, seen.status))
     if seen.is_running:
         if seen.status is None:
             terminal.print(f"{run.path} starts: there is nothing to show yet; see {run.logs}", markup=False)
     elif seen.summary is not None:
-        terminal.print(screen.result(experiment, seen.summary), style="bold", markup=False)
-        for remark in screen.remarks(experiment, seen.summary):
+        terminal.print(status_text.result(experiment, seen.summary), style="bold", markup=False)
+        for remark in status_text.remarks(experiment, seen.summary):
             terminal.print(remark, markup=False)
     else:
         terminal.print(

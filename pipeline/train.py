@@ -14,10 +14,10 @@ from pathlib import Path
 from absl import flags
 
 from pipeline.command import refuse_more, run_command
-from pipeline.config import UsageError, load
-from pipeline.experiment import launch
+from pipeline.experiment.config import UsageError, load
+from pipeline.experiment.run_directory import RunDirectory
 from pipeline.launchers import ELASTIC, LAUNCHERS, Cluster
-from pipeline.run_directory import RunDirectory
+from pipeline.launchers.run import launch
 
 _CONFIG = flags.DEFINE_string("config", None, "Path of a TOML config, or the name of a shipped one, such as cartpole.")
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Where the run leaves everything; new, unless --resume is given.")

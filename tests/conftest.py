@@ -14,11 +14,13 @@ from hypothesis import settings
 
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
+SUPPORT = TESTS / "support"
+"""What tests use of each other's: environments, hosts, small runs."""
 TIERS = {"not slow": "make test-slow", "slow": "make test"}
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-for folder in (TESTS, ROOT):
+for folder in (SUPPORT, TESTS, ROOT):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
@@ -72,7 +74,7 @@ def run_python() -> Callable[..., str]:
             timeout=timeout + 10,
             check=False,
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{TESTS}"},
+            env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{SUPPORT}"},
         )
         assert result.returncode == 0, result.stdout + result.stderr
         return result.stdout

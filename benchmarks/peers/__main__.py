@@ -22,7 +22,7 @@ from benchmarks.measure import machine
 from benchmarks.peers import plan, report, results
 from benchmarks.peers.virtual_environments import Unavailable, python_of, warm
 from pipeline.command import run_command
-from pipeline.config import UsageError
+from pipeline.experiment.config import UsageError
 
 ROOT = Path(__file__).parents[2]
 KNOWN_PEERS = (*plan.PEERS, plan.CEILINGS)

@@ -17,8 +17,8 @@ from typing import Any
 import pipeline
 from benchmarks.peers import works
 from benchmarks.peers.works import Request
-from pipeline.results import Summary
-from pipeline.sections import LearnerConfig
+from pipeline.experiment.sections import LearnerConfig
+from pipeline.records.results import Summary
 
 PLAIN = ("agent.double=false", "agent.n_step=1", "agent.hidden_units=[128, 64]")
 UNENDING = ("evaluation.every_steps=100_000_000", "stop.target_return=1e9", "stop.environment_steps=0")
@@ -68,7 +68,7 @@ def learner(request: Request) -> dict[str, Any]:
     """
     from benchmarks import live_replay
     from pipeline import environments
-    from pipeline.learner import Learner
+    from pipeline.learner.learner import Learner
 
     rates: dict[str, Any] = {}
     for batch_size in request.batch_sizes:

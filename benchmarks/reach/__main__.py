@@ -16,7 +16,7 @@ from absl import flags
 from benchmarks.reach import report
 from benchmarks.reach.tasks import TASKS, run
 from pipeline.command import run_command
-from pipeline.config import UsageError
+from pipeline.experiment.config import UsageError
 
 ROOT = Path(__file__).parents[2]
 _TASKS = flags.DEFINE_list("tasks", list(TASKS), "Tasks to run.")

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pipeline
-from pipeline import policies
-from pipeline.evaluator import play
-from pipeline.run_directory import RunDirectory
+from pipeline.acting import policy_files
+from pipeline.evaluator.evaluator import play
+from pipeline.experiment.run_directory import RunDirectory
 
 SEED = 12_345
 """Of the episodes that score."""
@@ -141,7 +141,7 @@ def run(name: str, seed: int, lines: tuple[str, ...]) -> Result:
         experiment = pipeline.load(task.config, overrides, seed)
         directory = RunDirectory(Path(folder) / "run")
         summary = pipeline.train(experiment, directory.path)
-        played = play(experiment, policies.load(directory.policies / "latest"), task.episodes, SEED)
+        played = play(experiment, policy_files.load(directory.policies / "latest"), task.episodes, SEED)
         curve = _curve(directory.tensorboard / "evaluator")
     seconds = round(summary.train_seconds, 1)
     return Result(name, seed, statistics.fmean(played.returns), taken + summary.environment_steps, seconds, curve)

@@ -27,7 +27,7 @@ from benchmarks.scaling.processes import Failed
 from benchmarks.scaling.runs import Runs
 from benchmarks.scaling.units import Units
 from pipeline.command import run_command
-from pipeline.config import UsageError
+from pipeline.experiment.config import UsageError
 
 ROOT = Path(__file__).parents[2]
 PARTS = ("units", "runs", "fan_out", "fixed")

@@ -10,11 +10,11 @@ import numpy as np
 
 from benchmarks.scaling.experiments import FREE_INSERTS, experiment_of
 from pipeline import environments
-from pipeline.frames import FrameLayout
-from pipeline.messages import CollectorReport
-from pipeline.traffic import Traffic
-from pipeline.variables import REPORTS_TABLE, Sender, VariablesReader
-from pipeline.writer import FrameWriter
+from pipeline.messages.channel import REPORTS_TABLE, Sender, VariablesReader
+from pipeline.messages.contents import CollectorReport
+from pipeline.messages.traffic import Traffic
+from pipeline.replay.frames import FrameLayout
+from pipeline.replay.writer import FrameWriter
 
 _EPISODES = 5  # of a report
 _SEND_SECONDS = 10.0

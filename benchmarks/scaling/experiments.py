@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import msgspec
 
 from pipeline import load
-from pipeline.sections import Experiment
+from pipeline.experiment.sections import Experiment
 
 CONFIG = "cartpole"
 UNENDING = (

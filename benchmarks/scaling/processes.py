@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import psutil
 import reverb
 
-from pipeline.process import die_with_parent
-from pipeline.variables import REPORTS_TABLE, VARIABLES_TABLE, WEIGHTS_TABLE
+from pipeline.messages.channel import REPORTS_TABLE, VARIABLES_TABLE, WEIGHTS_TABLE
+from pipeline.runtime.process import die_with_parent
 
 ROOT = Path(__file__).resolve().parents[2]
 _START_SECONDS = 300.0

@@ -10,10 +10,10 @@ import msgspec
 from benchmarks.scaling.experiments import CONFIG, UNENDING, experiment_of
 from benchmarks.scaling.processes import Process, Servers, window
 from pipeline import environments
-from pipeline.frames import FrameLayout
-from pipeline.ports import free_port
-from pipeline.results import Status
-from pipeline.run_directory import RunDirectory
+from pipeline.experiment.run_directory import RunDirectory
+from pipeline.records.results import Status
+from pipeline.replay.frames import FrameLayout
+from pipeline.runtime.ports import free_port
 
 
 def new_addresses(shards: int) -> list[str]:

@@ -11,16 +11,17 @@ import numpy as np
 
 from benchmarks import live_replay
 from benchmarks.scaling.experiments import experiment_of
-from pipeline import config, environments
-from pipeline.checkpoint import Counters
-from pipeline.learner import Learner
-from pipeline.messages import Variables
-from pipeline.opening import find_replay
-from pipeline.permits import Permits
-from pipeline.process import quieten_gym
-from pipeline.publishing import Publisher
-from pipeline.replay_client import Sample
-from pipeline.traffic import Traffic
+from pipeline import environments
+from pipeline.experiment import config
+from pipeline.learner.learner import Learner
+from pipeline.messages.contents import Variables
+from pipeline.messages.publisher import Publisher
+from pipeline.messages.traffic import Traffic
+from pipeline.records.checkpoint import Counters
+from pipeline.replay.client import Sample
+from pipeline.replay.shards.permits import Permits
+from pipeline.roles.opening import find_replay
+from pipeline.runtime.process import quieten_gym
 
 _MORE_PERMITS = 2  # than the least: items are not filled by halves
 

@@ -19,11 +19,11 @@ from absl import flags
 import pipeline
 from benchmarks.trading import report
 from benchmarks.trading.walks import PERIODS, Decisions, decisions_of
-from pipeline import policies
+from pipeline.acting import policy_files
 from pipeline.command import refuse_more, run_command
-from pipeline.config import UsageError
-from pipeline.run_directory import RunDirectory
-from pipeline.sections import Experiment
+from pipeline.experiment.config import UsageError
+from pipeline.experiment.run_directory import RunDirectory
+from pipeline.experiment.sections import Experiment
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ("trading", "trading_forex")
@@ -88,7 +88,7 @@ def _add(path: Path, decisions: Decisions) -> None:
 
 
 def _decisions(run: RunDirectory, experiment: Experiment, name: str) -> Decisions:
-    policy = policies.load(run.policies / "latest")
+    policy = policy_files.load(run.policies / "latest")
     training, held_out = (decisions_of(experiment, policy, period) for period in PERIODS)
     return Decisions(name, experiment.seed, training, held_out)
 

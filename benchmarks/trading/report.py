@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.pages import write_between
 from benchmarks.trading.walks import PERIODS, Decisions, Walk, coin, constant, period_environment, replayed, walk
-from pipeline.sections import Experiment
+from pipeline.experiment.sections import Experiment
 
 _PAGE = "# Trading\n\n![Equity](images/trading.png)\n"
 

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from agents.exploration import greedy
 from pipeline import environments
-from pipeline.config import UsageError
+from pipeline.acting.policy_files import Policy
 from pipeline.environments import LaneEnvironment
-from pipeline.evaluator import PolicyActor
-from pipeline.policies import Policy
-from pipeline.sections import Experiment
+from pipeline.evaluator.evaluator import PolicyActor
+from pipeline.experiment.config import UsageError
+from pipeline.experiment.sections import Experiment
 
 PERIODS = ("training", "held-out")
 

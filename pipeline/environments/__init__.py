@@ -7,14 +7,15 @@ from typing import Any, NamedTuple
 import gymnasium
 
 from agents import Specs
-from pipeline.config import UsageError
-from pipeline.environments import rendering, suites
-from pipeline.environments.faults import EnvironmentFault, ShieldFault
-from pipeline.environments.lanes import LaneEnvironment, LaneStep
-from pipeline.environments.shield import load as load_shield
-from pipeline.environments.spaces import specs_of
-from pipeline.environments.vectors import gymnasium_vector, one_line
-from pipeline.sections import EnvironmentConfig
+from pipeline.environments import suites
+from pipeline.environments.lanes import rendering
+from pipeline.environments.lanes.faults import EnvironmentFault, ShieldFault
+from pipeline.environments.lanes.lane_environment import LaneEnvironment, LaneStep
+from pipeline.environments.lanes.shield import load as load_shield
+from pipeline.environments.lanes.spaces import specs_of
+from pipeline.environments.lanes.vectors import gymnasium_vector, one_line
+from pipeline.experiment.config import UsageError
+from pipeline.experiment.sections import EnvironmentConfig
 
 MakeVector = Callable[..., gymnasium.vector.VectorEnv[Any, Any, Any]]
 """Of a configuration, the lanes and, by name, whether they are to draw."""

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pipeline.environments.lanes import LaneEnvironment
+from pipeline.environments.lanes.lane_environment import LaneEnvironment
 
 _DOCUMENTED = {
     "CartPole": ("left", "right"),

@@ -15,9 +15,9 @@ from ale_py.vector_env import AtariVectorEnv
 from gymnasium import spaces
 from gymnasium.vector import VectorWrapper
 
-from pipeline.config import UsageError
-from pipeline.environments.vectors import options_of
-from pipeline.sections import EnvironmentConfig
+from pipeline.environments.lanes.vectors import options_of
+from pipeline.experiment.config import UsageError
+from pipeline.experiment.sections import EnvironmentConfig
 
 gymnasium.register_envs(ale_py)
 

@@ -12,10 +12,10 @@ import msgspec
 from gymnasium import spaces
 from gymnasium.wrappers import TransformObservation
 
-from pipeline.config import UsageError
-from pipeline.environments.rendering import prepare
-from pipeline.environments.vectors import gymnasium_vector, options_of
-from pipeline.sections import EnvironmentConfig
+from pipeline.environments.lanes.rendering import prepare
+from pipeline.environments.lanes.vectors import gymnasium_vector, options_of
+from pipeline.experiment.config import UsageError
+from pipeline.experiment.sections import EnvironmentConfig
 
 prepare()
 import highway_env  # noqa: E402

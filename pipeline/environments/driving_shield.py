@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline.config import UsageError
 from pipeline.environments.driving import RANGES, VEHICLES
-from pipeline.environments.shield import Array, namespace
+from pipeline.environments.lanes.shield import Array, namespace
+from pipeline.experiment.config import UsageError
 
 LANE_LEFT, IDLE, LANE_RIGHT, FASTER, SLOWER = range(5)
 

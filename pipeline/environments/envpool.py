@@ -7,10 +7,10 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from pipeline.config import UsageError
-from pipeline.environments.rendering import NotRendered
-from pipeline.process import quieten_gym
-from pipeline.sections import EnvironmentConfig
+from pipeline.environments.lanes.rendering import NotRendered
+from pipeline.experiment.config import UsageError
+from pipeline.experiment.sections import EnvironmentConfig
+from pipeline.runtime.process import quieten_gym
 
 quieten_gym()  # EnvPool imports it
 import envpool  # noqa: E402

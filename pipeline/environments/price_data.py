@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipeline.config import UsageError
+from pipeline.experiment.config import UsageError
 
 _STAMPS = (("datetime",), ("timestamp",), ("date", "time"), ("date",), ("time",))
 """Columns that say when a row was: the first of these that a file has, two of them read as one."""

@@ -4,7 +4,7 @@ import importlib
 from types import ModuleType
 from typing import NamedTuple
 
-from pipeline.config import UsageError
+from pipeline.experiment.config import UsageError
 
 
 class Suite(NamedTuple):

@@ -27,8 +27,8 @@ from gym_anytrading.envs import TradingEnv
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from pipeline.config import UsageError
 from pipeline.environments import price_data
+from pipeline.experiment.config import UsageError
 
 _BARS_A_SECOND = 10
 _DRAWN_BARS = 120

@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
-from pipeline.config import UsageError
-from pipeline.privacy import Privacy
-from pipeline.run_directory import RunDirectory
-from pipeline.sections import Experiment
+from pipeline.experiment.config import UsageError
+from pipeline.experiment.run_directory import RunDirectory
+from pipeline.experiment.sections import Experiment
+from pipeline.security.privacy import Privacy
 
 
 class Cluster(NamedTuple):

@@ -7,16 +7,16 @@ only thread.
 import threading
 
 from pipeline import environments
-from pipeline.collector import Collector
-from pipeline.console import Console
-from pipeline.evaluator import Evaluator
-from pipeline.filming import Filmstrips
+from pipeline.collector.collector import Collector
+from pipeline.evaluator.evaluator import Evaluator
+from pipeline.evaluator.filming import Filmstrips
+from pipeline.experiment.sections import Experiment
 from pipeline.launchers import Launch
-from pipeline.ports import free_port
-from pipeline.process import interruption, quieten_gym
-from pipeline.recorder import Recorder
-from pipeline.results import EXIT_CODES, Summary, UnwrittenSummary
-from pipeline.sections import Experiment
+from pipeline.monitoring.console import Console
+from pipeline.records.recorder import Recorder
+from pipeline.records.results import EXIT_CODES, Summary, UnwrittenSummary
+from pipeline.runtime.ports import free_port
+from pipeline.runtime.process import interruption, quieten_gym
 
 
 def run(launch: Launch) -> int:
@@ -36,8 +36,8 @@ def run(launch: Launch) -> int:
 
 class _Inline:
     def __init__(self, launch: Launch, console: Console) -> None:
-        from pipeline.learning import LearningProcess
-        from pipeline.opening import Place
+        from pipeline.roles.learner_role import LearningProcess
+        from pipeline.roles.opening import Place
 
         self._experiment: Experiment = launch.experiment
         self._console = console
@@ -75,7 +75,7 @@ class _Inline:
 
     def run(self, interrupted: threading.Event) -> Summary:
         """Alternates the roles until the run ends."""
-        from pipeline.learning import Ended
+        from pipeline.roles.learner_role import Ended
 
         message, reason = "", None
         try:

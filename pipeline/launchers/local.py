@@ -4,10 +4,10 @@ import signal
 import time
 from types import FrameType
 
-from pipeline.console import Console
 from pipeline.launchers import Launch
-from pipeline.launchers.watched import LEAVE_SECONDS, STOP_SECONDS, Watched
-from pipeline.ports import HOST, free_port
+from pipeline.launchers.watched_role import LEAVE_SECONDS, STOP_SECONDS, Watched
+from pipeline.monitoring.console import Console
+from pipeline.runtime.ports import HOST, free_port
 
 _POLL_SECONDS = 0.05
 

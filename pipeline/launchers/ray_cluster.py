@@ -15,14 +15,14 @@ from ray.exceptions import RayActorError, RayError
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from pipeline.addresses import host_of, parse, port_of
-from pipeline.config import UsageError
-from pipeline.console import Console
+from pipeline.experiment.config import UsageError
+from pipeline.experiment.sections import Experiment
 from pipeline.launchers import Cluster, Launch
 from pipeline.launchers.ray_role import Ended, News, Order, RoleActor
-from pipeline.launchers.watched import LEAVE_SECONDS, STOP_SECONDS
-from pipeline.recorder import Recorder
-from pipeline.sections import Experiment
+from pipeline.launchers.watched_role import LEAVE_SECONDS, STOP_SECONDS
+from pipeline.messages.addresses import host_of, parse, port_of
+from pipeline.monitoring.console import Console
+from pipeline.records.recorder import Recorder
 
 _AUTO, _LOCAL = "auto", "local"
 _CONNECT_SECONDS = 10.0

@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 import ray
 
+from pipeline.experiment.run_directory import RunDirectory
+from pipeline.experiment.sections import Experiment
 from pipeline.launchers import Launch
-from pipeline.launchers.watched import Watched
-from pipeline.messages import TOLD_TO_LEAVE
-from pipeline.ports import free_port
-from pipeline.privacy import Privacy
-from pipeline.run_directory import RunDirectory
-from pipeline.sections import Experiment
+from pipeline.launchers.watched_role import Watched
+from pipeline.messages.contents import TOLD_TO_LEAVE
+from pipeline.runtime.ports import free_port
+from pipeline.security.privacy import Privacy
 
 _POLL_SECONDS = 0.05
 _NUMBER_BITS = 31

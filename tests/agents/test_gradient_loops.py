@@ -10,9 +10,9 @@ from tf_agents.trajectories import Trajectory
 
 import agents
 from agents import losses
-from pipeline.learner import Learner
-from pipeline.replay_client import Sample
-from pipeline.sections import Experiment, LearnerConfig, ReplayConfig
+from pipeline.experiment.sections import Experiment, LearnerConfig, ReplayConfig
+from pipeline.learner.learner import Learner
+from pipeline.replay.client import Sample
 
 STEPS, BATCH, SEED = 20, 16, 1
 PLAIN = ("dqn", "r2d2", "q_learning", "ppo")

@@ -28,9 +28,9 @@ from agents import (
     Specs,
 )
 from agents.configs import WindowConfig
-from pipeline.learner import Learner
-from pipeline.replay_client import Sample
-from pipeline.sections import Experiment, LearnerConfig, ReplayConfig
+from pipeline.experiment.sections import Experiment, LearnerConfig, ReplayConfig
+from pipeline.learner.learner import Learner
+from pipeline.replay.client import Sample
 
 FIRST, MID, LAST = 0, 1, 2
 BACK, ON, LEAP = 0, 1, 2

@@ -10,15 +10,16 @@ from typing import Any
 import pytest
 from kinds import FEW
 
-HERE = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parents[2]
+SUPPORT = ROOT / "tests" / "support"
 
 
 def results() -> dict[str, Any]:
     """What `two_replicas.py` found, by variant."""
-    path = os.pathsep.join(str(folder) for folder in (HERE.parents[1], HERE.parent))
+    path = os.pathsep.join(str(folder) for folder in (ROOT, SUPPORT))
     environment = os.environ | {"PYTHONPATH": path, "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(
-        [sys.executable, str(HERE / "two_replicas.py")], env=environment, capture_output=True, text=True, timeout=400
+        [sys.executable, str(SUPPORT / "two_replicas.py")], env=environment, capture_output=True, text=True, timeout=400
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])

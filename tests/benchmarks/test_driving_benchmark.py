@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("highway_env", reason="the extra driving is not installed")
 from benchmarks import driving
 from pipeline import environments
-from pipeline.sections import EnvironmentConfig
+from pipeline.experiment.sections import EnvironmentConfig
 
 TASK = EnvironmentConfig(
     id="highway-fast-v0",

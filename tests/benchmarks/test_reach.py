@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.reach import report
 from benchmarks.reach.tasks import TASKS, Result
-from pipeline.config import load, shipped
+from pipeline.experiment.config import load, shipped
 
 ROOT = Path(__file__).resolve().parents[2]
 OTHERS = {

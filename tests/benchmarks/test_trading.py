@@ -9,7 +9,7 @@ import pytest
 
 import pipeline
 from benchmarks.trading.walks import Decisions, Walk, constant, replayed, walk
-from pipeline.config import UsageError, load
+from pipeline.experiment.config import UsageError, load
 
 ROOT = Path(__file__).resolve().parents[2]
 SHORT = (

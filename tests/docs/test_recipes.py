@@ -21,7 +21,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from pipeline import addresses, config, workers
+from pipeline.experiment import config
+from pipeline.learner.workers import team
+from pipeline.messages import addresses
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "distributed.md"
@@ -592,7 +594,7 @@ def test_learners_know_each_other() -> None:
     variables = container(learner)["env"]
     assert [variable["name"] for variable in variables] == ["INDEX", "TF_CONFIG"]  # one may hold those before it
     experiment = config.parse(named(manifests, "ConfigMap", "experiment")["data"]["experiment.toml"])
-    assert workers.share(experiment, learner["spec"]["completions"])
+    assert team.share(experiment, learner["spec"]["completions"])
     for index in range(learner["spec"]["completions"]):
         cluster = json.loads(variables[1]["value"].replace("$(INDEX)", str(index)))
         hosts = [f"learner-{number}.learner:{port['port']}" for number in range(learner["spec"]["completions"])]

@@ -15,8 +15,8 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 from tensorboard.util.tensor_util import make_ndarray
 
-from pipeline.config import load
-from pipeline.dashboards import flat, histograms
+from pipeline.experiment.config import load
+from pipeline.monitoring.dashboards import flat, histograms
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SHRUNK = (

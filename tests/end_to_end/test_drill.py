@@ -19,7 +19,7 @@ SECONDS = 420
 
 
 def command(module: str, *flags: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests' / 'support'}"}
     return subprocess.run(
         [sys.executable, "-m", module, *flags],
         capture_output=True, text=True, check=False, cwd=ROOT, timeout=SECONDS, env=environment,

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from pipeline import checkpoint
+from pipeline.records import checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 ENDLESS = (

@@ -9,7 +9,7 @@ import pytest
 
 import pipeline
 from agents import BUILDERS
-from pipeline.config import UsageError, parse
+from pipeline.experiment.config import UsageError, parse
 
 ROOT = Path(__file__).resolve().parents[2]
 SHRUNK = (

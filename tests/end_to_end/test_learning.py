@@ -10,7 +10,7 @@ import pytest
 
 import pipeline
 from agents import BUILDERS
-from pipeline.config import parse
+from pipeline.experiment.config import parse
 
 LOCK = (
     'environment.id=""',

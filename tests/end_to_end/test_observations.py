@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import pipeline
-from pipeline.config import parse
+from pipeline.experiment.config import parse
 
 LINES = (
     'environment.id=""',

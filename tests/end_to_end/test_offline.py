@@ -12,11 +12,13 @@ import pytest
 
 import pipeline
 from agents import BUILDERS
-from pipeline import checkpoint, environments, offline
-from pipeline.config import UsageError, parse
-from pipeline.ports import free_port
-from pipeline.replay_server import ReplayServer
-from pipeline.run_directory import RunDirectory
+from pipeline import environments
+from pipeline.datasets import offline
+from pipeline.experiment.config import UsageError, parse
+from pipeline.experiment.run_directory import RunDirectory
+from pipeline.records import checkpoint
+from pipeline.replay.server import ReplayServer
+from pipeline.runtime.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMON = (

@@ -33,7 +33,9 @@ TWO_COLLECTORS = ("collect.collectors=2", f"learner.batch_size={2 * LANES}")
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_the_optimal_return_is_reached(kind: tuple[str, ...], tmp_path: Path) -> None:
-    experiment = pipeline.config.parse("", (*ON_POLICY, *kind, "stop.target_return=6", "stop.environment_steps=60000"))
+    experiment = pipeline.experiment.config.parse(
+        "", (*ON_POLICY, *kind, "stop.target_return=6", "stop.environment_steps=60000")
+    )
     summary = pipeline.train(experiment, tmp_path / "run", launcher="inline")
     assert summary.solved
     assert summary.mean_return == 6.0
@@ -51,12 +53,12 @@ CASES = {
 def test_runs_and_resumes(
     case: tuple[str, ...], launcher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[1]))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[1] / "support"))
     lines = (*ON_POLICY, *case)
     steps, found = 0, []
     before = {thread for thread in threading.enumerate() if thread.name == "samples"}  # of other tests
     for budget in (30, 70):
-        experiment = pipeline.config.parse("", (*lines, f"stop.gradient_steps={budget}"))
+        experiment = pipeline.experiment.config.parse("", (*lines, f"stop.gradient_steps={budget}"))
         summary = pipeline.train(experiment, tmp_path / "run", launcher=launcher, resume=bool(found))
         assert (summary.stop_reason, summary.gradient_steps, summary.lost_transitions) == ("gradient_steps", budget, 0)
         assert summary.environment_steps > steps

@@ -47,7 +47,7 @@ def command(run_dir: Path, *overrides: str, flags: tuple[str, ...] = ()) -> list
 
 
 def environment(*first: Path) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (*first, ROOT, ROOT / "tests")))}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (*first, ROOT, ROOT / "tests" / "support")))}
 
 
 def finish(arguments: list[str], *libraries: Path) -> Any:

@@ -11,9 +11,9 @@ import msgspec
 import psutil
 import pytest
 
-from pipeline.faults import Drilled
-from pipeline.results import Summary
-from pipeline.run_directory import RunDirectory
+from pipeline.drill.faults import Drilled
+from pipeline.experiment.run_directory import RunDirectory
+from pipeline.records.results import Summary
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install .[ray]")
 
@@ -45,7 +45,7 @@ def cluster() -> Iterator[Any]:
 @pytest.fixture
 def drilled(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Drilled]]:
     """Starts a run on the cluster, and sees that it leaves nothing behind."""
-    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{ROOT / 'tests'}")
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{ROOT / 'tests' / 'support'}")
     runs: list[Drilled] = []
 
     def start(*overrides: str) -> Drilled:

@@ -13,11 +13,13 @@ from typing import Any, NamedTuple
 import pytest
 
 import pipeline
-from pipeline import checkpoint, datasets, inspecting, inspection_picture, replay_export, stored_replay
-from pipeline.account import account
-from pipeline.config import UsageError, load, parse
-from pipeline.run_directory import RunDirectory
-from pipeline.stored_frames import stretches
+from pipeline.datasets import datasets
+from pipeline.datasets.stored_frames import stretches
+from pipeline.experiment.config import UsageError, load, parse
+from pipeline.experiment.run_directory import RunDirectory
+from pipeline.inspection import dataset_export, replay_picture, replay_summary, stored_replay
+from pipeline.records import checkpoint
+from pipeline.records.account import account
 
 ROOT = Path(__file__).resolve().parents[2]
 SHRUNK = (
@@ -51,7 +53,7 @@ def run(folder: Path, *lines: str) -> Path:
 ONE_AFTER_THE_OTHER = """
 import contextlib, io, json, sys
 from absl import flags
-from pipeline import replay
+from pipeline.replay import __main__ as replay
 from pipeline.command import run_command
 flags.FLAGS.set_gnu_getopt()
 for arguments in json.loads(sys.argv[1]):
@@ -138,10 +140,10 @@ def test_the_commands_say_so_and_draw(cartpole: Path, commands: Commands) -> Non
 
 def test_images_are_drawn_as_images(camera: Path, tmp_path: Path) -> None:
     stored = stored_replay.read(camera)
-    found = inspecting.findings(stored.lanes, stored.layout, 0, stored.of_items())
+    found = replay_summary.findings(stored.lanes, stored.layout, 0, stored.of_items())
     assert not found.faults
     parts = [part for lane in stored.lanes for part in stretches(lane)]
-    inspection_picture.draw(tmp_path / "replay.png", found, parts, stored.layout)
+    replay_picture.draw(tmp_path / "replay.png", found, parts, stored.layout)
     assert (tmp_path / "replay.png").stat().st_size > 50_000, "noise does not compress"
 
 
@@ -165,7 +167,7 @@ def test_an_export_has_what_was_stored_and_is_learned_from(
 ) -> None:
     run_dir, out = request.getfixturevalue(source), tmp_path / "sets" / "data-v0"
     monkeypatch.chdir(tmp_path)
-    replay_export.export(run_dir, Path("sets/data-v0"), form, whole_episodes)
+    dataset_export.export(run_dir, Path("sets/data-v0"), form, whole_episodes)
     stored = stored_replay.read(run_dir)
     selection = datasets.select(stored.lanes, whole_episodes)
     left_out = sum(steps for _, steps in selection.left_out.values())
@@ -236,4 +238,4 @@ def test_what_has_no_experience_or_a_name_that_is_taken_is_refused(cartpole: Pat
         with pytest.raises(UsageError, match=words):
             stored_replay.read(folder)
     with pytest.raises(UsageError, match="exists: choose another"):
-        replay_export.export(cartpole, tmp_path, "tfrecord", True)
+        dataset_export.export(cartpole, tmp_path, "tfrecord", True)

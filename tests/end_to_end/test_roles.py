@@ -12,10 +12,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pipeline import checkpoint
-from pipeline.ports import free_port
-from pipeline.results import Status, Summary
-from pipeline.run_directory import RunDirectory
+from pipeline.experiment.run_directory import RunDirectory
+from pipeline.records import checkpoint
+from pipeline.records.results import Status, Summary
+from pipeline.runtime.ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SECONDS = 200.0

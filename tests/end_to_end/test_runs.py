@@ -15,9 +15,9 @@ import numpy as np
 import psutil
 import pytest
 
-from pipeline import bad_batches
-from pipeline.config import load, shipped
 from pipeline.environments import suites
+from pipeline.experiment.config import load, shipped
+from pipeline.learner import bad_batches
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TIMEOUT = 240
@@ -73,7 +73,7 @@ def command(module: str, *flags: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+    return {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests' / 'support'}"}
 
 
 def train(run_dir: Path, *overrides: str, config: str = "cartpole", flags: tuple[str, ...] = ()) -> Any:

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from untrained import untrained_run
 
-from pipeline import exported
-from pipeline.exported import Exported
-from pipeline.served_policy import ServedPolicy
+from pipeline.export import directory
+from pipeline.export.directory import Exported
+from pipeline.export.served_policy import ServedPolicy
 
 pytestmark = pytest.mark.xdist_group("serve")  # one server for all
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -32,7 +32,7 @@ class Server(NamedTuple):
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+    return {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests' / 'support'}"}
 
 
 def start(*flags: str) -> tuple["subprocess.Popen[str]", int]:
@@ -54,7 +54,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     path = "environment.import_path='environments_for_tests:Observing'"
     untrained_run(run, "environment.id=''", path, arguments, "environment.frame_stack=2", "agent.hidden_units=[8]")
     process, port = start(f"--run_dir={run}")
-    yield Server(process, port, exported.of_run(run, "best"), run)
+    yield Server(process, port, directory.of_run(run, "best"), run)
     process.terminate()
     assert process.wait(SECONDS) == 0
 
@@ -155,7 +155,7 @@ def test_what_is_not_there_is_said(server: Server) -> None:
 
 
 def test_an_exported_policy_is_served_too(server: Server, tmp_path: Path) -> None:
-    exported.write(exported.origin(server.run_dir, "best"), tmp_path / "out")
+    directory.write(directory.origin(server.run_dir, "best"), tmp_path / "out")
     process, port = start(f"--model={tmp_path / 'out'}")
     asked = {"inputs": columns(3)}
     assert ask(server._replace(port=port), "POST", PREDICT, asked) == ask(server, "POST", PREDICT, asked)

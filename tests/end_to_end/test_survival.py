@@ -15,12 +15,13 @@ import numpy as np
 import psutil
 import pytest
 
-from pipeline import environments, native
-from pipeline.faults import Drilled
-from pipeline.frames import FrameLayout
-from pipeline.ports import free_port
-from pipeline.results import Summary
-from pipeline.run_directory import RunDirectory
+from pipeline import environments
+from pipeline.drill.faults import Drilled
+from pipeline.experiment.run_directory import RunDirectory
+from pipeline.records.results import Summary
+from pipeline.replay.frames import FrameLayout
+from pipeline.runtime import native
+from pipeline.runtime.ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SECONDS = 180.0
@@ -36,7 +37,7 @@ LANES = 16
 @pytest.fixture
 def drilled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Drilled]]:
     """Starts runs in a folder, and ends what is left of them."""
-    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{ROOT / 'tests'}")
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{ROOT / 'tests' / 'support'}")
     runs: list[Drilled] = []
 
     def start(*overrides: str, config: str = "cartpole", base: tuple[str, ...] = SMALL) -> Drilled:

@@ -31,7 +31,12 @@ SWEEP = ("--config=frozenlake", "--grid=agent.discount=[0.9, 0.99]", "--seeds=0:
 
 
 def start(module: str, *flags: str, stdout: int = subprocess.PIPE) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "TERM": "xterm", "COLUMNS": "100"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests' / 'support'}",
+        "TERM": "xterm",
+        "COLUMNS": "100",
+    }
     arguments = [sys.executable, "-m", module, *flags]
     return subprocess.Popen(arguments, stdout=stdout, stderr=subprocess.STDOUT, text=True, env=environment, cwd=ROOT)
 

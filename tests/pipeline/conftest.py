@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from agents import ArraySpec, DqnConfig, Specs
-from pipeline.config import parse
-from pipeline.messages import Array, Variables
-from pipeline.ports import free_port
-from pipeline.sections import Experiment
+from pipeline.experiment.config import parse
+from pipeline.experiment.sections import Experiment
+from pipeline.messages.contents import Array, Variables
+from pipeline.runtime.ports import free_port
 
 COUNTING = (
     "environment.import_path='environments_for_tests:Counting'",
@@ -38,7 +38,7 @@ def counting_specs() -> Specs:
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """Starts replay servers on free ports. By default without a ratio to hold, so that no insert can block a test."""
-    from pipeline.replay_server import ReplayServer
+    from pipeline.replay.server import ReplayServer
 
     servers: list[ReplayServer] = []
 
@@ -56,13 +56,15 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Any]]:
 def publish() -> Callable[..., Variables]:
     """Publications of a linear Q-network that prefers one action, whatever it observes."""
     from agents.networks import value_model
-    from pipeline import acting
+    from pipeline.acting import network_program
 
     programs: dict[str, bytes] = {}
 
     def make(specs: Specs, prefers: int = 0, gradient_steps: int = 0, environment_steps: int = 0) -> Variables:
         if repr(specs) not in programs:
-            programs[repr(specs)] = acting.convert(value_model(specs, DqnConfig(hidden_units=()), None, seed=0), specs)
+            programs[repr(specs)] = network_program.convert(
+                value_model(specs, DqnConfig(hidden_units=()), None, seed=0), specs
+            )
         (leaf,) = specs.leaves().values()
         kernel = np.zeros((int(np.prod(leaf.shape)), specs.num_actions), np.float32)
         bias = np.eye(specs.num_actions, dtype=np.float32)[prefers]

@@ -1,0 +1,186 @@
+"""Curves of runs, read from their TensorBoard files. No TensorFlow here.
+
+TensorBoard's own protocol buffers read them; it has these without TensorFlow, too.
+"""
+
+import struct
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.experiment.config import UsageError
+from pipeline.experiment.run_directory import RunDirectory
+
+MEAN_RETURN = "evaluation/mean_return"
+_CLOCK = "speed/train_seconds"
+_FIRST_ROLES = ("evaluator", "learner")
+"""Where a tag is looked for before the other roles."""
+_HEADER = struct.Struct("<QI")
+_LENGTH_BYTES = 8
+_FOOTER_BYTES = 4
+
+
+class Point(NamedTuple):
+    """One value of a tag."""
+
+    time: float
+    """Wall-clock seconds at which it was written."""
+    step: int
+    """The run's progress: environment steps, or offline gradient steps."""
+    value: float
+
+
+class Curve(NamedTuple):
+    """The values of a tag over a run: each holds from its `x` until the next."""
+
+    x: NDArray[np.float64]
+    """Environment steps (offline gradient steps), ascending; or seconds of training, never descending. [points]"""
+    y: NDArray[np.float64]
+    """[points]"""
+
+
+def read(run: RunDirectory, tag: str, over_seconds: bool = False) -> Curve | None:
+    """A tag's curve, of the first role that has it: the evaluator, the learner, then the others by name.
+
+    What a resumed run took back is left out: values beyond the checkpoint that it went on from, and those at or beyond
+    the step of one that was written later.
+
+    Args:
+      run: finished or running.
+      tag: such as `evaluation/mean_return`.
+      over_seconds: of training, those before a resume included, instead of the run's progress.
+
+    Returns:
+      None of a run that has no value of it.
+
+    Raises:
+      UsageError: the run does not say how long it had trained.
+    """
+    points = next(filter(None, (_points(folder, tag) for folder in _folders(run))), [])
+    if not points:
+        return None
+    points = last_written(points, _resumptions(run.tensorboard / "learner"))
+    y = np.array([point.value for point in points])
+    if not over_seconds:
+        return Curve(np.array([point.step for point in points], np.float64), y)
+    clock = _points(run.tensorboard / "learner", _CLOCK)
+    if not clock:
+        raise UsageError(f"{run.path} says nothing of its seconds of training ({_CLOCK}): use --x=environment_steps")
+    return Curve(train_seconds(np.array([point.time for point in points]), clock), y)
+
+
+def tags(run: RunDirectory) -> set[str]:
+    """Tags that a run has scalar values of."""
+    values = (value for folder in _folders(run) for path in _files(folder) for _, value in _scalars(path))
+    return {value.tag for value in values}
+
+
+def last_written(points: Sequence[Point], resumptions: Sequence[tuple[float, int]]) -> list[Point]:
+    """The points that nothing has taken back, by ascending step.
+
+    Args:
+      points: in any order.
+      resumptions: wall-clock seconds at which the run was begun or resumed, and the step that it went on from then.
+    """
+    kept: list[Point] = []
+    waiting = sorted(resumptions, reverse=True)
+
+    def resume(until: float) -> None:
+        while waiting and waiting[-1][0] <= until:
+            _, step = waiting.pop()
+            while kept and kept[-1].step > step:
+                kept.pop()
+
+    for point in sorted(points, key=lambda point: point.time):
+        resume(point.time)
+        while kept and kept[-1].step >= point.step:
+            kept.pop()
+        kept.append(point)
+    resume(float("inf"))
+    return kept
+
+
+def train_seconds(times: NDArray[np.float64], clock: Sequence[Point]) -> NDArray[np.float64]:
+    """Seconds of training at wall-clock times, by the nearest entry that says how long the run had trained.
+
+    Args:
+      times: ascending. [points]
+      clock: entries whose value is seconds of training, ascending in time; at least one.
+    """
+    at = np.array([entry.time for entry in clock])
+    after = np.clip(np.searchsorted(at, times), 0, len(at) - 1)
+    before = np.maximum(after - 1, 0)
+    nearest = np.where(times - at[before] < at[after] - times, before, after)
+    passed = np.array([entry.value for entry in clock])[nearest] + times - at[nearest]
+    return np.maximum.accumulate(np.maximum(passed, 0.0))
+
+
+def _folders(run: RunDirectory) -> list[Path]:
+    if not run.tensorboard.is_dir():
+        return []
+    names = [path.name for path in run.tensorboard.iterdir()]
+    rest = sorted(set(names) - set(_FIRST_ROLES))
+    return [run.tensorboard / name for name in (*_FIRST_ROLES, *rest) if name in names]
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("events.out.tfevents.*"))
+
+
+def _points(folder: Path, tag: str) -> list[Point]:
+    """Every value of a tag, in the order of time."""
+    from tensorboard.util.tensor_util import make_ndarray
+
+    found = [
+        Point(event.wall_time, event.step, float(make_ndarray(value.tensor)))
+        for path in _files(folder)
+        for event, value in _scalars(path)
+        if value.tag == tag
+    ]
+    return sorted(found, key=lambda point: point.time)
+
+
+def _resumptions(learner: Path) -> list[tuple[float, int]]:
+    """Time and step of each file's first values: a learner writes some before it learns."""
+    firsts = (next(_scalars(path), None) for path in _files(learner))
+    return [(first[0].wall_time, first[0].step) for first in firsts if first is not None]
+
+
+def _scalars(path: Path) -> Iterator[tuple[Any, Any]]:
+    """Events and their scalar values; histograms and texts are not among them."""
+    for event in _events(path):
+        for value in event.summary.value:
+            if value.metadata.plugin_data.plugin_name == "scalars":
+                yield event, value
+
+
+def _events(path: Path) -> Iterator[Any]:
+    """The events of a file, up to the first one that is not whole: a run may be writing it, or was killed doing so."""
+    from google.protobuf.message import DecodeError  # half a second: a wrong command line is to be told sooner
+    from tensorboard.compat.proto.event_pb2 import Event
+
+    for record in _records(path.read_bytes()):
+        try:
+            yield Event.FromString(record)
+        except DecodeError:
+            return
+
+
+def _records(data: bytes) -> Iterator[bytes]:
+    """The records of a file, which have their length and its checksum before them and one of their own behind.
+
+    The latter is not verified: TensorBoard's code without TensorFlow takes a second for 5 MB, and pictures are large.
+    """
+    from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
+
+    at = 0
+    while at + _HEADER.size <= len(data):
+        length, checksum = _HEADER.unpack_from(data, at)
+        start = at + _HEADER.size
+        if masked_crc32c(data[at : at + _LENGTH_BYTES]) != checksum or start + length + _FOOTER_BYTES > len(data):
+            return
+        yield data[start : start + length]
+        at = start + length + _FOOTER_BYTES

@@ -1,0 +1,171 @@
+"""Experience in files: what an export holds, and how a learner gets it back. No TensorFlow.
+
+`pipeline.datasets.tfrecord_format` and `pipeline.datasets.minari_format` are the two formats.
+"""
+
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents import ArraySpec, Specs
+from pipeline.datasets.stored_frames import Lane, Stretch, stretches
+from pipeline.experiment.config import UsageError
+from pipeline.replay.frames import FIRST, LAST, MID, FrameLayout
+
+
+class Selection(NamedTuple):
+    """What of a replay goes into a dataset."""
+
+    taken: list[Stretch]
+    left_out: dict[str, tuple[int, int]]
+    """Episodes and their stored steps, by why they are not whole."""
+
+    @property
+    def steps(self) -> int:
+        """Transitions taken."""
+        return sum(len(stretch.steps) for stretch in self.taken)
+
+
+def select(lanes: Iterable[Lane], whole_episodes: bool) -> Selection:
+    """What of the lanes goes into a dataset: all that is stored, or whole episodes alone."""
+    taken, left_out = list[Stretch](), dict[str, tuple[int, int]]()
+    for stretch in (stretch for lane in lanes for stretch in stretches(lane)):
+        if whole_episodes and stretch.cut:
+            episodes, steps = left_out.get(stretch.cut, (0, 0))
+            left_out[stretch.cut] = episodes + 1, steps + len(stretch.steps)
+        else:
+            taken.append(stretch)
+    return Selection(taken, left_out)
+
+
+def write_whole(folder: Path, write: Callable[[Path], None]) -> None:
+    """Has a folder written under another name, which it has once it is complete.
+
+    Raises:
+      UsageError: there is something of its name, or it cannot be written; nothing of it is left.
+    """
+    part = folder.with_name(folder.name + ".part")
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        write(part)
+        part.rename(folder)
+    except OSError as error:
+        raise UsageError(f"--out={folder} cannot be written: {error}") from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def refuse_existing(folder: Path) -> None:
+    """Refuses a name that is taken.
+
+    Raises:
+      UsageError: there is something of that name.
+    """
+    if folder.exists() or folder.is_symlink():
+        raise UsageError(f"--out={folder} exists: choose another, as an export does not replace anything")
+
+
+def same_interface(stored: Specs, wanted: Specs) -> bool:
+    """Whether observations and actions of one are those of the other, an axis of one channel apart."""
+    return _without_channel(stored) == _without_channel(wanted)
+
+
+def _without_channel(specs: Specs) -> Specs:
+    leaves = {
+        name: spec._replace(shape=spec.shape[:-1]) if len(spec.shape) == 3 and spec.shape[-1] == 1 else spec
+        for name, spec in specs.leaves().items()
+    }
+    return specs._replace(observation=specs.pack(leaves))
+
+
+class Columns(NamedTuple):
+    """Successive steps of one episode, T of them, as a file has them."""
+
+    observation: Mapping[str, NDArray[Any]]
+    """By leaf name, [T + 1, ...]."""
+    mask: NDArray[Any] | None
+    """[T + 1, actions]."""
+    action: NDArray[Any]
+    """[T], from 0."""
+    reward: NDArray[Any]
+    terminated: NDArray[Any]
+    gradient_steps: NDArray[Any] | None = None
+    """[T], of the weights that acted."""
+
+
+def frames(layout: FrameLayout, columns: Columns) -> NDArray[np.void]:
+    """Frames [T + 1] of one episode, the last with the observation that it ends with.
+
+    Raises:
+      ValueError: lengths, shapes or numbers are none that an episode of this layout can have.
+    """
+    steps = len(columns.action)
+    if not steps:
+        raise ValueError("it has no step")
+    found = layout.empty(steps + 1)
+    for name, spec in layout.specs.leaves().items():
+        found[layout.leaf_field(name)] = _leaf(columns.observation[name], spec, steps + 1, name)
+    if layout.specs.masked:
+        found["mask"] = _column(columns.mask, (steps + 1, layout.specs.num_actions), "action_mask")
+    found["action"][:-1] = actions = _column(columns.action, (steps,), "action")
+    found["reward"][:-1] = _column(columns.reward, (steps,), "reward")
+    found["terminated"][:-1] = _column(columns.terminated, (steps,), "terminated")
+    if columns.gradient_steps is not None:
+        found["gradient_steps"][:-1] = _column(columns.gradient_steps, (steps,), "gradient_steps")
+    if not np.isfinite(found["reward"]).all():
+        raise ValueError("a reward is not finite")
+    if ((actions < 0) | (actions >= layout.specs.num_actions)).any():
+        raise ValueError(f"an action is not from 0 to {layout.specs.num_actions - 1}")
+    found["step_type"] = MID
+    found["step_type"][0], found["step_type"][-1] = FIRST, LAST
+    found["next_step_type"] = np.roll(found["step_type"], -1)
+    return found
+
+
+def _column(values: Any, shape: tuple[int, ...], name: str) -> NDArray[Any]:
+    array = np.asarray(values)
+    if array.size != int(np.prod(shape)) or array.shape[:1] != shape[:1]:
+        raise ValueError(f"its {name} has the shape {array.shape} instead of {shape}")
+    return array.reshape(shape)
+
+
+def _leaf(values: Any, spec: ArraySpec, length: int, name: str) -> NDArray[Any]:
+    array = _column(values, (length, *spec.shape), f"observation {name}".strip())
+    if spec.dtype == "float32" and not np.isfinite(array).all():
+        raise ValueError("an observation is not finite")
+    bounds = np.reshape(spec.maximum, spec.shape) if spec.dtype == "int32" else spec.maximum
+    if spec.dtype != "float32" and ((array < 0) | (array > bounds)).any():
+        raise ValueError("an observation is not within the bounds of its space")
+    return array
+
+
+class Dataset(NamedTuple):
+    """A dataset on disk."""
+
+    specs: Specs
+    """Of its environment."""
+    steps: int
+    """Transitions."""
+    read: Callable[[FrameLayout], Iterator[NDArray[np.void]]]
+    """Frames [T + 1] of each episode or piece of one; raises `UsageError` for what cannot be learned from."""
+    verify: Callable[[FrameLayout], None]
+    """Raises `UsageError` if a file is damaged."""
+
+
+def find(folder: Path) -> Dataset | None:
+    """The dataset in a folder; None if there is none.
+
+    Raises:
+      UsageError: there is one, and it cannot be read.
+    """
+    from pipeline.datasets import (
+        minari_format,
+        tfrecord_format,  # they know this module
+    )
+
+    return tfrecord_format.find(folder) or minari_format.find(folder)

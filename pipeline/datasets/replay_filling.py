@@ -1,0 +1,65 @@
+"""Putting a dataset in files into an empty replay, as a collector with one lane would."""
+
+import time
+
+from agents import Specs
+from pipeline.datasets.datasets import Dataset
+from pipeline.experiment.config import UsageError
+from pipeline.experiment.sections import Experiment
+from pipeline.replay.frames import FrameLayout
+from pipeline.replay.writer import FrameWriter
+
+_STILL_SECONDS = 60.0
+"""Without an item confirmed, after which the replay counts as gone."""
+
+
+def fill(address: str, experiment: Experiment, specs: Specs, dataset: Dataset) -> int:
+    """Writes every episode, one after the other, and returns how many transitions the replay has of them.
+
+    As the ledger counts: also an episode's last frame is one, which nothing is learned from.
+
+    Args:
+      address: of the replay's server.
+      experiment: with the sizes that `offline.adopt` gave it.
+      specs: of its environment.
+      dataset: what to write.
+
+    Raises:
+      UsageError: the dataset cannot be learned from.
+      TimeoutError: the replay takes nothing.
+    """
+    layout = FrameLayout.of(experiment, specs)
+    writer = FrameWriter.of(experiment, layout, address)
+    progress = _Progress(writer)
+    try:
+        for episode in dataset.read(layout):
+            for step in range(len(episode)):
+                writer.append(episode[step : step + 1])
+                writer.confirm(progress.goes_on)
+        while writer.missing:
+            writer.pad(layout.padding(1))
+        writer.confirm(progress.goes_on, everything=True)
+    finally:
+        writer.close()
+    if writer.confirmed_transitions > experiment.replay.capacity:
+        raise UsageError(
+            f"offline.dataset={experiment.offline.dataset!r} has more transitions than it says: export it anew"
+        )
+    return writer.confirmed_transitions
+
+
+class _Progress:
+    def __init__(self, writer: FrameWriter) -> None:
+        self._writer, self._confirmed, self._at = writer, -1, 0.0
+
+    def goes_on(self) -> bool:
+        """Whether items were confirmed of late.
+
+        Raises:
+          TimeoutError: none was.
+        """
+        if self._writer.confirmed_items != self._confirmed:
+            self._confirmed, self._at = self._writer.confirmed_items, time.monotonic()
+        elif time.monotonic() - self._at > _STILL_SECONDS:
+            raise TimeoutError(f"the replay has taken nothing of the dataset for {_STILL_SECONDS:.0f} s")
+        return True

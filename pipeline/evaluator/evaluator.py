@@ -1,0 +1,329 @@
+"""The evaluator: greedy episodes with fixed seeds, and the best policy. No TensorFlow."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from agents import Specs
+from agents.configs import PolicyGradientConfig, WindowConfig
+from agents.exploration import epsilon_greedy
+from pipeline import environments
+from pipeline.acting import policy_files
+from pipeline.acting.frame_stacks import FrameStack, stacked
+from pipeline.acting.network_program import make_actor
+from pipeline.acting.policy_files import Policy
+from pipeline.environments import EnvironmentFault, LaneStep, ShieldFault
+from pipeline.experiment.config import UsageError
+from pipeline.experiment.sections import Experiment
+from pipeline.messages.contents import Evaluation, Variables
+
+log = logging.getLogger(__name__)
+
+_MOST_LANES = 64
+
+
+class Episodes(NamedTuple):
+    """What full episodes gave, in raw reward."""
+
+    returns: list[float]
+    lengths: list[int]
+    """In environment steps."""
+    shielded_share: float
+    """Of the steps, those in which the shield forbade what would have been the best action."""
+    best_value: float
+    """Largest discounted return from any of the states seen; 0 of an agent that has no discount below 1."""
+
+
+class Moment(NamedTuple):
+    """What all lanes have come to, and what the policy makes of it. Arrays are valid until the next one."""
+
+    seen: LaneStep
+    """Of a lane whose episode has ended, its last observation: its action here will be ignored."""
+    begins: NDArray[np.bool_]
+    """bool [lanes]: the observation begins an episode."""
+    scores: NDArray[np.float32]
+    """float32 [lanes, actions]: Q-values or logits."""
+    actions: NDArray[np.int64]
+    """int64 [lanes]: chosen, not taken yet."""
+
+
+class Values:
+    """Discounted returns from every state of the lanes' episodes, of rewards as an agent learns from them.
+
+    What follows a truncation, or the end of the recording, is taken to go on with the episode's mean reward for ever.
+
+    Args:
+      discount: gamma, below 1.
+      reward_clip: bound of the rewards; 0 does not clip.
+    """
+
+    def __init__(self, discount: float, reward_clip: float) -> None:
+        self._discount, self._clip = discount, reward_clip
+        self._steps: list[tuple[NDArray[Any], ...]] = []
+
+    def add(self, reward: NDArray[np.float32], terminated: NDArray[np.bool_], begins: NDArray[np.bool_]) -> None:
+        """Takes one vector step: bool [lanes] of whether it ended all that is earned, or began an episode instead."""
+        clipped = np.clip(reward, -self._clip, self._clip) if self._clip else reward
+        self._steps.append((clipped.astype(np.float64), terminated.copy(), begins.copy()))
+
+    def best(self) -> float:
+        """The largest discounted return from any state."""
+        best, horizon = -np.inf, 1.0 / (1.0 - self._discount)
+        lanes = len(self._steps[0][0])
+        total, count = np.zeros((2, lanes))  # of the rewards of each lane's episode, found on a way forwards
+        means: list[NDArray[Any]] = []
+        for reward, _, begins in self._steps:
+            total, count = np.where(begins, 0.0, total + reward), np.where(begins, 0.0, count + 1.0)
+            means.append(total / np.maximum(count, 1.0))
+        value, ended = np.zeros(lanes), np.ones(lanes, np.bool_)
+        for (reward, terminated, begins), mean in zip(reversed(self._steps), reversed(means), strict=True):
+            follows = np.where(terminated, 0.0, np.where(ended, mean * horizon, value))
+            value = reward + self._discount * follows
+            ended = begins  # the step before it was an episode's last
+            best = max(best, float(np.max(value, where=~begins, initial=-np.inf)))
+        return best
+
+
+class PolicyActor:
+    """Scores by a saved policy, with what its lanes have seen: their frame stacks and recurrent states.
+
+    Args:
+      experiment: the run.
+      specs: of its environment, of one observation.
+      policy: whose program and weights are run.
+      lanes: environments in lockstep.
+    """
+
+    def __init__(self, experiment: Experiment, specs: Specs, policy: Policy, lanes: int) -> None:
+        frames = experiment.environment.frame_stack
+        weights = [array.numpy() for array in policy.weights]
+        self._actor = make_actor(experiment.agent, stacked(specs, frames), lanes, policy.program, weights)
+        self._stack = FrameStack(specs, frames, lanes)
+
+    def use(self, policy: Policy) -> None:
+        """Takes the weights of another policy of the same network."""
+        self._actor.set_weights([array.numpy() for array in policy.weights])
+
+    def scores(self, observation: dict[str, NDArray[Any]], begins: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """float32 [lanes, actions] of observations [lanes, ...] by leaf name; `begins` where they begin an episode."""
+        self._actor.state[begins] = 0.0
+        return self._actor.q_values(self._stack.push(observation, begins))
+
+
+class GreedyRunner:
+    """Plays full episodes with the greedy policy, the same ones for the same seed and weights.
+
+    An episode cut off by a fault is none; its lane plays another. With `evaluation.epsilon` a share of the actions is
+    drawn uniformly instead.
+
+    Args:
+      experiment: the run.
+      specs: of its environment.
+      policy: whose program is run.
+      episodes: of each `run`.
+      render: whether the environments will be looked at.
+
+    Raises:
+      UsageError: see `environments.make`.
+    """
+
+    def __init__(
+        self, experiment: Experiment, specs: Specs, policy: Policy, episodes: int, *, render: bool = False
+    ) -> None:
+        self._lanes = min(episodes, _MOST_LANES)
+        # A fixed number of episodes a lane: taking the first ones to end would favour short ones.
+        self._quota = np.full(self._lanes, episodes // self._lanes) + (np.arange(self._lanes) < episodes % self._lanes)
+        share = experiment.collect.faulty_episodes
+        self.environment = environments.make(experiment.evaluation_environment, self._lanes, share, render=render)
+        self._actor = PolicyActor(experiment, specs, policy, self._lanes)
+        self._epsilon = experiment.evaluation.epsilon
+        self._agent = experiment.agent
+
+    def run(self, policy: Policy, seed: int, beat: Callable[[], None] = lambda: None) -> Episodes:
+        """Plays the episodes with the weights of a policy; calls `beat` at every step.
+
+        Raises:
+          EnvironmentFault: more of them had a fault than `collect.faulty_episodes` allows.
+        """
+        environment, left = self.environment, self._quota.copy()
+        returns: list[float] = []
+        lengths: list[int] = []
+        steps = shielded = 0
+        values = self._values()
+        for moment in self.moments(policy, seed):
+            beat()
+            seen = moment.seen
+            if seen.cut is not None:
+                steps -= int(np.count_nonzero(seen.cut))
+            if values is not None:
+                values.add(seen.reward, seen.terminated, moment.begins)
+            for lane, episode_return, length in zip(*environment.episode_ends(), strict=True):
+                if left[lane]:
+                    left[lane] -= 1
+                    returns.append(episode_return)
+                    lengths.append(length)
+            if not left.any():
+                break
+            steps += self._lanes - int(np.count_nonzero(environment.resetting))
+            shielded += environment.overruled(moment.scores)
+        return Episodes(returns, lengths, shielded / steps, 0.0 if values is None else values.best())
+
+    def moments(self, policy: Policy, seed: int) -> Iterator[Moment]:
+        """Plays on and on with the weights of a policy: each moment comes before its actions are taken.
+
+        Raises:
+          EnvironmentFault: see `run`.
+        """
+        self._actor.use(policy)
+        environment = self.environment
+        seen = environment.reset(seed)
+        random, begins = np.random.default_rng(seed), np.ones(self._lanes, np.bool_)
+        while True:
+            scores = self._actor.scores(seen.observation, begins)
+            actions = epsilon_greedy(scores, self._epsilon, random, seen.mask)
+            yield Moment(seen, begins, scores, actions)
+            begins = environment.resetting  # what these lanes see next begins an episode
+            seen = environment.step(actions)
+            if seen.cut is not None:
+                begins = begins | seen.cut
+
+    def _values(self) -> Values | None:
+        agent = self._agent
+        if not isinstance(agent, WindowConfig | PolicyGradientConfig) or agent.discount >= 1.0:
+            return None
+        return Values(agent.discount, agent.reward_clip)
+
+    def close(self) -> None:
+        """Releases the environments."""
+        self.environment.close()
+
+
+def play(experiment: Experiment, policy: Policy, episodes: int, seed: int) -> Episodes:
+    """So many episodes of a saved policy, as evaluations play them.
+
+    Raises:
+      EnvironmentFault: see `GreedyRunner.run`.
+    """
+    runner = GreedyRunner(experiment, environments.describe(experiment.environment), policy, episodes)
+    try:
+        return runner.run(policy, seed)
+    finally:
+        runner.close()
+
+
+class Evaluator:
+    """Evaluates the newest weights every `evaluation.every_steps`, and keeps `policies/best` and `policies/latest`.
+
+    Args:
+      experiment: the run.
+      specs: of its environment.
+      folder: of the policies.
+      evaluated_at: environment and gradient steps of the newest evaluation of an evaluator before this one.
+      beat: called at every step of an evaluation.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        specs: Specs,
+        folder: Path,
+        evaluated_at: tuple[int, int] | None = None,
+        beat: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._experiment, self._specs, self._folder, self._beat = experiment, specs, folder, beat
+        self._runner: GreedyRunner | None = None
+        self._evaluated_at = experiment.progress(*evaluated_at) if evaluated_at else -1
+        self._evaluated_version = evaluated_at[1] if evaluated_at else -1
+        self._solved = False
+        self._unsaved: dict[str, Policy] = {}
+        try:
+            self._best = policy_files.load(folder / "best").mean_return
+        except UsageError:  # none yet
+            self._best = -np.inf
+        self._process_info = psutil.Process()
+
+    def is_due(self, variables: Variables) -> bool:
+        """Whether this publication is to be evaluated."""
+        if self._solved or variables.gradient_steps in (0, self._evaluated_version):
+            return False  # a run that is solved ends with the policy that solved it, whatever is learned meanwhile
+        if variables.stopping:
+            return variables.evaluate_last
+        # The first evaluation is one interval in, those after it on the multiples of the interval.
+        every = self._experiment.evaluation.every_steps
+        return self._progress(variables) // every > max(0, self._evaluated_at) // every
+
+    def is_last(self, variables: Variables) -> bool:
+        """Whether no evaluation follows that of this publication."""
+        return self._solved or variables.stopping
+
+    def evaluate(self, variables: Variables) -> Evaluation | None:
+        """Plays the episodes with these weights and saves the policy.
+
+        Returns:
+          None where faults of the environment left no result; the log has the last one.
+
+        Raises:
+          ShieldFault: the shield failed.
+        """
+        started = time.monotonic()
+        evaluation = self._experiment.evaluation
+        policy = Policy(
+            variables.program, variables.weights, variables.environment_steps, variables.gradient_steps, 0.0
+        )
+        if self._runner is None:
+            self._runner = GreedyRunner(self._experiment, self._specs, policy, evaluation.episodes)
+        self._evaluated_at, self._evaluated_version = self._progress(variables), variables.gradient_steps
+        try:
+            returns, lengths, shielded_share, best_value = self._runner.run(policy, evaluation.seed, self._beat)
+        except ShieldFault:  # it is there for safety: without it no run goes on
+            raise
+        except EnvironmentFault as fault:
+            log.error("no evaluation of gradient step %d: %s", variables.gradient_steps, fault)
+            self._runner.close()
+            self._runner = None  # the next one begins with new environments
+            return None
+        mean = float(np.mean(returns))
+        policy = msgspec.structs.replace(policy, mean_return=mean)
+        is_best = mean > self._best
+        if is_best:
+            self._best = mean
+            self._unsaved["best"] = policy
+        self._unsaved["latest"] = policy
+        self._save()
+        target = self._experiment.stop.target_return
+        self._solved = target is not None and mean >= target
+        return Evaluation(
+            environment_steps=variables.environment_steps,
+            gradient_steps=variables.gradient_steps,
+            mean_return=mean,
+            std_return=float(np.std(returns)),
+            min_return=min(returns),
+            max_return=max(returns),
+            mean_length=float(np.mean(lengths)),
+            episodes=len(returns),
+            seconds=time.monotonic() - started,
+            resident_bytes=self._process_info.memory_info().rss,
+            is_best=is_best,
+            shielded_share=shielded_share,
+            best_value=best_value,
+        )
+
+    def _save(self) -> None:
+        """Saves what is to be saved; what a full disk does not take is tried again after the next evaluation."""
+        for name, policy in list(self._unsaved.items()):
+            try:
+                policy_files.save(policy, self._folder / name)
+            except OSError as error:
+                log.error("the policy in %s could not be replaced: %s", self._folder / name, error)
+            else:
+                del self._unsaved[name]
+
+    def _progress(self, variables: Variables) -> int:
+        return self._experiment.progress(variables.environment_steps, variables.gradient_steps)

@@ -1,0 +1,135 @@
+"""Every field of a config as text, from the structs themselves."""
+
+from collections.abc import Iterator
+from typing import Any, get_args
+
+import msgspec
+from msgspec.inspect import (
+    BoolType,
+    DictType,
+    FloatType,
+    IntType,
+    LiteralType,
+    Metadata,
+    NoneType,
+    StrType,
+    StructType,
+    UnionType,
+    VarTupleType,
+    type_info,
+)
+
+from agents import AgentConfig
+from pipeline.experiment.sections import Experiment
+
+
+class FieldDoc(msgspec.Struct, frozen=True):
+    """One field."""
+
+    name: str
+    """Dotted, as --set takes it."""
+    kind: str
+    """Its type and range, in words."""
+    default: str
+    """As TOML; empty where there is none."""
+    meaning: str
+
+
+class SectionDoc(msgspec.Struct, frozen=True):
+    """One section of a config; each kind of agent is one of its own."""
+
+    title: str
+    meaning: str
+    fields: tuple[FieldDoc, ...]
+
+
+def sections() -> Iterator[SectionDoc]:
+    """All of them, in the order of a resolved config."""
+    own = []
+    for field in msgspec.structs.fields(Experiment):
+        kind = type_info(field.type)
+        if not isinstance(_plain(kind), StructType | UnionType):
+            own.append(_field("", field))
+    yield SectionDoc("(top)", "", tuple(own))
+    for field in msgspec.structs.fields(Experiment):
+        kind = _plain(type_info(field.type))
+        if isinstance(kind, StructType):
+            yield _section(f"[{field.name}]", field.name, kind.cls)
+        elif field.name == "agent":
+            for of_kind in get_args(AgentConfig):
+                yield _section(f'[agent] kind = "{of_kind.__struct_config__.tag}"', field.name, of_kind)
+
+
+def _section(title: str, prefix: str, struct: type[msgspec.Struct]) -> SectionDoc:
+    fields = tuple(_field(f"{prefix}.", field) for field in msgspec.structs.fields(struct))
+    return SectionDoc(title, " ".join((struct.__doc__ or "").split()), fields)
+
+
+def _field(prefix: str, field: msgspec.structs.FieldInfo) -> FieldDoc:
+    kind = type_info(field.type)
+    meaning = (kind.extra_json_schema or {}).get("description", "") if isinstance(kind, Metadata) else ""
+    default = "" if field.default is msgspec.NODEFAULT else _toml(field.default)
+    if field.default_factory is not msgspec.NODEFAULT:
+        default = _toml(field.default_factory())
+    return FieldDoc(prefix + field.name, _words(kind), default, meaning)
+
+
+def _plain(kind: Any) -> Any:
+    return kind.type if isinstance(kind, Metadata) else kind
+
+
+_NAMES: dict[type[Any], str] = {
+    BoolType: "true or false",
+    StrType: "text",
+    IntType: "integer",
+    FloatType: "number",
+    DictType: "table",
+}
+
+
+def _words(kind: Any) -> str:
+    kind = _plain(kind)
+    if isinstance(kind, UnionType):
+        return " or ".join(_words(one) for one in kind.types if not isinstance(one, NoneType)) + ", or left out"
+    if isinstance(kind, LiteralType):
+        return " | ".join(f'"{value}"' for value in kind.values)
+    if isinstance(kind, VarTupleType):
+        return f"list of: {_words(kind.item_type)}"
+    name = _NAMES[type(kind)]
+    bounds = [
+        f"{sign} {bound:g}"
+        for sign, bound in (
+            (">", getattr(kind, "gt", None)),
+            (">=", getattr(kind, "ge", None)),
+            ("<", getattr(kind, "lt", None)),
+            ("<=", getattr(kind, "le", None)),
+        )
+        if bound is not None
+    ]
+    return " ".join([name, ", ".join(bounds)]).strip()
+
+
+def _toml(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return f'"{value}"'
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    return "{}" if value == {} else repr(value)
+
+
+def markdown() -> list[str]:
+    """The reference as a page's lines."""
+    lines = []
+    for section in sections():
+        lines += [f"## `{section.title}`", "", *([section.meaning, ""] if section.meaning else [])]
+        lines += ["| field | value | default | meaning |", "|---|---|---|---|"]
+        for field in section.fields:
+            kind, meaning = (text.replace("|", "\\|") for text in (field.kind, field.meaning))
+            default = f"`{field.default}`" if field.default else ""
+            lines.append(f"| `{field.name}` | {kind} | {default} | {meaning} |")
+        lines.append("")
+    return lines

@@ -1,0 +1,158 @@
+"""What `--resume` may change in an experiment, and why it may not change the rest. No TensorFlow here."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from pipeline.experiment import config
+from pipeline.experiment.config import UsageError
+from pipeline.experiment.sections import Experiment
+
+_NETWORK = "the stored weights are of a network of another shape or meaning"
+_ENVIRONMENT = "the stored frames are of another environment"
+REFUSED = {
+    **{
+        f"agent.{name}": _NETWORK
+        for name in (
+            "kind",
+            "hidden_units",
+            "activation",
+            "image_torso",
+            "torso",
+            "normalize_observations",
+            "dueling",
+            "noisy",
+            "num_atoms",
+            "v_min",
+            "v_max",
+            "num_quantiles",
+            "embedding_cosines",
+            "lstm_units",
+            "baseline",
+        )
+    },
+    **{
+        f"environment.{name}": _ENVIRONMENT
+        for name in (
+            "id",
+            "import_path",
+            "kwargs",
+            "engine",
+            "frame_skip",
+            "frame_stack",
+            "max_episode_steps",
+            "shield",
+        )
+    },
+    "replay.shards": "the replay's servers keep their contents, each its own",
+    "offline.dataset": "the run's checkpoints hold what it learns from",
+}
+"""Fields that have to stay, by why. All others may change, as long as the items of the replay keep their shape."""
+
+
+_EACH_FOR_ITSELF = (
+    "stop.",
+    "checkpoint.",
+    "replay.port",
+    "replay.private",
+    "replay.weights_port",
+    "replay.shards",
+)
+"""Fields that say nothing of what a collector or an evaluator does."""
+
+
+def adopt(stored: Experiment, experiment: Experiment) -> Experiment:
+    """An experiment whose items are those of a run's replay, where it leaves their shape open.
+
+    Else another batch or number of lanes would ask for other items. What it sets itself stays.
+    """
+    wanted, have = experiment.replay, stored.replay
+    is_open = not (wanted.lanes_per_item or wanted.steps_per_item) and wanted.prioritized == have.prioritized
+    if not is_open or experiment.agent.on_policy or _shape(stored)[:2] == _shape(experiment)[:2]:
+        return experiment
+    lanes, steps = stored.lanes_per_item, stored.steps_per_item
+    replay = msgspec.structs.replace(wanted, lanes_per_item=lanes, steps_per_item=steps)
+    return msgspec.structs.replace(experiment, replay=replay)
+
+
+def refusals(stored: Experiment, experiment: Experiment) -> list[str]:
+    """Why a run cannot go on as another experiment, each in words; empty where it can."""
+    changed = _changes(stored, experiment)
+    by_reason: dict[str, list[str]] = {}
+    for name, old, _ in changed:
+        top = ".".join(name.split(".")[:2])
+        if top in REFUSED:
+            by_reason.setdefault(REFUSED[top], []).append(f"{name} was {old!r}")
+    sentences = [f"{reason}: {', '.join(names)}" for reason, names in by_reason.items()]
+    if "agent.kind" in dict.fromkeys(name for name, *_ in changed):  # what follows from it is not worth a sentence
+        return [f"{_NETWORK}: agent.kind was {stored.agent.kind!r}"]
+    return sentences + list(_of_items(stored, experiment))
+
+
+def changes(stored: Experiment, experiment: Experiment) -> list[str]:
+    """Every field that differs, as "name=new (was old)"."""
+    return [f"{name}={new!r} (was {old!r})" for name, old, new in _changes(stored, experiment)]
+
+
+def refuse_other_config(experiment: Experiment, learners: str) -> None:
+    """Refuses to take part in the run of another experiment.
+
+    Args:
+      experiment: of this role.
+      learners: the learner's, as TOML; empty does not say.
+
+    Raises:
+      UsageError: they differ in more than what each host has for itself.
+    """
+    if not learners:
+        return
+    theirs = config.parse(learners, source="the learner's config")
+    changed = [
+        (name, mine, other)
+        for name, other, mine in _changes(theirs, experiment)
+        if not name.startswith(_EACH_FOR_ITSELF)
+    ]
+    if max(1, theirs.replay.shards) != max(1, experiment.replay.shards):
+        changed.append(("the number of --replay addresses", experiment.replay.shards, theirs.replay.shards))
+    if changed:
+        name, mine, other = changed[0]
+        more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+        raise UsageError(
+            f"this role was started with {name}={mine!r} and the learner with {other!r}{more}: give all roles the same "
+            "--config, --set and --seed"
+        )
+
+
+def _of_items(stored: Experiment, experiment: Experiment) -> Iterator[str]:
+    if experiment.window != stored.window:
+        yield (
+            f"the stored items hold windows of {stored.window} frames, and this agent learns from "
+            f"{experiment.window}: keep agent.n_step (or their sum with agent.sequence and agent.burn_in, or "
+            "agent.rollout)"
+        )
+    elif stored.agent.on_policy and experiment.collect.lanes != stored.collect.lanes:
+        yield f"its queue holds sequences of {stored.collect.lanes} lanes together: set collect.lanes so"
+    elif _shape(stored) != _shape(experiment):
+        lanes, steps, _ = _shape(stored)
+        yield (
+            f"the stored items have {lanes} lanes and {steps} steps each, and this experiment's have "
+            f"{experiment.lanes_per_item} and {experiment.steps_per_item}: set replay.lanes_per_item={lanes} and "
+            f"replay.steps_per_item={steps}"
+        )
+
+
+def _shape(experiment: Experiment) -> tuple[int, int, int]:
+    return experiment.lanes_per_item, experiment.steps_per_item, experiment.window
+
+
+def _changes(stored: Experiment, experiment: Experiment) -> list[tuple[str, Any, Any]]:
+    """Name, old and new value of every field that differs."""
+    old, new = msgspec.to_builtins(stored), msgspec.to_builtins(experiment)
+    return [(name, _value(old, name), _value(new, name)) for name in config.differences(stored, experiment)]
+
+
+def _value(tree: Any, name: str) -> Any:
+    for part in name.split("."):
+        tree = tree.get(part) if isinstance(tree, dict) else None
+    return list(tree) if isinstance(tree, tuple) else tree

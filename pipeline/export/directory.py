@@ -1,0 +1,142 @@
+"""The directory of an exported policy: written whole or not at all, and read without TensorFlow."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from pipeline.acting import policy_files
+from pipeline.acting.policy_files import Policy
+from pipeline.experiment import config
+from pipeline.experiment.config import UsageError
+from pipeline.experiment.run_directory import RunDirectory, write_json
+from pipeline.experiment.sections import Experiment
+from pipeline.export.interface import Interface, unshielded_spaces
+from pipeline.export.model_card import Origin, model_card
+from pipeline.records.results import Summary
+from pipeline.runtime.process import quieten_gym
+
+_CARD = Path("README.md")
+_CONFIG = Path("config.toml")
+_INTERFACE = Path("interface.json")
+_POLICY = Path("policy.msgpack")
+_OURS = {
+    _CARD: "the model card",
+    _CONFIG: "the run's configuration",
+    _INTERFACE: "inputs and outputs, for pipeline.serve",
+    _POLICY: "the policy, for pipeline.serve",
+}
+
+
+class Written(NamedTuple):
+    """What an export wrote."""
+
+    files: dict[Path, str]
+    """What each is."""
+    missing: dict[Path, str]
+    """Why each could not be made."""
+    shield_obstacle: str
+    """Why the shield is not inside of the models; empty where it is, or where there is none."""
+
+
+class Exported(NamedTuple):
+    """A policy with all that is needed to act with it."""
+
+    experiment: Experiment
+    interface: Interface
+    policy: Policy
+
+
+def origin(run_dir: Path, which: str) -> Origin:
+    """What is to be exported.
+
+    Args:
+      run_dir: the run's.
+      which: of its policies, "best" or "latest".
+
+    Raises:
+      UsageError: there is no run, or no policy yet.
+    """
+    run = RunDirectory(run_dir)
+    experiment, policy = run.experiment(), policy_files.load(run.policies / which)
+    summary = msgspec.json.decode(run.summary.read_bytes(), type=Summary) if run.summary.is_file() else None
+    return Origin(str(run_dir), which, experiment, policy, summary)
+
+
+def write(source: Origin, out: Path) -> Written:
+    """Exports a policy.
+
+    Args:
+      source: what.
+      out: a directory that does not exist or is empty.
+
+    Raises:
+      UsageError: it cannot be written there, or the environment cannot be made.
+      EnvironmentFault: the environment's first observation is not as it should be.
+    """
+    out = out.resolve()
+    _refuse(out)
+    spaces = unshielded_spaces(source.experiment)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its import announces what it did not find of a GPU
+    quieten_gym()
+    from pipeline.export.models import MODELS, Model  # imports TensorFlow, which usage errors do not wait for
+
+    model = Model(source.experiment, Interface.of(source.experiment, spaces), spaces.observation, source.policy)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    except OSError as error:
+        raise UsageError(f"--out={out} cannot be written: {error.strerror}") from None
+    try:
+        missing = model.write(part)
+        files = {**_OURS, **{path: what for path, what in MODELS.items() if path not in missing}}
+        (part / _CONFIG).write_text(config.dump(source.experiment))
+        write_json(part / _INTERFACE, model.interface)
+        policy_files.save(source.policy, part)
+        (part / _CARD).write_text(model_card(source, model.interface, files, missing))
+        part.chmod(0o755)  # a temporary directory is its owner's alone
+        os.replace(part, out)
+    except OSError as error:
+        raise UsageError(f"--out={out} cannot be written: {error.strerror}") from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return Written(files, missing, model.shield_obstacle)
+
+
+def read(folder: Path) -> Exported:
+    """An exported policy.
+
+    Raises:
+      UsageError: there is none in the folder, or it is of another version.
+    """
+    try:
+        interface = msgspec.json.decode((folder / _INTERFACE).read_bytes(), type=Interface)
+        experiment = config.parse((folder / _CONFIG).read_text(), source=str(folder / _CONFIG))
+    except FileNotFoundError as error:
+        raise UsageError(f"{folder} holds no exported policy: there is no {Path(error.filename).name}") from None
+    except (OSError, msgspec.MsgspecError) as error:
+        raise UsageError(f"{folder} holds no exported policy of this version: {error}") from None
+    return Exported(experiment, interface, policy_files.load(folder))
+
+
+def of_run(run_dir: Path, which: str) -> Exported:
+    """A run's policy, with nothing written.
+
+    Raises:
+      UsageError: there is no run, or no policy yet, or the environment cannot be made.
+      EnvironmentFault: the environment's first observation is not as it should be.
+    """
+    source = origin(run_dir, which)
+    interface = Interface.of(source.experiment, unshielded_spaces(source.experiment))
+    return Exported(source.experiment, interface, source.policy)
+
+
+def _refuse(out: Path) -> None:
+    if out.is_dir() and any(out.iterdir()):
+        raise UsageError(f"--out={out} exists and is not empty: choose another directory")
+    for path in (out, *out.parents):
+        if path.exists() and not path.is_dir():
+            raise UsageError(f"--out={out} cannot be: {path} is a file")

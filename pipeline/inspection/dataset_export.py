@@ -1,0 +1,77 @@
+"""A dataset of what a run has stored."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from pipeline import environments
+from pipeline.datasets import datasets, minari_format, tfrecord_format
+from pipeline.datasets.datasets import Selection
+from pipeline.datasets.minari_format import Spaces
+from pipeline.experiment.config import UsageError
+from pipeline.inspection import stored_replay
+from pipeline.inspection.replay_summary import rows
+from pipeline.inspection.stored_replay import StoredReplay
+
+
+def export(run_dir: Path, out: Path, form: str, whole_episodes: bool) -> str:
+    """Writes a dataset and returns what it has, in words.
+
+    Args:
+      run_dir: of the run.
+      out: folder to make.
+      form: "minari" or "tfrecord".
+      whole_episodes: leave out episodes of which not every step is stored; else every stored transition is written.
+
+    Raises:
+      UsageError: there is nothing to export, or it cannot be written.
+    """
+    out = out.resolve()  # Minari puts a relative one before itself
+    datasets.refuse_existing(out)
+    stored = stored_replay.read(run_dir)
+    if stored.experiment.exploration.count_bonus > 0.0:
+        raise UsageError(f"{run_dir}: its rewards hold the bonus of exploration.count_bonus: export a run without")
+    selection = datasets.select(stored.lanes, whole_episodes)
+    if not selection.taken:
+        reasons = ", ".join(f"{count} {reason}" for reason, (count, _) in selection.left_out.items())
+        raise UsageError(f"{run_dir} has no whole episode stored ({reasons or 'nothing at all'}): try --transitions")
+    config = stored.experiment.environment
+
+    def write(part: Path) -> None:
+        if form == "minari":
+            named = {
+                "dataset_id": minari_format.identity(out),
+                "algorithm_name": stored.experiment.agent.kind,
+                "description": f"What a run of {stored.experiment.agent.kind} collected and its replay held.",
+            }
+            minari_format.write(part, stored.layout, selection, _spaces(stored), config, named)
+        else:
+            environment = msgspec.to_builtins(config)
+            tfrecord_format.write(part, stored.layout, selection, whole_episodes, environment)
+
+    datasets.write_whole(out, write)
+    title = f"{out}: {len(selection.taken):,} {'episodes' if whole_episodes else 'episodes and parts of them'}"
+    return "\n".join(rows(title, accounted(stored, selection)))
+
+
+def accounted(stored: StoredReplay, selection: Selection) -> Sequence[tuple[str, str]]:
+    """Where every transition that the replay has stored is: in the dataset, left out, or none that a step made."""
+    left_out = [
+        (f"left out: {reason}", f"{steps:,} of {episodes:,} episodes")
+        for reason, (episodes, steps) in selection.left_out.items()
+    ]
+    return [
+        ("transitions written", f"{selection.steps:,}"),
+        *left_out,
+        ("ends of episodes, which no step was taken from", f"{stored.ends:,}"),
+        ("stored, as the run's ledger counts", f"{stored.transitions:,}"),
+    ]
+
+
+def _spaces(stored: StoredReplay) -> Spaces:
+    environment = environments.make(stored.experiment.environment, 1)
+    try:
+        return Spaces(environment.vector.single_observation_space, environment.vector.single_action_space)
+    finally:
+        environment.close()

@@ -1,0 +1,164 @@
+"""What the newest whole checkpoints of a run have of its replay."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from agents import Specs
+from pipeline import environments
+from pipeline.datasets import stored_frames
+from pipeline.datasets.stored_frames import Lane, is_padding, is_step
+from pipeline.experiment.config import UsageError
+from pipeline.experiment.run_directory import RunDirectory
+from pipeline.experiment.sections import Experiment
+from pipeline.inspection.replay_summary import share
+from pipeline.records import checkpoint
+from pipeline.records.account import NOTHING, Tally
+from pipeline.records.checkpoint import Checkpoint, Counters
+from pipeline.replay import reverb_checkpoint
+from pipeline.replay.frames import FrameLayout
+from pipeline.replay.reverb_checkpoint import StoredItem
+
+
+class StoredReplay(NamedTuple):
+    """A replay that was read from disk; all of its frames are in memory."""
+
+    experiment: Experiment
+    layout: FrameLayout
+    checkpoints: list[Checkpoint]
+    """That hold it: one, or one of each of its servers that has any here."""
+    counters: Counters
+    """The run's when its learner's checkpoint was written; of a server's own directory there are none."""
+    tally: Tally
+    """The servers' own counts, of items."""
+    items: list[StoredItem]
+    """The oldest first."""
+    lanes: list[Lane]
+
+    @property
+    def transitions(self) -> int:
+        """Stored, as the ledger counts them.
+
+        A frame in which one begins is one, also an episode's last; of sequences that begin at every `stride` frames
+        each is one.
+        """
+        experiment = self.experiment
+        if experiment.agent.stride > 1:
+            return len(self.items) * experiment.transitions_per_item
+        return sum(int(np.count_nonzero(lane.stored & ~is_padding(lane.frames))) for lane in self.lanes)
+
+    @property
+    def ends(self) -> int:
+        """Stored frames with the last observation of an episode."""
+        return sum(
+            int(np.count_nonzero(lane.stored & ~is_padding(lane.frames) & ~is_step(lane))) for lane in self.lanes
+        )
+
+    def sizes(self) -> list[tuple[str, str]]:
+        """How much there is and where it was read from: names and values for a table."""
+        experiment, counters = self.experiment, self.counters
+        shards = max(1, experiment.replay.shards)
+        sizes = [(f"checkpoint of {each.manifest.written_at}", str(each.path)) for each in self.checkpoints]
+        if len(self.checkpoints) < shards:
+            sizes.append(("servers without a checkpoint here", f"{shards - len(self.checkpoints)} of {shards}"))
+        if counters.gradient_steps or counters.environment_steps:
+            taken = f"{counters.gradient_steps:,}, {counters.environment_steps:,}"
+            sizes.append(("gradient steps, environment steps", taken))
+            sizes.append(("episodes dropped by faults of the environment", f"{counters.dropped_episodes:,}"))
+        sizes += [
+            ("transitions", f"{share(self.transitions, experiment.replay.capacity)} of {experiment.replay.capacity:,}"),
+            (
+                "items",
+                f"{len(self.items):,} of {experiment.lanes_per_item} lanes and {experiment.steps_per_item} steps",
+            ),
+            ("items inserted, removed, sampled", f"{self.tally.inserted:,}, {self._removed:,}, {self.tally.sampled:,}"),
+            ("items never sampled", share(sum(not item.times_sampled for item in self.items), len(self.items))),
+            ("bytes on disk", f"{sum(map(_size, self.checkpoints)):,}"),
+            ("bytes in memory, uncompressed", f"{sum(lane.frames.nbytes for lane in self.lanes):,}"),
+            ("lanes", f"{len(self.lanes):,}"),
+            *((f"transitions lost: {name}", f"{count:,}") for name, count in counters.lost.items() if count),
+        ]
+        if experiment.exploration.count_bonus > 0.0:
+            sizes.append(("rewards", "with the bonus of exploration.count_bonus"))
+        return sizes
+
+    @property
+    def _removed(self) -> int:
+        return self.tally.inserted - self.tally.present
+
+    def of_items(self) -> dict[str, list[float]]:
+        """What is known of items, by name."""
+        newest, per_item = len(self.items), self.experiment.transitions_per_item
+        return {
+            "age in transitions inserted": [(newest - place) * per_item for place in range(newest)],
+            "priority of an item": [item.priority for item in self.items],
+            "times that an item was sampled": [item.times_sampled for item in self.items],
+        }
+
+
+def _size(found: Checkpoint) -> int:
+    return sum(record.size for name, record in found.manifest.files.items() if name.startswith(found.replay.name))
+
+
+def read(path: Path) -> StoredReplay:
+    """Reads the replay of a run.
+
+    Args:
+      path: the run's directory, or that of one of its replay's servers.
+
+    Raises:
+      UsageError: there is none, or it cannot be read.
+    """
+    run = RunDirectory(path.resolve())
+    experiment = run.experiment()
+    if experiment.agent.on_policy:
+        raise UsageError(
+            f"{path}: a run of agent.kind={experiment.agent.kind!r} keeps no experience: name one of a kind that does"
+        )
+    own = checkpoint.newest(run.checkpoints)
+    shards = [
+        checkpoint.newest(RunDirectory(run.shard(index)).checkpoints) for index in range(experiment.replay.shards)
+    ]
+    found = [each for each in (own, *shards) if each is not None and each.replay.is_dir()]
+    if not found:
+        raise UsageError(
+            f"{path}: there is no whole checkpoint of a replay yet: wait for one (checkpoint.every_seconds)"
+        )
+    layout = FrameLayout.of(experiment, _specs(experiment))
+    try:
+        return _read(experiment, layout, found, own.counters if own is not None else Counters())
+    except (ValueError, tf.errors.OpError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(
+            f"{path}: its replay cannot be read: {reason}. Does the environment observe what it did in the run?"
+        ) from None
+
+
+def _specs(experiment: Experiment) -> Specs:
+    try:
+        return environments.describe(experiment.environment)
+    except environments.EnvironmentFault as fault:
+        raise UsageError(str(fault)) from None
+
+
+def _read(experiment: Experiment, layout: FrameLayout, found: list[Checkpoint], counters: Counters) -> StoredReplay:
+    cut = stored_frames.Cut(experiment.lead, experiment.steps_per_item * experiment.agent.stride)
+    tally, items, lanes = NOTHING, list[StoredItem](), list[Lane]()
+    for each in found:
+        counted = reverb_checkpoint.tally(each.replay, layout.table)
+        tally = Tally(*(sum(counts) for counts in zip(tally, counted, strict=True)))
+        own = list(reverb_checkpoint.items(each.replay, layout.table))
+        wanted = {key for item in own for key, _, _ in item.slices}
+        chunks = {
+            chunk.key: stored_frames.Chunk(chunk.first, chunk.steps())
+            for chunk in reverb_checkpoint.chunks(each.replay)
+            if chunk.key in wanted
+        }
+        refers = ([stored_frames.Slice(*part) for part in item.slices] for item in own)
+        lanes += stored_frames.lanes(refers, chunks, layout, cut)
+        items += own
+    return StoredReplay(
+        experiment, layout, found, counters, tally, sorted(items, key=lambda item: item.inserted_at), lanes
+    )

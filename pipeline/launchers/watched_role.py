@@ -1,0 +1,236 @@
+"""One role of a run on this machine: its process, and those that follow when it fails."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+from pipeline.launchers import Launch
+from pipeline.records.recorder import Recorder
+from pipeline.records.results import ENVIRONMENT_FAULT, UNWRITTEN_SUMMARY
+
+STOP_SECONDS = 90.0
+"""How long a stopping run may take for its last checkpoint before its processes are killed."""
+LEAVE_SECONDS = 5.0
+"""How long a process that has no checkpoint to write may take."""
+_MOST_FAILURES = 5
+"""In a row without progress: then a restart does not help."""
+_PROGRESS_STEPS = 1_000
+"""Environment steps after which a collector has made progress: a crash soon after every start is none."""
+_PROGRESS_SECONDS = 30.0
+"""So long a process has to live to have made progress, if its steps are slow."""
+_BACKOFF_SECONDS = 0.1
+_BACKOFF_FACTOR = 4.0
+_POSTPONED_SECONDS = 2.0
+_START_SECONDS = 600.0
+"""Until the first sign of life: imports, a large replay to restore, compilation."""
+_LAST_LINES = 12
+
+
+class Watched:
+    """Starts a role's process and tells how it does.
+
+    Args:
+      launch: the run.
+      role: "learner", "collector", "evaluator" or "replay".
+      index: of a collector or a shard.
+      replay: addresses of the replay's servers, as --replay has them.
+      silent_seconds: without a sign of life after which the process hangs.
+      number: gives each process of the role a number that no other had; None counts those in the run directory.
+    """
+
+    def __init__(
+        self,
+        launch: Launch,
+        role: str,
+        index: int,
+        replay: str,
+        silent_seconds: float,
+        number: Callable[[], int] | None = None,
+    ) -> None:
+        self._launch, self._role, self._index, self._replay = launch, role, index, replay
+        self.silent_seconds = silent_seconds
+        self._number = number
+        self.name = f"{role}-{index}" if role in ("collector", "replay") else role
+        self.failures = 0
+        """In a row, without progress between them."""
+        self._crashes = 0  # of these, those of its own doing
+        self.restart_at: float | None = None
+        """Monotonic time of the next start; None while the process runs."""
+        self._furthest = 0
+        self._folder = launch.run.shard(index) if role == "replay" else launch.run.path
+        self._log = launch.run.logs / f"{self.name}.log"
+        self._is_start_noted = False
+
+    def start(self) -> None:
+        """Starts the next process of this role; a learner's goes on from the newest checkpoint but the first time."""
+        run, launch = self._launch.run, self._launch
+        incarnation = self._number() if self._number else run.incarnations(self.name)
+        self.record = recorder = run.recorder(self.name, incarnation)
+        self.recorder = Recorder(recorder)
+        command = [sys.executable, "-m", "pipeline.role", f"--role={self._role}", f"--index={self._index}"]
+        command += [f"--config={run.config}", f"--replay={self._replay}", f"--run_dir={self._folder}"]
+        command += [f"--incarnation={incarnation}", f"--recorder={recorder}", f"--started={launch.started}"]
+        command += [f"--supervisor={os.getpid()}"]
+        if not launch.experiment.replay.shards:
+            command += ["--embedded"]
+        if launch.resume or self.restart_at is not None:
+            # What ends a learner again and again may be what its newest checkpoint holds: bad experience, say.
+            command += ["--resume", f"--pass_over={max(0, self._crashes - 1)}"]
+        with self._log.open("ab") as log:
+            self.log_from = log.tell()
+            self.process = subprocess.Popen(
+                launch.privacy.command(command),
+                pass_fds=launch.privacy.descriptors,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=_environment(self._role),
+                # A terminal sends Ctrl-C to its whole foreground group: the roles are stopped by their supervisor only.
+                start_new_session=True,
+            )
+        self.restart_at = None
+        self._started_at = self._beat_at = time.monotonic()
+        self._beats = 0
+
+    def tend(self, note: Callable[[str], None], ending: bool) -> tuple[int, str] | None:
+        """Ends a process that hangs, and starts the next some time after one has failed.
+
+        Args:
+          note: takes a sentence about it.
+          ending: the run ends: nothing is started again, and what ends does so in good order.
+
+        Returns:
+          Exit code and reason of a failure that no restart helps against.
+        """
+        if self.restart_at is not None:
+            if time.monotonic() >= self.restart_at and not ending:
+                self._restart(note)
+            return None
+        if self.poll() is None and self.hangs():
+            note(f"{self.name} has given no sign of life for {self.silent_seconds:g} s and is restarted")
+            self.kill()
+        code = self.poll()
+        if code is None or ending:
+            return None
+        words = self.last_words()
+        if code == 2:
+            return 2, words
+        if code == ENVIRONMENT_FAULT:  # the learner has been told, too
+            return 1, words
+        if not self.expect_restart():
+            return 1, f"{words}\n{self.name} has failed {self.failures} times in a row without progress"
+        note(f"{words}\n{self.name} is restarted")
+        return None
+
+    def _restart(self, note: Callable[[str], None]) -> None:
+        try:
+            self.start()
+        except OSError as error:  # a full disk has no room for its record: there may be some again
+            if not self._is_start_noted:
+                note(f"{self.name} cannot be restarted yet: {error}")
+            self._is_start_noted = True
+            self.postpone()
+        else:
+            self._is_start_noted = False
+
+    def end_of_run(self, ending: bool) -> tuple[int, str] | None:
+        """Exit code and reason of a run whose learner, this one, has ended for good; an empty one is in the summary.
+
+        Args:
+          ending: it was asked to end.
+        """
+        summary = self._launch.run.summary
+        if self.restart_at is not None or (code := self.poll()) is None:
+            return None
+        if code in (0, 3, 4) or (code == 1 and summary.is_file()):
+            return code, ""
+        if code == UNWRITTEN_SUMMARY:
+            return 1, f"the run has ended, and {summary} could not be written: is the disk full?"
+        if code == 2 or ending:
+            return (2 if code == 2 else 1), self.last_words()
+        return None
+
+    def poll(self) -> int | None:
+        """The return code of a process that has ended, entered into its record; None of one that runs."""
+        code = self.process.poll()
+        if code is not None and self.recorder.return_code is None:
+            self.recorder.mark_ended(code)
+            with contextlib.suppress(ProcessLookupError):  # what it had started itself
+                os.killpg(self.process.pid, signal.SIGKILL)
+        return code
+
+    def hangs(self) -> bool:
+        """Whether the process gives no sign of life."""
+        now, beats = time.monotonic(), self.recorder.beats
+        if beats != self._beats:
+            self._beats, self._beat_at = beats, now
+        return now - self._beat_at > (self.silent_seconds if beats else _START_SECONDS)
+
+    def expect_restart(self) -> bool:
+        """Counts a failure and sets the time of the next start; False if there have been too many in a row."""
+        if self._has_progressed():
+            self.failures = self._crashes = 0
+        self.failures += 1
+        self._crashes += self.process.returncode != -signal.SIGKILL
+        if self.failures >= _MOST_FAILURES:
+            return False
+        self.restart_at = time.monotonic() + _BACKOFF_SECONDS * _BACKOFF_FACTOR ** (self.failures - 1)
+        return True
+
+    def postpone(self) -> None:
+        """Puts the next start off, as one has failed for want of resources; no failure of the role."""
+        self.restart_at = time.monotonic() + _POSTPONED_SECONDS
+
+    def _has_progressed(self) -> bool:
+        progress = self.recorder.progress
+        if self._role == "learner":  # steps that an earlier process took before it are none
+            further, self._furthest = progress > self._furthest, max(progress, self._furthest)
+            return further
+        lived = self._beat_at - self._started_at
+        steps = self.recorder.counts.environment_steps
+        return steps >= _PROGRESS_STEPS or (self.recorder.beats > 0 and lived > _PROGRESS_SECONDS)
+
+    def end(self, seconds: float) -> None:
+        """Asks the process to end and kills it, with what it started, if it has not within so many seconds."""
+        if self.poll() is None:
+            self.process.terminate()
+        try:
+            self.process.wait(max(0.0, seconds))
+        except subprocess.TimeoutExpired:
+            self.kill()
+        self.poll()
+
+    def kill(self) -> None:
+        """Ends the process and what it started."""
+        self.process.kill()
+        self.process.wait()
+
+    def last_words(self) -> str:
+        """How the process ended and, from its log, why."""
+        code = self.process.returncode
+        if code == -signal.SIGKILL:  # by someone else: its log knows nothing of it
+            return f"{self.name} was killed (SIGKILL)"
+        with self._log.open("rb") as log:
+            log.seek(self.log_from)
+            lines = log.read().decode(errors="replace").splitlines()
+        errors = [line.partition(" ERROR ")[2].partition(": ")[2] for line in lines if " ERROR " in line]
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        if errors and "Traceback" not in "\n".join(lines[-_LAST_LINES * 4 :]):
+            return f"{self.name} ended with {how}: {errors[-1]}"
+        return f"{self.name} ended with {how}; the end of {self._log}:\n" + "\n".join(lines[-_LAST_LINES:])
+
+
+def _environment(role: str) -> dict[str, str]:
+    """Environment variables of a role: each library's thread pool bounded, so that roles do not fight for cores."""
+    environment = dict(os.environ)
+    environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    environment.setdefault("GRPC_VERBOSITY", "ERROR")
+    if role != "learner":
+        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+            environment.setdefault(name, "1")
+        environment["CUDA_VISIBLE_DEVICES"] = ""
+    return environment

@@ -1,0 +1,62 @@
+"""Batches that no update could be made of, written aside for a look. No TensorFlow.
+
+A file holds one `BadBatch` as typed msgpack: `read(path)` gives its arrays by name, to be looked at in NumPy:
+
+    from pipeline.learner import bad_batches
+    batch = bad_batches.read(run_dir / "bad_batches" / "000000001207.msgpack")
+    batch["reward"].max()
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from numpy.typing import NDArray
+
+from pipeline.experiment.config import UsageError
+from pipeline.experiment.run_directory import write_atomically
+from pipeline.messages.contents import Array
+
+_KEPT = 5
+
+
+class BadBatch(msgspec.Struct, frozen=True):
+    """The batch of one gradient step."""
+
+    gradient_steps: int
+    """The number of the step that it was drawn for."""
+    arrays: dict[str, Array]
+    """By name: the leaves of the `Trajectory` [B, T, ...], such as `reward` and `observation`, whose parts have paths
+    as names, the mask last; `weights_gradient_steps` int32 [B], versions of the weights that acted; and
+    `relative_probability` float32 [B], how many times as likely as by uniform drawing each transition was."""
+
+
+def write(folder: Path, gradient_steps: int, arrays: Mapping[str, NDArray[Any]]) -> Path:
+    """Writes a batch and removes all but the newest five.
+
+    Args:
+      folder: made if it is missing.
+      gradient_steps: of the step that the batch was drawn for; names the file.
+      arrays: see `BadBatch`.
+    """
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{gradient_steps:012d}.msgpack"
+    batch = BadBatch(gradient_steps, {name: Array.of(array) for name, array in arrays.items()})
+    write_atomically(path, msgspec.msgpack.encode(batch))
+    for older in sorted(folder.glob("[0-9]*.msgpack"))[:-_KEPT]:
+        older.unlink()
+    return path
+
+
+def read(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of a file, by the names that `BadBatch` says, read-only.
+
+    Raises:
+      UsageError: it holds no bad batch.
+    """
+    try:
+        batch = msgspec.msgpack.decode(path.read_bytes(), type=BadBatch)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise UsageError(f"{path} holds no bad batch: {error}") from None
+    return {name: array.numpy() for name, array in batch.arrays.items()}

@@ -1,0 +1,64 @@
+"""The samples on their way to the learner: a thread that waits for the replay, so that the learner need not."""
+
+import contextlib
+import queue
+import threading
+import time
+
+from pipeline.replay.client import Replay, Sample
+from pipeline.replay.shards.sharded_replay import Shards
+
+
+class Feeder:
+    """Draws the samples of the next call ahead.
+
+    What waits for a replay cannot be interrupted: it waits in a thread of its own, the process ends without it.
+
+    Args:
+      replay: to draw from.
+    """
+
+    def __init__(self, replay: Replay | Shards) -> None:
+        self._replay = replay
+        self._samples: queue.Queue[Sample | Exception] = queue.Queue(maxsize=1)
+        self._thread = threading.Thread(target=self._feed, name="samples", daemon=True)
+        self._closing, self._fed = False, threading.Event()
+
+    def start(self) -> None:
+        """Begins to draw."""
+        self._thread.start()
+
+    def next(self, timeout: float) -> Sample | None:
+        """The samples of the next call; None if there are none within `timeout` seconds. Raises what drawing raised."""
+        try:
+            sample = self._samples.get(timeout=timeout)
+        except queue.Empty:
+            return None
+        if isinstance(sample, Exception):
+            raise sample
+        return sample
+
+    def stop_drawing(self) -> None:
+        """Has the thread end after the sample that it waits for."""
+        self._closing = True
+
+    def discard(self, deadline: float) -> None:
+        """Takes what has been drawn until the thread ends, at most until a monotonic time."""
+        while not self._fed.is_set() and time.monotonic() < deadline:
+            with contextlib.suppress(queue.Empty):
+                self._samples.get(timeout=0.05)
+
+    def join(self, deadline: float) -> None:
+        """Waits for the thread's end; the iterator of a queue ends when its server does."""
+        self._thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _feed(self) -> None:
+        try:
+            for sample in self._replay.samples():
+                self._samples.put(sample)
+                if self._closing:
+                    return
+        except Exception as error:  # `next` raises it in the learner's thread
+            self._samples.put(error)
+        finally:
+            self._fed.set()

@@ -1,0 +1,149 @@
+"""The gradient steps of one call of the learner as one TensorFlow program."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from agents import losses
+from agents.builder import LearningAgent
+from agents.priorities import LARGEST
+from pipeline.experiment.sections import Experiment
+from pipeline.learner.workers.collectives import Team
+
+
+class GradientLoop:
+    """K gradient steps on the replicas of this process, and of all other workers' where there are some.
+
+    Args:
+      experiment: with this worker's share of the batch (`workers.share`).
+      agent: that takes the steps.
+      strategy: in whose scope the agent was built.
+      team: the workers that take them together; None takes them alone.
+      importance_exponent: gives beta at the next gradient step, float32 [].
+      zeros: a trajectory [K, B, T, ...] and relative probabilities [K, B], of the shapes and dtypes to come.
+      compiled: by XLA; it takes one replica.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        agent: LearningAgent,
+        strategy: tf.distribute.Strategy,
+        team: Team | None,
+        importance_exponent: Callable[[], tf.Tensor],
+        zeros: Any,
+        compiled: bool,
+    ) -> None:
+        self._learner, self._is_prioritized = experiment.learner, experiment.replay.prioritized
+        self._agent, self._strategy, self._team = agent, strategy, team
+        self._importance_exponent, self._zeros, self._compiled = importance_exponent, zeros, compiled
+        self._replicas = strategy.num_replicas_in_sync // (team.size if team else 1)  # of this process
+        # Nothing here is Python control flow on tensors: without autograph's rewriting, tracing is twice as fast.
+        # A concrete function of flat tensors is called in half the time: no structure is matched against a signature.
+        flat = [tf.TensorSpec(leaf.shape, leaf.dtype) for leaf in tf.nest.flatten(zeros)]
+        function = tf.function(self._steps, jit_compile=compiled, autograph=False)
+        self._traced = function.get_concrete_function(*flat)
+
+    def __call__(self, batches: Any) -> Any:
+        """Takes the steps on batches of the form of `zeros`.
+
+        Returns:
+          Figures of the steps that were applied, and behind them for each step 1 if it was, else 0: float32 [5 + K],
+          the same on all workers; TD errors and Q-values of the last step's transitions (`LossExtra`), float32 [B];
+          with prioritized replay also the priorities of all steps', float32 [K, B].
+        """
+        return self._traced(*tf.nest.flatten(batches))
+
+    def _steps(self, *leaves: tf.Tensor) -> Any:
+        batches, team = tf.nest.pack_sequence_as(self._zeros, leaves), self._team
+        if team and self._is_prioritized:  # once a call: what a step of several workers takes is waiting for each other
+            batches = *batches, tf.reduce_min(team.everyones(tf.reduce_min(batches[1], axis=1)), axis=0)
+        zero, count = tf.zeros(()), self._learner.steps_per_call
+        totals: Any = zero, zero, zero, zero, tf.constant(-np.inf)
+        flags, shape = tf.TensorArray(tf.float32, count, element_shape=()), (self._learner.batch_size,)
+        priorities = [tf.TensorArray(tf.float32, count, element_shape=shape)] if self._is_prioritized else []
+        newest = tf.zeros(shape), tf.zeros(shape)
+        start = (tf.constant(0), totals, flags, newest, batches, priorities)
+        _, totals, flags, newest, _, priorities = tf.while_loop(
+            lambda k, *_: k < count, self._step, start, maximum_iterations=count
+        )
+        if team:
+            of_workers = tf.unstack(team.everyones(tf.stack(totals)), axis=1)
+            combined = tf.reduce_sum, tf.reduce_mean, tf.reduce_mean, tf.reduce_mean, tf.reduce_max
+            totals = [combine(values) for combine, values in zip(combined, of_workers, strict=True)]
+        applied = flags.stack()
+        number = tf.maximum(tf.reduce_sum(applied), 1.0)
+        loss, td_error, q_mean, norm = (total / number for total in totals[:-1])
+        q_max = tf.where(tf.math.is_finite(totals[-1]), totals[-1], 0.0)
+        figures = tf.stack([loss, td_error, q_mean, q_max, norm])
+        return tf.concat([figures, applied], axis=0), *newest, *[array.stack() for array in priorities]
+
+    def _step(
+        self, k: tf.Tensor, totals: tuple[tf.Tensor, ...], flags: Any, _: Any, batches: Any, priorities: Any
+    ) -> Any:
+        position = k + self._pointers_first() if self._compiled else k
+        batch = tf.nest.map_structure(lambda leaf: tf.gather(leaf, position), batches)
+        results = [
+            tf.stack(self._strategy.experimental_local_results(result))
+            for result in self._strategy.run(self._gradient_step, args=(batch,))
+        ]
+        loss, td_error, q_mean = (
+            tf.reduce_sum(results[0]),
+            tf.reduce_mean(tf.abs(results[1])),
+            tf.reduce_mean(results[2]),
+        )
+        newest = tf.reshape(results[1], [-1]), tf.reshape(results[2], [-1])
+        norm, applied = tf.reduce_mean(results[4]), tf.reduce_all(results[5])
+        means = (loss, td_error, q_mean, norm)
+        sums = [total + tf.where(applied, mean, 0.0) for total, mean in zip(totals, means, strict=False)]
+        q_max = tf.maximum(totals[-1], tf.where(applied, tf.reduce_max(results[3]), -np.inf))
+        written = []
+        for array in priorities:
+            priority = tf.reshape(results[6], [-1])
+            written.append(array.write(k, tf.where(applied | (priority <= LARGEST), priority, 0.0)))
+        return k + 1, (*sums, q_max), flags.write(k, tf.cast(applied, tf.float32)), newest, batches, written
+
+    def _gradient_step(self, batch: Any) -> Any:
+        """One replica's."""
+        trajectory, relative, *smallest = batch
+        weights = None
+        if self._is_prioritized:  # over the global batch, before the replicas take their shares
+            weights = losses.importance_weights(relative, self._importance_exponent(), *smallest)
+        if self._replicas > 1:
+            share = self._learner.batch_size // self._replicas
+            start = tf.distribute.get_replica_context().replica_id_in_sync_group % self._replicas * share
+
+            def part(leaf: tf.Tensor) -> tf.Tensor:
+                return tf.ensure_shape(leaf[start : start + share], (share, *leaf.shape[1:]))
+
+            trajectory = tf.nest.map_structure(part, trajectory)
+            weights = None if weights is None else part(weights)
+        loss, extra = self._agent.train(trajectory, weights=weights)
+        priority = (extra.priority,) if self._is_prioritized else ()
+        return loss, extra.td_error, extra.q, extra.q_max, extra.gradient_norm, extra.applied, *priority
+
+    def _pointers_first(self) -> tf.Tensor:
+        """0, computed from every variable that a gradient step changes; a batch's position needs it.
+
+        XLA on a CPU loads the address of a loop's variable where the variable is first read. After a call (a matrix
+        product) LLVM no longer knows this address to be the one that is written, and the update in place stays scalar.
+        Read before all else, the addresses are known and the updates are vector loops: a tenth of the loop's time.
+        """
+        firsts = [tf.reshape(variable, [-1])[0] for variable in self._agent.variables if variable.dtype == tf.float32]
+        return tf.cast(tf.math.is_nan(tf.add_n(firsts)), tf.int32)  # an addend of 0 that XLA cannot fold away
+
+
+def set_compiler_flags() -> None:
+    """Puts the flags that suit small networks before the user's own; XLA reads them when it first compiles.
+
+    One thread: the products of small networks take less time than handing parts of them to other threads does, and
+    replay has use for these.
+    No tree reductions: for norms, biases and means of this size they take longer than the sums that they replace.
+    """
+    ours = "--xla_cpu_multi_thread_eigen=false --xla_disable_hlo_passes=tree_reduction_rewriter"
+    given = os.environ.get("XLA_FLAGS", "")
+    if ours not in given:
+        os.environ["XLA_FLAGS"] = f"{ours} {given}".rstrip()

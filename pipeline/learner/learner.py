@@ -1,0 +1,323 @@
+"""The learner: gradient steps, many to a call, on all replicas of a MirroredStrategy, or of several workers'."""
+
+import logging
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from agents import Specs, build, losses
+from agents.builder import LearningAgent
+from pipeline.acting import network_program
+from pipeline.collector.collector import seed_of
+from pipeline.experiment.config import UsageError
+from pipeline.experiment.sections import Experiment
+from pipeline.learner.gradient_loop import GradientLoop, set_compiler_flags
+from pipeline.learner.workers import team as workers
+from pipeline.learner.workers.collectives import Team
+from pipeline.messages.contents import Array, Variables
+from pipeline.records.checkpoint import Counters
+from pipeline.replay.client import Sample, decode
+from pipeline.replay.frames import FrameLayout
+
+log = logging.getLogger(__name__)
+
+_DISPATCH_SECONDS = 200e-6
+"""The plain loop's gradient step takes longer than this by the dispatch of its operations alone."""
+
+_ONE_CORE = 0.85
+"""The compiled loop runs on one core and leaves the others to replay: it is chosen if no more than this much slower."""
+
+_LAYER_NUMBER = re.compile(r"_\d+(?=/|$)")
+
+
+class Outcome(NamedTuple):
+    """What the gradient steps of one call said."""
+
+    loss: float
+    """Mean over the steps that were applied, as in all figures here; 0 if none was."""
+    td_error: float
+    """Mean absolute TD error."""
+    q_mean: float
+    q_max: float
+    gradient_norm: float
+    """Mean norm before clipping."""
+    td_errors: tf.Tensor
+    """float32 [B], of the last step's transitions: `LossExtra.td_error`; of several workers, this one's share."""
+    q_values: tf.Tensor
+    """float32 [B], of the same: `LossExtra.q`."""
+    skipped: tuple[int, ...] = ()
+    """Positions in the call, from 0, of the steps that were not applied, as their loss or gradient was not finite."""
+    priorities: NDArray[np.float32] | None = None
+    """float32 [K, B], of the transitions learned from; None of a uniform replay. In a skipped step, 0 for those whose
+    error is not finite or larger than any priority: they made it one, and are not to be drawn again and again."""
+
+
+class Learner:
+    """Owns the agent: weights, optimizer, target network and the count of gradient steps.
+
+    Args:
+      experiment: the run.
+      specs: of its environment.
+      devices: to mirror the agent on, such as `["CPU:0", "CPU:1"]`; None takes every GPU, or the CPU. Of no effect
+        with a team, whose workers take all that they have.
+      team: the workers that learn together, each from its share of the batches; None learns alone. All make a learner
+        and call it in the same order: all but `publication`, `state`, `restore` and `roll_back` is collective.
+
+    Raises:
+      UsageError: the global batch does not divide among the replicas, or a replica's share into minibatches; or
+        `agent.torso` names what there is not.
+      WorkerLost: here and in all that is collective, a worker is gone.
+    """
+
+    def __init__(
+        self, experiment: Experiment, specs: Specs, devices: list[str] | None = None, team: Team | None = None
+    ) -> None:
+        self._experiment, self._layout, self._team = experiment, FrameLayout.of(experiment, specs), team
+        self._share = workers.share(experiment, self.workers)
+        specs = self._layout.agent_specs
+        if team is None and devices is None:
+            devices = [device.name for device in tf.config.list_logical_devices("GPU")] or ["CPU:0"]
+        self._strategy = team.strategy if team else tf.distribute.MirroredStrategy(devices)
+        self._replicas = self._strategy.num_replicas_in_sync
+        if experiment.learner.batch_size % self._replicas:
+            raise UsageError(
+                f"learner.batch_size={experiment.learner.batch_size} does not divide among {self._replicas} replicas"
+            )
+        if (share := experiment.learner.batch_size // self._replicas) % experiment.agent.batch_parts:
+            raise UsageError(
+                f"agent.minibatches={experiment.agent.batch_parts} does not divide the {share} sequences of each of "
+                f"{self._replicas} replicas: change it, collect.lanes or collect.collectors"
+            )
+        try:
+            with self._together(), self._strategy.scope():
+                self.agent: LearningAgent = build(
+                    experiment.agent.kind, specs, experiment.agent, seed=seed_of(experiment, 0)
+                )
+        except ImportError as error:  # of `agent.torso`
+            raise UsageError(str(error)) from None
+        self._program = self._acting_program(specs) if self.is_chief else b""
+        self._gradient_steps = 0
+        self._is_shared = True
+        self._call: GradientLoop | None = None
+        self.loop = ""
+        """The form of the loop, "compiled" or "plain"; empty until it is chosen."""
+
+    def _acting_program(self, specs: Specs) -> bytes:
+        """What actors run; empty where they run the network through TensorFlow."""
+        model = self.agent.acting_model
+        if network_program.convolves_much(model):
+            log.info("actors run these convolutions through TensorFlow, which is faster at them than TFLite")
+            return b""
+        program = network_program.convert(model, specs, self.agent.noise_units + self._experiment.agent.state_units)
+        if not program:
+            log.warning("TFLite cannot take this network: actors run it through TensorFlow, more slowly")
+        return program
+
+    @property
+    def workers(self) -> int:
+        """Processes that learn together."""
+        return self._team.size if self._team else 1
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process is the one that publishes and writes checkpoints."""
+        return self._team is None or self._team.cluster.is_chief
+
+    def agree(self, wish: int) -> int:
+        """The largest `workers.Wish` of all workers, each of which calls this before each call of `learn`."""
+        return self._team.agree(wish) if self._team else wish
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether all workers have the chief's state: not after it has taken that of a checkpoint."""
+        return self._team is None or self._is_shared
+
+    def share_state(self) -> None:
+        """Gives all workers the chief's state; once it has taken that of a checkpoint, or has rolled back."""
+        if self._team is None:
+            return
+        variables = [variable for _, variable in self._named_variables()]
+        local = [self._strategy.experimental_local_results(variable)[0].numpy() for variable in variables]
+        for variable, value in zip(variables, self._team.of_chief(local), strict=True):
+            variable.assign(value)
+        self._gradient_steps = int(self.agent.train_step_counter.numpy())
+        self._is_shared = True
+
+    def _together(self) -> AbstractContextManager[None]:
+        return self._team.together() if self._team else nullcontext()
+
+    @property
+    def gradient_steps(self) -> int:
+        """Gradient steps taken, those before a resume included."""
+        return self._gradient_steps
+
+    def importance_exponent(self) -> tf.Tensor:
+        """float32 []: beta at the next gradient step."""
+        replay = self._experiment.replay
+        return losses.linear_schedule(
+            replay.importance_exponent,
+            replay.importance_exponent_final,
+            replay.importance_exponent_steps,
+            self.agent.train_step_counter,
+        )
+
+    def choose_loop(self) -> None:
+        """Compiles the loop around the gradient steps as configured.
+
+        `auto` measures both forms and takes the faster, but for convolutions on a CPU; a compiled step that is faster
+        than dispatching a plain one needs no comparison. Trains on a batch of zeros meanwhile and puts the agent's
+        state back.
+        """
+        wanted = self._experiment.learner.loop
+        if wanted == "compiled" and self._replicas > 1:
+            raise UsageError("learner.loop='compiled' needs one replica: XLA refuses variables on two devices")
+        candidates: tuple[str, ...] = (wanted,)
+        if wanted == "auto":  # XLA has no fast convolution on a CPU: Nature's ran 20 times slower, MinAtar's 6 times
+            candidates = ("plain",) if self._replicas > 1 or self._convolves_on_cpu() else ("compiled", "plain")
+        set_compiler_flags()
+        state = [variable.numpy() for variable in self.agent.variables]
+        batch = self._zeros()
+        seconds: dict[str, float] = {}
+        loops: dict[str, GradientLoop] = {}
+        for name in candidates:
+            loops[name] = self._loop(compiled=name == "compiled")
+            try:
+                with self._together():
+                    loops[name](batch)
+            except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError) as error:
+                if name != "compiled":
+                    raise
+                log.warning("XLA does not compile this agent's gradient step; the plain loop runs it: %s", error)
+                continue
+            seconds[name] = min(_seconds(loops[name], batch) for _ in range(3)) if len(candidates) > 1 else 0.0
+            if 0.0 < seconds[name] < _DISPATCH_SECONDS * self._experiment.learner.steps_per_call:
+                break  # tracing the plain loop would take half a second to lose
+        if not seconds:
+            loops["plain"], seconds["plain"] = self._loop(compiled=False), 0.0
+        self.loop = min(seconds, key=lambda name: seconds[name] * (_ONE_CORE if name == "compiled" else 1.0))
+        self._call = loops[self.loop]
+        for variable, value in zip(self.agent.variables, state, strict=True):
+            variable.assign(value)
+        steps = self._experiment.learner.steps_per_call
+        log.info(
+            "%s loop of %d gradient steps; %s",
+            self.loop,
+            steps,
+            ", ".join(f"{name} {steps / value:.0f} steps/s" for name, value in seconds.items() if value)
+            or "not measured",
+        )
+
+    def learn(self, sample: Sample) -> Outcome:
+        """Runs the gradient steps of one call on a `Sample` of K batches; chooses the loop first if that is to do.
+
+        Of several workers each gives its share of the batches (`workers.share`); all have the same `Outcome`, but for
+        the priorities, which are of that share.
+        """
+        if self._call is None:
+            self.choose_loop()
+        assert self._call is not None
+        with self._together():
+            summary, td_errors, q_values, *priorities = self._call((sample.trajectory, sample.relative_probability))
+            loss, td_error, q_mean, q_max, norm, *applied = summary.numpy().tolist()
+        # Skipped steps are counted too: collectors and evaluator compare versions, and on-policy wait for a new one.
+        self._gradient_steps += self._experiment.learner.steps_per_call
+        skipped = () if all(applied) else tuple(k for k, was_applied in enumerate(applied) if not was_applied)
+        of_transitions = priorities[0].numpy() if priorities else None
+        return Outcome(loss, td_error, q_mean, q_max, norm, td_errors, q_values, skipped, of_transitions)
+
+    def publication(self, counters: Counters) -> Variables:
+        """A copy of the weights, to be published with what else acting needs of the counters."""
+        # Of the first replica, as all are equal: asking the mirrored variable itself takes three times as long.
+        local = (self._strategy.experimental_local_results(weight)[0] for weight in self.agent.acting_model.weights)
+        weights = tuple(Array.of(weight.numpy()) for weight in local)
+        return Variables(
+            gradient_steps=self.gradient_steps,
+            environment_steps=counters.environment_steps,
+            program=self._program,
+            weights=weights,
+            initial_priority=counters.largest_priority,
+        )
+
+    def roll_back(self, state: Mapping[str, NDArray[Any]], learning_rate_factor: float) -> None:
+        """Takes weights, optimizer and target network from what `state` gave, and lowers the step size.
+
+        The count of gradient steps goes on: collectors and evaluator take newer weights by it, on-policy experience is
+        matched by it, and the budget is of work done. The lowered step size is part of the agent's state: it is saved
+        and resumed, and lowered further by another rollback to the same checkpoint.
+        """
+        taken, scale = self._gradient_steps, float(self.agent.learning_rate_scale.numpy())
+        self.restore(state)
+        self._gradient_steps = taken
+        self.agent.train_step_counter.assign(taken)
+        self.agent.learning_rate_scale.assign(scale * learning_rate_factor)
+
+    def state(self) -> dict[str, Array]:
+        """A copy of everything that training changes: weights, target, optimizer, normalisation and counters, by name.
+
+        Names are the same in every process that builds this agent.
+        """
+        return {
+            name: Array.of(self._strategy.experimental_local_results(variable)[0].numpy())
+            for name, variable in self._named_variables()
+        }
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Goes on from what `state` gave.
+
+        Raises:
+          UsageError: the agent has other variables; nothing has been changed.
+        """
+        variables = dict(self._named_variables())
+        problems = [f"it has no {name}, which this agent has" for name in variables if name not in state]
+        problems += [f"it has {name}, which this agent does not have" for name in state if name not in variables]
+        for name, value in state.items():
+            if name in variables:
+                stored, wanted = _form(value.shape, value.dtype), _form(variables[name].shape, variables[name].dtype)
+                if stored != wanted:
+                    problems.append(f"its {name} is {stored}, and this agent's is {wanted}")
+        if problems:
+            raise UsageError(
+                f"the checkpoint is of another agent: {problems[0]}"
+                + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
+                + ": resume with the [agent] section and environment that the run was started with"
+            )
+        self._is_shared = False
+        for name, variable in variables.items():
+            variable.assign(state[name])
+        self._gradient_steps = int(self.agent.train_step_counter.numpy())
+
+    def _named_variables(self) -> Iterator[tuple[str, tf.Variable]]:
+        # TensorFlow numbers the layers of a process, whichever agent they are of: the order of the agent's is its own.
+        for index, variable in enumerate(self.agent.variables):
+            yield f"{index:03d} {_LAYER_NUMBER.sub('', variable.name.partition(':')[0])}", variable
+
+    def _loop(self, compiled: bool) -> GradientLoop:
+        return GradientLoop(
+            self._share, self.agent, self._strategy, self._team, self.importance_exponent, self._zeros(), compiled
+        )
+
+    def _convolves_on_cpu(self) -> bool:
+        on_cpu = not tf.config.list_logical_devices("GPU")
+        return on_cpu and bool(network_program.convolutions(self.agent.acting_model))
+
+    def _zeros(self) -> Any:
+        learner, layout = self._share.learner, self._layout
+        shape = (learner.steps_per_call, learner.batch_size, self._experiment.window, layout.num_bytes)
+        trajectory, _ = decode(tf.zeros(shape, tf.uint8), layout)
+        return trajectory, tf.ones(shape[:2])
+
+
+def _form(shape: Any, dtype: Any) -> str:
+    return f"{tf.as_dtype(dtype).name} {list(shape)}"
+
+
+def _seconds(call: GradientLoop, batch: Any) -> float:
+    started = time.perf_counter()
+    call(batch)[0].numpy()
+    return time.perf_counter() - started

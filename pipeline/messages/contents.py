@@ -1,0 +1,213 @@
+"""What travels through Reverb beside experience: weights and counters from the learner, reports to it.
+
+Typed msgpack, never pickles. `pipeline.messages.channel` carries it.
+"""
+
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.records.recorder import Counts
+
+TOLD_TO_LEAVE = 7
+"""Exit code of a role whose learner has left before the run had reached its stop condition, and may come back."""
+
+
+class Array(msgspec.Struct, frozen=True):
+    """A NumPy array on its way."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: bytes
+
+    @classmethod
+    def of(cls, array: NDArray[Any]) -> "Array":
+        """A copy of an array."""
+        return cls(array.dtype.str, array.shape, array.tobytes())
+
+    def numpy(self) -> NDArray[Any]:
+        """The array, read-only."""
+        return np.frombuffer(self.data, self.dtype).reshape(self.shape)
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether all numbers are."""
+        return bool(np.isfinite(self.numpy()).all())
+
+
+class Announcement(msgspec.Struct, frozen=True):
+    """What the learner tells all roles again and again: small, so that weights travel only when they have changed."""
+
+    gradient_steps: int
+    """Of the weights: their version."""
+    environment_steps: int
+    """Global count, on which schedules run."""
+    initial_priority: float = 1.0
+    """Of new items of a prioritised replay."""
+    stopping: bool = False
+    """The run ends: roles send their last report and leave."""
+    evaluate_last: bool = False
+    """Of a stopping run: the evaluator scores these last weights before it leaves."""
+    life: int = 0
+    """How often the learner was started before: a restarted one goes on from older weights."""
+    renewals: int = 0
+    """How often, on-policy, it has asked for experience anew with the weights that it has."""
+    evaluated_at: tuple[int, int] | None = None
+    """Environment and gradient steps of the newest evaluation that has reached the learner."""
+    is_finished: bool = False
+    """Of a stopping run: it has reached its stop condition; another one may be resumed."""
+    ended: bool = False
+    """The learner has left too: replays of their own may end."""
+
+    @property
+    def exit_code(self) -> int:
+        """Of a role that leaves as the run stops: a scheduler starts it again with a run that is to go on."""
+        return 0 if self.is_finished else TOLD_TO_LEAVE
+
+    @property
+    def version(self) -> tuple[int, int, int]:
+        """Of the weights: a later one is greater, also where a restarted learner took gradient steps back."""
+        return self.life, self.renewals, self.gradient_steps
+
+
+class Weights(msgspec.Struct, frozen=True):
+    """The weights of one version, and what acts with them."""
+
+    version: tuple[int, int, int]
+    """See `Announcement.version`."""
+    program: bytes
+    """The Q-network as a TFLite program; empty where actors run it through TensorFlow."""
+    arrays: tuple[Array, ...]
+    config: str = ""
+    """The learner's, as TOML: a role that was started with another one would collect something else."""
+
+
+class Variables(Announcement, frozen=True, kw_only=True):
+    """The learner's publication: an announcement and the weights that it is of."""
+
+    program: bytes
+    """See `Weights.program`."""
+    weights: tuple[Array, ...]
+    config: str = ""
+    """See `Weights.config`."""
+
+    @classmethod
+    def of(cls, announcement: Announcement, weights: Weights) -> "Variables":
+        """Both as one, with the version of the weights: newer ones than were announced may have arrived."""
+        life, renewals, gradient_steps = weights.version
+        told = msgspec.structs.replace(announcement, life=life, renewals=renewals, gradient_steps=gradient_steps)
+        values = msgspec.structs.asdict(told)
+        return cls(**values, program=weights.program, weights=weights.arrays, config=weights.config)
+
+    def parts(self) -> tuple[Announcement, Weights]:
+        """What travels."""
+        told = {name: getattr(self, name) for name in Announcement.__struct_fields__}
+        return Announcement(**told), Weights(self.version, self.program, self.weights, self.config)
+
+
+class Served(msgspec.Struct, frozen=True):
+    """What a replay's server in a process of its own says of itself, in its table `server`."""
+
+    identity: str
+    """Of its process: another one follows when it is restarted."""
+    inserted: int
+    """Items that the checkpoint it went on from had inserted."""
+    sampled: int
+    """And sampled."""
+
+
+class CollectorReport(msgspec.Struct, frozen=True, tag="collector"):
+    """Cumulative counts of one collector process, and the episodes since its last report."""
+
+    index: int
+    process: str
+    """Identifies the process: counts start anew in another one."""
+    environment_steps: int
+    transitions: int
+    """Transitions handed to Reverb and confirmed by it."""
+    unconfirmed: int
+    """Transitions handed over that Reverb has not confirmed; of a last report, they are lost."""
+    episodes: int
+    returns: tuple[float, ...]
+    lengths: tuple[int, ...]
+    epsilon: float
+    weights_age: int
+    """Gradient steps between the newest publication and the weights acting: 0 unless fetching lags."""
+    weights_seconds: float
+    """Seconds since these weights arrived."""
+    blocked_seconds: float
+    """Time spent waiting for the rate limiter or, on-policy, for new weights."""
+    resident_bytes: int
+    shielded_steps: int = 0
+    """Environment steps in which the shield forbade what would have been the best action."""
+    items: int = 0
+    """Replay items confirmed."""
+    dropped_episodes: int = 0
+    """Episodes cut off by a fault of an environment: not among `episodes`, though their environment steps count."""
+    bytes_sent: int = 0
+    """Over the process's TCP connections; see `pipeline.messages.traffic`."""
+    bytes_received: int = 0
+    newest_fault: str = ""
+    """Environment, lane, step and what was wrong; empty where nothing has been."""
+    largest_reward: float = 0.0
+    """Largest absolute reward so far, a bonus for novelty included, before the learner clips."""
+    last: bool = False
+    """The process ends after this report."""
+    fault: str = ""
+    """Of a last report: what in the environment ended the process."""
+
+    @property
+    def counts(self) -> Counts:
+        """The cumulative counts alone."""
+        return Counts(
+            environment_steps=self.environment_steps,
+            episodes=self.episodes,
+            begun=self.transitions + self.unconfirmed,
+            transitions=self.transitions,
+            items=self.items,
+            shielded_steps=self.shielded_steps,
+            dropped_episodes=self.dropped_episodes,
+            bytes_sent=self.bytes_sent,
+            bytes_received=self.bytes_received,
+        )
+
+
+class Evaluation(msgspec.Struct, frozen=True, tag="evaluation"):
+    """Greedy episodes with the weights of one version."""
+
+    environment_steps: int
+    gradient_steps: int
+    mean_return: float
+    std_return: float
+    min_return: float
+    max_return: float
+    mean_length: float
+    episodes: int
+    seconds: float
+    resident_bytes: int
+    is_best: bool
+    shielded_share: float = 0.0
+    """Of the steps, those in which the shield forbade what would have been the best action."""
+    best_value: float = 0.0
+    """Largest discounted return from any state of these episodes, of rewards as learned from: clipped, if so."""
+
+    @property
+    def at(self) -> tuple[int, int]:
+        """Environment and gradient steps of the weights."""
+        return self.environment_steps, self.gradient_steps
+
+
+class Filmstrip(msgspec.Struct, frozen=True, tag="filmstrip"):
+    """Pictures of an episode by the weights of one version."""
+
+    environment_steps: int
+    gradient_steps: int
+    width: int
+    """In pixels."""
+    height: int
+    png: bytes
+
+
+Report = CollectorReport | Evaluation | Filmstrip

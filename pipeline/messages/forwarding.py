@@ -1,0 +1,25 @@
+"""Publications that one server has, given to another. No TensorFlow."""
+
+from pipeline.messages.channel import VariablesReader
+from pipeline.messages.contents import Variables
+from pipeline.messages.publisher import Publisher
+
+
+class HandingOn:
+    """Publications that one server has, given to another.
+
+    Args:
+      reader: of the one.
+      address: of the other.
+    """
+
+    def __init__(self, reader: VariablesReader, address: str) -> None:
+        self._reader, self._publisher = reader, Publisher([address])
+        self._given: Variables | None = None
+
+    def tend(self) -> None:
+        """Gives what has come since the last call."""
+        newest = self._reader.newest
+        if newest is not None and newest is not self._given:
+            self._publisher.publish(newest, wait_for_all=newest.stopping)
+            self._given = newest

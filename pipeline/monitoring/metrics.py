@@ -1,0 +1,218 @@
+"""Every TensorBoard tag by name, and their writers. The horizontal axis is the run's `Experiment.progress`."""
+
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.compat.proto.types_pb2 import DT_STRING
+from tensorboard.plugins.image.metadata import create_summary_metadata
+from tensorboard.plugins.scalar.summary_v2 import scalar_pb
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+from pipeline.learner.learner import Outcome
+from pipeline.messages.contents import CollectorReport, Evaluation, Filmstrip
+from pipeline.records.checkpoint import Counters
+
+log = logging.getLogger(__name__)
+
+_MIB = 2.0**20
+_QUEUED_EVENTS = 1_000
+_FLUSH_SECONDS = 2
+_RETRY_SECONDS = 10.0
+_REFUSALS = (OSError, tf.errors.OpError)
+"""What a disk that is full raises, by which of its file layers TensorBoard writes through."""
+
+
+class MetricsWriter:
+    """Writes summaries under `<folder>/<role>`, so that TensorBoard shows each role as a run.
+
+    TensorBoard's own writer hands events to a thread and needs no TensorFlow operations. Those, run in a thread while
+    the learner traced its functions, have ended a process by a segmentation fault.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._writers: dict[str, EventFileWriter] = {}
+        self._paused_until = 0.0
+        self.warning = ""
+        """Why values are not written now; empty while they are."""
+
+    def write(self, role: str, scalars: Mapping[str, float], progress: int) -> None:
+        """Hands over one value a tag."""
+        self.show(role, [scalar_pb(tag, value) for tag, value in scalars.items()], progress)
+
+    def show(self, role: str, summaries: Iterable[Summary], progress: int) -> None:
+        """Hands over summaries; while the disk takes none they are left out, and it is tried again later."""
+        now = time.monotonic()
+        if now < self._paused_until:
+            return
+        event = Event(wall_time=time.time(), step=progress)
+        for summary in summaries:
+            event.summary.MergeFrom(summary)
+        try:
+            if role not in self._writers:
+                folder = str(self._folder / role)
+                self._writers[role] = EventFileWriter(folder, _QUEUED_EVENTS, _FLUSH_SECONDS)
+                self.warning = ""
+            self._writers[role].add_event(event)
+        except _REFUSALS as error:  # of this value, or in the writer's thread of an earlier one
+            if not self.warning:
+                log.error("TensorBoard files cannot be written: %s", error)
+            self.warning = f"TensorBoard files cannot be written: {error}"
+            self._paused_until = now + _RETRY_SECONDS
+            self.close()
+
+    def close(self) -> None:
+        """Writes what was handed over and closes all files."""
+        for writer in self._writers.values():
+            try:
+                writer.close()
+            except _REFUSALS as error:
+                log.error("the last TensorBoard values could not be written: %s", error)
+        self._writers.clear()  # what goes on is a file of its own
+
+
+def learner_scalars(outcome: Outcome, learning_rate: float) -> dict[str, float]:
+    """Of the newest fused call."""
+    return {
+        "learner/loss": outcome.loss,
+        "learner/td_error": outcome.td_error,
+        "learner/q_mean": outcome.q_mean,
+        "learner/q_max": outcome.q_max,
+        "learner/gradient_norm": outcome.gradient_norm,
+        "learner/learning_rate": learning_rate,
+    }
+
+
+def divergence_scalars(counters: Counters, q_max_over_bound: float | None) -> dict[str, float]:
+    """Of what the learner skipped and took back; and the largest Q-value over what rewards allow, if they do."""
+    scalars = {
+        "learner/skipped_updates": float(counters.skipped_updates),
+        "learner/rollbacks": float(counters.rollbacks),
+    }
+    return scalars if q_max_over_bound is None else scalars | {"learner/q_max_over_bound": q_max_over_bound}
+
+
+def data_scalars(
+    *,
+    replay_size: int,
+    samples_per_insert: float,
+    samples_per_insert_wanted: float,
+    data_age: float,
+) -> dict[str, float]:
+    """Of the replay; `data_age` is in gradient steps between acting and learning, the mean of a call's samples."""
+    return {
+        "replay/size": float(replay_size),
+        "replay/samples_per_insert": samples_per_insert,
+        "replay/samples_per_insert_wanted": samples_per_insert_wanted,
+        "replay/data_age_gradient_steps": data_age,
+    }
+
+
+def priority_scalars(
+    priorities: NDArray[np.float32], largest: float, importance_exponent: float, skipped: int
+) -> dict[str, float]:
+    """Of a prioritised replay.
+
+    Args:
+      priorities: of the newest call.
+      largest: there ever was.
+      importance_exponent: beta, at present.
+      skipped: items whose priorities found their server away.
+    """
+    return {
+        "priority/mean": float(priorities.mean()),
+        "priority/maximum": float(priorities.max()),
+        "priority/largest_ever": largest,
+        "priority/importance_exponent": importance_exponent,
+        "priority/skipped_items": float(skipped),
+    }
+
+
+def checkpoint_scalars(seconds: float, pause_seconds: float, size: int) -> dict[str, float]:
+    """Of one checkpoint: how long it took, how long the learner stood still for it, and its bytes."""
+    return {
+        "checkpoint/seconds": seconds,
+        "checkpoint/pause_seconds": pause_seconds,
+        "checkpoint/mebibytes": size / _MIB,
+    }
+
+
+def memory_scalars(resident_bytes: int) -> dict[str, float]:
+    """Of any process."""
+    return {"health/resident_mib": resident_bytes / _MIB}
+
+
+def speed_scalars(
+    environment_steps: float, gradient_steps: float, train_seconds: float, resident_bytes: int
+) -> dict[str, float]:
+    """Steps per second, how long the run has trained, and the learner's memory."""
+    return {
+        "speed/train_seconds": train_seconds,
+        "speed/environment_steps_per_second": environment_steps,
+        "speed/gradient_steps_per_second": gradient_steps,
+        **memory_scalars(resident_bytes),
+    }
+
+
+def waiting_scalars(learner: float | None, collectors: float | None) -> dict[str, float]:
+    """Shares of their time that learner and collectors wait for the others, where they are known."""
+    shares = {"speed/learner_waits": learner, "speed/collectors_wait": collectors}
+    return {tag: share for tag, share in shares.items() if share is not None}
+
+
+def collector_scalars(report: CollectorReport) -> dict[str, float]:
+    """Of one collector; the episodes are those that ended since its last report."""
+    scalars = {
+        "collector/epsilon": report.epsilon,
+        "collector/environment_steps": float(report.environment_steps),
+        "collector/episodes": float(report.episodes),
+        "collector/weights_age_gradient_steps": float(report.weights_age),
+        "collector/weights_age_seconds": report.weights_seconds,
+        "collector/blocked_seconds": report.blocked_seconds,
+        "collector/faulty_episodes": float(report.dropped_episodes),
+        **memory_scalars(report.resident_bytes),
+    }
+    if report.bytes_sent:
+        scalars["collector/mebibytes_sent"] = report.bytes_sent / _MIB
+        scalars["collector/mebibytes_received"] = report.bytes_received / _MIB
+        if report.transitions:
+            scalars["collector/bytes_sent_per_transition"] = report.bytes_sent / report.transitions
+    if report.environment_steps:
+        scalars["shield/share_of_steps"] = report.shielded_steps / report.environment_steps
+    if report.returns:
+        scalars["episode/return"] = sum(report.returns) / len(report.returns)
+        scalars["episode/length"] = sum(report.lengths) / len(report.lengths)
+    return scalars
+
+
+def episode_image(filmstrip: Filmstrip) -> Summary:
+    """Of the episode of an evaluated policy."""
+    parts = [str(filmstrip.width).encode(), str(filmstrip.height).encode(), filmstrip.png]
+    tensor = TensorProto(dtype=DT_STRING, string_val=parts)
+    tensor.tensor_shape.dim.add(size=len(parts))
+    metadata = create_summary_metadata("", "", converted_to_tensor=False)
+    summary = Summary()
+    summary.value.add(tag="evaluation/episode", tensor=tensor, metadata=metadata)
+    return summary
+
+
+def evaluation_scalars(evaluation: Evaluation) -> dict[str, float]:
+    """Of one evaluation."""
+    return {
+        "evaluation/mean_return": evaluation.mean_return,
+        "evaluation/std_return": evaluation.std_return,
+        "evaluation/min_return": evaluation.min_return,
+        "evaluation/max_return": evaluation.max_return,
+        "evaluation/mean_length": evaluation.mean_length,
+        "evaluation/seconds": evaluation.seconds,
+        "shield/share_of_steps": evaluation.shielded_share,
+        **memory_scalars(evaluation.resident_bytes),
+    }

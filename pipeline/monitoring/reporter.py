@@ -1,0 +1,189 @@
+"""What the learner's process tells of the run: `status.json` for the terminal, scalars for TensorBoard."""
+
+import logging
+import shlex
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from pipeline.experiment.run_directory import RunDirectory, write_json
+from pipeline.experiment.sections import Experiment
+from pipeline.learner.checkpointing import Saved, Saver
+from pipeline.learner.learner import Learner, Outcome
+from pipeline.learner.recovery import Recovery
+from pipeline.messages.contents import CollectorReport, Evaluation, Report
+from pipeline.monitoring import dashboards, metrics
+from pipeline.monitoring.bottleneck import Waits, bottleneck
+from pipeline.records import account
+from pipeline.records.ledger import Ledger
+from pipeline.records.results import Summary
+from pipeline.replay.client import Replay
+from pipeline.replay.flow import RatioWatch
+from pipeline.replay.shards.sharded_replay import Shards
+
+log = logging.getLogger(__name__)
+
+_HISTOGRAM_SECONDS = 5.0
+_LUMPS = 8
+"""Calls of the learner within a minute below which the ratio of samples to inserts says nothing."""
+
+
+class Reporter:
+    """Writes the status and the scalars of all roles.
+
+    Args:
+      experiment: the run.
+      run: its directory.
+      ledger: whose counts are shown.
+      learner: whose step size is shown.
+      replay: whose size is shown.
+      recovery: whose warnings are shown, as are the saver's.
+      saver: of the checkpoints.
+      alone: whether this process is the whole run; else its parent is the supervisor.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        run: RunDirectory,
+        ledger: Ledger,
+        learner: Learner,
+        replay: Replay | Shards,
+        recovery: Recovery,
+        saver: Saver,
+        alone: bool,
+    ) -> None:
+        self._experiment, self._run, self._ledger, self._learner = experiment, run, ledger, learner
+        self._replay, self._recovery, self._saver = replay, recovery, saver
+        self._metrics = metrics.MetricsWriter(run.tensorboard)
+        self.phase = "starting"
+        self.outcome: Outcome | None = None
+        """Of the newest call."""
+        self.data_ages: NDArray[np.int64] | None = None
+        """Gradient steps between acting and learning, of that call's samples."""
+        self._histograms_at = -_HISTOGRAM_SECONDS
+        self.waits = Waits()
+        self._warnings: list[str] = []
+        self._unwritten = ""
+        call = experiment.learner.batch_size * experiment.learner.steps_per_call
+        ratio = experiment.replay.samples_per_insert
+        self._ratio = RatioWatch(ratio, least=_LUMPS * call) if not experiment.is_offline else None
+        self._processes = {"learner": psutil.Process()}
+        if not alone and (parent := psutil.Process().parent()) is not None:
+            self._processes["supervisor"] = parent
+        command_line = shlex.join(self._processes.get("supervisor", self._processes["learner"]).cmdline())
+        self._metrics.show(
+            "run", dashboards.beginning(experiment, command_line, "/".join(run.path.parts[-2:])), self._progress
+        )
+
+    def warn(self, sentence: str) -> None:
+        """Shows a warning until the end of this process."""
+        self._warnings.append(sentence)
+
+    def account(self) -> account.Account | None:
+        """Where every transition is; None offline, where none is collected."""
+        if self._experiment.is_offline:
+            return None
+        return account.account(self._experiment, self._ledger.counters, self._replay.tally())
+
+    def show_report(self, report: Report) -> None:
+        """Writes what a collector or the evaluator has reported."""
+        of: Any = self._ledger.counters if isinstance(report, CollectorReport) else report
+        progress = self._experiment.progress(of.environment_steps, of.gradient_steps)
+        if isinstance(report, CollectorReport):
+            self.waits.add_report(report)
+            self._metrics.write(f"collector-{report.index}", metrics.collector_scalars(report), progress)
+        elif isinstance(report, Evaluation):
+            self._metrics.write("evaluator", metrics.evaluation_scalars(report), progress)
+        else:
+            self._metrics.show("evaluator", [metrics.episode_image(report)], progress)
+
+    def show_checkpoint(self, saved: Saved | None) -> None:
+        """Writes what a checkpoint took, if one has been written."""
+        if saved is not None:
+            self._write("learner", metrics.checkpoint_scalars(saved.seconds, saved.pause_seconds, saved.size))
+
+    def show_status(self) -> None:
+        """Writes the status of now."""
+        resident = {role: process.memory_info().rss for role, process in self._processes.items()}
+        size = self._replay.size() * self._experiment.transitions_per_item
+        loss = self.outcome.loss if self.outcome else None
+        waits = self.waits.learner(), self.waits.collectors()
+        slowest = bottleneck(self._experiment, *waits) if self.phase == "learning" else ""
+        warnings = self._warnings_now()
+        status = self._ledger.status(self.phase, size, loss, dict(resident), self.account(), warnings, slowest)
+        try:
+            write_json(self._run.status, status)
+            self._unwritten = ""
+        except OSError as error:  # a full disk does not end the run
+            if not self._unwritten:
+                self._unwritten = f"{self._run.status} could not be written: {error}"
+                log.error("%s", self._unwritten)
+        scalars: dict[str, Any] = metrics.speed_scalars(
+            status.environment_steps_per_second,
+            status.gradient_steps_per_second,
+            status.train_seconds,
+            resident["learner"],
+        )
+        scalars |= metrics.data_scalars(
+            replay_size=size,
+            samples_per_insert=status.samples_per_insert,
+            samples_per_insert_wanted=self._experiment.replay.samples_per_insert,
+            data_age=0.0 if self.data_ages is None else float(self.data_ages.mean()),
+        )
+        scalars |= metrics.waiting_scalars(*waits)
+        self._write("learner", scalars | self._learner_scalars())
+        self._show_histograms()
+        if "supervisor" in resident:
+            self._write("supervisor", metrics.memory_scalars(resident["supervisor"]))
+
+    def show_result(self, summary: Summary) -> None:
+        """Writes how the run ended, for TensorBoard to sort runs by."""
+        self._write("run", dashboards.results(summary))
+        self._metrics.show("run", dashboards.ending(summary), self._progress)
+
+    def close(self) -> None:
+        """Writes what was handed over and closes all files."""
+        self._metrics.close()
+
+    def _warnings_now(self) -> list[str]:
+        ratio, counters = "", self._ledger.counters
+        if self._ratio is not None and self.phase == "learning":
+            ratio = self._ratio.warning(counters.transitions, counters.learned)
+        now = [ratio, self._saver.warning, self._metrics.warning, self._unwritten]
+        return [*self._warnings, *self._recovery.warnings, *filter(None, now)]
+
+    def _learner_scalars(self) -> dict[str, float]:
+        counters = self._ledger.counters
+        scalars = metrics.divergence_scalars(counters, self._recovery.sentinel.q_max_over_bound)
+        if self.outcome is None:
+            return scalars
+        scalars |= metrics.learner_scalars(self.outcome, float(self._learner.agent.learning_rate))
+        if (priorities := self.outcome.priorities) is not None:
+            beta = float(self._learner.importance_exponent())
+            scalars |= metrics.priority_scalars(
+                priorities, counters.largest_priority, beta, self._replay.skipped_priorities
+            )
+        return scalars
+
+    def _show_histograms(self) -> None:
+        if self.outcome is None or time.monotonic() - self._histograms_at < _HISTOGRAM_SECONDS:
+            return
+        self._histograms_at = time.monotonic()
+        values = {"learner/td_errors": self.outcome.td_errors, "learner/q_values": self.outcome.q_values}
+        found = {tag: tensor.numpy() for tag, tensor in values.items()}
+        if self.data_ages is not None:
+            found["replay/data_ages_gradient_steps"] = self.data_ages
+        self._metrics.show("learner", dashboards.histograms(found), self._progress)
+
+    def _write(self, role: str, scalars: Mapping[str, float]) -> None:
+        self._metrics.write(role, scalars, self._progress)
+
+    @property
+    def _progress(self) -> int:
+        counters = self._ledger.counters
+        return self._experiment.progress(counters.environment_steps, counters.gradient_steps)

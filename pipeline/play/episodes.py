@@ -1,0 +1,115 @@
+"""A policy's episodes as pictures: played as evaluations play them, one lane, with what it thinks beside."""
+
+from collections import deque
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.configs import PolicyConfig
+from pipeline import environments
+from pipeline.acting.policy_files import Policy
+from pipeline.environments.action_names import action_names
+from pipeline.environments.lanes.rendering import picture, pictures_a_second
+from pipeline.evaluator.evaluator import GreedyRunner, Moment
+from pipeline.experiment.sections import Experiment
+from pipeline.play.displays import Screen
+from pipeline.play.overlay import Reading, overlaid
+
+_SPANNED = 100
+"""Newest moments whose Q-values span the bars: over a whole episode, they differ more than a moment's actions do."""
+_LAST_SECONDS = 1.0
+"""For which an episode's last picture stays."""
+
+
+class Shown(NamedTuple):
+    """An episode that was played."""
+
+    episode_return: float
+    length: int
+    """In environment steps."""
+
+
+def show(runner: GreedyRunner, policy: Policy, seed: int, experiment: Experiment, screen: Screen) -> Shown:
+    """Plays an episode on a screen: the one that an evaluation of one episode plays with this seed.
+
+    Args:
+      runner: of one lane, made with `render=True`.
+      policy: what plays.
+      seed: of the episode.
+      experiment: the run.
+      screen: shows it.
+
+    Raises:
+      EnvironmentFault: see `GreedyRunner.run`.
+      UsageError: the environment's drawing failed.
+      Closed: nobody looks on any more.
+    """
+    environment = runner.environment
+    rate, reader = pictures_a_second(environment), _Reader(experiment, action_names(environment))
+    for moment in runner.moments(policy, seed):
+        reading = reader.read(moment, ended=environment.any_resetting)
+        pixels = overlaid(picture(environment), reading)
+        screen.show(pixels, rate)
+        for _, episode_return, length in zip(*environment.episode_ends(), strict=True):
+            for _ in range(round(rate * _LAST_SECONDS)):
+                screen.show(pixels, rate)
+            return Shown(episode_return, length)
+    raise AssertionError("moments go on for ever")
+
+
+class _Reader:
+    """Writes down what a policy's only lane has come to."""
+
+    def __init__(self, experiment: Experiment, names: tuple[str, ...]) -> None:
+        self._is_policy = isinstance(experiment.agent, PolicyConfig)
+        self._names = names
+        self._steps, self._return = 0, 0.0
+        self._tried: deque[tuple[float, float]] = deque(maxlen=_SPANNED)
+
+    def read(self, moment: Moment, ended: bool) -> Reading:
+        seen = moment.seen
+        allowed = None if seen.mask is None else seen.mask[0]
+        reward = float(seen.reward[0])
+        if moment.begins[0]:
+            self._steps, self._return = 0, 0.0
+        else:
+            self._steps, self._return = self._steps + 1, self._return + reward
+        scores = moment.scores[0]
+        if self._is_policy:
+            scores, span = probabilities(scores, allowed), (0.0, 1.0)
+        else:
+            if not ended:  # what would follow an end is learned by no one, and what is forbidden by few
+                tried = scores if allowed is None else scores[allowed]
+                self._tried.append((float(tried.min()), float(tried.max())))
+            span = (min(low for low, _ in self._tried), max(high for _, high in self._tried))
+        return Reading(
+            scores=scores,
+            title="probabilities" if self._is_policy else "Q-values",
+            names=self._names,
+            allowed=allowed,
+            action=None if ended else int(moment.actions[0]),
+            span=span,
+            step=self._steps,
+            reward=reward,
+            episode_return=self._return,
+        )
+
+
+def probabilities(logits: NDArray[np.float32], allowed: NDArray[np.bool_] | None) -> NDArray[np.float32]:
+    """A softmax over the allowed actions: float32 [actions], 0 where one is forbidden."""
+    kept = logits if allowed is None else np.where(allowed, logits, -np.inf)
+    weights = np.exp(kept - kept.max())
+    shares: NDArray[np.float32] = (weights / weights.sum()).astype(np.float32)
+    return shares
+
+
+def runner_of_one_lane(experiment: Experiment, policy: Policy, *, render: bool) -> GreedyRunner:
+    """What plays single episodes of a run's policy.
+
+    Raises:
+      UsageError: see `environments.make`.
+      NotRendered: pictures are wanted, and the environment draws none.
+    """
+    specs = environments.describe(experiment.environment)
+    return GreedyRunner(experiment, specs, policy, episodes=1, render=render)

@@ -1,0 +1,314 @@
+"""The run's book: exact global counts from the roles' reports, recent results, and when to stop. No TensorFlow."""
+
+import time
+from collections import deque
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+
+from pipeline.experiment.sections import Experiment
+from pipeline.messages.contents import CollectorReport, Evaluation
+from pipeline.records.account import FAILED, KILLED, RESTARTED, SILENT, UNCONFIRMED, Account, Seen, Tally
+from pipeline.records.checkpoint import Best, Counters, KnownServer
+from pipeline.records.recorder import Counts
+from pipeline.records.results import Status, Summary
+
+_RECENT_EPISODES = 100
+_RECENT_EVALUATIONS = 60
+_RATE_SECONDS = 5.0
+_SILENT_REPORTS = 20
+"""A collector that has missed so many reports was killed."""
+
+
+class Ledger:
+    """Adds up what collectors and evaluator report.
+
+    Args:
+      experiment: its stop conditions and batch size.
+      counters: of the checkpoint that the run goes on from, or zeros.
+    """
+
+    def __init__(self, experiment: Experiment, counters: Counters) -> None:
+        self._experiment = experiment
+        self.counters = counters
+        self._first_gradient_steps = counters.gradient_steps
+        self._first_environment_steps = counters.environment_steps
+        self._first_train_seconds = counters.train_seconds
+        self._seen: dict[str, CollectorReport] = {}  # of processes that have not left
+        self._heard: dict[str, float] = {}
+        self._most_begun = 0  # between two reports of a collector
+        self._epsilon = 1.0
+        self.fault = ""
+        """What ended a collector, if something did."""
+        self.newest_fault = ""
+        """The newest one that cost an episode, of any collector's environments."""
+        self._recent: deque[float] = deque(maxlen=_RECENT_EPISODES)
+        self._evaluations: deque[tuple[float, float]] = deque(maxlen=_RECENT_EVALUATIONS)
+        self.evaluation = counters.evaluation
+        self._train_started: float | None = None
+        self._filling_seconds: float | None = None
+        self._marks: deque[tuple[float, int, int]] = deque()
+
+    def start_training(self) -> None:
+        """Starts the clock of `train_seconds`."""
+        self._train_started = time.monotonic()
+
+    def accept_collector(self, report: CollectorReport) -> None:
+        """Adds what is new in a report; its counts are cumulative, so a repeated one adds nothing."""
+        self._recent.extend(report.returns)
+        self._epsilon = report.epsilon
+        if report.fault:
+            self.fault = report.fault
+        self.counters.largest_reward = max(self.counters.largest_reward, report.largest_reward)
+        if report.newest_fault:
+            self.newest_fault = report.newest_fault
+        if report.process in self.counters.left:
+            return
+        self.count(report.process, report.counts)
+        self._seen[report.process] = report
+        self._heard[report.process] = time.monotonic()
+        if report.last:
+            self._leave(report.process, UNCONFIRMED)
+
+    def accept_ended(self, process: str, counts: Counts, return_code: int) -> None:
+        """Takes what a collector process had counted when it ended without a last report."""
+        if process not in self.counters.left:
+            self.count(process, counts)
+            self.counters.interruptions += 1
+            self._leave(process, KILLED if return_code < 0 else FAILED if return_code else UNCONFIRMED)
+
+    def hear(self, process: str) -> None:
+        """Takes a sign of life of a process, which is then waited for at the end."""
+        self._heard[process] = time.monotonic()
+
+    def count(self, process: str, counts: Counts) -> None:
+        """Adds what a process has counted since it was last heard of."""
+        counters = self.counters
+        before = counters.processes.get(process, Counts())
+        new = counts - before
+        self._most_begun = max(self._most_begun, new.begun)
+        for name, count in msgspec.structs.asdict(new).items():  # the run's counters have the same names
+            setattr(counters, name, getattr(counters, name) + count)
+        counters.processes[process] = before + new
+
+    def _leave(self, process: str, how: str) -> None:
+        counts = self.counters.processes.pop(process)
+        self.counters.left.append(process)
+        self._seen.pop(process, None)
+        self._heard.pop(process, None)
+        if lost := counts.begun - counts.transitions:
+            self.counters.interruptions += how == UNCONFIRMED
+            self.counters.lost[how] = self.counters.lost.get(how, 0) + lost
+
+    def accept_restart(self, restored_items: int, drawn: int) -> None:
+        """Takes what a replay that was restored from a checkpoint has, before collectors reach it.
+
+        Args:
+          restored_items: that it had inserted when the checkpoint was written.
+          drawn: transitions that had been sampled by then.
+        """
+        counters, experiment = self.counters, self._experiment
+        if gone := max(0, counters.items - restored_items - counters.lost_items):
+            counters.lost_items += gone
+            lost = counters.lost.get(RESTARTED, 0)
+            counters.lost[RESTARTED] = lost + gone * experiment.transitions_per_item
+            counters.interruptions += experiment.collectors
+        counters.discarded = drawn - counters.learned
+        self._first_environment_steps = counters.environment_steps
+
+    def accept_learner_restart(self, tally: Tally) -> None:
+        """Takes what a replay in processes of its own has, which went on while there was no learner."""
+        counters = self.counters
+        drawn = (tally.sampled + counters.drawn_before) * self._experiment.transitions_per_item
+        counters.discarded = drawn - counters.learned
+        self._first_environment_steps = counters.environment_steps
+
+    def see_servers(self, seen: Sequence[Seen]) -> None:
+        """Takes what the servers of a replay in processes of its own have, in the order of their shards.
+
+        One that was restarted has lost what its checkpoint did not hold. How much it took after it last answered is
+        known when the run ends, see `account.reconcile`.
+        """
+        counters, experiment = self.counters, self._experiment
+        for shard, (served, tally) in enumerate((now.served, now.tally) for now in seen):
+            fastest = 0
+            if shard == len(counters.servers):
+                counters.servers.append(KnownServer(served.identity, tally.inserted, tally.sampled, 0))
+            known = counters.servers[shard]
+            if known.identity != served.identity and not experiment.agent.on_policy:
+                gone = max(0, known.inserted - served.inserted)
+                counters.lost_items += gone
+                lost = counters.lost.get(RESTARTED, 0)
+                counters.lost[RESTARTED] = lost + gone * experiment.transitions_per_item
+                counters.drawn_before += max(0, known.sampled - served.sampled)
+                counters.unseen_items += 2 * known.fastest
+                counters.interruptions += experiment.collectors
+            else:
+                fastest = max(known.fastest, tally.inserted - known.inserted)
+            counters.servers[shard] = KnownServer(served.identity, tally.inserted, tally.sampled, fastest)
+
+    def give_up_silent(self) -> None:
+        """Takes the last report of collectors of which no end is known as their last: the run ends."""
+        for process in list(self.counters.processes):
+            self.counters.unreported += 2 * self._most_begun
+            self.counters.interruptions += 1
+            self._leave(process, SILENT)
+
+    def accept_evaluation(self, evaluation: Evaluation) -> None:
+        """Takes an evaluation; once one has reached the target, those still on their way do not undo it.
+
+        One that was sent twice, as the learner was restarted meanwhile, counts once.
+        """
+        if self.evaluation is not None and evaluation.at == self.evaluation.at:
+            return
+        self.counters.evaluations += 1
+        self._evaluations.append((self.counters.train_seconds, evaluation.mean_return))
+        if not self.solved:
+            self.evaluation = self.counters.evaluation = evaluation
+        best = self.counters.best
+        if best is None or evaluation.mean_return > best.mean_return:
+            self.counters.best = Best(evaluation.mean_return, *evaluation.at)
+
+    @property
+    def best_mean_return(self) -> float | None:
+        """The largest of any evaluation, those before a resume included."""
+        return self.counters.best.mean_return if self.counters.best else None
+
+    @property
+    def evaluated_at(self) -> tuple[int, int] | None:
+        """Environment and gradient steps of the newest evaluation."""
+        return self.evaluation.at if self.evaluation is not None else None
+
+    def await_last_reports(self) -> None:
+        """Gives every collector its time to leave: one that the rate limiter held back has been silent."""
+        now = time.monotonic()
+        self._heard = dict.fromkeys(self._heard, now)
+
+    def collectors_left(self) -> bool:
+        """Whether every collector that was ever heard of has sent its last report, or fallen silent."""
+        now = time.monotonic()
+        silence = _SILENT_REPORTS * self._experiment.collect.report_seconds
+        return all(now - heard > silence for heard in self._heard.values())
+
+    @property
+    def solved(self) -> bool:
+        """Whether an evaluation has reached the target."""
+        target = self._experiment.stop.target_return
+        return target is not None and self.evaluation is not None and self.evaluation.mean_return >= target
+
+    def tick(self, gradient_steps: int) -> None:
+        """Brings counters and rates up to now."""
+        now = time.monotonic()
+        self.counters.gradient_steps = gradient_steps
+        if self._train_started is not None:
+            self.counters.train_seconds = self._first_train_seconds + now - self._train_started
+            if self._filling_seconds is None and gradient_steps > self._first_gradient_steps:
+                self._filling_seconds = now - self._train_started
+        self._marks.append((now, self.counters.environment_steps, gradient_steps))
+        while now - self._marks[0][0] > _RATE_SECONDS and len(self._marks) > 2:
+            self._marks.popleft()
+
+    def rates(self) -> tuple[float, float]:
+        """Environment and gradient steps per second over the last seconds."""
+        if len(self._marks) < 2:
+            return 0.0, 0.0
+        (then, environment_steps, gradient_steps), (now, *latest) = self._marks[0], self._marks[-1]
+        passed = max(now - then, 1e-9)
+        return (latest[0] - environment_steps) / passed, (latest[1] - gradient_steps) / passed
+
+    def stop_reason(self) -> str | None:
+        """Why the run ends now, if it does."""
+        stop, counters = self._experiment.stop, self.counters
+        if self.fault:
+            return "failed"
+        if self.solved:
+            return "target_return"
+        budgets = {
+            "environment_steps": (stop.environment_steps, counters.environment_steps),
+            "gradient_steps": (stop.gradient_steps, counters.gradient_steps),
+            "seconds": (stop.seconds, counters.train_seconds),
+        }
+        for reason, (budget, spent) in budgets.items():
+            if budget and spent >= budget:
+                return reason
+        return None
+
+    def samples_per_insert(self) -> float:
+        """Transitions learned from for each one stored."""
+        return self.counters.learned / max(1, self.counters.transitions)
+
+    def status(
+        self,
+        phase: str,
+        replay_size: int,
+        loss: float | None,
+        resident: dict[str, int],
+        account: Account | None = None,
+        warnings: Sequence[str] = (),
+        bottleneck: str = "",
+    ) -> Status:
+        """What to show of the run now."""
+        environment_rate, gradient_rate = self.rates()
+        for report in self._seen.values():
+            resident[f"collector-{report.index}"] = report.resident_bytes
+        if self.evaluation is not None:
+            resident["evaluator"] = self.evaluation.resident_bytes
+        return Status(
+            phase=phase,
+            environment_steps=self.counters.environment_steps,
+            gradient_steps=self.counters.gradient_steps,
+            episodes=self.counters.episodes,
+            train_seconds=self.counters.train_seconds,
+            environment_steps_per_second=environment_rate,
+            gradient_steps_per_second=gradient_rate,
+            samples_per_insert=self.samples_per_insert(),
+            replay_size=replay_size,
+            episode_return=float(np.mean(self._recent)) if self._recent else None,
+            evaluation_return=self.evaluation.mean_return if self.evaluation else None,
+            evaluation_std=self.evaluation.std_return if self.evaluation else None,
+            recent_evaluations=list(self._evaluations),
+            epsilon=max((report.epsilon for report in self._seen.values()), default=self._epsilon),
+            loss=loss,
+            resident_bytes=resident,
+            shielded_steps=self.counters.shielded_steps,
+            account=account,
+            dropped_episodes=self.counters.dropped_episodes,
+            newest_fault=self.newest_fault,
+            bytes_per_transition=self.counters.bytes_per_transition,
+            bottleneck=bottleneck,
+            warnings=list(warnings),
+        )
+
+    def summary(
+        self, stop_reason: str, startup_seconds: float, message: str = "", account: Account | None = None
+    ) -> Summary:
+        """The run's result."""
+        counters = self.counters
+        here = max(counters.train_seconds - self._first_train_seconds, 1e-9)
+        return Summary(
+            solved=self.solved,
+            stop_reason=stop_reason,
+            seed=self._experiment.seed,
+            environment_steps=counters.environment_steps,
+            gradient_steps=counters.gradient_steps,
+            episodes=counters.episodes,
+            mean_return=self.evaluation.mean_return if self.evaluation else None,
+            startup_seconds=startup_seconds,
+            train_seconds=counters.train_seconds,
+            filling_seconds=here if self._filling_seconds is None else self._filling_seconds,
+            environment_steps_per_second=(counters.environment_steps - self._first_environment_steps) / here,
+            gradient_steps_per_second=(counters.gradient_steps - self._first_gradient_steps) / here,
+            samples_per_insert=self.samples_per_insert(),
+            lost_transitions=counters.lost_transitions,
+            dropped_episodes=counters.dropped_episodes,
+            newest_fault=self.newest_fault,
+            skipped_updates=counters.skipped_updates,
+            rollbacks=counters.rollbacks,
+            shielded_steps=counters.shielded_steps,
+            best_mean_return=self.best_mean_return,
+            evaluations=counters.evaluations,
+            account=account,
+            message=message,
+            failed_checkpoints=counters.failed_checkpoints,
+        )

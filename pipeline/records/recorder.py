@@ -1,0 +1,127 @@
+"""What outlives a process: its counts and its heartbeat, in a small file mapped into memory. No TensorFlow.
+
+A killed process sends no last report. What it had counted up to its last environment step is in its record, which the
+kernel keeps however the process ends, so that the ledger stays exact. The heartbeat tells a process that waits for
+others from one that hangs. A record is written in full when it is made: a disk that fills up later cannot break it.
+"""
+
+import mmap
+import os
+import signal
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """Cumulative counts of one collector process."""
+
+    environment_steps: int = 0
+    episodes: int = 0
+    begun: int = 0
+    """Transitions that began: one for every frame handed to the writer."""
+    transitions: int = 0
+    """Of these, those that the replay has confirmed."""
+    items: int = 0
+    """Items that the replay has confirmed."""
+    shielded_steps: int = 0
+    """Environment steps in which the shield forbade what would have been the best action."""
+    dropped_episodes: int = 0
+    """Episodes cut off by a fault of their environment."""
+    bytes_sent: int = 0
+    """Over the process's TCP connections, when it last reported; see `pipeline.messages.traffic`."""
+    bytes_received: int = 0
+
+    def __sub__(self, other: "Counts") -> "Counts":
+        """What has been added since; never negative, as a machine that went down may have lost the newest counts."""
+        pairs = zip(msgspec.structs.astuple(self), msgspec.structs.astuple(other), strict=True)
+        return Counts(*(max(0, mine - theirs) for mine, theirs in pairs))
+
+    def __add__(self, other: "Counts") -> "Counts":
+        pairs = zip(msgspec.structs.astuple(self), msgspec.structs.astuple(other), strict=True)
+        return Counts(*(mine + theirs for mine, theirs in pairs))
+
+
+_BEATS, _SLOT, _ENDED, _LEAVING, _PROGRESS = range(5)
+_HEADER = 8
+_FIELDS = len(Counts.__struct_fields__)
+_BYTES = 8 * (_HEADER + 2 * _FIELDS)
+_RETURN_CODE = 1_000  # added, so that 0 stands for a process that lives
+
+
+class Recorder:
+    """A process's record.
+
+    Args:
+      path: of its file, which is made if it is not there; None keeps the record in memory alone.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        if path is None:
+            self._memory = mmap.mmap(-1, _BYTES)
+        else:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                os.posix_fallocate(descriptor, 0, _BYTES)
+                self._memory = mmap.mmap(descriptor, _BYTES)
+            finally:
+                os.close(descriptor)
+        self._words = np.frombuffer(self._memory, np.int64)
+        self._slots = self._words[_HEADER:].reshape(2, _FIELDS)
+
+    def beat(self) -> None:
+        """Says that the process is alive: at every step of its work, and again and again while it waits for others."""
+        self._words[_BEATS] += 1
+
+    @property
+    def beats(self) -> int:
+        """How often it has said so."""
+        return int(self._words[_BEATS])
+
+    def record(self, counts: Counts) -> None:
+        """Replaces the counts. A process killed meanwhile leaves the former ones, never a mixture."""
+        slot = 1 - int(self._words[_SLOT])
+        self._slots[slot] = msgspec.structs.astuple(counts)
+        self._words[_SLOT] = slot
+        self._words[_BEATS] += 1
+
+    @property
+    def counts(self) -> Counts:
+        """The newest counts."""
+        return Counts(*self._slots[int(self._words[_SLOT])].tolist())
+
+    def leave(self) -> None:
+        """Says that the process is about to end in good order."""
+        self._words[_LEAVING] = 1
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether it has said so."""
+        return bool(self._words[_LEAVING])
+
+    def advance(self, progress: int) -> None:
+        """Says how far the process's work has come, in steps of its own kind."""
+        self._words[_PROGRESS] = progress
+
+    @property
+    def progress(self) -> int:
+        """How far it had come when it last said so."""
+        return int(self._words[_PROGRESS])
+
+    def mark_ended(self, return_code: int) -> None:
+        """Says that the process has ended; `return_code` as `subprocess` has it, negative of a signal."""
+        self._words[_ENDED] = _RETURN_CODE + return_code
+
+    @property
+    def return_code(self) -> int | None:
+        """How the process ended; None while it lives."""
+        ended = int(self._words[_ENDED])
+        return ended - _RETURN_CODE if ended else None
+
+
+def mark_rest_ended(folder: Path) -> None:
+    """Enters into the records that have no end that their processes were killed: with their supervisor."""
+    for path in folder.iterdir():
+        if (recorder := Recorder(path)).return_code is None:
+            recorder.mark_ended(-signal.SIGKILL)

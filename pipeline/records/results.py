@@ -1,0 +1,101 @@
+"""What a run says of itself while it goes on and when it has ended. No TensorFlow."""
+
+import msgspec
+
+from pipeline.records.account import Account
+
+EXIT_CODES = {
+    "target_return": 0,
+    "environment_steps": 0,
+    "gradient_steps": 0,
+    "seconds": 0,
+    "stalled": 3,
+    "diverged": 4,
+    "interrupted": 1,
+    "failed": 1,
+}
+"""Exit code of a run by its stop reason."""
+
+UNWRITTEN_SUMMARY = 5
+"""Exit code of a learner's process whose run has ended in good order but for `UnwrittenSummary`."""
+ENVIRONMENT_FAULT = 6
+"""Exit code of a role's process whose environment breaks its contract too often: another one would not help."""
+
+
+class UnwrittenSummary(Exception):
+    """The disk does not take the summary of a run that has ended; carries what to tell the user."""
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """`summary.json` of a run."""
+
+    solved: bool
+    """Whether an evaluation reached the target return; false where there is none."""
+    stop_reason: str
+    seed: int
+    environment_steps: int
+    gradient_steps: int
+    episodes: int
+    mean_return: float | None
+    """Of the last evaluation."""
+    startup_seconds: float
+    """From the command's start until the learner was ready to train: imports, first weights, compilation."""
+    train_seconds: float
+    """From then until the decision to stop, those before a resume included."""
+    filling_seconds: float
+    """Of these, since this start: until the replay was filled and the first gradient steps were done."""
+    environment_steps_per_second: float
+    gradient_steps_per_second: float
+    samples_per_insert: float
+    """Transitions learned from for each one stored."""
+    lost_transitions: int
+    dropped_episodes: int = 0
+    """Cut off by a fault of their environment; they are not in `episodes`."""
+    newest_fault: str = ""
+    """Environment, lane, step and what was wrong."""
+    skipped_updates: int = 0
+    """Gradient steps that changed nothing, as loss or gradient was not finite."""
+    rollbacks: int = 0
+    """Of the learner to a checkpoint, as updates were skipped in a row."""
+    shielded_steps: int = 0
+    """Environment steps of collectors in which the shield forbade what would have been the best action."""
+    best_mean_return: float | None = None
+    evaluations: int = 0
+    account: Account | None = None
+    """Where every transition is."""
+    message: str = ""
+    failed_checkpoints: int = 0
+
+
+class Status(msgspec.Struct, frozen=True):
+    """`status.json`: what a run does now."""
+
+    phase: str
+    environment_steps: int
+    gradient_steps: int
+    episodes: int
+    train_seconds: float
+    environment_steps_per_second: float
+    gradient_steps_per_second: float
+    samples_per_insert: float
+    replay_size: int
+    episode_return: float | None
+    """Mean of the last 100 training episodes."""
+    evaluation_return: float | None
+    evaluation_std: float | None
+    recent_evaluations: list[tuple[float, float]]
+    """Training seconds and mean return of the newest evaluations, in the order of their arrival."""
+    epsilon: float
+    loss: float | None
+    resident_bytes: dict[str, int]
+    shielded_steps: int = 0
+    account: Account | None = None
+    """Where every transition is."""
+    dropped_episodes: int = 0
+    newest_fault: str = ""
+    bytes_per_transition: float | None = None
+    """Sent by collectors over TCP, reports included, for each transition confirmed; None while neither are counted."""
+    bottleneck: str = ""
+    """The role that the others wait for, and what to change; empty while it is not known."""
+    warnings: list[str] = []
+    """What is wrong with the run, and what to change; empty while nothing is."""

@@ -1,0 +1,135 @@
+"""A replay whose only server is in another process, and may be away: the learner waits for it and goes on."""
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import reverb
+from numpy.typing import NDArray
+
+from agents import Specs
+from pipeline.experiment.config import UsageError
+from pipeline.experiment.sections import Experiment
+from pipeline.messages.addresses import respelled
+from pipeline.messages.channel import SERVER_TABLE, wait_for_server
+from pipeline.records.account import NOTHING, Seen, Tally
+from pipeline.replay.client import REFUSALS, Replay, Sample
+from pipeline.replay.frames import FrameLayout
+from pipeline.replay.shards.sample_stream import Stream
+from pipeline.replay.shards.watcher import Watch
+
+_FRESH_SECONDS = 5.0
+_POLL_SECONDS = 0.1
+CONNECT_SECONDS = 300.0
+
+
+class RemoteReplay(Replay):
+    """A replay with one server elsewhere.
+
+    Args:
+      experiment: sizes, ratio and window.
+      specs: of the environment.
+      address: of its server.
+      before: what its queue had counted before it was last emptied; on-policy alone.
+
+    Raises:
+      TimeoutError: the server does not answer.
+      UsageError: it is of another experiment.
+    """
+
+    def __init__(self, experiment: Experiment, specs: Specs, address: str, before: Tally = NOTHING) -> None:
+        watch = watched(address, FrameLayout.of(experiment, specs).table)
+        super().__init__(experiment, specs, address, before)
+        self._watch = watch
+        self._identity, self._last = "", before
+        self._follow()
+
+    def samples(self) -> Iterator[Sample]:
+        """See `Replay.samples`; goes on with the process that follows one that has ended."""
+        for spelling in respelled(self.address):
+            identity, stream = self._watch.identity, Stream(self.dataset(spelling))
+            while self._watch.identity == identity:
+                if (sample := stream.next(_POLL_SECONDS)) is not None:
+                    yield sample
+            stream.abandon()
+
+    def tally(self) -> Tally:
+        """See `Replay.tally`; of a server that is away, what was last known."""
+        self._follow()
+        now = self._watch.tally
+        return Tally(self._before.inserted + now.inserted, self._before.sampled + now.sampled, now.present)
+
+    def seen(self) -> Sequence[Seen]:
+        """See `Replay.seen`."""
+        return [] if self._watch.seen is None else [self._watch.seen]
+
+    def refresh(self) -> None:
+        """Has `tally` be of now, if the server answers."""
+        self._watch.wait(time.monotonic() + _FRESH_SECONDS)
+
+    def info(self) -> Any:
+        """Reverb's `TableInfo` of the experience table, when the server last answered."""
+        seen = self._watch.seen
+        assert seen is not None
+        return seen.info[self._layout.table]
+
+    def update_priorities(self, keys: NDArray[np.uint64], priorities: NDArray[np.float32], shards: Any = ()) -> None:
+        """See `Replay.update_priorities`; a server that is away gets none."""
+        if not self._watch.is_away:
+            try:
+                super().update_priorities(keys, priorities, shards)
+            except REFUSALS:
+                if not self._watch.wait(time.monotonic() + _FRESH_SECONDS):
+                    self.skipped_priorities += len(keys)
+                    return
+                raise
+        else:
+            self.skipped_priorities += len(keys)
+
+    def waits_for_collectors(self) -> bool:
+        """See `Replay.waits_for_collectors`; what is away has not failed."""
+        return self._watch.is_away or super().waits_for_collectors()
+
+    def explain_stall(self) -> str:
+        """See `Replay.explain_stall`."""
+        if self._watch.is_away:
+            return f"the replay at {self.address} does not answer: start it again with --resume"
+        return super().explain_stall()
+
+    def discard_queue(self) -> None:
+        """See `Replay.discard_queue`."""
+        self.refresh()
+        super().discard_queue()
+
+    def _follow(self) -> None:
+        """On-policy: a server that was restarted begins with an empty queue and counts from nothing."""
+        seen = self._watch.seen
+        assert seen is not None
+        if self._experiment.agent.on_policy and self._identity not in ("", seen.served.identity):
+            self._before = self._last
+        self._identity = seen.served.identity
+        self._last = self._before._replace(
+            inserted=self._before.inserted + seen.tally.inserted, sampled=self._before.sampled + seen.tally.sampled
+        )
+
+
+def watched(address: str, table: str) -> Watch:
+    """Waits until a server of the run answers, and watches it from then on.
+
+    Raises:
+      TimeoutError: it does not answer.
+      UsageError: it has no such table of experience.
+    """
+    wait_for_server(address, CONNECT_SECONDS, "the learner")
+    tables = list(reverb.Client(address).server_info(timeout=10))
+    if SERVER_TABLE not in tables or table not in tables:
+        raise UsageError(
+            f"the server at {address} has no replay of this experiment: start --role=replay there with the same config"
+        )
+    watch = Watch(address, table)
+    if not watch.wait(time.monotonic() + CONNECT_SECONDS):
+        raise TimeoutError(
+            f"the learner waited {CONNECT_SECONDS:.0f} s for the replay at {address} to say what it holds"
+        )
+    return watch

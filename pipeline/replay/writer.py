@@ -1,0 +1,264 @@
+"""Writing frames into the replay: the collectors' side, without TensorFlow."""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.priorities import bounded
+from pipeline.experiment.config import UsageError
+from pipeline.experiment.sections import Experiment
+from pipeline.replay.frames import FrameLayout
+from pipeline.runtime import native
+
+_MOST_ITEMS = 48
+"""So many are on their way at most: Reverb prints a warning from 50 on."""
+_UNCONFIRMED_ITEMS = 32
+"""So many may be on their way after `confirm`, so that the next burst, usually of 16, need not wait."""
+_BURST_ITEMS = 16
+_BURST_SECONDS = 0.02
+"""Items of one step are created in bursts of at least so many, larger ones in bursts of as many steps, or after this
+time. Created one by one, each wakes Reverb's writer thread and makes a gRPC message of its own: three times the CPU."""
+_CHUNK_BYTES = 2048
+_CHUNK_STEPS = 16
+_FLUSH_MS = 200
+"""A flush waits in C++ where no signal handler runs: it waits in slices."""
+
+
+def most_unconfirmed(experiment: Experiment) -> int:
+    """Transitions that a collector's writer may have begun and the replay has not confirmed, at most."""
+    lanes, groups = experiment.collect.lanes, experiment.collect.lanes // experiment.lanes_per_item
+    items = _MOST_ITEMS + 2 * _BURST_ITEMS + groups
+    steps = experiment.window + experiment.steps_per_item * experiment.agent.stride
+    return items * experiment.transitions_per_item + steps * lanes
+
+
+class FrameWriter:
+    """Makes items of each group of lanes' windows, and bounds what the server has not confirmed.
+
+    Args:
+      address: of the replay server.
+      layout: of the frames.
+      lanes: of the collector.
+      lanes_per_item: lanes of one group; divides `lanes`.
+      window: frames that make a transition.
+      steps_per_item: an item has the windows that begin in so many successive steps (window + steps_per_item - 1).
+      stride: steps from the start of one window to the next; others than 1 go with one step an item.
+      lead: frames of a window before those learned from. So many of padding come first, so that windows learn from the
+        first frames too.
+      whole: windows of nothing but frames that were stepped, as on-policy kinds need them: the end is not padded, and
+        frames that make no whole window are no transition's.
+
+    Raises:
+      UsageError: when items are created, the replay has no table for this layout, lanes and window.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        layout: FrameLayout,
+        lanes: int,
+        lanes_per_item: int,
+        window: int,
+        steps_per_item: int = 1,
+        stride: int = 1,
+        lead: int = 0,
+        whole: bool = False,
+    ) -> None:
+        self._layout = layout
+        self._groups = lanes // lanes_per_item
+        self._lanes_per_item = lanes_per_item
+        self._client = native.reverb_client(address)
+        # Steps of a chunk are compressed and stored as one, which halves the memory of small ones; but a sample
+        # decompresses whole chunks, so large steps get a chunk each.
+        self._chunk_length = max(1, min(_CHUNK_STEPS, _CHUNK_BYTES // (lanes_per_item * layout.num_bytes)))
+        self._chunk_steps = 0  # of the chunk that is being filled
+        item_steps = steps_per_item * stride
+        self._burst_items = max(1, _BURST_ITEMS // item_steps)
+        padding = window + item_steps  # comes at once, whatever the limiter holds back
+        keep_alive = window + 2 * item_steps + self._chunk_length + _BURST_ITEMS + padding
+        self._writer = native.reverb_writer(self._client, self._chunk_length, keep_alive)
+        self._lanes, self._window, self._steps_per_item, self._stride = lanes, window, steps_per_item, stride
+        length = window + steps_per_item - 1
+        self._recent: list[deque[Any]] = [deque(maxlen=length) for _ in range(self._groups)]  # frames, by group
+        self._lead, self._whole = lead, whole
+        self._steps = 0  # frames appended, with padding
+        self._real_steps = 0
+        self._uncovered = 0  # of the newest windows, those that no item has yet
+        self._frames: NDArray[Any] | None = None
+        self._columns: list[NDArray[np.uint8]] = []  # the bytes of `_frames`, by group
+        self._pending: list[tuple[list[Any], float]] = []
+        self._burst_at = time.monotonic()
+        self._is_due = False
+        self._created = 0
+        self._unconfirmed = 0
+        self.initial_priority = 1.0
+        """Of items whose transitions come without priorities."""
+        self._priorities: deque[NDArray[np.float32]] = deque(maxlen=steps_per_item)  # [groups], of the newest windows
+        self._empty_windows = 0  # of a lane, in the last item of its group: they begin in padding
+
+    @classmethod
+    def of(cls, experiment: Experiment, layout: FrameLayout, address: str) -> "FrameWriter":
+        """A writer as the experiment's collectors have it."""
+        return cls(
+            address,
+            layout,
+            experiment.collect.lanes,
+            experiment.lanes_per_item,
+            experiment.window,
+            experiment.steps_per_item,
+            experiment.agent.stride,
+            experiment.lead,
+            experiment.agent.on_policy,
+        )
+
+    @property
+    def confirmed_items(self) -> int:
+        """Items that the server has stored for certain."""
+        return self._created - self._unconfirmed
+
+    @property
+    def begun_transitions(self) -> int:
+        """Transitions that began in the frames appended: one in each, or in one of `stride` where windows lie further
+        apart; with `whole`, those that are complete. Always those confirmed and those unconfirmed.
+        """
+        if self._whole:
+            return self._complete_windows * self._lanes
+        return -(-self._real_steps // self._stride) * self._lanes
+
+    @property
+    def confirmed_transitions(self) -> int:
+        """Transitions that the server has stored for certain."""
+        last = max(0, self._groups - self._unconfirmed - len(self._pending))
+        windows = (self._created - self._unconfirmed) * self._steps_per_item - self._empty_windows * last
+        return windows * self._lanes_per_item
+
+    @property
+    def unconfirmed_transitions(self) -> int:
+        """Transitions of this writer that the server may not have: on their way, or waiting for more frames."""
+        return self.begun_transitions - self.confirmed_transitions
+
+    @property
+    def _complete_windows(self) -> int:
+        return 0 if self._steps < self._window else (self._steps - self._window) // self._stride + 1
+
+    @property
+    def has_completed_window(self) -> bool:
+        """Whether the newest frame completed a window; so does every frame where windows begin at every step."""
+        return self._steps >= self._window and (self._steps - self._window) % self._stride == 0
+
+    @property
+    def missing(self) -> int:
+        """Frames of padding that would complete the items of all transitions that have begun."""
+        if self._whole or not self._real_steps:
+            return 0
+        items = -(-self._real_steps // (self._stride * self._steps_per_item))
+        return max(0, (items * self._steps_per_item - 1) * self._stride + self._window - self._steps)
+
+    def append(self, frames: NDArray[Any], priorities: NDArray[np.float32] | None = None) -> None:
+        """Appends one frame a lane; the items they complete follow soon.
+
+        Args:
+          frames: a structured array [lanes] of the layout.
+          priorities: float32 [lanes], of the windows that these frames complete; an item takes their mean.
+        """
+        if self._steps < self._lead:
+            padding = self._layout.padding(self._lanes)
+            padding["gradient_steps"] = frames["gradient_steps"]
+            for _ in range(self._lead):
+                self._append(padding, None)
+        self._real_steps += 1
+        self._append(frames, priorities)
+
+    def pad(self, frames: NDArray[Any], priorities: NDArray[np.float32] | None = None) -> None:
+        """Appends one frame a lane in which no transition begins; `missing` of them at the end leave none incomplete.
+
+        Args:
+          frames: a structured array [lanes], of step type LAST. The first ones hold the newest observations, which the
+            transitions before them bootstrap from.
+          priorities: see `append`.
+        """
+        self._append(frames, priorities)
+        if not self.missing:
+            self._empty_windows = self._complete_windows - -(-self._real_steps // self._stride)
+
+    def _append(self, frames: NDArray[Any], priorities: NDArray[np.float32] | None) -> None:
+        if frames is not self._frames:  # a collector fills the same array again and again
+            self._frames = frames
+            self._columns = list(self._layout.as_bytes(frames).reshape(self._groups, self._lanes_per_item, -1))
+        references = self._writer.Append(self._columns)
+        self._chunk_steps = (self._chunk_steps + 1) % self._chunk_length
+        for recent, reference in zip(self._recent, references, strict=True):
+            recent.append(reference)
+        self._steps += 1
+        if priorities is not None:
+            self._priorities.append(priorities.reshape(self._groups, -1).mean(axis=1))
+        if self.has_completed_window:
+            self._uncovered += 1
+        if self._uncovered == self._steps_per_item:
+            self._cover()
+        # Reverb's writer thread sleeps at the first item whose chunk is not complete. Items created while their chunk
+        # lacks one step are therefore sent together after that step; others wake the thread one by one.
+        completes_next = self._chunk_steps == self._chunk_length - 1
+        enough = self._burst_items if completes_next else 2 * self._burst_items
+        self._is_due = len(self._pending) >= enough or time.monotonic() - self._burst_at > _BURST_SECONDS
+
+    def confirm(self, keep_waiting: Callable[[], bool], everything: bool = False) -> bool:
+        """Creates the items that are due and waits until at most 32 are unconfirmed; with `everything`, until none is.
+
+        Call it after every `append`. The rate limiter holds collectors back here.
+
+        Args:
+          keep_waiting: asked every 200 ms; False gives up.
+          everything: create and wait for every item.
+
+        Returns:
+          Whether they are confirmed.
+        """
+        if everything:
+            self._is_due = True
+            self._chunk_steps = 0  # waiting for all closes the chunk that the newest items need
+        allowed = 0 if everything else _UNCONFIRMED_ITEMS
+        while True:
+            if self._is_due:
+                self._create()
+            if self._unconfirmed <= allowed and not self._is_due:
+                return True
+            if not self._flush(allowed) and not keep_waiting():
+                return False
+
+    def close(self) -> None:
+        """Drops what is unconfirmed and ends the connection; a writer that is only deleted waits for the limiter."""
+        self._writer.Close()
+
+    def _cover(self) -> None:
+        priorities = [self.initial_priority] * self._groups
+        if self._priorities:
+            priorities = bounded(np.mean(self._priorities, axis=0)).tolist()
+        self._pending += [(list(recent), priority) for recent, priority in zip(self._recent, priorities, strict=True)]
+        self._uncovered = 0
+
+    def _create(self) -> None:
+        """Creates what is pending, as far as there is room for it."""
+        room = _MOST_ITEMS - self._unconfirmed
+        now, self._pending = self._pending[:room], self._pending[room:]
+        try:
+            for frames, priority in now:
+                self._writer.CreateItem(self._layout.table, priority, [frames], [False])
+        except ValueError as error:
+            raise UsageError(
+                f"the replay takes frames of another layout: does this process see the learner's environment? ({error})"
+            ) from None
+        self._created += len(now)
+        self._unconfirmed += len(now)
+        self._is_due = bool(self._pending)
+        self._burst_at = time.monotonic()
+
+    def _flush(self, allowed: int) -> bool:
+        if not native.flush(self._writer, allowed, _FLUSH_MS):
+            return False
+        self._unconfirmed = min(self._unconfirmed, allowed)
+        return True

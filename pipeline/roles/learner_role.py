@@ -1,0 +1,384 @@
+"""The learner's process: replay server, learner, counters, publications, checkpoints and the decision to stop."""
+
+import logging
+import queue
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from agents import Specs
+from agents.priorities import bounded
+from pipeline.experiment import config
+from pipeline.experiment.run_directory import RunDirectory, write_json
+from pipeline.experiment.sections import Experiment
+from pipeline.learner import checkpointing
+from pipeline.learner.feeder import Feeder
+from pipeline.learner.learner import Learner
+from pipeline.learner.recovery import Recovery
+from pipeline.learner.workers.collectives import Team
+from pipeline.learner.workers.team import Wish
+from pipeline.messages.channel import REPORTS_TABLE, take
+from pipeline.messages.contents import CollectorReport, Evaluation, Report, Variables
+from pipeline.messages.publisher import Publisher
+from pipeline.monitoring.reporter import Reporter
+from pipeline.records import account
+from pipeline.records.recorder import Recorder
+from pipeline.records.results import Summary, UnwrittenSummary
+from pipeline.replay.client import Sample
+from pipeline.roles.opening import Place, announced_life, open_run
+from pipeline.runtime import native
+
+log = logging.getLogger(__name__)
+
+_STATUS_SECONDS = 0.5
+_CLOSE_SECONDS = 15.0
+_CLOSE_UNFILLED_SECONDS = 2.0
+_MOST_STALE_BATCHES = 20
+
+
+class Ended(Exception):
+    """The run cannot go on; carries the stop reason and what to tell the user."""
+
+    def __init__(self, stop_reason: str, message: str) -> None:
+        super().__init__(message)
+        self.stop_reason = stop_reason
+
+
+class LearningProcess:
+    """What the learner's process does, one `step` at a time.
+
+    Args:
+      experiment: the run.
+      specs: of its environment.
+      run: its directory.
+      place: where its replay is.
+      started: wall-clock time at which the user's command started.
+      resume: go on from the newest checkpoint, if there is one.
+      life: how often the learner was started before in this run.
+      pass_over: newest checkpoints to leave out, as learners that went on from them failed.
+      recorder: says that this process is alive.
+      team: the learners that learn together; this one is their chief.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        specs: Specs,
+        run: RunDirectory,
+        place: Place,
+        *,
+        started: float,
+        resume: bool = False,
+        life: int = 0,
+        pass_over: int = 0,
+        recorder: Recorder | None = None,
+        team: Team | None = None,
+    ) -> None:
+        self._experiment, self._run, self._started, self._place = experiment, run, started, place
+        self._recorder = recorder or Recorder(None)
+        self._renewals = self._stale_batches = 0
+        self._transitions_per_call = experiment.learner.batch_size * experiment.learner.steps_per_call
+        self._published_at = 0.0
+        self._config = config.dump(experiment)
+        skipped: list[str] = []
+        learners = team.size if team else 1
+        opened = open_run(experiment, learners, specs, run, place, resume, pass_over, skipped.append)
+        self.ledger, self._records, self.replay = opened.ledger, opened.records, opened.replay
+        self._life = max(life, *(announced_life(address) + 1 for address in place.addresses), 0)
+        self.learner = Learner(experiment, specs, team=team)
+        self._sample: Sample | None = None
+        self._others_left = False  # of the team
+        self._is_finished = False
+        if opened.state:
+            self.learner.restore(opened.state)
+        self._recovery = Recovery(experiment, specs, run, self.learner, self.ledger.counters)
+        self._saver = checkpointing.Saver(experiment, run, self.learner, self.replay, self.ledger)
+        self._reporter = Reporter(
+            experiment,
+            run,
+            self.ledger,
+            self.learner,
+            self.replay,
+            self._recovery,
+            self._saver,
+            alone=not place.blocking,
+        )
+        for sentence in skipped:
+            self._reporter.warn(sentence)
+        self._reports: queue.Queue[Report] = queue.Queue()
+        self._feeder = Feeder(self.replay)
+        self._publisher = Publisher(self.replay.publication_addresses)
+        self._background = ThreadPoolExecutor(1, "priorities")
+        self._prioritizing: Future[None] | None = None
+        self._status_at = 0.0
+        self._sampled_at = time.monotonic()
+        self._startup_seconds = 0.0
+
+    @property
+    def gradient_steps(self) -> int:
+        """Gradient steps taken."""
+        return self.learner.gradient_steps
+
+    def start(self) -> None:
+        """Publishes the first weights, so that collectors begin, and compiles the learner meanwhile."""
+        self._publish(wait=True)
+        if self._place.blocking:  # else the roles are in this thread and hand their reports over themselves
+            for address in self.replay.addresses:
+                threading.Thread(target=self._receive, args=(address,), name="reports", daemon=True).start()
+        self._feeder.start()
+        self._write_status()
+        self.learner.choose_loop()
+        self._startup_seconds = time.time() - self._started
+        self.ledger.start_training()
+        self._sampled_at = time.monotonic()
+        self._reporter.phase = "filling the replay"
+
+    def step(self, timeout: float = 0.1) -> bool:
+        """Waits up to `timeout` seconds for samples and learns from them; does what else is due.
+
+        Returns:
+          Whether it learned.
+
+        Raises:
+          Ended: the run has stalled or diverged.
+        """
+        self._recorder.beat()
+        if self._sample is None:
+            asked_at = time.monotonic()
+            self._sample = self._feeder.next(timeout)
+            self._reporter.waits.add_learner(time.monotonic() - asked_at)
+        wish = Wish.TAKE_STATE if not self.learner.is_shared else Wish.LEARN if self._sample is not None else Wish.WAIT
+        decided = self.learner.agree(wish)
+        sample: Sample | None = None
+        if decided == Wish.STOP:
+            self._others_left = True
+            raise Ended("interrupted", "another learner was told to leave")
+        if decided == Wish.TAKE_STATE:
+            self.learner.share_state()
+        elif decided == Wish.LEARN:
+            sample, self._sample = self._sample, None
+        if sample is not None:
+            self._learn(sample)
+        elif self._sample is None:
+            self._refuse_stall()
+        self.tend()
+        return sample is not None
+
+    def tend(self) -> None:
+        """Does what is due beside learning: reports, publications, status, checkpoints."""
+        self._accept_reports()
+        self.ledger.tick(self.learner.gradient_steps)
+        now = time.monotonic()
+        if now - self._published_at >= self._experiment.learner.publish_seconds:
+            self._publish()
+        if now - self._status_at >= _STATUS_SECONDS:
+            self._write_status()
+        self._reporter.show_checkpoint(self._saver.tend(self._recovery.is_calm))
+
+    def checkpoint(self) -> None:
+        """Writes learner, counters and replay, and waits until that is done."""
+        self._reporter.show_checkpoint(self._saver.save(self._recorder.beat))
+
+    def ask_to_leave(self, evaluate_last: bool, is_finished: bool) -> None:
+        """Publishes that the run ends: collectors send their last report, the evaluator may score the last weights."""
+        self._is_finished = is_finished
+        self._evaluate_last = evaluate_last and self.learner.gradient_steps > 0
+        self._reporter.phase = "evaluating" if self._evaluate_last else "stopping"
+        self._recorder.leave()
+        self._write_status()
+        if not self._others_left:
+            self.learner.agree(Wish.FINISH if is_finished else Wish.STOP)
+        self.ledger.await_last_reports()
+        self._publish(wait=True, stopping=True)
+
+    def drain(self, timeout: float = 0.05) -> bool:
+        """Lets the roles leave: discards samples, so that the rate limiter lets the last inserts in.
+
+        Returns:
+          Whether all have left.
+        """
+        self._recorder.beat()
+        self._records.read()
+        if self._feeder.next(timeout) is not None:
+            self.ledger.counters.discarded += self._transitions_per_call
+        self._accept_reports()
+        evaluated = not self._evaluate_last or (
+            self.ledger.evaluation is not None and self.ledger.evaluation.gradient_steps == self.learner.gradient_steps
+        )
+        return evaluated and self.ledger.collectors_left()
+
+    def finish(self, stop_reason: str, message: str = "", save: bool = True) -> Summary:
+        """Writes the last checkpoint and the summary.
+
+        Raises:
+          UnwrittenSummary: the disk does not take it.
+        """
+        self._records.read()
+        self.ledger.give_up_silent()
+        self.replay.refresh()
+        self.ledger.see_servers(self.replay.seen())
+        if not self._experiment.is_offline:
+            unaccounted = account.reconcile(self._experiment, self.ledger.counters, self.replay.tally())
+            if unaccounted and not self.ledger.counters.processes:
+                log.error("%d transitions are unaccounted for: %s", unaccounted, self._reporter.account())
+        if save:
+            self.checkpoint()
+            message = "; ".join(filter(None, (message, self._saver.warning)))
+        summary = self.ledger.summary(stop_reason, self._startup_seconds, message, self._reporter.account())
+        self._reporter.phase = "ended"
+        self._write_status()
+        self._reporter.show_result(summary)
+        self._reporter.close()
+        if self._place.addresses:
+            last = self.learner.publication(self.ledger.counters)
+            told = {"life": self._life, "renewals": self._renewals, "stopping": True, "ended": True}
+            told["is_finished"] = self._is_finished
+            self._publisher.publish(msgspec.structs.replace(last, **told), wait_for_all=True)
+        try:
+            write_json(self._run.summary, summary)
+        except OSError as error:
+            raise UnwrittenSummary(
+                f"{self._run.summary} could not be written: {error}; it would have been {summary}"
+            ) from None
+        return summary
+
+    def close(self) -> None:
+        """Ends threads and server of a process that goes on, as the inline launcher's does.
+
+        A dataset that waits for its first samples cannot be interrupted: its thread stays.
+        """
+        self._feeder.stop_drawing()
+        self.replay.release()
+        learned = self._reporter.outcome is not None or self._experiment.agent.on_policy
+        deadline = time.monotonic() + (_CLOSE_SECONDS if learned else _CLOSE_UNFILLED_SECONDS)
+        self._feeder.discard(deadline)
+        self._background.shutdown()
+        self._saver.close()
+        self._publisher.close()
+        self.replay.stop()
+        self._feeder.join(deadline)
+
+    def _learn(self, sample: Sample) -> None:
+        self._sampled_at = time.monotonic()
+        self._reporter.phase = "learning"
+        on_policy = self._experiment.agent.on_policy
+        if on_policy and self._is_stale(sample):
+            return
+        before = self.learner.gradient_steps
+        outcome = self.learner.learn(sample)
+        self.ledger.counters.learned += self._transitions_per_call
+        if diverged := self._recovery.judge(sample, outcome):
+            raise Ended("diverged", diverged)
+        if len(outcome.skipped) < self._experiment.learner.steps_per_call:  # else it has no figures
+            self._reporter.outcome = outcome
+        if on_policy:
+            self._publish(wait=True)  # the collectors wait for it
+        if outcome.priorities is not None:
+            self._prioritize(sample, outcome.priorities)
+        if time.monotonic() - self._status_at >= _STATUS_SECONDS and not self._experiment.is_offline:
+            self._reporter.data_ages = before - sample.gradient_steps.numpy().astype(np.int64)
+
+    def _is_stale(self, sample: Sample) -> bool:
+        """Whether experience reached the learner that its present weights did not act in; then it is not learned from.
+
+        A learner or collector that was restarted leaves such sequences. What waits beside them is discarded too, as
+        batches would stay a few sequences behind, and all collectors begin anew with the weights that there are.
+
+        Raises:
+          Ended: there was nothing else for some time: then collectors do not wait for new weights.
+        """
+        acted, present = sample.gradient_steps.numpy(), self.learner.gradient_steps
+        if (acted == present).all():
+            self._stale_batches = 0
+            return False
+        self._stale_batches += 1
+        if self._stale_batches > _MOST_STALE_BATCHES:
+            raise Ended(
+                "failed",
+                f"on-policy experience of the weights of gradient steps {acted.min()} to {acted.max()} reached the "
+                f"learner at those of {present}, {self._stale_batches} times in a row: collectors must wait for new "
+                "weights between sequences",
+            )
+        log.warning("a batch of the weights of gradient steps %d to %d is discarded", acted.min(), acted.max())
+        self.ledger.counters.discarded += self._transitions_per_call
+        self.ledger.counters.interruptions += self._experiment.collectors
+        self.replay.discard_queue()
+        self.ledger.counters.taken_before = self.replay.taken_before
+        self._renewals += 1
+        self._publish(wait=True)
+        return True
+
+    def _prioritize(self, sample: Sample, priorities: NDArray[np.float32]) -> None:
+        """Writes priorities back beside the next call's gradient steps; one write is on its way at most."""
+        counters = self.ledger.counters
+        counters.largest_priority = max(counters.largest_priority, float(bounded(priorities).max()))
+        if self._prioritizing is not None:
+            self._prioritizing.result()
+        self._prioritizing = self._background.submit(self.replay.give_priorities, sample, priorities)
+
+    def _refuse_stall(self) -> None:
+        waited = time.monotonic() - self._sampled_at
+        if waited > self._experiment.learner.stall_seconds:
+            if not self.replay.waits_for_collectors():
+                raise RuntimeError(
+                    f"the replay has given nothing for {waited:.0f} s, though it holds what was asked for"
+                )
+            raise Ended("stalled", f"no experience for {waited:.0f} s: {self.replay.explain_stall()}")
+
+    def _publish(self, wait: bool = False, stopping: bool = False) -> None:
+        self._publisher.publish(self.publication(stopping, stopping and self._evaluate_last), wait)
+        self._published_at = time.monotonic()
+
+    def publication(self, stopping: bool = False, evaluate_last: bool = False) -> Variables:
+        """The learner's publication, of finite weights unless the run ends: it rolls back from others.
+
+        Raises:
+          Ended: it could not.
+        """
+        variables = self.learner.publication(self.ledger.counters)
+        if not stopping and not all(array.is_finite for array in variables.weights):
+            if diverged := self._recovery.replace_weights():
+                raise Ended("diverged", diverged)
+            variables = self.learner.publication(self.ledger.counters)
+        return msgspec.structs.replace(
+            variables,
+            stopping=stopping,
+            evaluate_last=evaluate_last,
+            life=self._life,
+            renewals=self._renewals,
+            is_finished=stopping and self._is_finished,
+            evaluated_at=self.ledger.evaluated_at,
+            config=self._config,
+        )
+
+    def _receive(self, address: str) -> None:
+        take(native.reverb_client(address), REPORTS_TABLE, Report, 2**31 - 1, self._reports.put)
+
+    def _accept_reports(self) -> None:
+        while True:
+            try:
+                report = self._reports.get_nowait()
+            except queue.Empty:
+                return
+            self.accept(report)
+
+    def accept(self, report: Report) -> None:
+        """Enters a report into the ledger and TensorBoard."""
+        if isinstance(report, CollectorReport):
+            self.ledger.accept_collector(report)
+        elif isinstance(report, Evaluation):
+            self.ledger.accept_evaluation(report)
+            self._recovery.sentinel.see_evaluation(report)
+            log.info("evaluation: %s", report)
+        self._reporter.show_report(report)
+
+    def _write_status(self) -> None:
+        self._status_at = time.monotonic()
+        self._records.read()
+        self.ledger.see_servers(self.replay.seen())
+        self._recorder.advance(self.learner.gradient_steps)
+        self._reporter.show_status()

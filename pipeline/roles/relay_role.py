@@ -1,0 +1,47 @@
+"""A relay: fetches the learner's publications once and hands them out to many. No TensorFlow.
+
+Each collector of a host or a rack that asks a relay is one less that asks the replay's server.
+"""
+
+import logging
+import threading
+
+from pipeline.messages.channel import VARIABLES_TABLE, WEIGHTS_TABLE, VariablesReader
+from pipeline.messages.forwarding import HandingOn
+from pipeline.runtime import native
+from pipeline.runtime.ports import refuse_used_port
+from pipeline.security.privacy import guarding
+
+log = logging.getLogger(__name__)
+
+_CONNECT_SECONDS = 300.0
+
+
+def run_relay(address: str, port: int, private: str, seconds: float, interrupted: threading.Event) -> int:
+    """Relays until the run ends; returns the exit code.
+
+    Args:
+      address: of the server to fetch from.
+      port: to listen on.
+      private: as `replay.private`.
+      seconds: between fetches.
+      interrupted: ends it.
+
+    Raises:
+      TimeoutError: there is nothing to fetch.
+      UsageError: the port is in use.
+    """
+    refuse_used_port(port)
+    with guarding(port, private):
+        server = native.newest_server((VARIABLES_TABLE, WEIGHTS_TABLE), port)
+    reader = VariablesReader(address, seconds)
+    reader.wait(_CONNECT_SECONDS, "the relay")
+    handing_on = HandingOn(reader, f"127.0.0.1:{port}")
+    log.info("relays %s on port %d", address, port)
+    while not interrupted.wait(seconds):
+        handing_on.tend()
+        if (newest := reader.newest) is not None and newest.ended:
+            break
+    server.Stop()
+    newest = reader.newest
+    return newest.exit_code if newest is not None and newest.ended else 0

@@ -1,0 +1,57 @@
+"""A learner that is not the chief: it draws its share, learns with the others, and leaves when they do."""
+
+import logging
+import threading
+from collections.abc import Sequence
+
+from agents import Specs
+from pipeline.experiment.sections import Experiment
+from pipeline.learner.feeder import Feeder
+from pipeline.learner.learner import Learner
+from pipeline.learner.workers.collectives import Team
+from pipeline.learner.workers.team import Wish
+from pipeline.messages.contents import TOLD_TO_LEAVE
+from pipeline.replay.client import Sample
+from pipeline.roles.opening import find_replay
+
+log = logging.getLogger(__name__)
+
+_WAIT_SECONDS = 0.1
+
+
+def run_worker(
+    experiment: Experiment, specs: Specs, addresses: Sequence[str], team: Team, interrupted: threading.Event
+) -> int:
+    """Learns until the chief, or an interruption of any learner, ends the run; returns the exit code.
+
+    Args:
+      experiment: the run.
+      specs: of its environment.
+      addresses: of the replay's servers.
+      team: all learners.
+      interrupted: ends it, and the run with it.
+
+    Raises:
+      TimeoutError: a server of the replay does not answer.
+      WorkerLost: another learner is gone.
+    """
+    replay = find_replay(experiment, specs, addresses, team.size)
+    learner = Learner(experiment, specs, team=team)
+    learner.choose_loop()
+    feeder = Feeder(replay)
+    feeder.start()
+    sample: Sample | None = None
+    while True:
+        sample = sample or feeder.next(_WAIT_SECONDS)
+        wish = Wish.STOP if interrupted.is_set() else Wish.WAIT if sample is None else Wish.LEARN
+        decided = learner.agree(wish)
+        if decided >= Wish.STOP:
+            log.info("leaves with the other learners after %d gradient steps", learner.gradient_steps)
+            return 0 if decided == Wish.FINISH else TOLD_TO_LEAVE
+        if decided == Wish.TAKE_STATE:
+            learner.share_state()
+        elif decided == Wish.LEARN and sample is not None:
+            outcome = learner.learn(sample)
+            if outcome.priorities is not None:
+                replay.give_priorities(sample, outcome.priorities)
+            sample = None

@@ -1,0 +1,154 @@
+"""What a sweep runs, and where each run leaves its files."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from pipeline.datasets import offline
+from pipeline.experiment import config
+from pipeline.experiment.config import UsageError
+from pipeline.experiment.run_directory import RunDirectory, write_atomically
+from pipeline.experiment.sections import Experiment
+from pipeline.launchers.run import describe
+from pipeline.records.results import EXIT_CODES, Status, Summary
+from pipeline.sweep.combinations import Combination
+
+RESULTS = "sweep.json"
+"""By which a folder is known as a sweep's."""
+_EXPERIMENT = "experiment.toml"
+_LOCK = ".lock"
+_Read = TypeVar("_Read")
+
+
+class Member:
+    """One run of a sweep.
+
+    Args:
+      folder: of its combination.
+      combination: what the run tries.
+      seed: of the run.
+      experiment: the combination's, whatever its seed.
+    """
+
+    def __init__(self, folder: Path, combination: Combination, seed: int, experiment: Experiment) -> None:
+        self.combination, self.seed, self.experiment = combination, seed, experiment
+        self.config = folder / _EXPERIMENT
+        self.run = RunDirectory(folder / f"seed-{seed}")
+        self.log = folder / f"seed-{seed}.log"
+        """What the run's command prints."""
+
+    @property
+    def name(self) -> str:
+        """Combination and seed."""
+        return f"{self.combination.name}/seed-{self.seed}"
+
+    def summary(self) -> Summary | None:
+        """The run's result; None while it has none."""
+        return _decoded(self.run.summary, Summary)
+
+    def is_finished(self) -> bool:
+        """Whether it has ended at its stop condition."""
+        summary = self.summary()
+        return summary is not None and EXIT_CODES[summary.stop_reason] == 0
+
+    def progress(self) -> float:
+        """How much of its budget the run has used, from 0 to 1."""
+        status, stop = _decoded(self.run.status, Status), self.experiment.stop
+        if status is None:
+            return 0.0
+        shares = (
+            stop.environment_steps and status.environment_steps / stop.environment_steps,
+            stop.gradient_steps and status.gradient_steps / stop.gradient_steps,
+            stop.seconds and status.train_seconds / stop.seconds,
+        )
+        return min(1.0, max(shares))
+
+
+class Plan:
+    """All runs of a sweep, checked.
+
+    Args:
+      folder: of the sweep.
+      source: name or path of the config.
+      overrides: lines of TOML for all runs.
+      tried: what is tried, each with every seed.
+      seeds: of the runs.
+
+    Raises:
+      UsageError: a combination cannot be run, or the folder holds something else. Nothing has been written.
+    """
+
+    def __init__(
+        self, folder: Path, source: str, overrides: tuple[str, ...], tried: Sequence[Combination], seeds: Iterable[int]
+    ) -> None:
+        self.folder, self.tried, self.seeds = folder, tried, list(seeds)
+        self.source, self.overrides = source, overrides
+        self.experiments = {each.name: config.load(source, (*overrides, each.line), seed=0) for each in tried}
+        self._refuse_folder()
+        for name, wanted in self.experiments.items():
+            _refuse_unfit(name, wanted)
+        self.members = [
+            Member(folder / each.name, each, seed, self.experiments[each.name]) for each in tried for seed in self.seeds
+        ]
+
+    def lock(self) -> None:
+        """Keeps other sweeps out of the folder until this process ends.
+
+        Raises:
+          UsageError: one is in it.
+        """
+        try:
+            RunDirectory(self.folder).lock()
+        except OSError as error:
+            raise UsageError(f"--out={self.folder} cannot be written: {error.strerror}") from None
+        except UsageError:
+            raise UsageError(f"{self.folder} is in use by a sweep: wait for its end, or choose another --out") from None
+
+    def write(self) -> None:
+        """Leaves each combination's experiment, from which its runs are started."""
+        for name, wanted in self.experiments.items():
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+            write_atomically(self.folder / name / _EXPERIMENT, config.dump(wanted).encode())
+
+    def _refuse_folder(self) -> None:
+        for path in (self.folder, *self.folder.parents):
+            if path.exists() and not path.is_dir():
+                raise UsageError(f"--out={self.folder} cannot be: {path} is a file")
+        if not self.folder.exists():
+            return
+        for name, wanted in self.experiments.items():
+            path = self.folder / name / _EXPERIMENT
+            if path.is_file() and (changed := config.differences(_stored(path), wanted)):
+                raise UsageError(
+                    f"{path.parent} was run with other values of {', '.join(changed)}: choose another --out"
+                )
+        names = {path.name for path in self.folder.iterdir()} - {_LOCK}
+        if names and RESULTS not in names:
+            raise UsageError(f"{self.folder} is not empty and holds no sweep: choose another --out")
+
+
+def _stored(path: Path) -> Experiment:
+    return config.parse(path.read_text(), source=str(path))
+
+
+def _refuse_unfit(name: str, wanted: Experiment) -> None:
+    stop = wanted.stop
+    if not (stop.environment_steps or stop.gradient_steps or stop.seconds):
+        raise UsageError(
+            f"{name}: its runs might never end: set stop.environment_steps, stop.gradient_steps or stop.seconds"
+        )
+    try:
+        specs = describe(wanted)
+        if wanted.is_offline:
+            offline.adopt(wanted, specs)
+    except UsageError as error:
+        raise UsageError(f"{name}: {error}") from None
+
+
+def _decoded(path: Path, kind: type[_Read]) -> _Read | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (OSError, msgspec.MsgspecError):
+        return None

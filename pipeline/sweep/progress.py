@@ -1,0 +1,93 @@
+"""What a sweep shows while it runs: one live line in a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from types import TracebackType
+
+from rich.console import Console as Terminal
+from rich.live import Live
+from rich.text import Text
+
+from pipeline.sweep.plan import Member
+
+_LIVE_SECONDS = 0.5
+_LINE_SECONDS = 30.0
+
+
+class Progress:
+    """Shows how far a sweep is.
+
+    Args:
+      finished: runs that had ended before it began.
+      waiting: runs that have not.
+    """
+
+    def __init__(self, finished: int, waiting: int) -> None:
+        self._finished, self._waiting = finished, waiting
+        self._ended = self._failed = 0
+        self._terminal = Terminal(file=sys.stdout, soft_wrap=True, highlight=False)
+        self._live: Live | None = None
+        self._started = self._shown_at = time.monotonic()
+
+    def __enter__(self) -> "Progress":
+        if self._finished:
+            self.say(f"{self._finished} runs have ended before and are not run again")
+        if self._terminal.is_terminal:
+            self._live = Live(console=self._terminal, auto_refresh=False, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def say(self, text: str) -> None:
+        """Prints a line, above the live one."""
+        self._terminal.print(text, markup=False)
+
+    def say_start(self, member: Member) -> None:
+        """Prints that a run is started; the live line has it anyway."""
+        if self._live is None:
+            self.say(f"started   {member.name}")
+
+    def say_end(self, member: Member) -> None:
+        """Prints that a run has ended at its stop condition, and its result."""
+        self._ended += 1
+        summary = member.summary()
+        result = "" if summary is None or summary.mean_return is None else f"  mean return {summary.mean_return:.4g}"
+        self.say(f"ended     {member.name}{result}")
+
+    def say_failure(self, member: Member, reason: str) -> None:
+        """Prints that a run has not, and why."""
+        self._ended += 1
+        self._failed += 1
+        self._terminal.print(f"FAILED    {member.name}: {reason}", style="bold red", markup=False)
+
+    def refresh(self, running: Sequence[Member]) -> None:
+        """Shows what runs now, if it is time to."""
+        now = time.monotonic()
+        if now - self._shown_at < (_LIVE_SECONDS if self._live is not None else _LINE_SECONDS):
+            return
+        self._shown_at = now
+        if self._live is None:
+            self.say(self._line(running))
+        else:
+            self._live.update(Text(self._line(running), no_wrap=True, overflow="ellipsis"), refresh=True)
+
+    def _line(self, running: Sequence[Member]) -> str:
+        shares = [member.progress() for member in running]
+        passed, done = time.monotonic() - self._started, self._ended + sum(shares)
+        left = passed * (self._waiting - done) / done if done else None
+        parts = [
+            f"{self._finished + self._ended} of {self._finished + self._waiting} runs",
+            *([f"{self._failed} failed"] if self._failed else []),
+            _clock(passed) + ("" if left is None else f", about {_clock(left)} left"),
+            *(f"{member.name} {share:.0%}" for member, share in zip(running, shares, strict=True)),
+        ]
+        return " · ".join(parts)
+
+
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))

@@ -1,0 +1,131 @@
+"""Runs the members of a sweep, each a `pipeline.train` in processes of its own, some at a time."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from types import FrameType
+from typing import NamedTuple
+
+from pipeline.sweep.plan import Member
+from pipeline.sweep.progress import Progress
+
+_POLL_SECONDS = 0.1
+_LEAVE_SECONDS = 120.0
+"""After notice was given: longer than a run takes to save what it has and to end its processes by itself."""
+
+
+class Failed(NamedTuple):
+    """A run that did not end at its stop condition."""
+
+    member: Member
+    reason: str
+
+
+class Sweeper:
+    """Runs what a sweep has not finished.
+
+    Args:
+      members: to run; those that were begun go on from their newest checkpoint.
+      parallel: how many at a time.
+      progress: is told.
+    """
+
+    def __init__(self, members: Sequence[Member], parallel: int, progress: Progress) -> None:
+        self._waiting = list(reversed(members))
+        self._parallel, self._progress = parallel, progress
+        self._running: dict[Member, subprocess.Popen[bytes]] = {}
+        self._log_from: dict[Member, int] = {}
+        self._failed: list[Failed] = []
+        self._signals = 0
+        self._leave_by: float | None = None
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether the sweep was told to end."""
+        return self._signals > 0
+
+    def run(self) -> list[Failed]:
+        """Runs until all have ended, or after SIGINT or SIGTERM those that run have left; returns those that failed."""
+        with self._handling_signals():
+            try:
+                while self._running or (self._waiting and not self.is_interrupted):
+                    self._tend()
+                    self._progress.refresh(list(self._running))
+                    time.sleep(_POLL_SECONDS)
+            finally:
+                self._kill()
+        return self._failed
+
+    def _tend(self) -> None:
+        for member, process in list(self._running.items()):
+            if (code := process.poll()) is not None:
+                self._take_end(member, code)
+        while self._waiting and len(self._running) < self._parallel and not self.is_interrupted:
+            self._start(self._waiting.pop())
+        if self.is_interrupted and self._leave_by is None:
+            self._leave_by = time.monotonic() + _LEAVE_SECONDS
+            self._progress.say(f"interrupted: {len(self._running)} runs save what they have; again ends them at once")
+            for process in self._running.values():
+                process.terminate()
+        if self._signals > 1 or (self._leave_by is not None and time.monotonic() > self._leave_by):
+            self._kill()
+
+    def _start(self, member: Member) -> None:
+        # The run ends with the sweep.
+        tether = [sys.executable, "-m", "pipeline.runtime.ends_with_parent", str(os.getpid())]
+        command = [*tether, sys.executable, "-m", "pipeline.train", f"--config={member.config}"]
+        command += [f"--run_dir={member.run.path}", f"--seed={member.seed}", "--resume"]
+        with member.log.open("ab") as log:
+            self._log_from[member] = log.tell()
+            self._running[member] = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # a terminal's Ctrl-C is for the sweep, which tells its runs
+            )
+        self._progress.say_start(member)
+
+    def _take_end(self, member: Member, code: int) -> None:
+        del self._running[member]
+        if code == 0:
+            self._progress.say_end(member)
+        elif self.is_interrupted:
+            self._progress.say(f"left      {member.name}")
+        else:
+            reason = f"{_how(code)}: {self._last_line(member)}; see {member.log}"
+            self._failed.append(Failed(member, reason))
+            self._progress.say_failure(member, reason)
+
+    def _last_line(self, member: Member) -> str:
+        with member.log.open("rb") as log:
+            log.seek(self._log_from[member])
+            lines = log.read().decode(errors="replace").split("\n")
+        return next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")
+
+    def _kill(self) -> None:
+        """Kills what runs; the kernel ends the processes of each with it."""
+        for process in self._running.values():
+            process.kill()
+            process.wait()
+
+    @contextlib.contextmanager
+    def _handling_signals(self) -> Iterator[None]:
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, self._on_signal) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _on_signal(self, _: int, __: FrameType | None) -> None:
+        self._signals += 1
+
+
+def _how(code: int) -> str:
+    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

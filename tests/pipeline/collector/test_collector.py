@@ -1,0 +1,434 @@
+"""A collector against a real replay: exact counts, complete frames, weights of the newest version."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from environments_for_tests import LANES_APART, episode_length, is_truncation, reward_of
+
+from agents import Specs
+from pipeline import environments
+from pipeline.collector.collector import Collector, seed_of
+from pipeline.environments import EnvironmentFault
+from pipeline.experiment.run_directory import RunDirectory
+from pipeline.experiment.sections import Experiment
+from pipeline.replay.frames import FIRST, LAST
+from pipeline.runtime.ports import free_port
+
+ROOT = Path(environments.__file__).parent.parent.parent
+LANES = 4
+NO_EXPLORATION = ("exploration.epsilon_initial=0.0", "exploration.epsilon_final=0.0")
+
+Start = Callable[..., Collector]
+
+
+@pytest.fixture
+def start(serve: Any, publish: Any) -> Any:
+    """Starts a collector of an experiment, with a server of its own unless one is given."""
+    collectors: list[Collector] = []
+
+    def start_one(experiment: Experiment, server: Any = None, index: int = 0, incarnation: int = 0) -> Collector:
+        specs = environments.describe(experiment.environment)
+        server = server or serve(experiment, specs)
+        collector = Collector(experiment, specs, index, f"p{index}", server.address, publish(specs), incarnation)
+        collectors.append(collector)
+        return collector
+
+    yield start_one
+    for collector in collectors:
+        collector.close()
+
+
+def run(collector: Collector, steps: int) -> None:
+    for _ in range(steps):
+        collector.step()
+        assert collector.confirm(lambda: True)
+    assert collector.confirm(lambda: True, everything=True)
+
+
+def lanes_of(experiment: Experiment, index: int = 0) -> list[int]:
+    """What the lanes of `Counting` call themselves."""
+    return [(seed_of(experiment, 2, index, 0) + lane) % LANES_APART for lane in range(LANES)]
+
+
+def slow_count(lane: int, vector_steps: int) -> tuple[int, list[int]]:
+    """Environment steps of a lane of `Counting` and the lengths of its finished episodes, one step at a time."""
+    steps, lengths, episode, length, resetting = 0, [], 0, 0, False
+    for _ in range(vector_steps):
+        if resetting:
+            resetting, episode, length = False, episode + 1, 0
+            continue
+        steps, length = steps + 1, length + 1
+        if length == episode_length(lane, episode):
+            lengths.append(length)
+            resetting = True
+    return steps, lengths
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 50])
+def test_environment_steps_and_episodes_are_counted_exactly(
+    start: Start, make_experiment: Any, publish: Any, counting_specs: Specs, steps: int
+) -> None:
+    experiment = make_experiment()
+    collector = start(experiment)
+    run(collector, steps)
+    expected = [slow_count(lane, steps) for lane in lanes_of(experiment)]
+    report = collector.report(publish(counting_specs))
+    assert report.environment_steps == collector.environment_steps == sum(count for count, _ in expected)
+    assert report.episodes == sum(len(lengths) for _, lengths in expected)
+    assert sorted(report.lengths) == sorted(length for _, lengths in expected for length in lengths)
+    assert report.transitions == LANES * (steps - 1)
+    assert report.unconfirmed == LANES, "the newest frames wait for what follows"
+    collector.complete()
+    assert collector.confirm(lambda: True, everything=True)
+    report = collector.report(publish(counting_specs), last=True)
+    assert (report.transitions, report.unconfirmed) == (LANES * steps, 0)
+    assert report.environment_steps == sum(count for count, _ in expected), "padding is no step"
+
+
+def test_the_largest_reward_is_that_of_any_lane_and_step_so_far(
+    start: Start, make_experiment: Any, publish: Any, counting_specs: Specs
+) -> None:
+    experiment = make_experiment(*NO_EXPLORATION)
+    collector, variables = start(experiment), publish(counting_specs)
+    largest = 0.0
+    for _ in range(30):
+        run(collector, 1)
+        stored = collector._fields["reward"]
+        largest = max(largest, float(np.abs(stored).max()))
+        assert collector.report(variables).largest_reward == largest
+    assert largest > 0.0
+
+
+def test_reports_are_cumulative_and_their_episodes_are_not(
+    start: Start, make_experiment: Any, publish: Any, counting_specs: Specs
+) -> None:
+    experiment, variables = make_experiment(), publish(counting_specs)
+    collector = start(experiment)
+    run(collector, 20)
+    first = collector.report(variables)
+    again = collector.report(variables)
+    run(collector, 20)
+    last = collector.report(variables, last=True)
+    assert (again.environment_steps, again.episodes, again.returns, again.lengths) == (
+        first.environment_steps,
+        first.episodes,
+        (),
+        (),
+    )
+    totals = [slow_count(lane, 40) for lane in lanes_of(experiment)]
+    assert last.environment_steps == sum(count for count, _ in totals)
+    assert last.episodes == sum(len(lengths) for _, lengths in totals)
+    assert len(first.returns) + len(last.returns) == last.episodes
+    assert last.transitions == LANES * 39
+    assert (first.last, last.last) == (False, True)
+    assert (last.index, last.process) == (0, "p0")
+    assert last.resident_bytes > 2**20
+
+
+def test_returns_are_those_of_the_actions_taken(
+    start: Start, make_experiment: Any, publish: Any, counting_specs: Specs
+) -> None:
+    experiment = make_experiment(*NO_EXPLORATION)
+    collector = start(experiment)  # of weights that prefer action 0
+    run(collector, 30)
+    expected = []
+    for lane in lanes_of(experiment):
+        for episode, length in enumerate(slow_count(lane, 30)[1]):
+            expected.append(sum(reward_of(lane, episode, step, 0) for step in range(length)))
+    assert sorted(collector.report(publish(counting_specs)).returns) == sorted(expected)
+
+
+def test_an_episodes_end_is_a_frame_with_the_terminal_observation(
+    start: Start, serve: Any, draw: Any, make_experiment: Any, counting_specs: Specs
+) -> None:
+    experiment = make_experiment()
+    server = serve(experiment, counting_specs)
+    run(start(experiment, server), 30)
+    drawn = draw(server, 60)
+    ends, beginnings = set(), set()
+    for observation, step_type, discount, reward in zip(
+        drawn["observation"], drawn["step_type"], drawn["discount"], drawn["reward"], strict=True
+    ):
+        lane, episode, step, _ = observation[1].astype(int)
+        if step_type[1] == LAST:
+            assert step == episode_length(lane, episode)
+            assert discount[0] == (1.0 if is_truncation(episode) else 0.0)
+            assert step_type[0] != LAST
+            ends.add((lane, episode))
+        if step_type[0] == LAST:
+            assert step_type[1] == FIRST
+            assert (step, reward[0], discount[0]) == (0, 0.0, 1.0)
+            beginnings.add((lane, episode))
+    for lane in lanes_of(experiment):
+        episodes = len(slow_count(lane, 29)[1])
+        assert {episode for owner, episode in ends if owner == lane} == set(range(episodes))
+        assert {episode for owner, episode in beginnings if owner == lane} >= set(range(1, episodes))
+
+
+def test_new_weights_act_and_their_version_is_recorded(
+    start: Start, serve: Any, draw: Any, make_experiment: Any, publish: Any, counting_specs: Specs
+) -> None:
+    experiment = make_experiment(*NO_EXPLORATION)
+    server = serve(experiment, counting_specs)
+    collector = start(experiment, server)
+    for prefers, version in ((1, 7), (2, 11)):
+        run(collector, 6)
+        collector.use(publish(counting_specs, prefers=prefers, gradient_steps=version))
+    run(collector, 6)
+    drawn = draw(server, 60)
+    seen = set(zip(drawn["gradient_steps"].tolist(), drawn["action"][:, 0].tolist(), strict=True))
+    assert seen == {(0, 0), (7, 1), (11, 2)}
+
+
+def test_exploration_follows_the_global_count(
+    start: Start, make_experiment: Any, publish: Any, counting_specs: Specs
+) -> None:
+    collector = start(make_experiment("exploration.epsilon_decay_steps=1000"))
+    for steps, expected in ((0, 1.0), (500, 0.525), (1000, 0.05), (5000, 0.05)):
+        variables = publish(counting_specs, environment_steps=steps)
+        collector.use(variables)
+        collector.step()
+        assert collector.report(variables).epsilon == pytest.approx(expected, abs=0.01)
+    assert collector.confirm(lambda: True, everything=True)
+
+
+def test_exploration_goes_on_while_publications_lag(
+    start: Start, make_experiment: Any, publish: Any, counting_specs: Specs
+) -> None:
+    collector = start(make_experiment("exploration.epsilon_decay_steps=100"))
+    run(collector, 60)
+    assert collector.report(publish(counting_specs)).epsilon == pytest.approx(0.05)
+
+
+def test_a_report_says_how_far_the_weights_lag(
+    start: Start, make_experiment: Any, publish: Any, counting_specs: Specs
+) -> None:
+    collector = start(make_experiment())
+    run(collector, 2)
+    assert collector.report(publish(counting_specs, gradient_steps=9)).weights_age == 9
+    collector.use(publish(counting_specs, gradient_steps=9))
+    assert collector.report(publish(counting_specs, gradient_steps=9)).weights_age == 0
+
+
+@pytest.mark.parametrize("fields", [{}, {"index": 1}, {"incarnation": 1}], ids=str)
+def test_a_seed_fixes_what_a_collector_does_and_each_has_its_own(
+    start: Start, make_experiment: Any, publish: Any, fields: dict[str, int]
+) -> None:
+    experiment = make_experiment(
+        "environment.import_path='environments_for_tests:Noisy'", "collect.collectors=2", "seed=3"
+    )
+    specs = environments.describe(experiment.environment)
+    returns = []
+    for collector in (start(experiment), start(experiment, **fields)):
+        run(collector, 60)
+        returns.append(collector.report(publish(specs)).returns)
+    assert len(returns[0]) > 10
+    assert (returns[0] == returns[1]) == (not fields)
+
+
+def test_no_forbidden_action_is_taken_or_forgotten(start: Start, serve: Any, draw: Any, make_experiment: Any) -> None:
+    experiment = make_experiment("environment.import_path='environments_for_tests:Masked'")
+    specs = environments.describe(experiment.environment)
+    assert specs.masked
+    server = serve(experiment, specs)
+    run(start(experiment, server), 40)  # epsilon is 1; a forbidden action would raise
+    drawn = draw(server, 40)
+    observation, mask = drawn["observation"]
+    for seen, allowed, action, step_type in zip(observation, mask, drawn["action"], drawn["step_type"], strict=True):
+        for t in np.flatnonzero(step_type != LAST):
+            assert allowed[t].tolist() == [j == int(seen[t, 2]) % 3 for j in range(3)]
+            assert allowed[t, action[t]]
+
+
+def test_a_fault_too_many_ends_collecting_and_what_came_before_is_stored(
+    start: Start, serve: Any, draw: Any, make_experiment: Any, counting_specs: Specs
+) -> None:
+    lane = seed_of(make_experiment(), 2, 0, 0) % LANES_APART
+    experiment = make_experiment(
+        "environment.import_path='environments_for_tests:Faulty'",
+        f"environment.kwargs={{fault='nan_reward', lane={lane + 2}, episode=3}}",
+        "collect.faulty_episodes=0",
+    )
+    server = serve(experiment, counting_specs)
+    collector = start(experiment, server)
+    with pytest.raises(EnvironmentFault, match=r"Faulty.*lane 2, step [0-9]+: reward"):
+        run(collector, 30)
+    assert collector.confirm(lambda: True, everything=True)
+    assert server.tally().inserted > 4
+    drawn = draw(server, 20)
+    assert np.isfinite(drawn["reward"]).all()
+    assert np.isfinite(drawn["observation"]).all()
+
+
+def test_collectors_share_a_table(
+    start: Start, serve: Any, draw: Any, make_experiment: Any, counting_specs: Specs
+) -> None:
+    experiment = make_experiment("collect.collectors=2")
+    server = serve(experiment, counting_specs)
+    collectors = [start(experiment, server, index) for index in range(2)]
+    for _ in range(5):
+        for collector in collectors:
+            run(collector, 3)
+    assert server.tally().inserted == 2 * 14
+    lanes = set(draw(server, 40)["observation"][:, 0, 0].astype(int))
+    assert lanes == {*lanes_of(experiment, 0), *lanes_of(experiment, 1)}
+
+
+def test_a_bonus_reaches_the_replay_and_not_the_returns(
+    start: Start, serve: Any, draw: Any, make_experiment: Any, publish: Any, counting_specs: Specs
+) -> None:
+    returns, rewards = [], []
+    for bonus in (0.0, 0.5):
+        experiment = make_experiment(*NO_EXPLORATION, f"exploration.count_bonus={bonus}")
+        server = serve(experiment, counting_specs)
+        collector = start(experiment, server)
+        run(collector, 300)  # the scale of the features is measured on the first 1,000 observations
+        returns.append(collector.report(publish(counting_specs)).returns)
+        drawn = draw(server, 100)
+        starts = [tuple(map(int, row)) for row in drawn["observation"][:, 0, :3]]
+        raw = [reward_of(lane, episode, step, 0) for lane, episode, step in starts]
+        is_end = drawn["step_type"][:, 0] == LAST
+        rewards.append(np.where(is_end, 0.0, drawn["reward"][:, 0] - np.float32(raw)))
+        assert (drawn["reward"][is_end, 0] == 0.0).all()
+    assert returns[0] == returns[1]
+    assert not rewards[0].any()
+    assert (rewards[1] >= -1e-6).all()
+    assert 0.3 < rewards[1].max() <= 0.5 + 1e-6
+
+
+RUN_COLLECTOR = """
+import json, os, sys, threading, time
+from pathlib import Path
+import numpy as np
+from agents import ArraySpec, DqnConfig, Specs
+from agents.networks import value_model
+from pipeline.acting import network_program
+from pipeline.runtime import native
+from pipeline.messages.addresses import Addresses
+from pipeline.roles.acting_roles import run_collector
+from pipeline.experiment.config import parse
+from pipeline.runtime.ports import free_port
+from pipeline.messages.publisher import Publisher
+from pipeline.replay.server import ReplayServer
+from pipeline.messages.contents import *
+from pipeline.messages.channel import *
+
+overrides = ("environment.import_path='environments_for_tests:Counting'", "collect.lanes=4", "learner.batch_size=8",
+             "learner.steps_per_call=2", "collect.report_seconds=0.05", "replay.min_size=8",
+             "replay.samples_per_insert=1.0", "replay.steps_per_item=2")
+experiment, specs = parse("", overrides), Specs(ArraySpec((4,), "float32"), 3)
+server = ReplayServer(experiment, specs, free_port(), Path(sys.argv[1]), blocking=BLOCKING)
+model = value_model(specs, DqnConfig(hidden_units=()), None, seed=0)
+program, weights = network_program.convert(model, specs), tuple(Array.of(weight.numpy()) for weight in model.weights)
+publisher, reports, codes = Publisher([server.address]), [], []
+publisher.publish(Variables(0, 0, program=program, weights=weights), True)
+
+def collect():
+    codes.append(run_collector(experiment, 0, Addresses.of([server.address]), "p", threading.Event()))
+
+def receive():
+    take(native.reverb_client(server.address), REPORTS_TABLE, Report, 10**6, reports.append)
+
+def poll(condition):
+    deadline = time.monotonic() + 30
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+for target in (collect, receive):
+    threading.Thread(target=target, daemon=True).start()
+poll(lambda: (BLOCKING or len(reports) >= 3) and server.tally().inserted > 20)
+if BLOCKING:
+    held = -1
+    while held != server.tally().inserted:  # until the limiter holds the collector back
+        held = server.tally().inserted
+        time.sleep(1.0)
+publisher.publish(Variables(1, 0, stopping=True, is_finished=True, program=program, weights=weights), True)
+poll(lambda: codes and reports[-1].last)
+last = reports[-1]
+print(json.dumps({
+    "codes": codes, "last": [report.last for report in reports], "items": server.tally().inserted,
+    "transitions": last.transitions, "unconfirmed": last.unconfirmed, "steps": last.environment_steps,
+    "episodes": last.episodes, "returns": sum(len(report.returns) for report in reports),
+}), flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("blocking", [False, True])
+def test_a_collector_runs_until_it_is_told_to_leave(
+    run_python: Callable[..., str], tmp_path: Any, blocking: bool
+) -> None:
+    code = RUN_COLLECTOR.replace("BLOCKING", str(blocking))
+    result = json.loads(run_python(code, str(tmp_path / "r"), timeout=40.0).splitlines()[-1])
+    assert result["codes"] == [0]
+    assert result["last"] == [False] * (len(result["last"]) - 1) + [True]
+    assert result["returns"] == result["episodes"] > 0
+    assert result["steps"] > 0
+    if blocking:  # nobody samples: the limiter keeps some items out, and the collector leaves without them
+        assert 0 < result["transitions"] <= 8 * result["items"]
+        assert result["unconfirmed"] > 0
+    else:
+        assert result["transitions"] in (8 * result["items"], 8 * result["items"] - 4)  # the last may lack a step
+        assert result["unconfirmed"] == 0
+
+
+SERVE_AND_PUBLISH = """
+import sys, time
+from pathlib import Path
+from agents import ArraySpec, DqnConfig, Specs
+from agents.networks import value_model
+from pipeline.acting import network_program
+from pipeline.runtime.process import die_with_parent
+from pipeline.messages.publisher import Publisher
+from pipeline.replay.server import ReplayServer
+from pipeline.experiment.run_directory import RunDirectory
+from pipeline.messages.contents import Array, Variables
+
+die_with_parent()
+run, specs = RunDirectory(Path(sys.argv[1])), Specs(ArraySpec((4,), "float32"), 3)
+server = ReplayServer(run.experiment(), specs, int(sys.argv[2]), run.checkpoints / "reverb")
+model = value_model(specs, DqnConfig(hidden_units=()), None, seed=0)
+weights = tuple(Array.of(weight.numpy()) for weight in model.weights)
+publication = Variables(0, 0, program=network_program.convert(model, specs), weights=weights)
+Publisher([server.address]).publish(publication, True)
+while server.tally().inserted < 20:
+    time.sleep(0.05)
+print("collecting", flush=True)
+time.sleep(300)
+"""
+
+
+@pytest.mark.parametrize("ending", ["the replay dies", "the collector is told to end"])
+def test_a_collector_that_is_held_back_ends_in_time(tmp_path: Any, make_experiment: Any, ending: str) -> None:
+    experiment = make_experiment(
+        "collect.away_seconds=2.0", "replay.samples_per_insert=1.0", "learner.steps_per_call=2"
+    )
+    RunDirectory(tmp_path).create(experiment)
+    port = free_port()
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    options = {"cwd": ROOT, "env": environment, "stderr": subprocess.DEVNULL}
+    arguments = [str(tmp_path), str(port)]
+    server = subprocess.Popen([sys.executable, "-c", SERVE_AND_PUBLISH, *arguments], stdout=subprocess.PIPE, **options)
+    role = ["-m", "pipeline.role", "--role=collector", f"--config={tmp_path / 'config.toml'}"]
+    role += [f"--replay=127.0.0.1:{port}"]
+    collector = subprocess.Popen([sys.executable, *role], **options)
+    try:
+        assert server.stdout.readline() == b"collecting\n"
+        if ending == "the replay dies":
+            server.kill()
+        else:
+            time.sleep(1.0)  # the limiter holds it back by now
+            collector.terminate()
+        assert collector.wait(40) == (3 if ending == "the replay dies" else 0)
+    finally:
+        for process in (collector, server):
+            process.kill()
+            process.wait()

@@ -1,0 +1,104 @@
+"""When a role's failures count as failures in a row, and when its next process starts."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.experiment.config import parse
+from pipeline.experiment.run_directory import RunDirectory
+from pipeline.launchers import Launch
+from pipeline.launchers.watched_role import Watched
+from pipeline.records.recorder import Counts, Recorder
+from pipeline.security.privacy import Privacy
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> object:
+    run = RunDirectory(tmp_path / "run")
+    experiment = parse("", ())
+    run.create(experiment)
+    launch = Launch(experiment, run, 0.0, False, Privacy("open"))
+
+    def make(role: str) -> Watched:
+        watched = Watched(launch, role, 0, 1, silent_seconds=0.3)
+        attend(watched)
+        return watched
+
+    return make
+
+
+def attend(watched: Watched, code: int = 1) -> None:
+    """Gives it a process that has ended at once, in the place of one of a role's."""
+    watched.process = subprocess.Popen([sys.executable, "-c", f"raise SystemExit({code})"], start_new_session=True)
+    watched.process.wait()
+    watched.recorder = Recorder(None)
+    watched._started_at = watched._beat_at = time.monotonic()
+    watched._beats = 0
+    watched.restart_at = None
+
+
+def test_restarts_are_further_and_further_apart_until_there_are_five_failures(make: object) -> None:
+    watched = make("collector")  # type: ignore[operator]
+    delays = []
+    for _ in range(4):
+        assert watched.expect_restart()
+        delays.append(watched.restart_at - time.monotonic())
+        attend(watched)
+    nominal = (0.1, 0.4, 1.6, 6.4)
+    assert all(delay <= most for delay, most in zip(delays, nominal, strict=True))
+    assert all(delay > least for delay, least in zip(delays[1:], nominal[:-1], strict=True))
+    assert not watched.expect_restart()
+    assert watched.failures == 5
+
+
+def test_environment_steps_are_a_collectors_progress(make: object) -> None:
+    watched = make("collector")  # type: ignore[operator]
+    for failures in (1, 2, 3):
+        assert watched.expect_restart()
+        assert watched.failures == failures
+        attend(watched)
+        watched.recorder.record(Counts(environment_steps=999))
+    watched.recorder.record(Counts(environment_steps=1_000))
+    assert watched.expect_restart()
+    assert watched.failures == 1
+
+
+def test_only_gradient_steps_beyond_those_before_are_a_learners_progress(make: object) -> None:
+    watched = make("learner")  # type: ignore[operator]
+    counted = []
+    for furthest in (50, 40, 50, 60, 60):
+        attend(watched)
+        watched.recorder.advance(furthest)
+        watched.expect_restart()
+        counted.append(watched.failures)
+    assert counted == [1, 2, 3, 1, 2]
+
+
+def test_a_process_that_gives_no_sign_hangs_once_it_has_given_one(make: object) -> None:
+    watched = make("evaluator")  # type: ignore[operator]
+    time.sleep(0.4)
+    assert not watched.hangs(), "it has minutes to start"
+    watched.recorder.beat()
+    assert not watched.hangs()
+    time.sleep(0.2)
+    watched.recorder.beat()
+    assert not watched.hangs()
+    time.sleep(0.4)
+    assert watched.hangs()
+
+
+def test_what_ended_it_is_told_from_its_own_log(make: object) -> None:
+    watched = make("collector")  # type: ignore[operator]
+    log = watched._launch.run.logs / "collector-0.log"
+    log.write_text("2026 12:00 ERROR role: of an earlier process\n")
+    watched.log_from = log.stat().st_size
+    with log.open("a") as file:
+        file.write("2026 12:00 INFO role: begins\n2026 12:00 ERROR role: the environment is odd\n")
+    assert watched.last_words() == "collector-0 ended with exit code 1: the environment is odd"
+    with log.open("a") as file:
+        file.write("Traceback (most recent call last):\n  deep down\nValueError: odd\n")
+    assert watched.last_words().endswith("ValueError: odd")
+    assert "earlier" not in watched.last_words()

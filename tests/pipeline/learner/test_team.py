@@ -1,0 +1,290 @@
+"""Learners over several hosts: two processes train as one does, and one that dies costs the others seconds."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import two_workers
+from kinds import specs_of
+
+from agents import PpoConfig
+from pipeline.experiment.config import UsageError, parse
+from pipeline.learner.learner import Learner
+from pipeline.learner.workers import team
+from pipeline.learner.workers.team import Cluster, Wish, await_peers
+from pipeline.runtime.ports import free_port
+
+pytestmark = [pytest.mark.xdist_group("workers"), pytest.mark.timeout(600)]
+
+PROGRAM = Path(two_workers.__file__)
+TWO = ("10.0.0.1:2222", "10.0.0.2:2222")
+
+
+def tf_config(addresses: tuple[str, ...] = TWO, index: Any = 0, kind: str = "worker", job: str = "worker") -> str:
+    return json.dumps({"cluster": {job: addresses}, "task": {"type": kind, "index": index}})
+
+
+def test_a_cluster_is_read() -> None:
+    found = team.cluster({"TF_CONFIG": tf_config(index=1)})
+    assert found == Cluster(TWO, 1)
+    assert not found.is_chief
+    assert found.peers == (0,)
+    assert found.names((0,)) == "learner 0 at 10.0.0.1:2222"
+    assert Cluster(TWO, 0).is_chief
+
+
+@pytest.mark.parametrize("environment", [{}, {"TF_CONFIG": ""}, {"TF_CONFIG": tf_config(TWO[:1])}])
+def test_one_learner_is_no_cluster(environment: dict[str, str]) -> None:
+    assert team.cluster(environment) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "cannot be read"),
+        ("{}", "cannot be read.*cluster"),
+        (tf_config(index="one"), "cannot be read.*index"),
+        (tf_config(index=2), "task.index=2 and 2 workers"),
+        (tf_config(index=-1), "task.index=-1"),
+        (tf_config(kind="chief"), "task.type='chief'"),
+        (tf_config(job="ps"), "a job 'ps'"),
+        (tf_config(("10.0.0.1", "10.0.0.2:1")), "'10.0.0.1': write HOST:PORT"),
+        (tf_config((":1", "10.0.0.2:1")), "':1'"),
+        (tf_config(("a:70000", "b:1")), "'a:70000'"),
+        (tf_config((TWO[0], TWO[0])), "twice"),
+    ],
+)
+def test_a_wrong_tf_config_is_refused_in_words(text: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words) as caught:
+        team.cluster({"TF_CONFIG": text})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_share_differs_in_the_batch_alone() -> None:
+    experiment = parse("", ("learner.batch_size=256", "collect.lanes=4"))
+    part = team.share(experiment, 4)
+    assert part.learner.batch_size == 64
+    assert part.steps_per_item == experiment.steps_per_item == 16  # by itself a batch of 64 would have items of 16 / 4
+    assert part.window == experiment.window
+    assert part.items_per_call == experiment.items_per_call / 4
+    assert team.share(experiment, 1) is experiment
+
+
+@pytest.mark.parametrize(
+    ("overrides", "count", "words"),
+    [
+        (("learner.batch_size=64",), 3, "learner.batch_size=64 does not divide among 3 learners"),
+        (("learner.batch_size=16", "learner.steps_per_call=1", "collect.lanes=16"), 2, "draws 8 transitions a call"),
+    ],
+)
+def test_work_that_cannot_be_shared_is_refused(overrides: tuple[str, ...], count: int, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        team.share(parse("", overrides), count)
+
+
+def test_on_policy_kinds_are_refused() -> None:
+    experiment = two_workers.experiment_of("dqn")
+    with pytest.raises(UsageError, match=r"agent\.kind='ppo' learns from one queue"):
+        team.share(type(experiment)(agent=PpoConfig(), learner=experiment.learner), 2)
+
+
+def loopback(count: int) -> tuple[str, ...]:
+    return tuple(f"127.0.0.1:{free_port()}" for _ in range(count))
+
+
+def test_workers_wait_for_each_other_in_any_order() -> None:
+    addresses, never, order = loopback(3), threading.Event(), []
+
+    def come(index: int) -> bool:
+        time.sleep(0.3 * (2 - index))
+        there = await_peers(Cluster(addresses, index), never, seconds=20.0)
+        order.append(index)
+        with socket.create_server(("", int(addresses[index].rpartition(":")[2]))) as server:  # free again, at once
+            if index == 0:
+                time.sleep(0.5)
+                for _ in range(2):  # what TensorFlow's server says first of all
+                    server.accept()[0].sendall(b"\0\0\x18\4")
+        return there
+
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(come, range(3))) == [True] * 3
+    assert order[0] == 0, "the others go on before the chief's server is up"
+
+
+def test_a_chief_that_goes_before_its_server_is_up_is_waited_for_no_longer() -> None:
+    addresses = loopback(2)
+    with ThreadPoolExecutor(1) as pool:
+        chief = pool.submit(await_peers, Cluster(addresses, 0), threading.Event(), 20.0)
+        with pytest.raises(TimeoutError, match="for the server of learner 0"):
+            await_peers(Cluster(addresses, 1), threading.Event(), seconds=2.0)
+        assert chief.result() is True
+
+
+def test_the_wait_ends_and_says_who_did_not_come() -> None:
+    addresses = loopback(2)
+    with pytest.raises(TimeoutError, match=f"learner 0 has waited 1 s for learner 1 at {addresses[1]}"):
+        await_peers(Cluster(addresses, 0), threading.Event(), seconds=1.0)
+
+
+def test_something_else_at_a_workers_address_is_no_worker() -> None:
+    addresses = loopback(2)
+    with (
+        socket.create_server(("127.0.0.1", int(addresses[1].rpartition(":")[2]))),
+        pytest.raises(TimeoutError, match="for learner 1"),
+    ):
+        await_peers(Cluster(addresses, 0), threading.Event(), seconds=0.5)
+
+
+def test_workers_of_another_cluster_are_not_waited_with() -> None:
+    one, other, third = loopback(3)
+    interrupted = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(await_peers, Cluster((one, other, third), 1), interrupted, 20.0)
+        with pytest.raises(TimeoutError, match="for learner 1"):
+            await_peers(Cluster((one, other), 0), threading.Event(), seconds=1.0)
+        interrupted.set()
+        assert waiting.result() is False
+
+
+def test_a_port_in_use_is_named() -> None:
+    addresses = loopback(2)
+    port = int(addresses[0].rpartition(":")[2])
+    with socket.create_server(("", port)), pytest.raises(TimeoutError, match=f"port {port}, on which another process"):
+        await_peers(Cluster(addresses, 0), threading.Event(), seconds=0.5)
+
+
+class Pair:
+    """Two processes of `two_workers.py` in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._ports = folder, f"{free_port()},{free_port()}"
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    def start(self, index: int, life: int) -> subprocess.Popen[bytes]:
+        path = os.pathsep.join([str(PROGRAM.parents[2]), str(PROGRAM.parent)])
+        command = [sys.executable, str(PROGRAM), str(index), self._ports, str(self.folder), str(life)]
+        with self._log(index).open("ab") as log:
+            process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}, stdout=log, stderr=log)
+        self._processes.append(process)
+        return process
+
+    def said(self, index: int) -> list[dict[str, Any]]:
+        """The whole lines of JSON that a worker has printed."""
+        lines = self._log(index).read_text(errors="replace").split("\n")[:-1]
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+    def wait_for(self, index: int, key: str, seconds: float = 200.0) -> dict[str, Any]:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            for line in self.said(index):
+                if key in line:
+                    return line
+            time.sleep(0.05)
+        raise AssertionError(f"worker {index} did not say {key!r}: {self.logs()}")
+
+    def logs(self) -> str:
+        return "\n\n".join(self._log(index).read_text()[-3000:] for index in (0, 1))
+
+    def arrays(self, name: str) -> dict[str, np.ndarray]:
+        with np.load(self.folder / f"{name}.npz") as stored:
+            return dict(stored)
+
+    def end(self) -> None:
+        for process in self._processes:
+            process.kill()
+            process.wait()
+
+    def _log(self, index: int) -> Path:
+        return self.folder / f"{index}.log"
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    """What became of two workers, of which the second was killed and started again."""
+    drama = Pair(tmp_path_factory.mktemp("workers"))
+    try:
+        first, second = drama.start(0, life=0), drama.start(1, life=0)
+        for index in (0, 1):
+            drama.wait_for(index, "ready")
+        second.send_signal(signal.SIGKILL)
+        third = drama.start(1, life=1)  # at once: the first may not have noticed yet
+        drama.wait_for(0, "lost", seconds=30.0)
+        assert (first.wait(200), third.wait(30)) == (0, 0), drama.logs()
+        yield drama
+    finally:
+        drama.end()
+
+
+def by_variant(said: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {line["variant"]: line for line in said if "variant" in line}
+
+
+@pytest.mark.parametrize("variant", two_workers.VARIANTS)
+def test_two_workers_train_as_one_learner_does(pair: Pair, variant: str) -> None:
+    learner = Learner(two_workers.experiment_of(variant), specs_of(two_workers.VARIANTS[variant].kind), ["CPU:0"])
+    start = two_workers.arrays(learner)
+    outcomes = [learner.learn(two_workers.batches_of(variant)) for _ in range(two_workers.CALLS)]
+    alone = two_workers.arrays(learner)
+    for index in (0, 1):
+        together = pair.arrays(f"{variant}-{index}")
+        assert together.keys() == alone.keys()
+        for name, value in alone.items():
+            np.testing.assert_array_equal(pair.arrays(f"{variant}-{index}-start")[name], start[name], name)
+            np.testing.assert_allclose(together[name], value, rtol=1e-5, atol=1e-5, err_msg=name)
+            np.testing.assert_array_equal(together[name], pair.arrays(f"{variant}-0")[name], name)
+    assert any(np.abs(alone[name] - start[name]).max() > 0.01 for name in alone if alone[name].dtype == np.float32)
+    said = [by_variant(pair.said(index))[variant] for index in (0, 1)]
+    for worker in said:
+        np.testing.assert_allclose(worker["figures"], [outcome[:5] for outcome in outcomes], rtol=1e-4, atol=1e-5)
+        assert worker["skipped"] == list(outcomes[0].skipped) == [two_workers.BAD]
+    priorities = [outcome.priorities for outcome in outcomes if outcome.priorities is not None]
+    assert len(priorities) == (two_workers.CALLS if variant in two_workers.PRIORITIZED else 0)
+    for call, expected in enumerate(priorities):
+        halves = np.concatenate([worker["priorities"][call] for worker in said], axis=1)
+        np.testing.assert_allclose(halves, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_workers_agree_on_the_largest_wish(pair: Pair) -> None:
+    for index in (0, 1):
+        assert pair.wait_for(index, "agreed", 1.0)["agreed"] == [Wish.TAKE_STATE, Wish.WAIT]
+
+
+def test_workers_take_the_chiefs_state(pair: Pair) -> None:
+    trained = pair.arrays("dqn-0")
+    for index in (0, 1):
+        shared = pair.arrays(f"shared-{index}")
+        assert shared.keys() == trained.keys()
+        for name, value in trained.items():
+            np.testing.assert_array_equal(shared[name], value, name)
+
+
+def test_a_worker_that_dies_is_named(pair: Pair) -> None:
+    lost = pair.wait_for(0, "lost", 1.0)["lost"]
+    assert lost.startswith("learner 1 at 127.0.0.1:")
+    assert "\n" not in lost
+    assert "--resume" in lost
+
+
+def test_a_worker_that_lives_and_does_not_come_is_not_waited_for_ever(pair: Pair) -> None:
+    waited = pair.wait_for(0, "waited", 1.0)["waited"]
+    assert waited.startswith("one of learner 1 at 127.0.0.1:")
+    assert "not all learners came to a call within 1 s" in waited
+
+
+def test_workers_that_start_anew_go_on_from_the_chiefs_state(pair: Pair) -> None:
+    steps = two_workers.CALLS * two_workers.STEPS
+    for index in (0, 1):
+        assert pair.wait_for(index, "resumed_at", 1.0) == {"resumed_at": steps, "ended_with": Wish.STOP}
+        for name, value in pair.arrays("end-0").items():
+            np.testing.assert_array_equal(pair.arrays(f"end-{index}")[name], value, name)

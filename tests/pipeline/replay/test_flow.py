@@ -1,0 +1,112 @@
+"""Whether data flows in the ratio asked for, and who waits for whom."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pipeline.experiment.config import parse
+from pipeline.replay.flow import (
+    RatioWatch,
+    ShardState,
+    explain_shards,
+    explain_stall,
+    waits_for_collectors,
+    waits_for_shards,
+)
+
+
+def info(inserts: int, samples: int, size: int, low: float = -100.0) -> Any:
+    """What Reverb says of a table with two samples an insert."""
+    limiter = SimpleNamespace(
+        insert_stats=SimpleNamespace(completed=inserts),
+        sample_stats=SimpleNamespace(completed=samples),
+        samples_per_insert=2.0,
+        min_size_to_sample=10,
+        min_diff=low,
+    )
+    return SimpleNamespace(rate_limiter_info=limiter, current_size=size, max_size=1000)
+
+
+@pytest.mark.parametrize(
+    ("inserts", "samples", "size", "waits", "words"),
+    [
+        (5, 0, 5, True, "the table has 5 of the 10 items"),
+        (
+            100,
+            299,
+            100,
+            False,
+            "the collectors wait for the learner",
+        ),  # 100 * 2 - 299 - 1 = -100: one more may be drawn
+        (100, 300, 100, True, "which do not insert"),
+        (100, 0, 100, False, "the collectors wait for the learner"),
+    ],
+)
+def test_the_limiters_state_says_who_waits(inserts: int, samples: int, size: int, waits: bool, words: str) -> None:
+    experiment, seen = parse("", ()), info(inserts, samples, size)
+    assert waits_for_collectors(experiment, seen) == waits
+    text = explain_stall(experiment, seen, items_per_call=4)
+    assert words in text
+    assert any(field in text for field in ("replay.samples_per_insert", "collect.lanes", "replay.min_size"))
+
+
+FULL, EMPTY, AWAY = ShardState("host:1", True, 500), ShardState("host:2", True, 0), ShardState("host:3", False, 500)
+
+
+@pytest.mark.parametrize(
+    ("permits", "shards", "waits", "words"),
+    [
+        (None, (FULL, FULL), True, "the learner waits for shard 0, which holds the ratio"),
+        ((100, 0, 100), (AWAY, FULL), True, "the learner waits for shard 0, which holds the ratio"),
+        ((5, 0, 5), (FULL, EMPTY), True, "have not stored the 1000 transitions that replay.min_size asks for"),
+        ((100, 299, 100), (FULL, FULL), False, "the collectors wait for the learner"),
+        ((100, 300, 100), (FULL, FULL), True, "which do not insert"),
+        ((100, 0, 100), (EMPTY, AWAY), True, "which do not insert"),
+        ((100, 0, 100), (EMPTY, FULL), False, "the collectors wait for the learner"),
+    ],
+)
+def test_the_permits_and_the_shards_say_who_waits(permits: Any, shards: Any, waits: bool, words: str) -> None:
+    experiment, seen = parse("", ("replay.min_size=1000",)), info(*permits) if permits else None
+    assert waits_for_shards(seen, shards) == waits
+    text = explain_shards(experiment, seen, shards)
+    assert words in text
+    for number, shard in enumerate(shards):
+        assert (f"shard {number} at host:2 has nothing" in text) == (shard is EMPTY)
+        assert (f"shard {number} at host:3 does not answer" in text) == (shard is AWAY)
+
+
+def watch_of(seconds: int, learned_per_stored: float, least: int = 100) -> str:
+    """What is said in the end, of 1,000 transitions stored in each second."""
+    watch, said = RatioWatch(wanted=8.0, least=least), ""
+    for second in range(seconds + 1):
+        said = watch.warning(1000 * second, int(learned_per_stored * 1000 * second), now=float(second))
+    return said
+
+
+@pytest.mark.parametrize("ratio", [6.5, 8.0, 9.5])
+def test_a_ratio_near_the_one_asked_for_is_none_to_warn_of(ratio: float) -> None:
+    assert watch_of(200, ratio) == ""
+
+
+def test_a_ratio_that_is_off_for_a_minute_is_said_with_who_is_behind() -> None:
+    assert watch_of(59, 4.0) == ""
+    assert watch_of(60, 4.0) == (
+        "4 samples per insert over the last minute, and replay.samples_per_insert=8: the learner is behind"
+    )
+    assert "the collectors are behind" in watch_of(90, 16.0)
+
+
+def test_a_warning_ends_a_minute_after_its_cause() -> None:
+    watch, learned, said = RatioWatch(wanted=8.0, least=100), 0, {}
+    for second in range(241):
+        learned += 2000 if second <= 100 else 8000
+        said[second] = watch.warning(1000 * (second + 1), learned, now=float(second))
+    assert said[100]
+    assert said[120], "most of the minute was off"
+    assert not said[165]
+    assert not said[240]
+
+
+def test_few_transitions_say_nothing_as_batches_come_in_lumps() -> None:
+    assert watch_of(200, 4.0, least=70_000) == ""

@@ -1,0 +1,87 @@
+"""Trains on one and on two logical CPU devices and prints the differences as JSON; run by test_replicas.py.
+
+A script of its own, because logical devices have to be configured before TensorFlow starts.
+"""
+
+import json
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from kinds import FEW, specs_of
+from samples import random_sample
+
+from pipeline.experiment.sections import Experiment, LearnerConfig, ReplayConfig
+from pipeline.learner.learner import Learner, Outcome
+from pipeline.replay.client import Sample
+
+STEPS, BATCH, CALLS = 10, 16, 2
+BAD = 4
+"""The step of each call whose batch has a number that is none."""
+
+
+def train(config: Any, devices: list[str], sample: Sample) -> tuple[list[np.ndarray], list[np.ndarray], list[Outcome]]:
+    """The agent's state before and after training, and what the learner said."""
+    learner = Learner(
+        Experiment(
+            agent=config,
+            learner=LearnerConfig(batch_size=BATCH, steps_per_call=STEPS, loop="plain"),
+            replay=ReplayConfig(prioritized=not config.on_policy),
+        ),
+        specs_of(config.kind),
+        devices,
+    )
+    before = [variable.numpy() for variable in learner.agent.variables]
+    outcomes = [learner.learn(sample) for _ in range(CALLS)]
+    return before, [variable.numpy() for variable in learner.agent.variables], outcomes
+
+
+def largest_difference(one: list[np.ndarray], other: list[np.ndarray]) -> float:
+    return max(float(np.abs(a - b).max()) for a, b in zip(one, other, strict=True))
+
+
+def floats(state: list[np.ndarray]) -> list[np.ndarray]:
+    """Without the counters."""
+    return [values for values in state if values.dtype == np.float32]
+
+
+def difference(one: Outcome, other: Outcome) -> float:
+    """Between priorities; on-policy there are none."""
+    if one.priorities is None and other.priorities is None:
+        return 0.0
+    return float(np.abs(one.priorities - other.priorities).max())
+
+
+def compared(config: Any) -> dict[str, Any]:
+    """How far one device and two are apart."""
+    sample = random_sample(config, STEPS, BATCH, BAD)
+    before, single, outcomes = train(config, ["CPU:0"], sample)
+    before_two, mirrored, outcomes_two = train(config, ["CPU:0", "CPU:1"], sample)
+    pairs = zip(outcomes, outcomes_two, strict=True)
+    return {
+        "start": largest_difference(before, before_two),
+        "end": largest_difference(single, mirrored),
+        "learnt": largest_difference(*(floats(state) for state in (before, single))),
+        "smallest_norm": min(outcome.gradient_norm for outcome in outcomes),
+        "clip_norm": getattr(config, "gradient_clip_norm", 0.0),
+        "priorities": max(difference(*pair) for pair in pairs),
+        "outcomes": [outcome[:5] for outcome in outcomes],
+        "outcomes_of_two": [outcome[:5] for outcome in outcomes_two],
+        "skipped": [[outcome.skipped for outcome in of] for of in (outcomes, outcomes_two)],
+    }
+
+
+def main() -> None:
+    """Prints one line of JSON: for each variant what `compared` found."""
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    results = {}
+    for position, (name, config) in enumerate(FEW.items()):
+        # Strategies of one process give their collectives the same keys, and TensorFlow takes one for the other.
+        tf.distribute.MirroredStrategy._collective_key_base = 100 * position
+        results[name] = compared(config)
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()

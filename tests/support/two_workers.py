@@ -1,0 +1,130 @@
+"""One of two learners that train together; run by pipeline/test_workers.py, which says what it is to find.
+
+`two_workers.py INDEX PORT,PORT FOLDER LIFE`. In its first life a worker trains every variant on its half of the
+batches, takes the chief's state, and learns until its peer is gone; then it becomes its second life, which goes on from
+what the chief has saved. It prints lines of JSON.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from kinds import changed, config_of, specs_of
+from samples import part, random_sample
+
+from pipeline.experiment.sections import Experiment, LearnerConfig, ReplayConfig
+from pipeline.learner.learner import Learner
+from pipeline.learner.workers.collectives import Team
+from pipeline.learner.workers.team import Cluster, Wish, WorkerLost, await_peers
+from pipeline.replay.client import Sample
+from pipeline.runtime.process import interruption
+
+STEPS, BATCH, CALLS = 4, 16, 3
+BAD = 2
+VARIANTS = {
+    "dqn": config_of("dqn"),
+    "rainbow": changed(config_of("rainbow"), {"normalize_observations": True}),  # the losses of c51, and noisy
+    "r2d2": changed(config_of("r2d2"), {"sequence": 2, "burn_in": 1, "period": 1}),
+    "q_learning": config_of("q_learning"),
+}
+PRIORITIZED = {"rainbow", "r2d2"}
+
+
+def experiment_of(name: str) -> Experiment:
+    return Experiment(
+        agent=VARIANTS[name],
+        learner=LearnerConfig(batch_size=BATCH, steps_per_call=STEPS, loop="plain"),
+        replay=ReplayConfig(prioritized=name in PRIORITIZED, lanes_per_item=1),
+    )
+
+
+def batches_of(name: str) -> Sample:
+    return random_sample(VARIANTS[name], STEPS, BATCH, BAD)
+
+
+def arrays(learner: Learner) -> dict[str, np.ndarray]:
+    """The learner's state by name."""
+    return {name: array.numpy() for name, array in learner.state().items()}
+
+
+def say(**what: Any) -> None:
+    print(json.dumps(what), flush=True)
+
+
+def train(name: str, team: Team, folder: Path, index: int) -> Learner:
+    """Trains a variant on this worker's half, and writes what became of it."""
+    learner, sample = (
+        Learner(experiment_of(name), specs_of(VARIANTS[name].kind), team=team),
+        part(batches_of(name), index, 2),
+    )
+    before, outcomes = arrays(learner), []
+    for _ in range(CALLS):
+        assert learner.agree(Wish.LEARN) == Wish.LEARN
+        outcomes.append(learner.learn(sample))
+    np.savez(folder / f"{name}-{index}.npz", **arrays(learner))
+    np.savez(folder / f"{name}-{index}-start.npz", **before)
+    priorities = [outcome.priorities.tolist() for outcome in outcomes if outcome.priorities is not None]
+    say(variant=name, figures=[outcome[:5] for outcome in outcomes], priorities=priorities, skipped=outcomes[0].skipped)
+    return learner
+
+
+def first_life(team: Team, folder: Path, index: int) -> None:
+    learners = [train(name, team, folder, index) for name in VARIANTS]
+    learner, sample = learners[0], part(batches_of("dqn"), index, 2)
+    say(agreed=[learner.agree(wish) for wish in ((Wish.LEARN, Wish.WAIT), (Wish.TAKE_STATE, Wish.LEARN))[index]])
+    if not learner.is_chief:
+        learner.restore({name: np.ones_like(value) for name, value in arrays(learner).items()})
+    learner.share_state()
+    np.savez(folder / f"shared-{index}.npz", **arrays(learner))
+    say(ready=learner.gradient_steps)
+    while True:
+        learner.agree(Wish.LEARN)
+        learner.learn(sample)
+
+
+def second_life(team: Team, folder: Path, index: int) -> None:
+    learner = Learner(experiment_of("dqn"), specs_of("dqn"), team=team)
+    if learner.is_chief:
+        learner.restore(dict(np.load(folder / "shared-0.npz")))
+    learner.share_state()
+    resumed_at = learner.gradient_steps
+    learner.learn(part(batches_of("dqn"), index, 2))
+    np.savez(folder / f"end-{index}.npz", **arrays(learner))
+    say(resumed_at=resumed_at, ended_with=learner.agree(Wish.STOP if learner.is_chief else Wish.LEARN))
+    if learner.is_chief:
+        wait_in_vain(team)
+        (folder / "waited").touch()
+    while not (folder / "waited").exists():  # alive, and elsewhere
+        time.sleep(0.1)
+
+
+def wait_in_vain(team: Team) -> None:
+    """Waits for a worker that does not come."""
+    team.patience = 1.0
+    try:
+        team.agree(Wish.LEARN)
+    except WorkerLost as error:
+        say(waited=str(error))
+
+
+def main(index: int, ports: list[str], folder: Path, life: int) -> None:
+    cluster, interrupted = Cluster(tuple(f"127.0.0.1:{port}" for port in ports), index), interruption()
+    assert await_peers(cluster, interrupted)
+    try:
+        team = Team(cluster)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert interrupted.wait(5.0), "TensorFlow has taken SIGTERM for itself"
+        (second_life if life else first_life)(team, folder, index)
+    except WorkerLost as error:
+        say(lost=str(error))
+        os.execv(sys.executable, [sys.executable, *sys.argv[:-1], "1"])
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2].split(","), Path(sys.argv[3]), int(sys.argv[4]))
