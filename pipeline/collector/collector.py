@@ -18,9 +18,8 @@ from pipeline.acting.network_program import Actor, make_actor
 from pipeline.environments import LaneStep
 from pipeline.experiment.sections import Experiment
 from pipeline.messages.channel import VariablesReader
-from pipeline.messages.contents import CollectorReport, Variables
+from pipeline.messages.contents import CollectorReport, Counts, Variables
 from pipeline.messages.traffic import Traffic
-from pipeline.records.recorder import Counts
 from pipeline.replay.frames import FIRST, LAST, MID, FrameLayout
 from pipeline.replay.shards.permits import Permits
 from pipeline.replay.writer import FrameWriter

@@ -1,4 +1,8 @@
-"""Environments: one factory for gymnasium's, those of optional suites, and classes of one's own."""
+"""Environments: one factory for gymnasium's, those of optional suites, and classes of one's own.
+
+Belongs here: the factory, and a file for each suite, named in `suites.SUITES`. What all environments share, whatever
+suite they are from, is in `pipeline.environments.lanes`.
+"""
 
 import functools
 from collections.abc import Callable

@@ -1,4 +1,8 @@
-"""How the roles of a run become processes: the registry that `--launcher` chooses from."""
+"""How the roles of a run become processes: the registry that `--launcher` chooses from.
+
+Belongs here: a file for each launcher, and the checks before a run. What a role does in its process is in
+`pipeline.roles`.
+"""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager

@@ -9,8 +9,6 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.records.recorder import Counts
-
 TOLD_TO_LEAVE = 7
 """Exit code of a role whose learner has left before the run had reached its stop condition, and may come back."""
 
@@ -116,6 +114,35 @@ class Served(msgspec.Struct, frozen=True):
     """Items that the checkpoint it went on from had inserted."""
     sampled: int
     """And sampled."""
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """Cumulative counts of one collector process."""
+
+    environment_steps: int = 0
+    episodes: int = 0
+    begun: int = 0
+    """Transitions that began: one for every frame handed to the writer."""
+    transitions: int = 0
+    """Of these, those that the replay has confirmed."""
+    items: int = 0
+    """Items that the replay has confirmed."""
+    shielded_steps: int = 0
+    """Environment steps in which the shield forbade what would have been the best action."""
+    dropped_episodes: int = 0
+    """Episodes cut off by a fault of their environment."""
+    bytes_sent: int = 0
+    """Over the process's TCP connections, when it last reported; see `pipeline.messages.traffic`."""
+    bytes_received: int = 0
+
+    def __sub__(self, other: "Counts") -> "Counts":
+        """What has been added since; never negative, as a machine that went down may have lost the newest counts."""
+        pairs = zip(msgspec.structs.astuple(self), msgspec.structs.astuple(other), strict=True)
+        return Counts(*(max(0, mine - theirs) for mine, theirs in pairs))
+
+    def __add__(self, other: "Counts") -> "Counts":
+        pairs = zip(msgspec.structs.astuple(self), msgspec.structs.astuple(other), strict=True)
+        return Counts(*(mine + theirs for mine, theirs in pairs))
 
 
 class CollectorReport(msgspec.Struct, frozen=True, tag="collector"):

@@ -11,7 +11,7 @@ import msgspec
 from pipeline.experiment.sections import Experiment
 from pipeline.messages.contents import Served
 from pipeline.records.checkpoint import Counters
-from pipeline.replay.writer import most_unconfirmed
+from pipeline.records.in_flight import most_unconfirmed
 
 RESTARTED = "replay restarted"
 """Confirmed to a collector after the newest checkpoint, and gone with the replay's process."""

@@ -21,8 +21,7 @@ from typing import Any
 import msgspec
 from numpy.typing import NDArray
 
-from pipeline.messages.contents import Array, Evaluation
-from pipeline.records.recorder import Counts
+from pipeline.messages.contents import Array, Counts, Evaluation
 from pipeline.runtime import manifest
 from pipeline.runtime.manifest import BadCheckpoint, FileRecord
 

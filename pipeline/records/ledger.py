@@ -8,10 +8,9 @@ import msgspec
 import numpy as np
 
 from pipeline.experiment.sections import Experiment
-from pipeline.messages.contents import CollectorReport, Evaluation
+from pipeline.messages.contents import CollectorReport, Counts, Evaluation
 from pipeline.records.account import FAILED, KILLED, RESTARTED, SILENT, UNCONFIRMED, Account, Seen, Tally
 from pipeline.records.checkpoint import Best, Counters, KnownServer
-from pipeline.records.recorder import Counts
 from pipeline.records.results import Status, Summary
 
 _RECENT_EPISODES = 100

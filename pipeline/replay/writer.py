@@ -11,29 +11,18 @@ from numpy.typing import NDArray
 from agents.priorities import bounded
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment
+from pipeline.records.in_flight import BURST_ITEMS, MOST_ITEMS
 from pipeline.replay.frames import FrameLayout
 from pipeline.runtime import native
 
-_MOST_ITEMS = 48
-"""So many are on their way at most: Reverb prints a warning from 50 on."""
 _UNCONFIRMED_ITEMS = 32
 """So many may be on their way after `confirm`, so that the next burst, usually of 16, need not wait."""
-_BURST_ITEMS = 16
 _BURST_SECONDS = 0.02
-"""Items of one step are created in bursts of at least so many, larger ones in bursts of as many steps, or after this
-time. Created one by one, each wakes Reverb's writer thread and makes a gRPC message of its own: three times the CPU."""
+"""After this time a burst is created that has fewer than `BURST_ITEMS`."""
 _CHUNK_BYTES = 2048
 _CHUNK_STEPS = 16
 _FLUSH_MS = 200
 """A flush waits in C++ where no signal handler runs: it waits in slices."""
-
-
-def most_unconfirmed(experiment: Experiment) -> int:
-    """Transitions that a collector's writer may have begun and the replay has not confirmed, at most."""
-    lanes, groups = experiment.collect.lanes, experiment.collect.lanes // experiment.lanes_per_item
-    items = _MOST_ITEMS + 2 * _BURST_ITEMS + groups
-    steps = experiment.window + experiment.steps_per_item * experiment.agent.stride
-    return items * experiment.transitions_per_item + steps * lanes
 
 
 class FrameWriter:
@@ -77,9 +66,9 @@ class FrameWriter:
         self._chunk_length = max(1, min(_CHUNK_STEPS, _CHUNK_BYTES // (lanes_per_item * layout.num_bytes)))
         self._chunk_steps = 0  # of the chunk that is being filled
         item_steps = steps_per_item * stride
-        self._burst_items = max(1, _BURST_ITEMS // item_steps)
+        self._burst_items = max(1, BURST_ITEMS // item_steps)
         padding = window + item_steps  # comes at once, whatever the limiter holds back
-        keep_alive = window + 2 * item_steps + self._chunk_length + _BURST_ITEMS + padding
+        keep_alive = window + 2 * item_steps + self._chunk_length + BURST_ITEMS + padding
         self._writer = native.reverb_writer(self._client, self._chunk_length, keep_alive)
         self._lanes, self._window, self._steps_per_item, self._stride = lanes, window, steps_per_item, stride
         length = window + steps_per_item - 1
@@ -243,7 +232,7 @@ class FrameWriter:
 
     def _create(self) -> None:
         """Creates what is pending, as far as there is room for it."""
-        room = _MOST_ITEMS - self._unconfirmed
+        room = MOST_ITEMS - self._unconfirmed
         now, self._pending = self._pending[:room], self._pending[room:]
         try:
             for frames, priority in now:

@@ -10,8 +10,7 @@ import msgspec
 from gymnasium.envs.registration import EnvSpec
 
 from pipeline.environments.lanes.contract import ContractCheck
-from pipeline.environments.lanes.custom import adapted
-from pipeline.environments.lanes.importing import imported
+from pipeline.environments.lanes.custom import adapted, imported
 from pipeline.environments.lanes.rendering import ask_for_pictures
 from pipeline.environments.lanes.serial import SerialVectorEnv
 from pipeline.environments.lanes.skipping import FrameSkip

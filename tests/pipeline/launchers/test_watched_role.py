@@ -11,7 +11,8 @@ from pipeline.experiment.config import parse
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.launchers import Launch
 from pipeline.launchers.watched_role import Watched
-from pipeline.records.recorder import Counts, Recorder
+from pipeline.messages.contents import Counts
+from pipeline.records.recorder import Recorder
 from pipeline.security.privacy import Privacy
 
 

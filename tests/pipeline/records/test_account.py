@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pipeline.experiment.config import parse
 from pipeline.experiment.sections import Experiment
-from pipeline.messages.contents import Served
+from pipeline.messages.contents import Counts, Served
 from pipeline.records.account import (
     KILLED,
     RESTARTED,
@@ -22,7 +22,6 @@ from pipeline.records.account import (
 )
 from pipeline.records.checkpoint import Counters
 from pipeline.records.ledger import Ledger
-from pipeline.records.recorder import Counts
 
 EXPERIMENT = parse(
     "", ("collect.lanes=2", "collect.collectors=2", "replay.lanes_per_item=2", "learner.batch_size=8", "seed=1")

@@ -18,10 +18,9 @@ import pytest
 
 from agents import Specs
 from pipeline.messages.channel import REPORTS_TABLE, VARIABLES_TABLE, Sender
-from pipeline.messages.contents import Array, Evaluation
+from pipeline.messages.contents import Array, Counts, Evaluation
 from pipeline.records import checkpoint
 from pipeline.records.checkpoint import Best, Checkpoint, Counters, KnownServer
-from pipeline.records.recorder import Counts
 from pipeline.replay.frames import FrameLayout
 from pipeline.replay.writer import FrameWriter
 from pipeline.runtime import native

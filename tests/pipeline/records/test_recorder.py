@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.records.recorder import Counts, Recorder
+from pipeline.messages.contents import Counts
+from pipeline.records.recorder import Recorder
 
 WRITER = """
 import sys
 from pathlib import Path
-from pipeline.records.recorder import Counts, Recorder
+from pipeline.messages.contents import Counts
+from pipeline.records.recorder import Recorder
 recorder = Recorder(Path(sys.argv[1]))
 count = 0
 while True:
