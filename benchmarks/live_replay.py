@@ -8,16 +8,16 @@ import numpy as np
 
 from agents import Specs
 from pipeline.experiment.sections import Experiment
+from pipeline.replay.embedded import EmbeddedReplay
 from pipeline.replay.frames import MID, FrameLayout
-from pipeline.replay.server import ReplayServer
 from pipeline.replay.writer import FrameWriter
 from pipeline.runtime.ports import free_port
 
 
-def serve(experiment: Experiment, specs: Specs) -> ReplayServer:
+def serve(experiment: Experiment, specs: Specs) -> EmbeddedReplay:
     """A replay server without a ratio to hold: it takes and gives as fast as it can."""
     folder = Path(tempfile.mkdtemp(prefix="reverb-dqn-"))
-    return ReplayServer(experiment, specs, free_port(), folder, blocking=False)
+    return EmbeddedReplay(experiment, specs, free_port(), folder, blocking=False)
 
 
 def writer(experiment: Experiment, specs: Specs, address: str) -> FrameWriter:
@@ -39,7 +39,7 @@ def writing(experiment: Experiment, specs: Specs, address: str) -> Callable[[], 
     return write
 
 
-def drawing(server: ReplayServer) -> Callable[[], int]:
+def drawing(server: EmbeddedReplay) -> Callable[[], int]:
     """A call that draws the batches of one call of the learner and returns how many transitions they are."""
     samples = iter(server.dataset())
     return lambda: int(np.prod(next(samples).gradient_steps.shape))

@@ -18,9 +18,9 @@ from pipeline.messages.contents import Variables
 from pipeline.messages.publisher import Publisher
 from pipeline.messages.traffic import Traffic
 from pipeline.records.checkpoint import Counters
-from pipeline.replay.client import Sample
+from pipeline.replay.sampling import Sample
 from pipeline.replay.shards.permits import Permits
-from pipeline.roles.opening import find_replay
+from pipeline.roles.separate_replay import find_replay
 from pipeline.runtime.process import quieten_gym
 
 _MORE_PERMITS = 2  # than the least: items are not filled by halves

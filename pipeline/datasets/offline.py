@@ -135,14 +135,12 @@ def adopted(experiment: Experiment, run: RunDirectory) -> Experiment | None:
     )
 
 
-def dataset(experiment: Experiment) -> Checkpoint | Dataset | None:
-    """The checkpoint or the files that the dataset is in; None of an experiment that collects.
+def dataset(experiment: Experiment) -> Checkpoint | Dataset:
+    """The checkpoint or the files that the dataset of an offline run is in.
 
     Raises:
       UsageError: it has gone.
     """
-    if not experiment.is_offline:
-        return None
     folder = Path(experiment.offline.dataset)
     found = checkpoint.newest(RunDirectory(folder).checkpoints) or datasets.find(folder)
     if found is None:

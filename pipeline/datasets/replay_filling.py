@@ -1,16 +1,43 @@
-"""Putting a dataset in files into an empty replay, as a collector with one lane would."""
+"""Starts a replay that holds a dataset: of another run's checkpoint or, written episode by episode, of files."""
 
 import time
+from pathlib import Path
 
 from agents import Specs
+from pipeline.datasets import offline
 from pipeline.datasets.datasets import Dataset
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment
+from pipeline.records.checkpoint import Checkpoint
+from pipeline.replay.embedded import EmbeddedReplay
 from pipeline.replay.frames import FrameLayout
 from pipeline.replay.writer import FrameWriter
 
 _STILL_SECONDS = 60.0
 """Without an item confirmed, after which the replay counts as gone."""
+
+
+def filled(experiment: Experiment, specs: Specs, port: int, folder: Path, blocking: bool) -> tuple[EmbeddedReplay, int]:
+    """A replay in this process with the dataset of an offline run, and how many transitions it has.
+
+    Args:
+      experiment: with the sizes that `offline.adopt` gave it.
+      specs: of its environment.
+      port: to listen on.
+      folder: for Reverb's own checkpoints; it must hold nothing else.
+      blocking: see `ReplayServer`.
+
+    Raises:
+      UsageError: the dataset has gone, or cannot be learned from.
+      TimeoutError: the replay takes nothing.
+    """
+    dataset = offline.dataset(experiment)
+    stored = dataset.replay if isinstance(dataset, Checkpoint) else None
+    replay = EmbeddedReplay(experiment, specs, port, folder, blocking=blocking, dataset=stored)
+    if isinstance(dataset, Checkpoint):
+        present = replay.size() * experiment.transitions_per_item
+        return replay, min(present, dataset.counters.transitions)  # the last items have padding
+    return replay, fill(replay.address, experiment, specs, dataset)
 
 
 def fill(address: str, experiment: Experiment, specs: Specs, dataset: Dataset) -> int:

@@ -14,7 +14,7 @@ from pipeline.experiment.sections import Experiment
 from pipeline.launchers import Launch
 from pipeline.monitoring.console import Console
 from pipeline.records.recorder import Recorder
-from pipeline.records.results import EXIT_CODES, Summary, UnwrittenSummary
+from pipeline.records.results import EXIT_CODES, Ended, Summary, UnwrittenSummary
 from pipeline.runtime.ports import free_port
 from pipeline.runtime.process import interruption, quieten_gym
 
@@ -75,8 +75,6 @@ class _Inline:
 
     def run(self, interrupted: threading.Event) -> Summary:
         """Alternates the roles until the run ends."""
-        from pipeline.roles.learner_role import Ended
-
         message, reason = "", None
         try:
             while reason is None:

@@ -8,8 +8,6 @@ import msgspec
 
 from agents import Specs
 from pipeline import environments
-from pipeline.acting.frame_stacks import stacked
-from pipeline.datasets import offline
 from pipeline.experiment.config import UsageError, validate
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
@@ -38,7 +36,13 @@ def describe(experiment: Experiment) -> Specs:
             )
     except environments.EnvironmentFault as fault:
         raise UsageError(str(fault)) from None
-    if reason := experiment.agent.unsuitable_for(stacked(specs, experiment.environment.frame_stack)):
+    if (stack := experiment.environment.frame_stack) > 1:
+        from pipeline.acting.frame_stacks import stacked
+
+        seen = stacked(specs, stack)
+    else:
+        seen = specs
+    if reason := experiment.agent.unsuitable_for(seen):
         raise UsageError(f"agent.kind={experiment.agent.kind!r}: {reason}")
     return specs
 
@@ -70,6 +74,8 @@ def launch(
     run = RunDirectory(run_dir.resolve())
     specs = describe(experiment)
     if experiment.is_offline:
+        from pipeline.datasets import offline
+
         experiment = (resume and offline.adopted(experiment, run)) or offline.adopt(experiment, specs)
     experiment = run.check(experiment, resume)
     refuse_used_port(experiment.replay.port)

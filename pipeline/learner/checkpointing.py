@@ -16,8 +16,7 @@ from pipeline.learner.learner import Learner
 from pipeline.records import checkpoint
 from pipeline.records.checkpoint import Checkpoint
 from pipeline.records.ledger import Ledger
-from pipeline.replay.client import Replay
-from pipeline.replay.shards.sharded_replay import Shards
+from pipeline.replay.replay import Replay
 from pipeline.runtime.manifest import BadCheckpoint
 
 log = logging.getLogger(__name__)
@@ -100,7 +99,7 @@ class Saver:
     """
 
     def __init__(
-        self, experiment: Experiment, run: RunDirectory, learner: Learner, replay: Replay | Shards, ledger: Ledger
+        self, experiment: Experiment, run: RunDirectory, learner: Learner, replay: Replay, ledger: Ledger
     ) -> None:
         self._experiment, self._run = experiment, run
         self._config = config.dump(experiment).encode()
@@ -150,7 +149,7 @@ class Saver:
                 self._config,
                 counters,
                 state,
-                self._replay.checkpoint,
+                self._replay.save,
                 self._experiment.checkpoint.keep,
             )
             return Saved(str(written.path), time.monotonic() - started, pause, written.size)

@@ -5,8 +5,8 @@ import queue
 import threading
 import time
 
-from pipeline.replay.client import Replay, Sample
-from pipeline.replay.shards.sharded_replay import Shards
+from pipeline.replay.replay import Replay
+from pipeline.replay.sampling import Sample
 
 
 class Feeder:
@@ -18,7 +18,7 @@ class Feeder:
       replay: to draw from.
     """
 
-    def __init__(self, replay: Replay | Shards) -> None:
+    def __init__(self, replay: Replay) -> None:
         self._replay = replay
         self._samples: queue.Queue[Sample | Exception] = queue.Queue(maxsize=1)
         self._thread = threading.Thread(target=self._feed, name="samples", daemon=True)
@@ -28,8 +28,28 @@ class Feeder:
         """Begins to draw."""
         self._thread.start()
 
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether the learner has nothing to learn from until the replay gives something."""
+        return True
+
     def next(self, timeout: float) -> Sample | None:
-        """The samples of the next call; None if there are none within `timeout` seconds. Raises what drawing raised."""
+        """The samples to learn from now; None if there are none within `timeout` seconds. Raises what `draw` raises."""
+        return self.draw(timeout)
+
+    def leave(self, is_finished: bool) -> None:
+        """Takes that the run ends: nothing more is asked for by `next`.
+
+        Args:
+          is_finished: at its stop condition, not before it.
+        """
+
+    def draw(self, timeout: float) -> Sample | None:
+        """What the replay has given for one call; None if that is nothing within `timeout` seconds.
+
+        Raises:
+          Exception: what drawing raised.
+        """
         try:
             sample = self._samples.get(timeout=timeout)
         except queue.Empty:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -11,17 +11,54 @@ from agents import losses
 from agents.builder import LearningAgent
 from agents.priorities import LARGEST
 from pipeline.experiment.sections import Experiment
-from pipeline.learner.workers.collectives import Team
+
+
+class Workers(Protocol):
+    """Processes that take gradient steps together."""
+
+    @property
+    def size(self) -> int:
+        """Workers."""
+
+    def everyones(self, value: tf.Tensor) -> tf.Tensor:
+        """Each worker's float32 [...] by their indices, [workers, ...]; for a `tf.function`, outside of replicas."""
+
+
+class CallResult(NamedTuple):
+    """What the gradient steps of one call give."""
+
+    figures: tf.Tensor
+    """float32 [5 + K], the same on all workers: mean loss, mean absolute TD error, mean and largest Q-value and mean
+    gradient norm of the steps that were applied, and behind them for each step 1 if it was, else 0."""
+    td_errors: tf.Tensor
+    """float32 [B], of the last step's transitions (`LossExtra.td_error`)."""
+    q_values: tf.Tensor
+    """float32 [B], of the same."""
+    priorities: Any
+    """float32 [K, B], of all steps' transitions; empty of a uniform replay."""
+
+
+class _StepResult(NamedTuple):
+    """What one gradient step gives on one replica; with all replicas' beside each other, one dimension more."""
+
+    loss: tf.Tensor
+    td_error: tf.Tensor
+    q: tf.Tensor
+    q_max: tf.Tensor
+    gradient_norm: tf.Tensor
+    applied: tf.Tensor
+    priority: Any
+    """Empty of a uniform replay."""
 
 
 class GradientLoop:
     """K gradient steps on the replicas of this process, and of all other workers' where there are some.
 
     Args:
-      experiment: with this worker's share of the batch (`workers.share`).
+      experiment: with this worker's share of the batch.
       agent: that takes the steps.
       strategy: in whose scope the agent was built.
-      team: the workers that take them together; None takes them alone.
+      workers: that take them together; None takes them alone.
       importance_exponent: gives beta at the next gradient step, float32 [].
       zeros: a trajectory [K, B, T, ...] and relative probabilities [K, B], of the shapes and dtypes to come.
       compiled: by XLA; it takes one replica.
@@ -32,35 +69,32 @@ class GradientLoop:
         experiment: Experiment,
         agent: LearningAgent,
         strategy: tf.distribute.Strategy,
-        team: Team | None,
+        workers: Workers | None,
         importance_exponent: Callable[[], tf.Tensor],
         zeros: Any,
         compiled: bool,
     ) -> None:
         self._learner, self._is_prioritized = experiment.learner, experiment.replay.prioritized
-        self._agent, self._strategy, self._team = agent, strategy, team
+        self._agent, self._strategy, self._workers = agent, strategy, workers
         self._importance_exponent, self._zeros, self._compiled = importance_exponent, zeros, compiled
-        self._replicas = strategy.num_replicas_in_sync // (team.size if team else 1)  # of this process
+        self._replicas = strategy.num_replicas_in_sync // (workers.size if workers else 1)  # of this process
         # Nothing here is Python control flow on tensors: without autograph's rewriting, tracing is twice as fast.
         # A concrete function of flat tensors is called in half the time: no structure is matched against a signature.
         flat = [tf.TensorSpec(leaf.shape, leaf.dtype) for leaf in tf.nest.flatten(zeros)]
         function = tf.function(self._steps, jit_compile=compiled, autograph=False)
         self._traced = function.get_concrete_function(*flat)
 
-    def __call__(self, batches: Any) -> Any:
-        """Takes the steps on batches of the form of `zeros`.
+    def __call__(self, batches: Any) -> CallResult:
+        """Takes the steps on batches of the form of `zeros`."""
+        result: CallResult = self._traced(*tf.nest.flatten(batches))
+        return result
 
-        Returns:
-          Figures of the steps that were applied, and behind them for each step 1 if it was, else 0: float32 [5 + K],
-          the same on all workers; TD errors and Q-values of the last step's transitions (`LossExtra`), float32 [B];
-          with prioritized replay also the priorities of all steps', float32 [K, B].
-        """
-        return self._traced(*tf.nest.flatten(batches))
-
-    def _steps(self, *leaves: tf.Tensor) -> Any:
-        batches, team = tf.nest.pack_sequence_as(self._zeros, leaves), self._team
-        if team and self._is_prioritized:  # once a call: what a step of several workers takes is waiting for each other
-            batches = *batches, tf.reduce_min(team.everyones(tf.reduce_min(batches[1], axis=1)), axis=0)
+    def _steps(self, *leaves: tf.Tensor) -> CallResult:
+        batches, workers = tf.nest.pack_sequence_as(self._zeros, leaves), self._workers
+        if (
+            workers and self._is_prioritized
+        ):  # once a call: what a step of several workers takes is waiting for each other
+            batches = *batches, tf.reduce_min(workers.everyones(tf.reduce_min(batches[1], axis=1)), axis=0)
         zero, count = tf.zeros(()), self._learner.steps_per_call
         totals: Any = zero, zero, zero, zero, tf.constant(-np.inf)
         flags, shape = tf.TensorArray(tf.float32, count, element_shape=()), (self._learner.batch_size,)
@@ -70,8 +104,8 @@ class GradientLoop:
         _, totals, flags, newest, _, priorities = tf.while_loop(
             lambda k, *_: k < count, self._step, start, maximum_iterations=count
         )
-        if team:
-            of_workers = tf.unstack(team.everyones(tf.stack(totals)), axis=1)
+        if workers:
+            of_workers = tf.unstack(workers.everyones(tf.stack(totals)), axis=1)
             combined = tf.reduce_sum, tf.reduce_mean, tf.reduce_mean, tf.reduce_mean, tf.reduce_max
             totals = [combine(values) for combine, values in zip(combined, of_workers, strict=True)]
         applied = flags.stack()
@@ -79,35 +113,34 @@ class GradientLoop:
         loss, td_error, q_mean, norm = (total / number for total in totals[:-1])
         q_max = tf.where(tf.math.is_finite(totals[-1]), totals[-1], 0.0)
         figures = tf.stack([loss, td_error, q_mean, q_max, norm])
-        return tf.concat([figures, applied], axis=0), *newest, *[array.stack() for array in priorities]
+        written = priorities[0].stack() if priorities else ()
+        return CallResult(tf.concat([figures, applied], axis=0), *newest, written)
 
     def _step(
         self, k: tf.Tensor, totals: tuple[tf.Tensor, ...], flags: Any, _: Any, batches: Any, priorities: Any
     ) -> Any:
         position = k + self._pointers_first() if self._compiled else k
         batch = tf.nest.map_structure(lambda leaf: tf.gather(leaf, position), batches)
-        results = [
-            tf.stack(self._strategy.experimental_local_results(result))
-            for result in self._strategy.run(self._gradient_step, args=(batch,))
-        ]
-        loss, td_error, q_mean = (
-            tf.reduce_sum(results[0]),
-            tf.reduce_mean(tf.abs(results[1])),
-            tf.reduce_mean(results[2]),
-        )
-        newest = tf.reshape(results[1], [-1]), tf.reshape(results[2], [-1])
-        norm, applied = tf.reduce_mean(results[4]), tf.reduce_all(results[5])
-        means = (loss, td_error, q_mean, norm)
+        of_replicas = self._strategy.run(self._gradient_step, args=(batch,))
+        step = _StepResult(*(self._of_all_replicas(result) for result in of_replicas))
+        newest = tf.reshape(step.td_error, [-1]), tf.reshape(step.q, [-1])
+        applied = tf.reduce_all(step.applied)
+        loss, td_error = tf.reduce_sum(step.loss), tf.reduce_mean(tf.abs(step.td_error))
+        means = (loss, td_error, tf.reduce_mean(step.q), tf.reduce_mean(step.gradient_norm))
         sums = [total + tf.where(applied, mean, 0.0) for total, mean in zip(totals, means, strict=False)]
-        q_max = tf.maximum(totals[-1], tf.where(applied, tf.reduce_max(results[3]), -np.inf))
+        q_max = tf.maximum(totals[-1], tf.where(applied, tf.reduce_max(step.q_max), -np.inf))
         written = []
         for array in priorities:
-            priority = tf.reshape(results[6], [-1])
+            priority = tf.reshape(step.priority, [-1])
             written.append(array.write(k, tf.where(applied | (priority <= LARGEST), priority, 0.0)))
         return k + 1, (*sums, q_max), flags.write(k, tf.cast(applied, tf.float32)), newest, batches, written
 
-    def _gradient_step(self, batch: Any) -> Any:
-        """One replica's."""
+    def _of_all_replicas(self, result: Any) -> Any:
+        """A result of each replica, beside each other in a first dimension; what is empty stays so."""
+        return () if isinstance(result, tuple) else tf.stack(self._strategy.experimental_local_results(result))
+
+    def _gradient_step(self, batch: Any) -> _StepResult:
+        """One gradient step on one replica."""
         trajectory, relative, *smallest = batch
         weights = None
         if self._is_prioritized:  # over the global batch, before the replicas take their shares
@@ -122,8 +155,8 @@ class GradientLoop:
             trajectory = tf.nest.map_structure(part, trajectory)
             weights = None if weights is None else part(weights)
         loss, extra = self._agent.train(trajectory, weights=weights)
-        priority = (extra.priority,) if self._is_prioritized else ()
-        return loss, extra.td_error, extra.q, extra.q_max, extra.gradient_norm, extra.applied, *priority
+        priority = extra.priority if self._is_prioritized else ()
+        return _StepResult(loss, extra.td_error, extra.q, extra.q_max, extra.gradient_norm, extra.applied, priority)
 
     def _pointers_first(self) -> tf.Tensor:
         """0, computed from every variable that a gradient step changes; a batch's position needs it.

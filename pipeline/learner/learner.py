@@ -1,4 +1,4 @@
-"""The learner: gradient steps, many to a call, on all replicas of a MirroredStrategy, or of several workers'."""
+"""The learner: gradient steps, many to a call, on all replicas of a MirroredStrategy."""
 
 import logging
 import re
@@ -17,13 +17,11 @@ from pipeline.acting import network_program
 from pipeline.collector.collector import seed_of
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment
-from pipeline.learner.gradient_loop import GradientLoop, set_compiler_flags
-from pipeline.learner.workers import team as workers
-from pipeline.learner.workers.collectives import Team
+from pipeline.learner.gradient_loop import GradientLoop, Workers, set_compiler_flags
 from pipeline.messages.contents import Array, Variables
 from pipeline.records.checkpoint import Counters
-from pipeline.replay.client import Sample, decode
 from pipeline.replay.frames import FrameLayout
+from pipeline.replay.sampling import Sample, decode
 
 log = logging.getLogger(__name__)
 
@@ -64,46 +62,45 @@ class Learner:
     Args:
       experiment: the run.
       specs: of its environment.
-      devices: to mirror the agent on, such as `["CPU:0", "CPU:1"]`; None takes every GPU, or the CPU. Of no effect
-        with a team, whose workers take all that they have.
-      team: the workers that learn together, each from its share of the batches; None learns alone. All make a learner
-        and call it in the same order: all but `publication`, `state`, `restore` and `roll_back` is collective.
+      devices: to mirror the agent on, such as `["CPU:0", "CPU:1"]`; None takes every GPU, or the CPU.
 
     Raises:
       UsageError: the global batch does not divide among the replicas, or a replica's share into minibatches; or
         `agent.torso` names what there is not.
-      WorkerLost: here and in all that is collective, a worker is gone.
     """
 
-    def __init__(
-        self, experiment: Experiment, specs: Specs, devices: list[str] | None = None, team: Team | None = None
-    ) -> None:
-        self._experiment, self._layout, self._team = experiment, FrameLayout.of(experiment, specs), team
-        self._share = workers.share(experiment, self.workers)
-        specs = self._layout.agent_specs
-        if team is None and devices is None:
+    _workers: Workers | None = None
+    """That learn together with this one."""
+
+    def __init__(self, experiment: Experiment, specs: Specs, devices: list[str] | None = None) -> None:
+        if devices is None:
             devices = [device.name for device in tf.config.list_logical_devices("GPU")] or ["CPU:0"]
-        self._strategy = team.strategy if team else tf.distribute.MirroredStrategy(devices)
-        self._replicas = self._strategy.num_replicas_in_sync
-        if experiment.learner.batch_size % self._replicas:
-            raise UsageError(
-                f"learner.batch_size={experiment.learner.batch_size} does not divide among {self._replicas} replicas"
-            )
-        if (share := experiment.learner.batch_size // self._replicas) % experiment.agent.batch_parts:
-            raise UsageError(
-                f"agent.minibatches={experiment.agent.batch_parts} does not divide the {share} sequences of each of "
-                f"{self._replicas} replicas: change it, collect.lanes or collect.collectors"
-            )
+        self._assemble(experiment, experiment, specs, tf.distribute.MirroredStrategy(devices))
+
+    def _assemble(
+        self, experiment: Experiment, share: Experiment, specs: Specs, strategy: tf.distribute.Strategy
+    ) -> None:
+        """Builds the agent in a strategy's scope.
+
+        Args:
+          experiment: the run.
+          share: the same with what this process draws of a batch.
+          specs: of its environment.
+          strategy: of all replicas that hold the agent.
+        """
+        self._experiment, self._share, self._layout = experiment, share, FrameLayout.of(experiment, specs)
+        self._strategy, self._replicas = strategy, strategy.num_replicas_in_sync
+        refuse_uneven(experiment, self._replicas)
+        specs = self._layout.agent_specs
         try:
-            with self._together(), self._strategy.scope():
+            with self._together(), strategy.scope():
                 self.agent: LearningAgent = build(
                     experiment.agent.kind, specs, experiment.agent, seed=seed_of(experiment, 0)
                 )
         except ImportError as error:  # of `agent.torso`
             raise UsageError(str(error)) from None
-        self._program = self._acting_program(specs) if self.is_chief else b""
+        self._program = self._acting_program(specs)
         self._gradient_steps = 0
-        self._is_shared = True
         self._call: GradientLoop | None = None
         self.loop = ""
         """The form of the loop, "compiled" or "plain"; empty until it is chosen."""
@@ -119,38 +116,9 @@ class Learner:
             log.warning("TFLite cannot take this network: actors run it through TensorFlow, more slowly")
         return program
 
-    @property
-    def workers(self) -> int:
-        """Processes that learn together."""
-        return self._team.size if self._team else 1
-
-    @property
-    def is_chief(self) -> bool:
-        """Whether this process is the one that publishes and writes checkpoints."""
-        return self._team is None or self._team.cluster.is_chief
-
-    def agree(self, wish: int) -> int:
-        """The largest `workers.Wish` of all workers, each of which calls this before each call of `learn`."""
-        return self._team.agree(wish) if self._team else wish
-
-    @property
-    def is_shared(self) -> bool:
-        """Whether all workers have the chief's state: not after it has taken that of a checkpoint."""
-        return self._team is None or self._is_shared
-
-    def share_state(self) -> None:
-        """Gives all workers the chief's state; once it has taken that of a checkpoint, or has rolled back."""
-        if self._team is None:
-            return
-        variables = [variable for _, variable in self._named_variables()]
-        local = [self._strategy.experimental_local_results(variable)[0].numpy() for variable in variables]
-        for variable, value in zip(variables, self._team.of_chief(local), strict=True):
-            variable.assign(value)
-        self._gradient_steps = int(self.agent.train_step_counter.numpy())
-        self._is_shared = True
-
     def _together(self) -> AbstractContextManager[None]:
-        return self._team.together() if self._team else nullcontext()
+        """Surrounds what all workers do at once, where there are several."""
+        return nullcontext()
 
     @property
     def gradient_steps(self) -> int:
@@ -216,20 +184,20 @@ class Learner:
     def learn(self, sample: Sample) -> Outcome:
         """Runs the gradient steps of one call on a `Sample` of K batches; chooses the loop first if that is to do.
 
-        Of several workers each gives its share of the batches (`workers.share`); all have the same `Outcome`, but for
-        the priorities, which are of that share.
+        Of several workers each gives its share of the batches; all have the same `Outcome`, but for the priorities,
+        which are of that share.
         """
         if self._call is None:
             self.choose_loop()
         assert self._call is not None
         with self._together():
-            summary, td_errors, q_values, *priorities = self._call((sample.trajectory, sample.relative_probability))
-            loss, td_error, q_mean, q_max, norm, *applied = summary.numpy().tolist()
+            result = self._call((sample.trajectory, sample.relative_probability))
+            loss, td_error, q_mean, q_max, norm, *applied = result.figures.numpy().tolist()
         # Skipped steps are counted too: collectors and evaluator compare versions, and on-policy wait for a new one.
         self._gradient_steps += self._experiment.learner.steps_per_call
         skipped = () if all(applied) else tuple(k for k, was_applied in enumerate(applied) if not was_applied)
-        of_transitions = priorities[0].numpy() if priorities else None
-        return Outcome(loss, td_error, q_mean, q_max, norm, td_errors, q_values, skipped, of_transitions)
+        priorities = result.priorities.numpy() if self._experiment.replay.prioritized else None
+        return Outcome(loss, td_error, q_mean, q_max, norm, result.td_errors, result.q_values, skipped, priorities)
 
     def publication(self, counters: Counters) -> Variables:
         """A copy of the weights, to be published with what else acting needs of the counters."""
@@ -287,7 +255,6 @@ class Learner:
                 + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
                 + ": resume with the [agent] section and environment that the run was started with"
             )
-        self._is_shared = False
         for name, variable in variables.items():
             variable.assign(state[name])
         self._gradient_steps = int(self.agent.train_step_counter.numpy())
@@ -299,7 +266,7 @@ class Learner:
 
     def _loop(self, compiled: bool) -> GradientLoop:
         return GradientLoop(
-            self._share, self.agent, self._strategy, self._team, self.importance_exponent, self._zeros(), compiled
+            self._share, self.agent, self._strategy, self._workers, self.importance_exponent, self._zeros(), compiled
         )
 
     def _convolves_on_cpu(self) -> bool:
@@ -313,11 +280,28 @@ class Learner:
         return trajectory, tf.ones(shape[:2])
 
 
+def refuse_uneven(experiment: Experiment, replicas: int) -> None:
+    """Refuses a batch that does not divide among so many replicas, or their shares into minibatches.
+
+    Raises:
+      UsageError: says which.
+    """
+    if experiment.learner.batch_size % replicas:
+        raise UsageError(
+            f"learner.batch_size={experiment.learner.batch_size} does not divide among {replicas} replicas"
+        )
+    if (share := experiment.learner.batch_size // replicas) % experiment.agent.batch_parts:
+        raise UsageError(
+            f"agent.minibatches={experiment.agent.batch_parts} does not divide the {share} sequences of each of "
+            f"{replicas} replicas: change it, collect.lanes or collect.collectors"
+        )
+
+
 def _form(shape: Any, dtype: Any) -> str:
     return f"{tf.as_dtype(dtype).name} {list(shape)}"
 
 
 def _seconds(call: GradientLoop, batch: Any) -> float:
     started = time.perf_counter()
-    call(batch)[0].numpy()
+    call(batch).figures.numpy()
     return time.perf_counter() - started

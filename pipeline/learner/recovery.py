@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from agents import Specs
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
-from pipeline.learner import bad_batches, checkpointing
+from pipeline.learner import checkpointing
 from pipeline.learner.divergence import SkippedUpdates, ValueSentinel, Verdict
 from pipeline.learner.learner import Learner, Outcome
 from pipeline.records.checkpoint import Checkpoint, Counters
-from pipeline.replay.client import Sample
+from pipeline.replay.sampling import Sample
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +81,8 @@ class Recovery:
         if position == 0 and not self.is_calm:
             return
         number = self._learner.gradient_steps - self._experiment.learner.steps_per_call + position + 1
+        from pipeline.learner import bad_batches  # of use when one is found
+
         path = bad_batches.write(self._run.bad_batches, number, _arrays(sample, position))
         log.warning("%d updates skipped, as loss or gradient was not finite; the first's batch is %s", count, path)
 

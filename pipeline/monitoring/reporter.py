@@ -18,12 +18,11 @@ from pipeline.learner.recovery import Recovery
 from pipeline.messages.contents import CollectorReport, Evaluation, Report
 from pipeline.monitoring import dashboards, metrics
 from pipeline.monitoring.bottleneck import Waits, bottleneck
+from pipeline.monitoring.replay_ratio import RatioWatch
 from pipeline.records import account
 from pipeline.records.ledger import Ledger
 from pipeline.records.results import Summary
-from pipeline.replay.client import Replay
-from pipeline.replay.flow import RatioWatch
-from pipeline.replay.shards.sharded_replay import Shards
+from pipeline.replay.replay import Replay
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +51,7 @@ class Reporter:
         run: RunDirectory,
         ledger: Ledger,
         learner: Learner,
-        replay: Replay | Shards,
+        replay: Replay,
         recovery: Recovery,
         saver: Saver,
         alone: bool,

@@ -99,3 +99,11 @@ class Status(msgspec.Struct, frozen=True):
     """The role that the others wait for, and what to change; empty while it is not known."""
     warnings: list[str] = []
     """What is wrong with the run, and what to change; empty while nothing is."""
+
+
+class Ended(Exception):
+    """The run cannot go on; carries the stop reason and what to tell the user."""
+
+    def __init__(self, stop_reason: str, message: str) -> None:
+        super().__init__(message)
+        self.stop_reason = stop_reason

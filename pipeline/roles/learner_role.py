@@ -5,6 +5,7 @@ import queue
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -19,33 +20,28 @@ from pipeline.learner import checkpointing
 from pipeline.learner.feeder import Feeder
 from pipeline.learner.learner import Learner
 from pipeline.learner.recovery import Recovery
-from pipeline.learner.workers.collectives import Team
-from pipeline.learner.workers.team import Wish
 from pipeline.messages.channel import REPORTS_TABLE, take
 from pipeline.messages.contents import CollectorReport, Evaluation, Report, Variables
 from pipeline.messages.publisher import Publisher
 from pipeline.monitoring.reporter import Reporter
 from pipeline.records import account
+from pipeline.records.ledger import Ledger
 from pipeline.records.recorder import Recorder
-from pipeline.records.results import Summary, UnwrittenSummary
-from pipeline.replay.client import Sample
-from pipeline.roles.opening import Place, announced_life, open_run
+from pipeline.records.results import Ended, Summary, UnwrittenSummary
+from pipeline.replay.replay import Replay
+from pipeline.replay.sampling import Sample
+from pipeline.roles.opening import Place, open_run
 from pipeline.runtime import native
+
+if TYPE_CHECKING:
+    from pipeline.learner.on_policy import OnPolicy
+    from pipeline.learner.workers.collectives import Team
 
 log = logging.getLogger(__name__)
 
 _STATUS_SECONDS = 0.5
 _CLOSE_SECONDS = 15.0
 _CLOSE_UNFILLED_SECONDS = 2.0
-_MOST_STALE_BATCHES = 20
-
-
-class Ended(Exception):
-    """The run cannot go on; carries the stop reason and what to tell the user."""
-
-    def __init__(self, stop_reason: str, message: str) -> None:
-        super().__init__(message)
-        self.stop_reason = stop_reason
 
 
 class LearningProcess:
@@ -61,7 +57,7 @@ class LearningProcess:
       life: how often the learner was started before in this run.
       pass_over: newest checkpoints to leave out, as learners that went on from them failed.
       recorder: says that this process is alive.
-      team: the learners that learn together; this one is their chief.
+      team: the learners that learn together; this one is their chief. None learns alone.
     """
 
     def __init__(
@@ -76,22 +72,24 @@ class LearningProcess:
         life: int = 0,
         pass_over: int = 0,
         recorder: Recorder | None = None,
-        team: Team | None = None,
+        team: "Team | None" = None,
     ) -> None:
         self._experiment, self._run, self._started, self._place = experiment, run, started, place
         self._recorder = recorder or Recorder(None)
-        self._renewals = self._stale_batches = 0
         self._transitions_per_call = experiment.learner.batch_size * experiment.learner.steps_per_call
         self._published_at = 0.0
-        self._config = config.dump(experiment)
+        self._config_text = config.dump(experiment)
         skipped: list[str] = []
         learners = team.size if team else 1
         opened = open_run(experiment, learners, specs, run, place, resume, pass_over, skipped.append)
         self.ledger, self._records, self.replay = opened.ledger, opened.records, opened.replay
-        self._life = max(life, *(announced_life(address) + 1 for address in place.addresses), 0)
-        self.learner = Learner(experiment, specs, team=team)
-        self._sample: Sample | None = None
-        self._others_left = False  # of the team
+        self._life = life
+        if place.addresses:
+            from pipeline.roles.separate_replay import next_life
+
+            self._life = max(life, next_life(place.addresses))
+        self.learner, self._feeder = _learner(experiment, specs, self.replay, team)
+        self._on_policy = _on_policy(experiment, specs, self.replay, self.ledger)
         self._is_finished = False
         if opened.state:
             self.learner.restore(opened.state)
@@ -110,7 +108,6 @@ class LearningProcess:
         for sentence in skipped:
             self._reporter.warn(sentence)
         self._reports: queue.Queue[Report] = queue.Queue()
-        self._feeder = Feeder(self.replay)
         self._publisher = Publisher(self.replay.publication_addresses)
         self._background = ThreadPoolExecutor(1, "priorities")
         self._prioritizing: Future[None] | None = None
@@ -147,23 +144,12 @@ class LearningProcess:
           Ended: the run has stalled or diverged.
         """
         self._recorder.beat()
-        if self._sample is None:
-            asked_at = time.monotonic()
-            self._sample = self._feeder.next(timeout)
-            self._reporter.waits.add_learner(time.monotonic() - asked_at)
-        wish = Wish.TAKE_STATE if not self.learner.is_shared else Wish.LEARN if self._sample is not None else Wish.WAIT
-        decided = self.learner.agree(wish)
-        sample: Sample | None = None
-        if decided == Wish.STOP:
-            self._others_left = True
-            raise Ended("interrupted", "another learner was told to leave")
-        if decided == Wish.TAKE_STATE:
-            self.learner.share_state()
-        elif decided == Wish.LEARN:
-            sample, self._sample = self._sample, None
+        asked_at = time.monotonic()
+        sample = self._feeder.next(timeout)
+        self._reporter.waits.add_learner(time.monotonic() - asked_at)
         if sample is not None:
             self._learn(sample)
-        elif self._sample is None:
+        elif self._feeder.is_waited_for:
             self._refuse_stall()
         self.tend()
         return sample is not None
@@ -190,8 +176,7 @@ class LearningProcess:
         self._reporter.phase = "evaluating" if self._evaluate_last else "stopping"
         self._recorder.leave()
         self._write_status()
-        if not self._others_left:
-            self.learner.agree(Wish.FINISH if is_finished else Wish.STOP)
+        self._feeder.leave(is_finished)
         self.ledger.await_last_reports()
         self._publish(wait=True, stopping=True)
 
@@ -203,7 +188,7 @@ class LearningProcess:
         """
         self._recorder.beat()
         self._records.read()
-        if self._feeder.next(timeout) is not None:
+        if self._feeder.draw(timeout) is not None:
             self.ledger.counters.discarded += self._transitions_per_call
         self._accept_reports()
         evaluated = not self._evaluate_last or (
@@ -252,8 +237,9 @@ class LearningProcess:
         A dataset that waits for its first samples cannot be interrupted: its thread stays.
         """
         self._feeder.stop_drawing()
-        self.replay.release()
-        learned = self._reporter.outcome is not None or self._experiment.agent.on_policy
+        if self._on_policy is not None:
+            self._on_policy.release()
+        learned = self._reporter.outcome is not None or self._on_policy is not None
         deadline = time.monotonic() + (_CLOSE_SECONDS if learned else _CLOSE_UNFILLED_SECONDS)
         self._feeder.discard(deadline)
         self._background.shutdown()
@@ -265,52 +251,22 @@ class LearningProcess:
     def _learn(self, sample: Sample) -> None:
         self._sampled_at = time.monotonic()
         self._reporter.phase = "learning"
-        on_policy = self._experiment.agent.on_policy
-        if on_policy and self._is_stale(sample):
-            return
         before = self.learner.gradient_steps
+        if self._on_policy is not None and self._on_policy.discards(sample, before):
+            self._publish(wait=True)
+            return
         outcome = self.learner.learn(sample)
         self.ledger.counters.learned += self._transitions_per_call
         if diverged := self._recovery.judge(sample, outcome):
             raise Ended("diverged", diverged)
         if len(outcome.skipped) < self._experiment.learner.steps_per_call:  # else it has no figures
             self._reporter.outcome = outcome
-        if on_policy:
+        if self._on_policy is not None:
             self._publish(wait=True)  # the collectors wait for it
         if outcome.priorities is not None:
             self._prioritize(sample, outcome.priorities)
         if time.monotonic() - self._status_at >= _STATUS_SECONDS and not self._experiment.is_offline:
             self._reporter.data_ages = before - sample.gradient_steps.numpy().astype(np.int64)
-
-    def _is_stale(self, sample: Sample) -> bool:
-        """Whether experience reached the learner that its present weights did not act in; then it is not learned from.
-
-        A learner or collector that was restarted leaves such sequences. What waits beside them is discarded too, as
-        batches would stay a few sequences behind, and all collectors begin anew with the weights that there are.
-
-        Raises:
-          Ended: there was nothing else for some time: then collectors do not wait for new weights.
-        """
-        acted, present = sample.gradient_steps.numpy(), self.learner.gradient_steps
-        if (acted == present).all():
-            self._stale_batches = 0
-            return False
-        self._stale_batches += 1
-        if self._stale_batches > _MOST_STALE_BATCHES:
-            raise Ended(
-                "failed",
-                f"on-policy experience of the weights of gradient steps {acted.min()} to {acted.max()} reached the "
-                f"learner at those of {present}, {self._stale_batches} times in a row: collectors must wait for new "
-                "weights between sequences",
-            )
-        log.warning("a batch of the weights of gradient steps %d to %d is discarded", acted.min(), acted.max())
-        self.ledger.counters.discarded += self._transitions_per_call
-        self.ledger.counters.interruptions += self._experiment.collectors
-        self.replay.discard_queue()
-        self.ledger.counters.taken_before = self.replay.taken_before
-        self._renewals += 1
-        self._publish(wait=True)
-        return True
 
     def _prioritize(self, sample: Sample, priorities: NDArray[np.float32]) -> None:
         """Writes priorities back beside the next call's gradient steps; one write is on its way at most."""
@@ -328,6 +284,11 @@ class LearningProcess:
                     f"the replay has given nothing for {waited:.0f} s, though it holds what was asked for"
                 )
             raise Ended("stalled", f"no experience for {waited:.0f} s: {self.replay.explain_stall()}")
+
+    @property
+    def _renewals(self) -> int:
+        """How often all collectors were told to begin anew."""
+        return self._on_policy.renewals if self._on_policy is not None else 0
 
     def _publish(self, wait: bool = False, stopping: bool = False) -> None:
         self._publisher.publish(self.publication(stopping, stopping and self._evaluate_last), wait)
@@ -352,7 +313,7 @@ class LearningProcess:
             renewals=self._renewals,
             is_finished=stopping and self._is_finished,
             evaluated_at=self.ledger.evaluated_at,
-            config=self._config,
+            config=self._config_text,
         )
 
     def _receive(self, address: str) -> None:
@@ -382,3 +343,26 @@ class LearningProcess:
         self.ledger.see_servers(self.replay.seen())
         self._recorder.advance(self.learner.gradient_steps)
         self._reporter.show_status()
+
+
+def _learner(experiment: Experiment, specs: Specs, replay: Replay, team: "Team | None") -> tuple[Learner, Feeder]:
+    """The learner and what feeds it: alone, or as the chief of a team."""
+    if team is None:
+        return Learner(experiment, specs), Feeder(replay)
+    from pipeline.learner.workers.team_feeder import TeamFeeder
+    from pipeline.learner.workers.team_learner import TeamLearner
+
+    learner = TeamLearner(experiment, specs, team)
+    return learner, TeamFeeder(replay, learner, team)
+
+
+def _on_policy(experiment: Experiment, specs: Specs, replay: Replay, ledger: Ledger) -> "OnPolicy | None":
+    """What on-policy kinds alone need."""
+    if not experiment.agent.on_policy:
+        return None
+    from pipeline.learner.on_policy import OnPolicy
+    from pipeline.replay.client import TableClient
+    from pipeline.replay.frames import FrameLayout
+
+    assert isinstance(replay, TableClient)  # a queue is of one server
+    return OnPolicy(experiment, FrameLayout.of(experiment, specs), replay, ledger.counters)

@@ -14,7 +14,7 @@ from pipeline.messages.channel import VariablesReader
 from pipeline.messages.forwarding import HandingOn
 from pipeline.records import checkpoint
 from pipeline.records.recorder import Recorder
-from pipeline.replay.server import ReplayServer
+from pipeline.replay.shards.separate_server import SeparateServer
 
 log = logging.getLogger(__name__)
 
@@ -48,12 +48,12 @@ def run_replay(
     Raises:
       UsageError: the port is in use, or no checkpoint can be used though there are some.
     """
-    servers: list[ReplayServer] = []
+    servers: list[SeparateServer] = []
 
     def start(found: checkpoint.Checkpoint | None) -> None:
         source = found.replay if found else None
         folder = checkpoint.reverb_folder(run.checkpoints)
-        servers.append(ReplayServer(experiment, specs, port, folder, source, shard=shard))
+        servers.append(SeparateServer(experiment, specs, port, folder, source, shard=shard))
 
     if not (resume and checkpointing.restore(run.checkpoints, start)):
         start(None)
@@ -79,7 +79,7 @@ def run_replay(
 class _Saver:
     """Writes the server's checkpoints in a thread."""
 
-    def __init__(self, experiment: Experiment, run: RunDirectory, server: ReplayServer) -> None:
+    def __init__(self, experiment: Experiment, run: RunDirectory, server: SeparateServer) -> None:
         self._every, self._keep = experiment.checkpoint.every_seconds, experiment.checkpoint.keep
         self._config = config.dump(experiment).encode()
         self._run, self._server = run, server

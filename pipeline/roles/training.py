@@ -4,8 +4,8 @@ import logging
 import threading
 import time
 
-from pipeline.records.results import EXIT_CODES, Summary
-from pipeline.roles.learner_role import Ended, LearningProcess
+from pipeline.records.results import EXIT_CODES, Ended, Summary
+from pipeline.roles.learner_role import LearningProcess
 
 log = logging.getLogger(__name__)
 

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from agents import Specs
 from pipeline.experiment.sections import Experiment
 from pipeline.learner.feeder import Feeder
-from pipeline.learner.learner import Learner
 from pipeline.learner.workers.collectives import Team
 from pipeline.learner.workers.team import Wish
+from pipeline.learner.workers.team_learner import TeamLearner
 from pipeline.messages.contents import TOLD_TO_LEAVE
-from pipeline.replay.client import Sample
-from pipeline.roles.opening import find_replay
+from pipeline.replay.sampling import Sample
+from pipeline.roles.separate_replay import find_replay
 
 log = logging.getLogger(__name__)
 
@@ -36,15 +36,15 @@ def run_worker(
       WorkerLost: another learner is gone.
     """
     replay = find_replay(experiment, specs, addresses, team.size)
-    learner = Learner(experiment, specs, team=team)
+    learner = TeamLearner(experiment, specs, team)
     learner.choose_loop()
     feeder = Feeder(replay)
     feeder.start()
     sample: Sample | None = None
     while True:
-        sample = sample or feeder.next(_WAIT_SECONDS)
+        sample = sample or feeder.draw(_WAIT_SECONDS)
         wish = Wish.STOP if interrupted.is_set() else Wish.WAIT if sample is None else Wish.LEARN
-        decided = learner.agree(wish)
+        decided = team.agree(wish)
         if decided >= Wish.STOP:
             log.info("leaves with the other learners after %d gradient steps", learner.gradient_steps)
             return 0 if decided == Wish.FINISH else TOLD_TO_LEAVE

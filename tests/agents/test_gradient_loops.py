@@ -12,7 +12,7 @@ import agents
 from agents import losses
 from pipeline.experiment.sections import Experiment, LearnerConfig, ReplayConfig
 from pipeline.learner.learner import Learner
-from pipeline.replay.client import Sample
+from pipeline.replay.sampling import Sample
 
 STEPS, BATCH, SEED = 20, 16, 1
 PLAIN = ("dqn", "r2d2", "q_learning", "ppo")

@@ -30,7 +30,7 @@ from agents import (
 from agents.configs import WindowConfig
 from pipeline.experiment.sections import Experiment, LearnerConfig, ReplayConfig
 from pipeline.learner.learner import Learner
-from pipeline.replay.client import Sample
+from pipeline.replay.sampling import Sample
 
 FIRST, MID, LAST = 0, 1, 2
 BACK, ON, LEAP = 0, 1, 2

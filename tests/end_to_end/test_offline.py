@@ -17,7 +17,7 @@ from pipeline.datasets import offline
 from pipeline.experiment.config import UsageError, parse
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.records import checkpoint
-from pipeline.replay.server import ReplayServer
+from pipeline.replay.embedded import EmbeddedReplay
 from pipeline.runtime.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -122,7 +122,7 @@ def test_shorter_windows_are_the_beginnings_of_the_stored_ones(dataset: Path, tm
         experiment = offline.adopt(experiment, specs)
         stored = offline.dataset(experiment)
         assert stored is not None
-        server = ReplayServer(experiment, specs, free_port(), tmp_path / str(n_step), dataset=stored.replay)
+        server = EmbeddedReplay(experiment, specs, free_port(), tmp_path / str(n_step), dataset=stored.replay)
         found: set[tuple[int, ...]] = set()
         for sample in server.dataset().take(60):
             frames = [sample.trajectory.observation, sample.trajectory.action, sample.trajectory.step_type]

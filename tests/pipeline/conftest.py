@@ -38,13 +38,13 @@ def counting_specs() -> Specs:
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """Starts replay servers on free ports. By default without a ratio to hold, so that no insert can block a test."""
-    from pipeline.replay.server import ReplayServer
+    from pipeline.replay.embedded import EmbeddedReplay
 
-    servers: list[ReplayServer] = []
+    servers: list[EmbeddedReplay] = []
 
     def start(experiment: Experiment, specs: Specs, restore_from: Path | None = None, blocking: bool = False) -> Any:
         folder = tmp_path / f"reverb-{len(servers)}"
-        servers.append(ReplayServer(experiment, specs, free_port(), folder, restore_from, blocking))
+        servers.append(EmbeddedReplay(experiment, specs, free_port(), folder, restore_from, blocking))
         return servers[-1]
 
     yield start

@@ -18,10 +18,10 @@ from replay_writing import write_frames
 
 from agents import ArraySpec, Specs
 from pipeline.experiment.config import parse
-from pipeline.replay.client import Replay
+from pipeline.replay.client import TableClient
 from pipeline.replay.frames import FrameLayout
 from pipeline.replay.shards.permits import Permits
-from pipeline.replay.shards.sharded_replay import Shards
+from pipeline.replay.shards.sharded_replay import ShardedReplay
 
 OVERRIDES = (
     "collect.lanes=1",
@@ -48,7 +48,7 @@ def wait_for(condition: Callable[[], Any], what: str) -> None:
 class Learning:
     """Draws calls in a thread."""
 
-    def __init__(self, shards: Shards) -> None:
+    def __init__(self, shards: ShardedReplay) -> None:
         self._shards = shards
         self.calls: list[Any] = []
         threading.Thread(target=self._draw, daemon=True).start()
@@ -77,12 +77,12 @@ def main(folder: Path) -> dict[str, Any]:
     permits = Permits(experiment, addresses[0])
     for shard, items in enumerate(ITEMS):
         frames = np.stack([layout.empty(1) for _ in range(items + 1)])
-        writer = write_frames(Replay(experiment, SPECS, addresses[shard]), experiment, layout, frames)  # type: ignore[arg-type]
+        writer = write_frames(TableClient(experiment, SPECS, addresses[shard]), experiment, layout, frames)
         permits.spend(writer.confirmed_transitions)
         permits.confirm(lambda: True)
         writer.close()
     stored = [host.checkpoint(0) for host in hosts]
-    shards = Shards(experiment, SPECS, addresses)
+    shards = ShardedReplay(experiment, SPECS, addresses)
     learning = Learning(shards)
 
     def revive(shard: int) -> None:

@@ -78,11 +78,11 @@ def serve(
     """A server of the counting environment's frames."""
     from agents import ArraySpec, Specs
     from pipeline.experiment.config import parse
-    from pipeline.replay.server import ReplayServer
+    from pipeline.replay.shards.separate_server import SeparateServer
 
     source = Path(restore_from) if restore_from else None
     experiment, specs = parse("", tuple(overrides)), Specs(ArraySpec((4,), "float32"), 3)
-    return ReplayServer(experiment, specs, port, Path(folder), source, blocking, shard=shard)
+    return SeparateServer(experiment, specs, port, Path(folder), source, blocking, shard=shard)
 
 
 if __name__ == "__main__":

@@ -3,13 +3,13 @@
 from typing import Any
 
 from pipeline.experiment.sections import Experiment
+from pipeline.replay.client import TableClient
 from pipeline.replay.frames import FrameLayout
-from pipeline.replay.server import ReplayServer
 from pipeline.replay.writer import FrameWriter
 
 
 def write_frames(
-    server: ReplayServer, experiment: Experiment, layout: FrameLayout, frames: Any, priorities: Any = None
+    server: TableClient, experiment: Experiment, layout: FrameLayout, frames: Any, priorities: Any = None
 ) -> FrameWriter:
     """Writes frames [steps, lanes] and waits until the server has them.
 

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 from kinds import experience, specs_of
 
-from pipeline.replay.client import Sample
+from pipeline.replay.sampling import Sample
 
 
 def random_sample(config: Any, steps: int, batch: int, bad: int) -> Sample:

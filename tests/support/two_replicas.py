@@ -13,7 +13,7 @@ from samples import random_sample
 
 from pipeline.experiment.sections import Experiment, LearnerConfig, ReplayConfig
 from pipeline.learner.learner import Learner, Outcome
-from pipeline.replay.client import Sample
+from pipeline.replay.sampling import Sample
 
 STEPS, BATCH, CALLS = 10, 16, 2
 BAD = 4

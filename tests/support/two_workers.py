@@ -1,4 +1,4 @@
-"""One of two learners that train together; run by pipeline/test_workers.py, which says what it is to find.
+"""One of two learners that train together; run by pipeline/learner/test_team.py, which says what it is to find.
 
 `two_workers.py INDEX PORT,PORT FOLDER LIFE`. In its first life a worker trains every variant on its half of the
 batches, takes the chief's state, and learns until its peer is gone; then it becomes its second life, which goes on from
@@ -21,7 +21,8 @@ from pipeline.experiment.sections import Experiment, LearnerConfig, ReplayConfig
 from pipeline.learner.learner import Learner
 from pipeline.learner.workers.collectives import Team
 from pipeline.learner.workers.team import Cluster, Wish, WorkerLost, await_peers
-from pipeline.replay.client import Sample
+from pipeline.learner.workers.team_learner import TeamLearner
+from pipeline.replay.sampling import Sample
 from pipeline.runtime.process import interruption
 
 STEPS, BATCH, CALLS = 4, 16, 3
@@ -56,15 +57,15 @@ def say(**what: Any) -> None:
     print(json.dumps(what), flush=True)
 
 
-def train(name: str, team: Team, folder: Path, index: int) -> Learner:
+def train(name: str, team: Team, folder: Path, index: int) -> TeamLearner:
     """Trains a variant on this worker's half, and writes what became of it."""
     learner, sample = (
-        Learner(experiment_of(name), specs_of(VARIANTS[name].kind), team=team),
+        TeamLearner(experiment_of(name), specs_of(VARIANTS[name].kind), team),
         part(batches_of(name), index, 2),
     )
     before, outcomes = arrays(learner), []
     for _ in range(CALLS):
-        assert learner.agree(Wish.LEARN) == Wish.LEARN
+        assert team.agree(Wish.LEARN) == Wish.LEARN
         outcomes.append(learner.learn(sample))
     np.savez(folder / f"{name}-{index}.npz", **arrays(learner))
     np.savez(folder / f"{name}-{index}-start.npz", **before)
@@ -76,27 +77,27 @@ def train(name: str, team: Team, folder: Path, index: int) -> Learner:
 def first_life(team: Team, folder: Path, index: int) -> None:
     learners = [train(name, team, folder, index) for name in VARIANTS]
     learner, sample = learners[0], part(batches_of("dqn"), index, 2)
-    say(agreed=[learner.agree(wish) for wish in ((Wish.LEARN, Wish.WAIT), (Wish.TAKE_STATE, Wish.LEARN))[index]])
-    if not learner.is_chief:
+    say(agreed=[team.agree(wish) for wish in ((Wish.LEARN, Wish.WAIT), (Wish.TAKE_STATE, Wish.LEARN))[index]])
+    if not team.cluster.is_chief:
         learner.restore({name: np.ones_like(value) for name, value in arrays(learner).items()})
     learner.share_state()
     np.savez(folder / f"shared-{index}.npz", **arrays(learner))
     say(ready=learner.gradient_steps)
     while True:
-        learner.agree(Wish.LEARN)
+        team.agree(Wish.LEARN)
         learner.learn(sample)
 
 
 def second_life(team: Team, folder: Path, index: int) -> None:
-    learner = Learner(experiment_of("dqn"), specs_of("dqn"), team=team)
-    if learner.is_chief:
+    learner = TeamLearner(experiment_of("dqn"), specs_of("dqn"), team)
+    if team.cluster.is_chief:
         learner.restore(dict(np.load(folder / "shared-0.npz")))
     learner.share_state()
     resumed_at = learner.gradient_steps
     learner.learn(part(batches_of("dqn"), index, 2))
     np.savez(folder / f"end-{index}.npz", **arrays(learner))
-    say(resumed_at=resumed_at, ended_with=learner.agree(Wish.STOP if learner.is_chief else Wish.LEARN))
-    if learner.is_chief:
+    say(resumed_at=resumed_at, ended_with=team.agree(Wish.STOP if team.cluster.is_chief else Wish.LEARN))
+    if team.cluster.is_chief:
         wait_in_vain(team)
         (folder / "waited").touch()
     while not (folder / "waited").exists():  # alive, and elsewhere

@@ -14,8 +14,9 @@ from pipeline.experiment.sections import Experiment
 from pipeline.messages.addresses import respelled
 from pipeline.messages.channel import SERVER_TABLE, wait_for_server
 from pipeline.records.account import NOTHING, Seen, Tally
-from pipeline.replay.client import REFUSALS, Replay, Sample
+from pipeline.replay.client import REFUSALS, TableClient
 from pipeline.replay.frames import FrameLayout
+from pipeline.replay.sampling import Sample
 from pipeline.replay.shards.sample_stream import Stream
 from pipeline.replay.shards.watcher import Watch
 
@@ -24,7 +25,7 @@ _POLL_SECONDS = 0.1
 CONNECT_SECONDS = 300.0
 
 
-class RemoteReplay(Replay):
+class RemoteReplay(TableClient):
     """A replay with one server elsewhere.
 
     Args:
@@ -74,11 +75,11 @@ class RemoteReplay(Replay):
         assert seen is not None
         return seen.info[self._layout.table]
 
-    def update_priorities(self, keys: NDArray[np.uint64], priorities: NDArray[np.float32], shards: Any = ()) -> None:
-        """See `Replay.update_priorities`; a server that is away gets none."""
+    def update_priorities(self, keys: NDArray[np.uint64], priorities: NDArray[np.float32]) -> None:
+        """See `TableClient.update_priorities`; a server that is away gets none."""
         if not self._watch.is_away:
             try:
-                super().update_priorities(keys, priorities, shards)
+                super().update_priorities(keys, priorities)
             except REFUSALS:
                 if not self._watch.wait(time.monotonic() + _FRESH_SECONDS):
                     self.skipped_priorities += len(keys)
@@ -97,8 +98,14 @@ class RemoteReplay(Replay):
             return f"the replay at {self.address} does not answer: start it again with --resume"
         return super().explain_stall()
 
+    def save(self) -> None:
+        """See `Replay.save`: the server writes its own checkpoints."""
+
+    def stop(self) -> None:
+        """See `Replay.stop`: the server goes on."""
+
     def discard_queue(self) -> None:
-        """See `Replay.discard_queue`."""
+        """See `TableClient.discard_queue`."""
         self.refresh()
         super().discard_queue()
 

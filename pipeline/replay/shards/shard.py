@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from pipeline.messages.addresses import respelled
 from pipeline.records.account import Tally
-from pipeline.replay.client import COLUMN, REFUSALS
+from pipeline.replay.client import REFUSALS
+from pipeline.replay.sampling import COLUMN
 from pipeline.replay.shards.sample_stream import Stream
 from pipeline.replay.shards.watcher import Watch
 

@@ -20,10 +20,9 @@ from agents import Specs
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment
 from pipeline.records.account import Seen, Tally
-from pipeline.replay import flow
-from pipeline.replay.client import Sample, arrange, item_shape, priorities_of_items
 from pipeline.replay.frames import FrameLayout
-from pipeline.replay.shards import permits
+from pipeline.replay.sampling import Sample, arrange, item_shape, priorities_of_items
+from pipeline.replay.shards import permits, stalls
 from pipeline.replay.shards.learner_permits import Allowance
 from pipeline.replay.shards.remote_replay import watched
 from pipeline.replay.shards.shard import Shard
@@ -35,7 +34,7 @@ _EMPTY_SECONDS = 1.0
 _STOP_SECONDS = 2.0
 
 
-class Shards:
+class ShardedReplay:
     """A replay at several addresses.
 
     Args:
@@ -60,7 +59,7 @@ class Shards:
             )
         self.addresses: Sequence[str] = tuple(addresses)
         """Of all servers that reports come to."""
-        self.publication_addresses = self.addresses
+        self.publication_addresses: Sequence[str] = self.addresses
         """Of all that publications go to."""
         self.address = addresses[0]
         self.items_per_call = drawn // experiment.transitions_per_item
@@ -159,16 +158,8 @@ class Shards:
         for shard in self._shards:
             shard.refresh()
 
-    def checkpoint(self) -> None:
-        """Nothing: the servers write their own."""
-
-    def discard_queue(self) -> None:
-        """Nothing: on-policy kinds have one server."""
-
-    @property
-    def taken_before(self) -> tuple[int, int]:
-        """Nothing, as there is no queue."""
-        return 0, 0
+    def save(self) -> None:
+        """See `Replay.save`: the servers write their own checkpoints."""
 
     def _permitted(self, seen: Seen) -> int:
         taken = seen.info[permits.PERMITS_TABLE].rate_limiter_info.sample_stats.completed
@@ -176,14 +167,11 @@ class Shards:
 
     def waits_for_collectors(self) -> bool:
         """Whether the learner can have no more before collectors insert or shards come back; if not, a table failed."""
-        return flow.waits_for_shards(self._asked(), self._states())
+        return stalls.waits(self._asked(), self._states())
 
     def explain_stall(self) -> str:
         """What the learner waits for, in words, and which shards are away or have nothing."""
-        return flow.explain_shards(self._experiment, self._asked(), self._states())
-
-    def release(self) -> None:
-        """Nothing: no queue is sampled here, whose datasets would wait for a batch of zeros."""
+        return stalls.explain(self._experiment, self._asked(), self._states())
 
     def stop(self) -> None:
         """Ends the connections, as far as no server is waited for. The servers go on."""
@@ -201,9 +189,9 @@ class Shards:
                 shard.refresh()
         return self._shards[0].info(permits.PERMITS_TABLE)
 
-    def _states(self) -> list[flow.ShardState]:
+    def _states(self) -> list[stalls.ShardState]:
         return [
-            flow.ShardState(shard.address, shard.answers, shard.tally.present * self._experiment.transitions_per_item)
+            stalls.ShardState(shard.address, shard.answers, shard.tally.present * self._experiment.transitions_per_item)
             for shard in self._shards
         ]
 

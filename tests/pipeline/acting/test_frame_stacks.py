@@ -12,8 +12,8 @@ from replay_writing import write_frames
 
 from agents import ArraySpec, Specs
 from pipeline.acting.frame_stacks import FrameStack, stack_windows, stacked
-from pipeline.replay.client import decode
 from pipeline.replay.frames import FIRST, LAST, MID, FrameLayout
+from pipeline.replay.sampling import decode
 
 
 @pytest.mark.parametrize(

@@ -317,7 +317,7 @@ from pipeline.roles.acting_roles import run_collector
 from pipeline.experiment.config import parse
 from pipeline.runtime.ports import free_port
 from pipeline.messages.publisher import Publisher
-from pipeline.replay.server import ReplayServer
+from pipeline.replay.embedded import EmbeddedReplay
 from pipeline.messages.contents import *
 from pipeline.messages.channel import *
 
@@ -325,7 +325,7 @@ overrides = ("environment.import_path='environments_for_tests:Counting'", "colle
              "learner.steps_per_call=2", "collect.report_seconds=0.05", "replay.min_size=8",
              "replay.samples_per_insert=1.0", "replay.steps_per_item=2")
 experiment, specs = parse("", overrides), Specs(ArraySpec((4,), "float32"), 3)
-server = ReplayServer(experiment, specs, free_port(), Path(sys.argv[1]), blocking=BLOCKING)
+server = EmbeddedReplay(experiment, specs, free_port(), Path(sys.argv[1]), blocking=BLOCKING)
 model = value_model(specs, DqnConfig(hidden_units=()), None, seed=0)
 program, weights = network_program.convert(model, specs), tuple(Array.of(weight.numpy()) for weight in model.weights)
 publisher, reports, codes = Publisher([server.address]), [], []
@@ -388,13 +388,13 @@ from agents.networks import value_model
 from pipeline.acting import network_program
 from pipeline.runtime.process import die_with_parent
 from pipeline.messages.publisher import Publisher
-from pipeline.replay.server import ReplayServer
+from pipeline.replay.embedded import EmbeddedReplay
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.messages.contents import Array, Variables
 
 die_with_parent()
 run, specs = RunDirectory(Path(sys.argv[1])), Specs(ArraySpec((4,), "float32"), 3)
-server = ReplayServer(run.experiment(), specs, int(sys.argv[2]), run.checkpoints / "reverb")
+server = EmbeddedReplay(run.experiment(), specs, int(sys.argv[2]), run.checkpoints / "reverb")
 model = value_model(specs, DqnConfig(hidden_units=()), None, seed=0)
 weights = tuple(Array.of(weight.numpy()) for weight in model.weights)
 publication = Variables(0, 0, program=network_program.convert(model, specs), weights=weights)

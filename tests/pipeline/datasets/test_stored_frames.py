@@ -173,7 +173,7 @@ def test_what_a_writer_wrote_is_read_back_from_the_servers_checkpoint(
     after = experiment.window - experiment.lead - 1  # frames that complete windows: padding, as a collector's end has
     frames["step_type"][steps - after :] = frames["next_step_type"][steps - after :] = LAST
     writer = write_frames(server, experiment, layout, frames)
-    source = server.checkpoint()
+    source = server.save()
 
     items = list(reverb_checkpoint.items(source, layout.table))
     chunks = {chunk.key: Chunk(chunk.first, chunk.steps()) for chunk in reverb_checkpoint.chunks(source)}
@@ -198,7 +198,7 @@ def test_reverbs_own_sampler_gives_the_bytes_that_are_read_from_disk(
     experiment = make_experiment("replay.lanes_per_item=2", "agent.n_step=2")
     server = serve(experiment, SPECS)
     write_frames(server, experiment, LAYOUT, lived(4, [3, 4], 12, 0)).close()
-    source = server.checkpoint()
+    source = server.save()
     chunks = {chunk.key: chunk.steps() for chunk in reverb_checkpoint.chunks(source)}
     items = {item.key: item for item in reverb_checkpoint.items(source, LAYOUT.table)}
     for sample in server.client.sample(LAYOUT.table, 20, emit_timesteps=False):

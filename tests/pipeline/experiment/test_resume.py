@@ -44,7 +44,7 @@ def write(server: Any, experiment: Experiment, layout: FrameLayout, count: int, 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory: pytest.TempPathFactory, counting_specs: Specs) -> Any:
     """A run that has learned a little, by the settings that it was run with."""
-    from pipeline.replay.server import ReplayServer
+    from pipeline.replay.embedded import EmbeddedReplay
     from pipeline.runtime.ports import free_port
 
     runs: dict[tuple[str, ...], tuple[RunDirectory, Checkpoint, dict[str, Any]]] = {}
@@ -55,13 +55,13 @@ def stored(tmp_path_factory: pytest.TempPathFactory, counting_specs: Specs) -> A
             run = RunDirectory(tmp_path_factory.mktemp("run") / "run")
             run.create(experiment)
             folder = checkpoint.reverb_folder(run.checkpoints)
-            server = ReplayServer(experiment, counting_specs, free_port(), folder, blocking=False)
+            server = EmbeddedReplay(experiment, counting_specs, free_port(), folder, blocking=False)
             write(server, experiment, FrameLayout.of(experiment, counting_specs), 60)
             learner = Learner(experiment, counting_specs)
             for sample in server.dataset().take(2):
                 learner.learn(sample)
             counters = Counters(gradient_steps=learner.gradient_steps)
-            written = checkpoint.write(run.checkpoints, b"", counters, learner.state(), server.checkpoint, 1)
+            written = checkpoint.write(run.checkpoints, b"", counters, learner.state(), server.save, 1)
             runs[overrides] = run, written, learner.state()
             server.stop()
         return runs[overrides]
@@ -202,7 +202,7 @@ def test_a_run_goes_on_under_the_other_launcher(
     layout = FrameLayout.of(experiment, counting_specs)
     first = serve(experiment, counting_specs, blocking=before)
     write(first, experiment, layout, 40)
-    other = serve(experiment, counting_specs, first.checkpoint(), blocking=not before)
+    other = serve(experiment, counting_specs, first.save(), blocking=not before)
     write(other, experiment, layout, 12)
     assert len(list(other.dataset().take(3))) == 3
     assert (other.info().rate_limiter_info.max_diff < 1e300) is not before

@@ -84,8 +84,8 @@ def test_checkpoints_are_due_as_often_as_asked(make_parts: Any) -> None:
 
 def test_the_learner_goes_on_while_a_checkpoint_is_written(make_parts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     parts = make_parts("checkpoint.every_seconds=0.01")
-    written, beats = parts.replay.checkpoint, []
-    monkeypatch.setattr(parts.replay, "checkpoint", lambda: (time.sleep(1.0), written())[1])
+    written, beats = parts.replay.save, []
+    monkeypatch.setattr(parts.replay, "save", lambda: (time.sleep(1.0), written())[1])
     weight = parts.learner.agent.acting_model.trainable_weights[0]
     before = weight.numpy()
     time.sleep(0.02)

@@ -13,8 +13,8 @@ from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment, LearnerConfig, ReplayConfig
 from pipeline.learner.gradient_loop import set_compiler_flags
 from pipeline.learner.learner import Learner
-from pipeline.replay.client import Sample, decode
 from pipeline.replay.frames import FrameLayout
+from pipeline.replay.sampling import Sample, decode
 
 SPECS = Specs(ArraySpec((3,), "float32"), num_actions=2, masked=False)
 

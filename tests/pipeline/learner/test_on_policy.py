@@ -16,7 +16,7 @@ from pipeline.messages.addresses import Addresses
 from pipeline.messages.channel import VariablesReader
 from pipeline.messages.contents import Variables
 from pipeline.messages.publisher import Publisher
-from pipeline.replay.client import Sample
+from pipeline.replay.sampling import Sample
 from pipeline.roles.acting_roles import run_collector
 from pipeline.runtime.ports import free_port
 
@@ -107,7 +107,7 @@ def test_what_waits_in_the_queue_is_discarded_at_a_resume(
     assert collector.has_completed_window
     assert collector.confirm(lambda: True, everything=True)
     assert server.info().current_size == 1
-    restored = serve(experiment, counting_specs, restore_from=server.checkpoint(), blocking=True)
+    restored = serve(experiment, counting_specs, restore_from=server.save(), blocking=True)
     assert restored.info().current_size == 0
     collector.close()
 
@@ -146,9 +146,10 @@ def test_experience_of_other_weights_is_not_learned_from_and_too_much_of_it_ends
 ) -> None:
     import tensorflow as tf
 
-    from pipeline.replay.client import decode
+    from pipeline.records.results import Ended
     from pipeline.replay.frames import FrameLayout
-    from pipeline.roles.learner_role import Ended, LearningProcess
+    from pipeline.replay.sampling import decode
+    from pipeline.roles.learner_role import LearningProcess
     from pipeline.roles.opening import Place
 
     run, experiment = RunDirectory(tmp_path / "run"), make_experiment(*ON_POLICY)

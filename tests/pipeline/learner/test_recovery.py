@@ -18,8 +18,8 @@ from pipeline.learner.learner import Learner
 from pipeline.learner.recovery import Recovery
 from pipeline.records import checkpoint
 from pipeline.records.checkpoint import Counters
-from pipeline.replay.client import Sample, decode
 from pipeline.replay.frames import FrameLayout
+from pipeline.replay.sampling import Sample, decode
 
 SPECS = Specs({"a": ArraySpec((3,), "float32"), "b": ArraySpec((2,), "float32")}, num_actions=2, masked=True)
 STEPS, BATCH = 4, 2
@@ -157,7 +157,8 @@ def test_rollbacks_restore_the_checkpoint_at_a_lower_rate_until_they_do_not_help
 def test_a_process_rolls_back_from_weights_that_it_would_publish(
     make_experiment: Callable[..., Experiment], counting_specs: Specs, tmp_path: Path
 ) -> None:
-    from pipeline.roles.learner_role import Ended, LearningProcess
+    from pipeline.records.results import Ended
+    from pipeline.roles.learner_role import LearningProcess
     from pipeline.roles.opening import Place
     from pipeline.runtime.ports import free_port
 

@@ -221,11 +221,11 @@ import sys, time
 from pathlib import Path
 from agents import ArraySpec, Specs
 from pipeline.experiment.config import parse
-from pipeline.replay.server import ReplayServer
+from pipeline.replay.embedded import EmbeddedReplay
 from pipeline.runtime.process import die_with_parent
 die_with_parent()
 specs = Specs(ArraySpec((4,), "float32"), 3)
-server = ReplayServer(parse(""), specs, int(sys.argv[1]), Path(sys.argv[2]))
+server = EmbeddedReplay(parse(""), specs, int(sys.argv[1]), Path(sys.argv[2]))
 print("ready", flush=True)
 time.sleep(300)
 '''

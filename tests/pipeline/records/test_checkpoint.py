@@ -412,7 +412,7 @@ def test_a_restored_replay_holds_the_same_transitions(
     assert {number for number, _ in before} == set(range(10, 30))
     counters = Counters(environment_steps=124, transitions=120, gradient_steps=640)
 
-    written = checkpoint.write(tmp_path / "c", b"", counters, STATE, server.checkpoint, keep=1)
+    written = checkpoint.write(tmp_path / "c", b"", counters, STATE, server.save, keep=1)
 
     found = checkpoint.newest(tmp_path / "c") or written
     restored = serve(experiment, counting_specs, found.replay)
@@ -434,7 +434,7 @@ def test_checkpoints_of_one_replay_follow_each_other(
     for round_ in range(3):
         fill(server, layout, 10 * round_, 11)
         counters = Counters(gradient_steps=round_)
-        written.append(checkpoint.write(tmp_path / "c", b"", counters, STATE, server.checkpoint, keep=2))
+        written.append(checkpoint.write(tmp_path / "c", b"", counters, STATE, server.save, keep=2))
     assert not written[0].path.exists()
     for one, items in zip(written[1:], (20, 30), strict=True):
         assert serve(make_experiment(), counting_specs, one.replay).info().current_size == items
@@ -446,7 +446,7 @@ def test_messages_of_an_earlier_life_are_gone(
     server = serve(make_experiment(), counting_specs)
     for table in (VARIABLES_TABLE, REPORTS_TABLE):
         assert Sender(server.address, table).send("old", 20.0)
-    restored = serve(make_experiment(), counting_specs, server.checkpoint())
+    restored = serve(make_experiment(), counting_specs, server.save())
     sizes = {table.name: table.current_size for table in tables_of(restored)}
     assert sizes[VARIABLES_TABLE] == sizes[REPORTS_TABLE] == 0
 
@@ -461,6 +461,6 @@ def test_a_checkpoint_changes_nothing_in_the_replay(
     layout, server = FrameLayout(counting_specs), serve(make_experiment(), counting_specs)
     fill(server, layout, 0, 11)
     before = contents(draw(server, 20))
-    server.checkpoint()
+    server.save()
     assert contents(draw(server, 20)) == before
     assert native.reverb_client(server.address).ServerInfo(5)

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents import ArraySpec, Specs
-from pipeline.replay.client import decode
 from pipeline.replay.frames import FIRST, LAST, MID, FrameLayout
+from pipeline.replay.sampling import decode
 
 SHAPES = st.lists(st.integers(1, 3), max_size=3).map(tuple)
 

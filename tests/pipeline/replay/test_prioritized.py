@@ -12,11 +12,11 @@ from agents.priorities import SMALLEST, td_errors
 from pipeline.collector.collector import Collector
 from pipeline.experiment.config import parse
 from pipeline.experiment.sections import Experiment
+from pipeline.replay.embedded import EmbeddedReplay
 from pipeline.replay.frames import LAST, FrameLayout
-from pipeline.replay.server import ReplayServer
 from pipeline.replay.writer import FrameWriter
 
-Serve = Callable[..., ReplayServer]
+Serve = Callable[..., EmbeddedReplay]
 MakeExperiment = Callable[..., Experiment]
 PRIORITIZED = ("replay.prioritized=true", "learner.batch_size=64", "learner.steps_per_call=16")
 ITEMS = 20
@@ -30,7 +30,7 @@ def numbered(layout: FrameLayout, lanes: int, steps: int) -> Any:
     return frames
 
 
-def drawn_from(server: ReplayServer, calls: int) -> Any:
+def drawn_from(server: EmbeddedReplay, calls: int) -> Any:
     """Start step, lane and relative probability of the transitions of some calls, each [transitions], and the keys."""
     samples = list(server.dataset().take(calls).as_numpy_iterator())
     steps = np.concatenate([sample.gradient_steps.ravel() for sample in samples])
@@ -213,7 +213,7 @@ def test_a_checkpoint_goes_on_with_another_exponent_and_its_priorities(
     }
     assert set(stored.values()) >= {9.0}
     restored = serve(
-        make_experiment(*PRIORITIZED, "replay.priority_exponent=0.3"), counting_specs, restore_from=server.checkpoint()
+        make_experiment(*PRIORITIZED, "replay.priority_exponent=0.3"), counting_specs, restore_from=server.save()
     )
     assert restored.info().sampler_options.prioritized.priority_exponent == 0.3
     assert restored.info().current_size == server.info().current_size

@@ -15,14 +15,14 @@ from agents import ArraySpec, Specs
 from pipeline.collector.collector import Collector
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment
-from pipeline.replay.client import decode
+from pipeline.replay.embedded import EmbeddedReplay
 from pipeline.replay.frames import FIRST, LAST, MID, FrameLayout
-from pipeline.replay.server import ReplayServer
+from pipeline.replay.sampling import decode
 from pipeline.replay.writer import FrameWriter
 from pipeline.runtime import native
 from pipeline.runtime.ports import free_port, refuse_used_port
 
-Serve = Callable[..., ReplayServer]
+Serve = Callable[..., EmbeddedReplay]
 MakeExperiment = Callable[..., Experiment]
 
 RICH = Specs({"image": ArraySpec((2, 3, 1), "uint8", (255,)), "gear": ArraySpec((), "int32", (4,))}, 3, masked=True)
@@ -150,7 +150,7 @@ def test_what_is_unconfirmed_stays_bounded(
     assert server.tally().inserted == (steps - 1) * groups
 
 
-def collect(server: ReplayServer, experiment: Experiment, specs: Specs, variables: Any, steps: int) -> Collector:
+def collect(server: EmbeddedReplay, experiment: Experiment, specs: Specs, variables: Any, steps: int) -> Collector:
     collector = Collector(experiment, specs, 0, "process", server.address, variables)
     for _ in range(steps):
         collector.step()
@@ -284,7 +284,7 @@ def test_samples_have_the_shapes_of_a_fused_call(
 # The table
 
 
-def offer(server: ReplayServer, layout: FrameLayout, lanes: int, per_item: int, window: int) -> None:
+def offer(server: EmbeddedReplay, layout: FrameLayout, lanes: int, per_item: int, window: int) -> None:
     """Writes a few frames of a layout."""
     writer = FrameWriter(server.address, layout, lanes, per_item, window)
     for _ in range(window + 1):
@@ -351,7 +351,7 @@ def test_a_port_that_is_in_use_is_refused(
         listener.listen()
         port = listener.getsockname()[1]
         with pytest.raises(UsageError, match=rf"{port}.*replay\.port"):
-            ReplayServer(make_experiment(), counting_specs, port, tmp_path / "refused")
+            EmbeddedReplay(make_experiment(), counting_specs, port, tmp_path / "refused")
 
 
 def test_the_port_of_another_replay_is_refused(
@@ -359,7 +359,7 @@ def test_the_port_of_another_replay_is_refused(
 ) -> None:
     port = int(serve(make_experiment(), counting_specs).address.partition(":")[2])
     with pytest.raises(UsageError, match=str(port)):
-        ReplayServer(make_experiment(), counting_specs, port, tmp_path / "refused")
+        EmbeddedReplay(make_experiment(), counting_specs, port, tmp_path / "refused")
 
 
 def test_a_port_whose_connections_have_ended_is_free_at_once() -> None:
@@ -391,7 +391,7 @@ from agents import ArraySpec, Specs
 from pipeline.experiment.config import parse
 from pipeline.replay.frames import FrameLayout
 from pipeline.runtime.ports import free_port
-from pipeline.replay.server import ReplayServer
+from pipeline.replay.embedded import EmbeddedReplay
 from pipeline.replay.writer import FrameWriter
 
 specs = Specs(ArraySpec((4,), "float32"), 3)
@@ -400,7 +400,7 @@ layout = FrameLayout(specs)
 def start(*overrides, restore_from=None, folder="reverb", blocking=True):
     sizes = ("collect.lanes=4", "replay.steps_per_item=1", "learner.batch_size=8", "learner.steps_per_call=2")
     experiment = parse("", (*sizes, *overrides))
-    server = ReplayServer(experiment, specs, free_port(), Path(sys.argv[1]) / folder, restore_from, blocking)
+    server = EmbeddedReplay(experiment, specs, free_port(), Path(sys.argv[1]) / folder, restore_from, blocking)
     return experiment, server, FrameWriter(server.address, layout, 4, experiment.lanes_per_item, 2)
 
 def fill(writer, steps, seconds=2.0):
@@ -538,7 +538,7 @@ _, server, writer = start(*overrides)
 start_taking(server)
 before = fill(writer, 80, seconds=20.0)
 writer.confirm(lambda: True, everything=True)
-path, drawn = server.checkpoint(), len(taken)
+path, drawn = server.save(), len(taken)
 _, restored, other = start(*overrides, "{change}", restore_from=path, folder="restored", blocking={blocking})
 start_taking(restored)
 after = fill(other, 150, seconds=20.0)
@@ -556,7 +556,7 @@ _, server, writer = start(*overrides)
 start_taking(server)
 before = fill(writer, 150, seconds=20.0)
 writer.confirm(lambda: True, everything=True)
-path, drawn = server.checkpoint(), len(taken)
+path, drawn = server.save(), len(taken)
 _, restored, other = start(*overrides, restore_from=path, folder="restored")
 start_taking(restored)
 after = fill(other, 150, seconds=20.0)

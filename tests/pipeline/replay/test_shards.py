@@ -19,10 +19,10 @@ from replay_writing import write_frames
 from agents import Specs
 from pipeline.experiment.config import UsageError, parse
 from pipeline.experiment.sections import Experiment
-from pipeline.replay.client import Replay
+from pipeline.replay.client import TableClient
 from pipeline.replay.frames import FrameLayout
 from pipeline.replay.shards.permits import Permits, sizes
-from pipeline.replay.shards.sharded_replay import Shards
+from pipeline.replay.shards.sharded_replay import ShardedReplay
 from pipeline.replay.writer import FrameWriter
 
 SECONDS = 60.0
@@ -55,12 +55,12 @@ def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, li
 
 
 @pytest.fixture
-def connect(counting_specs: Specs) -> Iterator[Callable[..., Shards]]:
+def connect(counting_specs: Specs) -> Iterator[Callable[..., ShardedReplay]]:
     """Shards that are left in the end."""
-    connected: list[Shards] = []
+    connected: list[ShardedReplay] = []
 
-    def make(experiment: Experiment, addresses: list[str]) -> Shards:
-        connected.append(Shards(experiment, counting_specs, addresses))
+    def make(experiment: Experiment, addresses: list[str]) -> ShardedReplay:
+        connected.append(ShardedReplay(experiment, counting_specs, addresses))
         return connected[-1]
 
     yield make
@@ -82,7 +82,7 @@ def fill(experiment: Experiment, specs: Specs, address: str, shard: int, items: 
     layout, lanes = FrameLayout(specs), experiment.collect.lanes
     steps = items * experiment.transitions_per_item // lanes + 1
     frames = numbered(layout, lanes, steps, shard)
-    writer = write_frames(Replay(experiment, specs, address), experiment, layout, frames, priorities)
+    writer = write_frames(TableClient(experiment, specs, address), experiment, layout, frames, priorities)
     writer.close()
     return writer.confirmed_transitions
 
@@ -131,7 +131,7 @@ def fits(counts: Any, expected: Any, drawn_together: int = 1) -> bool:
 
 
 def test_every_transition_has_the_same_chance_however_unevenly_shards_fill(
-    addresses: dict[str, list[str]], counting_specs: Specs, connect: Callable[..., Shards]
+    addresses: dict[str, list[str]], counting_specs: Specs, connect: Callable[..., ShardedReplay]
 ) -> None:
     experiment, items = parse("", UNIFORM), (50, 500, 2000)
     for shard, (address, count) in enumerate(zip(addresses["uniform"], items, strict=True)):
@@ -168,7 +168,7 @@ def priorities_in(address: str, table: str) -> dict[int, float]:
 
 
 def test_items_are_drawn_by_their_priorities_over_all_shards_and_owners_take_new_ones(
-    addresses: dict[str, list[str]], counting_specs: Specs, connect: Callable[..., Shards]
+    addresses: dict[str, list[str]], counting_specs: Specs, connect: Callable[..., ShardedReplay]
 ) -> None:
     experiment, items, random = parse("", PRIORITIZED), (20, 60), np.random.default_rng(0)
     group, table, alpha = addresses["prioritized"], FrameLayout(counting_specs).table, 0.6
@@ -211,7 +211,7 @@ def test_items_are_drawn_by_their_priorities_over_all_shards_and_owners_take_new
 
 
 def test_what_was_drawn_when_a_shard_had_one_item_is_not_drawn_again_and_again(
-    addresses: dict[str, list[str]], counting_specs: Specs, connect: Callable[..., Shards]
+    addresses: dict[str, list[str]], counting_specs: Specs, connect: Callable[..., ShardedReplay]
 ) -> None:
     experiment, group = parse("", GROWING), addresses["growing"]
     fill(experiment, counting_specs, group[0], 0, 1)
@@ -231,7 +231,7 @@ def test_what_was_drawn_when_a_shard_had_one_item_is_not_drawn_again_and_again(
 class Learning:
     """Draws calls in a thread, until it is ended."""
 
-    def __init__(self, shards: Shards, experiment: Experiment) -> None:
+    def __init__(self, shards: ShardedReplay, experiment: Experiment) -> None:
         self._shards, self._experiment, self.drawn = shards, experiment, 0
         self._thread = threading.Thread(target=self._draw, daemon=True)
         self._thread.start()
@@ -260,7 +260,7 @@ class Learning:
 
 
 def test_the_ratio_is_kept_though_one_shard_gets_nothing(
-    addresses: dict[str, list[str]], counting_specs: Specs, connect: Callable[..., Shards]
+    addresses: dict[str, list[str]], counting_specs: Specs, connect: Callable[..., ShardedReplay]
 ) -> None:
     experiment, group, steps = parse("", LIMITED), addresses["one-sided"], 6000
     layout, of = FrameLayout(counting_specs), sizes(experiment)
@@ -290,7 +290,7 @@ def test_the_ratio_is_kept_though_one_shard_gets_nothing(
 
 
 def test_collectors_go_on_though_all_that_they_have_permits_for_is_lost(
-    addresses: dict[str, list[str]], counting_specs: Specs, connect: Callable[..., Shards]
+    addresses: dict[str, list[str]], counting_specs: Specs, connect: Callable[..., ShardedReplay]
 ) -> None:
     experiment, group = parse("", LIMITED), addresses["empty"]
     permits = Permits(experiment, group[0])
@@ -317,7 +317,7 @@ def test_collectors_go_on_though_all_that_they_have_permits_for_is_lost(
 
 def test_a_learners_share_is_whole_items(counting_specs: Specs) -> None:
     with pytest.raises(UsageError, match=r"for each of 3 learners: change learner\.batch_size"):
-        Shards(parse("", UNIFORM), counting_specs, [], workers=3)
+        ShardedReplay(parse("", UNIFORM), counting_specs, [], workers=3)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from outsiders import AS_NOBODY, CONNECT, NOBODY, SecondHost, attempt, can, unpr
 
 from agents import Specs
 from pipeline.experiment.config import UsageError, parse
-from pipeline.replay.server import ReplayServer
+from pipeline.replay.embedded import EmbeddedReplay
 from pipeline.runtime import native
 from pipeline.runtime.ports import free_port
 from pipeline.security import loopback, privacy
@@ -34,7 +34,7 @@ needs_namespaces = pytest.mark.skipif(
 
 
 @pytest.fixture
-def port_of(serve: Callable[..., ReplayServer], make_experiment: Any, counting_specs: Specs) -> Callable[[str], int]:
+def port_of(serve: Callable[..., EmbeddedReplay], make_experiment: Any, counting_specs: Specs) -> Callable[[str], int]:
     """The port of a replay that is served in this process with a value of `replay.private`."""
     return lambda private: int(
         serve(make_experiment(f"replay.private={private!r}"), counting_specs).address.partition(":")[2]
@@ -157,14 +157,14 @@ def test_a_library_that_cannot_be_led_is_no_crash(tmp_path: Path) -> None:
     from pipeline.security import loopback
     from pipeline.experiment.config import UsageError, parse
     from pipeline.runtime.ports import free_port
-    from pipeline.replay.server import ReplayServer
+    from pipeline.replay.embedded import EmbeddedReplay
 
     logging.basicConfig(stream=sys.stdout)
     print(loopback.obstacle())
     for private in ("auto", "loopback"):
         try:
             port = free_port()
-            server = ReplayServer(parse(f"replay.private={private!r}"), Specs(ArraySpec((4,), "float32"), 3), port,
+            server = EmbeddedReplay(parse(f"replay.private={private!r}"), Specs(ArraySpec((4,), "float32"), 3), port,
                                   Path(sys.argv[1]) / private)
             print(private, loopback.listeners(port))
         except UsageError as error:
@@ -184,7 +184,7 @@ def test_a_library_that_cannot_be_led_is_no_crash(tmp_path: Path) -> None:
 
 
 def test_an_impostor_on_the_other_loopback_address_gets_nothing(
-    serve: Callable[..., ReplayServer], make_experiment: Any, counting_specs: Specs
+    serve: Callable[..., EmbeddedReplay], make_experiment: Any, counting_specs: Specs
 ) -> None:
     server = serve(make_experiment(), counting_specs)
     port = int(server.address.partition(":")[2])

@@ -186,7 +186,7 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = 60.0) 
 
 def test_frames_weights_and_reports_pass_both_proxies(site: Site, connect: Any, publish: Any, draw: Any) -> None:
     proxy = connect(site.port)
-    assert Publisher([site.server.weights_address]).publish(publish(site.specs, gradient_steps=7), True)
+    assert Publisher([site.server.server.weights_address]).publish(publish(site.specs, gradient_steps=7), True)
     assert newest_weights(proxy.messages_address) == 7
     writer = FrameWriter.of(site.experiment, site.layout(), proxy.address)
     write(writer, frames_of(site, np.arange(4, dtype=np.float32).tobytes()), 40)
@@ -203,7 +203,7 @@ def test_frames_weights_and_reports_pass_both_proxies(site: Site, connect: Any, 
 
 def test_a_collector_runs_through_the_proxies_to_its_last_report(site: Site, connect: Any, publish: Any) -> None:
     proxy, codes, reports = connect(site.port), [], []
-    publisher = Publisher([site.server.weights_address])
+    publisher = Publisher([site.server.server.weights_address])
     assert publisher.publish(publish(site.specs), True)
 
     def collect() -> None:
@@ -228,17 +228,17 @@ def test_a_collector_runs_through_the_proxies_to_its_last_report(site: Site, con
 def test_the_replay_keeps_weights_apart_and_frees_both_ports(
     make_experiment: Any, counting_specs: Specs, publish: Any, tmp_path: Path
 ) -> None:
-    from pipeline.replay.server import ReplayServer
+    from pipeline.replay.embedded import EmbeddedReplay
 
     port, weights_port = free_port(), free_port()
     experiment = make_experiment(f"replay.weights_port={weights_port}")
-    server = ReplayServer(experiment, counting_specs, port, tmp_path / "reverb", blocking=False)
-    assert sorted(reverb.Client(server.weights_address).server_info(30)) == [VARIABLES_TABLE, WEIGHTS_TABLE]
-    assert Publisher([server.weights_address]).publish(publish(counting_specs), True)
+    server = EmbeddedReplay(experiment, counting_specs, port, tmp_path / "reverb", blocking=False)
+    assert sorted(reverb.Client(server.server.weights_address).server_info(30)) == [VARIABLES_TABLE, WEIGHTS_TABLE]
+    assert Publisher([server.server.weights_address]).publish(publish(counting_specs), True)
     assert server.client.server_info(30)[VARIABLES_TABLE].current_size == 0
-    server.checkpoint()
+    server.save()
     with pytest.raises(UsageError, match=f"port {weights_port} is in use"):
-        ReplayServer(experiment, counting_specs, free_port(), tmp_path / "other", blocking=False)
+        EmbeddedReplay(experiment, counting_specs, free_port(), tmp_path / "other", blocking=False)
     server.stop()
     wait_until(lambda: is_free(port) and is_free(weights_port), "the ports are free")
     assert [path.name for path in tmp_path.iterdir()] == ["reverb"]
@@ -265,7 +265,7 @@ def test_a_learner_on_another_host_draws_through_the_proxies(site: Site, connect
 
 def test_nothing_readable_leaves_the_host(site: Site, connect: Any, start: Any, certificates: Authority) -> None:
     clear = Relay(int(site.server.address.rpartition(":")[2]))
-    weights_port = int(site.server.weights_address.rpartition(":")[2])
+    weights_port = int(site.server.server.weights_address.rpartition(":")[2])
     behind = ServerSide(credentials(certificates, REPLAY), "127.0.0.1", 0, clear.port, weights_port)
     network = Relay(int(start(behind, site.log).address.rpartition(":")[2]))
     writer = FrameWriter.of(site.experiment, site.layout(), connect(network.port).address)
@@ -311,7 +311,7 @@ def test_a_collector_changes_nothing_but_by_inserting(site: Site, connect: Any) 
     write(FrameWriter.of(site.experiment, site.layout(), site.server.address), frames_of(site), 20)
     table, before = site.layout().table, site.server.info()
     (sample,) = site.server.client.sample(table, 1)
-    stored = sorted(Path(site.server.checkpoint()).parent.iterdir())
+    stored = sorted(Path(site.server.save()).parent.iterdir())
     client = reverb.Client(connect(site.port).address)
     for attempt in (
         lambda: client.reset(table),
@@ -351,11 +351,11 @@ def test_who_needs_the_weights_alone_reads_nothing_else(role: str, site: Site, c
 
 
 def test_weights_that_a_collector_inserts_reach_nobody(site: Site, connect: Any, publish: Any) -> None:
-    assert Publisher([site.server.weights_address]).publish(publish(site.specs, gradient_steps=7), True)
+    assert Publisher([site.server.server.weights_address]).publish(publish(site.specs, gradient_steps=7), True)
     proxy = connect(site.port)
     for address in (proxy.address, proxy.messages_address):
         assert Publisher([address]).publish(publish(site.specs, gradient_steps=1000), True)
-    assert newest_weights(site.server.weights_address) == newest_weights(proxy.messages_address) == 7
+    assert newest_weights(site.server.server.weights_address) == newest_weights(proxy.messages_address) == 7
 
 
 # Who does not get in.
@@ -514,7 +514,7 @@ def test_a_writer_that_is_held_back_holds_up_neither_weights_nor_reports(
     for _ in range(300):
         writer.append({"frames": random.integers(0, 255, 100_000, np.uint8)})
         writer.create_item(site.layout().table, 1.0, {"frames": writer.history["frames"][-1:]})
-    assert Publisher([site.server.weights_address]).publish(publish(site.specs, gradient_steps=7), True)
+    assert Publisher([site.server.server.weights_address]).publish(publish(site.specs, gradient_steps=7), True)
     assert newest_weights(proxy.messages_address) == 7
     assert Sender(proxy.messages_address, REPORTS_TABLE).send(EVALUATION, 30)
     assert gets_in(connect(site.port))

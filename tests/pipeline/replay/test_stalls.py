@@ -6,14 +6,10 @@ from typing import Any
 import pytest
 
 from pipeline.experiment.config import parse
-from pipeline.replay.flow import (
-    RatioWatch,
-    ShardState,
-    explain_shards,
-    explain_stall,
-    waits_for_collectors,
-    waits_for_shards,
-)
+from pipeline.monitoring.replay_ratio import RatioWatch
+from pipeline.replay.shards import stalls as shard_stalls
+from pipeline.replay.shards.stalls import ShardState
+from pipeline.replay.stalls import explain, waits_for_collectors
 
 
 def info(inserts: int, samples: int, size: int, low: float = -100.0) -> Any:
@@ -46,7 +42,7 @@ def info(inserts: int, samples: int, size: int, low: float = -100.0) -> Any:
 def test_the_limiters_state_says_who_waits(inserts: int, samples: int, size: int, waits: bool, words: str) -> None:
     experiment, seen = parse("", ()), info(inserts, samples, size)
     assert waits_for_collectors(experiment, seen) == waits
-    text = explain_stall(experiment, seen, items_per_call=4)
+    text = explain(experiment, seen, items_per_call=4)
     assert words in text
     assert any(field in text for field in ("replay.samples_per_insert", "collect.lanes", "replay.min_size"))
 
@@ -68,8 +64,8 @@ FULL, EMPTY, AWAY = ShardState("host:1", True, 500), ShardState("host:2", True, 
 )
 def test_the_permits_and_the_shards_say_who_waits(permits: Any, shards: Any, waits: bool, words: str) -> None:
     experiment, seen = parse("", ("replay.min_size=1000",)), info(*permits) if permits else None
-    assert waits_for_shards(seen, shards) == waits
-    text = explain_shards(experiment, seen, shards)
+    assert shard_stalls.waits(seen, shards) == waits
+    text = shard_stalls.explain(experiment, seen, shards)
     assert words in text
     for number, shard in enumerate(shards):
         assert (f"shard {number} at host:2 has nothing" in text) == (shard is EMPTY)
