@@ -2,12 +2,10 @@
 
 The learner converts the network once (`convert`) and publishes the program; new weights then cost an actor a copy of
 some microseconds, and any Keras network of the usual layers acts at the speed of compiled code. A network that TFLite
-cannot take acts through TensorFlow in the actor's process (`KerasActor`), with the same Q-values; so does one of large
+cannot take acts through TensorFlow in the actor's process (`keras_actor`), with the same Q-values; so does one of large
 convolutions, which TFLite runs more slowly.
 """
 
-import os
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,7 +14,6 @@ from numpy.typing import NDArray
 
 from agents import AgentConfig, Specs
 from pipeline.runtime import native
-from pipeline.runtime.process import quieten_gym
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -81,7 +78,7 @@ class TfliteActor:
         for position, name in enumerate(self._leaves):
             self._interpreter.set(position, observation[name])
         if self._noise_shape is not None:
-            self._interpreter.set(self._last_position, _noise(self._noise_shape, random))
+            self._interpreter.set(self._last_position, noise_of(self._noise_shape, random))
         if not self.state.shape[1]:
             return self._interpreter.run()
         self._interpreter.set(self._last_position, self.state)
@@ -90,52 +87,7 @@ class TfliteActor:
         return both[:, : self._actions]
 
 
-class KerasActor:
-    """Calls the Keras model through one concrete TensorFlow function, for networks that TFLite cannot take or slows."""
-
-    def __init__(self, config: AgentConfig, specs: Specs, lanes: int, weights: Weights, threads: int = 1) -> None:
-        is_first = "tensorflow" not in sys.modules  # else it has the threads of whoever uses it here
-        # Its import announces what it did not find of a GPU, as errors; what goes wrong later raises in Python.
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        quieten_gym()
-        import tensorflow as tf
-
-        from agents import build
-
-        if is_first:
-            tf.config.threading.set_intra_op_parallelism_threads(threads)
-            tf.config.threading.set_inter_op_parallelism_threads(1)
-
-        agent = build(config.kind, specs, config)
-        self._specs, self._model = specs, agent.acting_model
-        self._noise_shape = (lanes, agent.noise_units) if agent.noise_units else None
-        self.state = np.zeros((lanes, config.state_units), np.float32)
-        observation = {name: tf.TensorSpec((lanes, *spec.shape), spec.dtype) for name, spec in specs.leaves().items()}
-        noise = [tf.TensorSpec(self._noise_shape, tf.float32)] if self._noise_shape else []
-        noise += [tf.TensorSpec(self.state.shape, tf.float32)] if config.state_units else []
-        function = tf.function(lambda *inputs: self._model(list(inputs) if len(inputs) > 1 else inputs[0]))
-        self._function = function.get_concrete_function(specs.pack(observation), *noise)
-        self.set_weights(weights)
-
-    def set_weights(self, weights: Weights) -> None:
-        """See `Actor`."""
-        self._model.set_weights(weights)
-
-    def q_values(
-        self, observation: dict[str, NDArray[Any]], random: np.random.Generator | None = None
-    ) -> NDArray[np.float32]:
-        """See `Actor`."""
-        import tensorflow as tf
-
-        tensors = {name: tf.constant(observation[name]) for name in self._specs.leaves()}
-        noise = [tf.constant(_noise(self._noise_shape, random))] if self._noise_shape else []
-        noise += [tf.constant(self.state)] if self.state.shape[1] else []
-        both: NDArray[np.float32] = self._function(self._specs.pack(tensors), *noise).numpy()
-        self.state = both[:, self._specs.num_actions :].copy()
-        return both[:, : self._specs.num_actions]
-
-
-def _noise(shape: tuple[int, ...], random: np.random.Generator | None) -> NDArray[np.float32]:
+def noise_of(shape: tuple[int, ...], random: np.random.Generator | None) -> NDArray[np.float32]:
     """`agents.losses.scaled_noise` of normal numbers, or zeros."""
     if random is None:
         return np.zeros(shape, np.float32)
@@ -150,6 +102,8 @@ def make_actor(
     """The actor for a published program; an empty one means that the network acts through TensorFlow."""
     if program:
         return TfliteActor(program, specs, lanes, weights, threads, config.state_units)
+    from pipeline.acting.keras_actor import KerasActor
+
     return KerasActor(config, specs, lanes, weights, threads)
 
 

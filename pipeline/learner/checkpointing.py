@@ -1,78 +1,28 @@
-"""Checkpoints read at the start, and written beside learning: a thread does all but copy the learner's arrays."""
+"""Checkpoints written beside learning: a thread does all but copy the learner's arrays."""
 
 import copy
 import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline.experiment import config
-from pipeline.experiment.config import UsageError
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
 from pipeline.learner.learner import Learner
 from pipeline.records import checkpoint
 from pipeline.records.checkpoint import Checkpoint
 from pipeline.records.ledger import Ledger
-from pipeline.replay.replay import Replay
-from pipeline.runtime.manifest import BadCheckpoint
+
+if TYPE_CHECKING:
+    from pipeline.replay.replay import Replay
 
 log = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 30.0
 """At most, from a checkpoint that could not be written to the next attempt."""
 _BEAT_SECONDS = 0.5
-
-
-def restore(
-    folder: Path,
-    use: Callable[[Checkpoint], None],
-    say: Callable[[str], None] = log.warning,
-    pass_over: int = 0,
-) -> Checkpoint | None:
-    """Goes on from the newest checkpoint that can be used.
-
-    Args:
-      folder: of the run's checkpoints.
-      use: takes a whole checkpoint; raises `BadCheckpoint` if it turns out not to be of use.
-      say: takes a sentence about each that is skipped.
-      pass_over: whole checkpoints to leave out, the newest first, as long as there is one before them: learners that
-        went on from them failed, so that what they hold may be what ends them.
-
-    Returns:
-      The checkpoint that was used; None if there is none at all.
-
-    Raises:
-      UsageError: there are checkpoints, and none of them can be used.
-    """
-    reasons = []
-
-    def skip(sentence: str) -> None:
-        reasons.append(sentence)
-        say(sentence)
-
-    candidates = checkpoint.good(folder, skip)
-    if pass_over:
-        whole = list(candidates)
-        left_out = max(0, min(pass_over, len(whole) - 1))
-        for found in whole[:left_out]:
-            say(f"checkpoint {found.path} is passed over: a learner that went on from it failed at once")
-        candidates = iter(whole[left_out:])
-    for found in candidates:
-        try:
-            use(found)
-        except BadCheckpoint as bad:
-            skip(f"checkpoint {found.path} is skipped: {bad}")
-            continue
-        log.info("resumed from %s", found.path)
-        return found
-    if reasons:
-        raise UsageError(
-            f"no checkpoint in {folder} can be used; remove that folder to start the run anew. The newest: {reasons[0]}"
-        )
-    return None
 
 
 class Saved(NamedTuple):
@@ -99,7 +49,7 @@ class Saver:
     """
 
     def __init__(
-        self, experiment: Experiment, run: RunDirectory, learner: Learner, replay: Replay, ledger: Ledger
+        self, experiment: Experiment, run: RunDirectory, learner: Learner, replay: "Replay", ledger: Ledger
     ) -> None:
         self._experiment, self._run = experiment, run
         self._config = config.dump(experiment).encode()

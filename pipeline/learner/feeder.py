@@ -4,9 +4,12 @@ import contextlib
 import queue
 import threading
 import time
+from typing import TYPE_CHECKING
 
-from pipeline.replay.replay import Replay
 from pipeline.replay.sampling import Sample
+
+if TYPE_CHECKING:
+    from pipeline.replay.replay import Replay
 
 
 class Feeder:
@@ -18,7 +21,7 @@ class Feeder:
       replay: to draw from.
     """
 
-    def __init__(self, replay: Replay) -> None:
+    def __init__(self, replay: "Replay") -> None:
         self._replay = replay
         self._samples: queue.Queue[Sample | Exception] = queue.Queue(maxsize=1)
         self._thread = threading.Thread(target=self._feed, name="samples", daemon=True)

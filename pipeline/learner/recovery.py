@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from agents import Specs
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
-from pipeline.learner import checkpointing
 from pipeline.learner.divergence import SkippedUpdates, ValueSentinel, Verdict
 from pipeline.learner.learner import Learner, Outcome
 from pipeline.records.checkpoint import Checkpoint, Counters
@@ -100,7 +99,9 @@ class Recovery:
         def use(found: Checkpoint) -> None:
             self._learner.roll_back(found.learner_state(), factor)
 
-        good = checkpointing.restore(self._run.checkpoints, use)
+        from pipeline.records.restoring import restore
+
+        good = restore(self._run.checkpoints, use)
         if good is None:  # the first weights are no better place: what is learned from them led here
             return f"{advice}; there was no checkpoint to roll back to"
         self._counters.rollbacks += 1

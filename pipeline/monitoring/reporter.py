@@ -4,7 +4,7 @@ import logging
 import shlex
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
@@ -22,7 +22,9 @@ from pipeline.monitoring.replay_ratio import RatioWatch
 from pipeline.records import account
 from pipeline.records.ledger import Ledger
 from pipeline.records.results import Summary
-from pipeline.replay.replay import Replay
+
+if TYPE_CHECKING:
+    from pipeline.replay.replay import Replay
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +53,7 @@ class Reporter:
         run: RunDirectory,
         ledger: Ledger,
         learner: Learner,
-        replay: Replay,
+        replay: "Replay",
         recovery: Recovery,
         saver: Saver,
         alone: bool,

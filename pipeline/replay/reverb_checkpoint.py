@@ -1,5 +1,6 @@
 """The files of a Reverb checkpoint: a table's settings, its items, and the chunks of data that they refer to."""
 
+import logging
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,9 @@ from reverb.cc.checkpointing import checkpoint_pb2
 from pipeline.records.account import Tally
 from pipeline.records.checkpoint import link_or_copy
 from pipeline.runtime import native
+from pipeline.runtime.manifest import BadCheckpoint
+
+log = logging.getLogger(__name__)
 
 _TABLES, _ITEMS, _CHUNKS = "tables.tfrecord", "items.tfrecord", "chunks.tfrecord"
 _COMPRESSION = "ZLIB"
@@ -178,3 +182,44 @@ def _rewrite(path: Path, folder: Path, kind: Any, change: Callable[[Any], bool])
             message = kind.FromString(record)
             if change(message):
                 writer.write(message.SerializeToString())
+
+
+def stored_tally(source: Path, table: str) -> Tally:
+    """What a table of a run's checkpoint had counted.
+
+    Raises:
+      BadCheckpoint: it has no such table, or cannot be read.
+    """
+    try:
+        return tally(source, table)
+    except ValueError as error:
+        reason = "its frames are of other observations or actions than the environment has now"
+        raise BadCheckpoint(f"{reason}: {error}") from None
+    except tf.errors.OpError as error:
+        raise BadCheckpoint(f"its replay cannot be read: {error}") from None
+
+
+def with_settings(source: Path, settings: Any, copy: Path, equal_priorities: bool) -> Path:
+    """A checkpoint of whose tables one has these settings: Reverb restores them with the items.
+
+    Args:
+      source: a Reverb checkpoint.
+      settings: Reverb's `TableInfo` of the table as it is wanted.
+      copy: a folder to be made, where another checkpoint is needed.
+      equal_priorities: whether the items' priorities start anew.
+
+    Returns:
+      `source`, or `copy`.
+
+    Raises:
+      BadCheckpoint: it cannot be read.
+    """
+    try:
+        if not (equal_priorities or differs(source, settings)):
+            return source
+        copy.mkdir()
+        restate(source, settings, copy, equal_priorities)
+    except (tf.errors.OpError, ValueError) as error:
+        raise BadCheckpoint(f"its replay cannot be read: {error}") from None
+    log.info("%s of %s goes on with other settings: its items stay", settings.name, source)
+    return copy

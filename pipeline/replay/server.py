@@ -3,7 +3,6 @@
 This is the TensorFlow side, in the process of the server. `pipeline.replay.client` is the learner's side.
 """
 
-import logging
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,6 @@ from pipeline.replay.sampling import COLUMN, draws_ahead, item_shape
 from pipeline.runtime.manifest import BadCheckpoint
 from pipeline.runtime.ports import HOST, refuse_used_port
 from pipeline.security.privacy import guarding
-
-log = logging.getLogger(__name__)
 
 MESSAGE = tf.TensorSpec((None,), tf.uint8)
 """What the tables of messages hold: bytes."""
@@ -61,7 +58,7 @@ class ReplayServer:
         refuse_used_port(port)
         refuse_used_port(experiment.replay.weights_port)
         self.experiment, self.layout = experiment, FrameLayout.of(experiment, specs)
-        self.restored = stored_tally(restore_from, self.layout.table)
+        self.restored = self._stored_tally(restore_from, self.layout.table)
         """What the restored checkpoint had counted."""
         limited = self._limited_tables(blocking)
         self._servers = [self._start(limited, port, folder, dataset or restore_from, bool(dataset))]
@@ -100,6 +97,14 @@ class ReplayServer:
         """Stops serving. Stop writers first: Reverb confirms inserts that it then drops."""
         for server in self._servers:
             server.stop()
+
+    def _stored_tally(self, source: Path | None, table: str) -> Tally:
+        """What a table of the checkpoint had counted; nothing where there is no checkpoint."""
+        if source is None:
+            return NOTHING
+        from pipeline.replay import reverb_checkpoint
+
+        return reverb_checkpoint.stored_tally(source, table)
 
     def _limited_tables(self, blocking: bool) -> list[reverb.Table]:
         """The tables whose limiters the config sets."""
@@ -145,8 +150,12 @@ class ReplayServer:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(suffix=".part", dir=folder.parent) as copy:  # read when the server starts
             if source is not None:
+                from pipeline.replay import reverb_checkpoint
+
                 for table in limited:
-                    source = _with_settings(source, table.info, Path(copy) / table.name, equal_priorities)
+                    source = reverb_checkpoint.with_settings(
+                        source, table.info, Path(copy) / table.name, equal_priorities
+                    )
             fallback = str(source) if source else None
             checkpointer = reverb.checkpointers.DefaultCheckpointer(str(folder), fallback_checkpoint_path=fallback)
             try:
@@ -171,37 +180,3 @@ def newest_tables(*names: str) -> list[reverb.Table]:
         )
         for name in names
     ]
-
-
-def stored_tally(source: Path | None, table: str) -> Tally:
-    """What a table of a Reverb checkpoint had counted; nothing where there is no checkpoint.
-
-    Raises:
-      BadCheckpoint: it has no such table, or cannot be read.
-    """
-    if source is None:
-        return NOTHING
-    from pipeline.replay import reverb_checkpoint
-
-    try:
-        return reverb_checkpoint.tally(source, table)
-    except ValueError as error:
-        reason = "its frames are of other observations or actions than the environment has now"
-        raise BadCheckpoint(f"{reason}: {error}") from None
-    except tf.errors.OpError as error:
-        raise BadCheckpoint(f"its replay cannot be read: {error}") from None
-
-
-def _with_settings(source: Path, settings: Any, copy: Path, equal_priorities: bool) -> Path:
-    """A checkpoint of whose tables one has these settings: Reverb restores them with the items."""
-    from pipeline.replay import reverb_checkpoint
-
-    try:
-        if not (equal_priorities or reverb_checkpoint.differs(source, settings)):
-            return source
-        copy.mkdir()
-        reverb_checkpoint.restate(source, settings, copy, equal_priorities)
-    except (tf.errors.OpError, ValueError) as error:
-        raise BadCheckpoint(f"its replay cannot be read: {error}") from None
-    log.info("%s of %s goes on with other settings: its items stay", settings.name, source)
-    return copy

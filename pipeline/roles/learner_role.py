@@ -28,7 +28,6 @@ from pipeline.records import account
 from pipeline.records.ledger import Ledger
 from pipeline.records.recorder import Recorder
 from pipeline.records.results import Ended, Summary, UnwrittenSummary
-from pipeline.replay.replay import Replay
 from pipeline.replay.sampling import Sample
 from pipeline.roles.opening import Place, open_run
 from pipeline.runtime import native
@@ -36,6 +35,7 @@ from pipeline.runtime import native
 if TYPE_CHECKING:
     from pipeline.learner.on_policy import OnPolicy
     from pipeline.learner.workers.collectives import Team
+    from pipeline.replay.replay import Replay
 
 log = logging.getLogger(__name__)
 
@@ -345,7 +345,7 @@ class LearningProcess:
         self._reporter.show_status()
 
 
-def _learner(experiment: Experiment, specs: Specs, replay: Replay, team: "Team | None") -> tuple[Learner, Feeder]:
+def _learner(experiment: Experiment, specs: Specs, replay: "Replay", team: "Team | None") -> tuple[Learner, Feeder]:
     """The learner and what feeds it: alone, or as the chief of a team."""
     if team is None:
         return Learner(experiment, specs), Feeder(replay)
@@ -356,7 +356,7 @@ def _learner(experiment: Experiment, specs: Specs, replay: Replay, team: "Team |
     return learner, TeamFeeder(replay, learner, team)
 
 
-def _on_policy(experiment: Experiment, specs: Specs, replay: Replay, ledger: Ledger) -> "OnPolicy | None":
+def _on_policy(experiment: Experiment, specs: Specs, replay: "Replay", ledger: Ledger) -> "OnPolicy | None":
     """What on-policy kinds alone need."""
     if not experiment.agent.on_policy:
         return None

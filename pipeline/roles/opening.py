@@ -2,20 +2,21 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from numpy.typing import NDArray
 
 from agents import Specs
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
-from pipeline.learner import checkpointing
 from pipeline.records import checkpoint
 from pipeline.records.checkpoint import Checkpoint
 from pipeline.records.ledger import Ledger
 from pipeline.records.local_recorders import Records
 from pipeline.replay.embedded import EmbeddedReplay
-from pipeline.replay.replay import Replay
+
+if TYPE_CHECKING:
+    from pipeline.replay.replay import Replay
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class Opened(NamedTuple):
 
     ledger: Ledger
     records: Records
-    replay: Replay
+    replay: "Replay"
     state: dict[str, NDArray[Any]]
     """The learner's arrays; empty of a run that begins."""
 
@@ -82,7 +83,11 @@ def open_run(
             replay = _start(experiment, specs, run, place, ledger, found)
         opened.append(Opened(ledger, records, replay, state))
 
-    if not (resume and checkpointing.restore(run.checkpoints, use, say, pass_over)):
+    if resume:
+        from pipeline.records.restoring import restore
+
+        restore(run.checkpoints, use, say, pass_over)
+    if not opened:
         use(None)
     return opened[0]
 

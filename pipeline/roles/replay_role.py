@@ -9,11 +9,11 @@ from agents import Specs
 from pipeline.experiment import config
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
-from pipeline.learner import checkpointing
 from pipeline.messages.channel import VariablesReader
 from pipeline.messages.forwarding import HandingOn
 from pipeline.records import checkpoint
 from pipeline.records.recorder import Recorder
+from pipeline.records.restoring import restore
 from pipeline.replay.shards.separate_server import SeparateServer
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def run_replay(
         folder = checkpoint.reverb_folder(run.checkpoints)
         servers.append(SeparateServer(experiment, specs, port, folder, source, shard=shard))
 
-    if not (resume and checkpointing.restore(run.checkpoints, start)):
+    if not (resume and restore(run.checkpoints, start)):
         start(None)
     server = servers[0]
     log.info("shard %d of the replay listens on port %d", shard, port)

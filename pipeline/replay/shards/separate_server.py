@@ -10,7 +10,7 @@ from agents import Specs
 from pipeline.experiment.sections import Experiment
 from pipeline.messages.channel import SERVER_TABLE, Sender
 from pipeline.messages.contents import Served
-from pipeline.replay.server import MESSAGE, ReplayServer, newest_tables, stored_tally
+from pipeline.replay.server import MESSAGE, ReplayServer, newest_tables
 from pipeline.replay.shards.permits import PERMITS_TABLE, sizes
 
 _SAY_SECONDS = 30.0
@@ -47,7 +47,7 @@ class SeparateServer(ReplayServer):
         super().__init__(experiment, specs, port, folder, restore_from, blocking)
         sampled = self.restored.sampled
         if self._is_one_of_several:  # what is drawn is counted by its permits
-            permits = stored_tally(restore_from, PERMITS_TABLE).sampled if shard == 0 else 0
+            permits = self._stored_tally(restore_from, PERMITS_TABLE).sampled if shard == 0 else 0
             sampled = permits * sizes(experiment).sampled_items
         self.client.reset(SERVER_TABLE)
         sender = Sender(self.address, SERVER_TABLE)

@@ -13,7 +13,8 @@ from agents import BUILDERS, ArraySpec, DqnConfig, ExplorationConfig, Specs, bui
 from agents.exploration import explore
 from agents.networks import value_model
 from pipeline.acting import network_program
-from pipeline.acting.network_program import KerasActor, TfliteActor, convert, convolves_much, make_actor
+from pipeline.acting.keras_actor import KerasActor
+from pipeline.acting.network_program import TfliteActor, convert, convolves_much, make_actor
 
 OBSERVATIONS: dict[str, Any] = {
     "vector": ArraySpec((4,), "float32"),
@@ -179,7 +180,7 @@ def test_without_a_program_keras_acts() -> None:
     specs, config = Specs(OBSERVATIONS["vector"], 3), DqnConfig(hidden_units=(8,))
     model = value_model(specs, config, None, seed=1)
     weights, program = model.get_weights(), convert(model, specs)
-    assert isinstance(make_actor(config, specs, LANES, b"", weights), network_program.KerasActor)
+    assert isinstance(make_actor(config, specs, LANES, b"", weights), KerasActor)
     assert isinstance(make_actor(config, specs, LANES, program, weights), network_program.TfliteActor)
 
 

@@ -15,6 +15,7 @@ from agents.exploration import greedy
 from benchmarks.trading.walks import PERIODS, coin, constant, greedily, walk
 from pipeline import environments
 from pipeline.acting import network_program
+from pipeline.acting.keras_actor import KerasActor
 from pipeline.acting.policy_files import Policy
 from pipeline.evaluator.evaluator import play
 from pipeline.experiment import config
@@ -271,7 +272,7 @@ def test_decisions_are_those_of_the_keras_network(write: Write, policy: Policy) 
     experiment = experiment_on(write(prices(12, 100)))
     specs = environments.describe(experiment.environment)
     weights = [array.numpy() for array in policy.weights]
-    keras = network_program.KerasActor(experiment.agent, specs, 1, weights)
+    keras = KerasActor(experiment.agent, specs, 1, weights)
     walked = walk(experiment, "held-out", lambda observation: greedy(keras.q_values(observation), None))
     assert np.array_equal(walked.actions, walk(experiment, "held-out", greedily(experiment, policy)).actions)
 

@@ -19,6 +19,7 @@ from pipeline.learner.learner import Learner
 from pipeline.records import checkpoint
 from pipeline.records.checkpoint import Checkpoint, Counters
 from pipeline.records.ledger import Ledger
+from pipeline.records.restoring import restore
 from pipeline.replay.frames import FrameLayout
 from pipeline.replay.writer import FrameWriter
 from pipeline.runtime.manifest import BadCheckpoint
@@ -196,7 +197,7 @@ def test_checkpoints_that_learners_failed_from_are_passed_over(make_parts: Any, 
         assert parts.saver.save() is not None
     seen: list[Checkpoint] = []
     said: list[str] = []
-    found = checkpointing.restore(parts.run.checkpoints, seen.append, said.append, pass_over)
+    found = restore(parts.run.checkpoints, seen.append, said.append, pass_over)
     assert found is not None
     assert [one.counters.evaluations for one in seen] == [found.counters.evaluations] == [used]
     assert len(said) == 3 - used
@@ -204,7 +205,7 @@ def test_checkpoints_that_learners_failed_from_are_passed_over(make_parts: Any, 
 
 
 def test_none_at_all_is_none(tmp_path: Path) -> None:
-    assert checkpointing.restore(tmp_path, lambda _: None) is None
+    assert restore(tmp_path, lambda _: None) is None
 
 
 def test_a_replay_that_does_not_start_is_passed_over(
@@ -229,7 +230,7 @@ def test_a_replay_that_does_not_start_is_passed_over(
         tried.append(found.path.name[:6])
         servers.append(serve(experiment, counting_specs, found.replay))
 
-    used = checkpointing.restore(parts.run.checkpoints, use, said.append)
+    used = restore(parts.run.checkpoints, use, said.append)
     assert used is not None
     assert tried == ["000002", "000001"]
     assert "000002" in said[0]
@@ -246,7 +247,7 @@ def test_checkpoints_none_of_which_can_be_used_end_the_run_in_words(make_parts: 
         raise BadCheckpoint(f"no {found.path.name[:6]}")
 
     with pytest.raises(UsageError, match=r"no checkpoint in .* can be used.* no 000002"):
-        checkpointing.restore(parts.run.checkpoints, refuse)
+        restore(parts.run.checkpoints, refuse)
 
 
 def test_other_variables_are_refused_by_name_and_shape(
