@@ -22,6 +22,29 @@ _PAGE = """# Every field of a config
 A config in `configs/` or of your own names what differs from the defaults below; `--set='replay.capacity=10_000'`
 overrides one field. `config.toml` in a run directory has them all. `python -m pipeline.reference --field=replay` prints
 a part of this page, which is made from the structs: `python -m pipeline.reference --markdown > docs/config.md`.
+
+## A config on top of another
+
+`base` names another config, and the rest of the file says what differs from it:
+
+```toml
+base = "minatar_breakout"
+
+[environment]
+id = "MinAtar/Freeway-v0"
+```
+
+- `base` stands above the first table. It is the name of a config in `configs/`, or a path such as `"mine.toml"` or
+  `"../mine.toml"` from the folder of the file that names it. A base may have a base.
+- Tables are merged key by key, also `environment.kwargs` and all tables in it. Every other value replaces the base's;
+  a list is replaced as a whole. `--set` comes last, and cannot name a base.
+- **An `[agent]` of another `kind` starts anew:** none of the base's fields of `[agent]` stay, since they were chosen
+  for another algorithm. With the same `kind`, or without one, the tables are merged.
+- To undo what the base sets, write the field's default. A key of `kwargs` and `stop.target_return` have no default
+  that could be written, so a config on top cannot take them away.
+- Each base is checked by itself: a value that cannot be is refused by the name of the file that has it, as are a base
+  that does not exist and one that leads back to itself. Whether values fit each other is checked once all are merged.
+- A run directory has the result, without `base`: a later change of a base does not reach back into runs.
 """
 _WIDTH = 100
 
