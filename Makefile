@@ -7,7 +7,7 @@ RUN_DIR ?= runs/cartpole-$(shell date +%Y%m%d-%H%M%S)
 CONFIG ?= cartpole
 TEST_PROCESSES ?= 2
 
-.PHONY: setup train test test-slow check lint types lock benchmarks clean help debian
+.PHONY: setup train test test-slow check lint types rooms lock clean help debian
 
 help: ## Lists the targets.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -53,6 +53,9 @@ types: $(READY) ## Checks types.
 	@$(RUN) -m mypy
 
 check: lint types test ## Lints, type-checks and runs the first tier: before each commit.
+
+rooms: $(READY) ## Renews the table of rooms in docs/design.md.
+	@$(RUN) tests/support/rooms.py
 
 lock: $(READY) ## Renews requirements.lock from pyproject.toml; needs uv on the PATH.
 	@uv pip compile pyproject.toml --all-extras --generate-hashes --python-version 3.11 \

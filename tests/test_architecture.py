@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import rooms
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -148,6 +149,10 @@ def test_each_room_says_what_it_is_for(folder: Path) -> None:
 def test_files_directly_in_pipeline_are_commands() -> None:
     names = {path.stem for path in ROOT.glob("pipeline/*.py")} - {"__init__", "__main__", "command"}
     assert names == set(COMMANDS) - set(FOLDER_COMMANDS)
+
+
+def test_the_page_of_the_design_has_these_rooms() -> None:
+    assert rooms.PAGE.read_text() == rooms.page(ORDER), "`make rooms` writes it"
 
 
 def test_the_light_side_imports_no_tensorflow() -> None:
