@@ -13,14 +13,14 @@ BEGIN, END = "<!-- rooms: written by `make rooms` -->\n", "<!-- end of rooms -->
 
 
 def table(order: tuple[str, ...]) -> str:
-    """A row for each room: its name, what its docstring says that it is for and what belongs there."""
+    """A row for each room: its name, and what its docstring says first."""
     rows = ["| room | what it is for |", "|---|---|"]
     for room in order:
         if room == "commands":
             text = "Files directly in `pipeline/` and the `__main__.py` of folders: `python -m pipeline` lists them."
         else:
             source = ROOT.joinpath(*room.split("."), "__init__.py").read_text()
-            text = " ".join((ast.get_docstring(ast.parse(source)) or "").split())
+            text = (ast.get_docstring(ast.parse(source)) or "").partition("\n\n")[0].replace("\n", " ")
         name = room if room == "commands" else f"`{room.replace('.', '/')}/`"
         rows.append(f"| {name} | {text} |")
     return "\n".join(rows) + "\n"
