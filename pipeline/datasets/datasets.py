@@ -3,7 +3,6 @@
 `pipeline.datasets.tfrecord_format` and `pipeline.datasets.minari_format` are the two formats.
 """
 
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +12,6 @@ from numpy.typing import NDArray
 
 from agents import ArraySpec, Specs
 from pipeline.datasets.stored_frames import Lane, Stretch, stretches
-from pipeline.experiment.config import UsageError
 from pipeline.replay.frames import FIRST, LAST, MID, FrameLayout
 
 
@@ -40,34 +38,6 @@ def select(lanes: Iterable[Lane], whole_episodes: bool) -> Selection:
         else:
             taken.append(stretch)
     return Selection(taken, left_out)
-
-
-def write_whole(folder: Path, write: Callable[[Path], None]) -> None:
-    """Has a folder written under another name, which it has once it is complete.
-
-    Raises:
-      UsageError: there is something of its name, or it cannot be written; nothing of it is left.
-    """
-    part = folder.with_name(folder.name + ".part")
-    try:
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        write(part)
-        part.rename(folder)
-    except OSError as error:
-        raise UsageError(f"--out={folder} cannot be written: {error}") from None
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
-def refuse_existing(folder: Path) -> None:
-    """Refuses a name that is taken.
-
-    Raises:
-      UsageError: there is something of that name.
-    """
-    if folder.exists() or folder.is_symlink():
-        raise UsageError(f"--out={folder} exists: choose another, as an export does not replace anything")
 
 
 def same_interface(stored: Specs, wanted: Specs) -> bool:

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from pipeline.experiment.config import UsageError
+from pipeline.security.network_namespace import stay_oneself
 
 _CLONE_NEWNS = 0x00020000
 _CLONE_NEWUSER = 0x10000000
@@ -25,9 +26,7 @@ def mount(folder: Path, mebibytes: int) -> None:
     if _libc.unshare(_CLONE_NEWNS) != 0:
         if _libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNS) != 0:
             raise UsageError(f"no small disk can be mounted ({_reason()}): run as root, or allow user namespaces")
-        Path("/proc/self/setgroups").write_text("deny")
-        Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
-        Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
+        stay_oneself(user, group)
     _call(b"none", b"/", None, _MS_REC_PRIVATE, None)
     _call(b"tmpfs", os.fsencode(folder), b"tmpfs", 0, f"size={mebibytes}m,mode=0755".encode())
 

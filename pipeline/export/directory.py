@@ -1,8 +1,6 @@
 """The directory of an exported policy: written whole or not at all, and read without TensorFlow."""
 
 import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +15,7 @@ from pipeline.experiment.sections import Experiment
 from pipeline.export.interface import Interface, unshielded_spaces
 from pipeline.export.model_card import Origin, model_card
 from pipeline.records.results import Summary
+from pipeline.runtime.output_folder import refuse_taken, write_whole
 from pipeline.runtime.process import quieten_gym
 
 _CARD = Path("README.md")
@@ -78,31 +77,25 @@ def write(source: Origin, out: Path) -> Written:
       EnvironmentFault: the environment's first observation is not as it should be.
     """
     out = out.resolve()
-    _refuse(out)
+    refuse_taken(out)
     spaces = unshielded_spaces(source.experiment)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its import announces what it did not find of a GPU
     quieten_gym()
     from pipeline.export.models import MODELS, Model  # imports TensorFlow, which usage errors do not wait for
 
     model = Model(source.experiment, Interface.of(source.experiment, spaces), spaces.observation, source.policy)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    except OSError as error:
-        raise UsageError(f"--out={out} cannot be written: {error.strerror}") from None
-    try:
-        missing = model.write(part)
-        files = {**_OURS, **{path: what for path, what in MODELS.items() if path not in missing}}
+    missing: dict[Path, str] = {}
+    files: dict[Path, str] = {}
+
+    def fill(part: Path) -> None:
+        missing.update(model.write(part))
+        files.update({**_OURS, **{path: what for path, what in MODELS.items() if path not in missing}})
         (part / _CONFIG).write_text(config.dump(source.experiment))
         write_json(part / _INTERFACE, model.interface)
         policy_files.save(source.policy, part)
         (part / _CARD).write_text(model_card(source, model.interface, files, missing))
-        part.chmod(0o755)  # a temporary directory is its owner's alone
-        os.replace(part, out)
-    except OSError as error:
-        raise UsageError(f"--out={out} cannot be written: {error.strerror}") from None
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+
+    write_whole(out, fill)
     return Written(files, missing, model.shield_obstacle)
 
 
@@ -132,11 +125,3 @@ def of_run(run_dir: Path, which: str) -> Exported:
     source = origin(run_dir, which)
     interface = Interface.of(source.experiment, unshielded_spaces(source.experiment))
     return Exported(source.experiment, interface, source.policy)
-
-
-def _refuse(out: Path) -> None:
-    if out.is_dir() and any(out.iterdir()):
-        raise UsageError(f"--out={out} exists and is not empty: choose another directory")
-    for path in (out, *out.parents):
-        if path.exists() and not path.is_dir():
-            raise UsageError(f"--out={out} cannot be: {path} is a file")

@@ -13,6 +13,7 @@ from pipeline.experiment.config import UsageError
 from pipeline.inspection import stored_replay
 from pipeline.inspection.replay_summary import rows
 from pipeline.inspection.stored_replay import StoredReplay
+from pipeline.runtime.output_folder import refuse_taken, write_whole
 
 
 def export(run_dir: Path, out: Path, form: str, whole_episodes: bool) -> str:
@@ -28,7 +29,7 @@ def export(run_dir: Path, out: Path, form: str, whole_episodes: bool) -> str:
       UsageError: there is nothing to export, or it cannot be written.
     """
     out = out.resolve()  # Minari puts a relative one before itself
-    datasets.refuse_existing(out)
+    refuse_taken(out)
     stored = stored_replay.read(run_dir)
     if stored.experiment.exploration.count_bonus > 0.0:
         raise UsageError(f"{run_dir}: its rewards hold the bonus of exploration.count_bonus: export a run without")
@@ -50,7 +51,7 @@ def export(run_dir: Path, out: Path, form: str, whole_episodes: bool) -> str:
             environment = msgspec.to_builtins(config)
             tfrecord_format.write(part, stored.layout, selection, whole_episodes, environment)
 
-    datasets.write_whole(out, write)
+    write_whole(out, write)
     title = f"{out}: {len(selection.taken):,} {'episodes' if whole_episodes else 'episodes and parts of them'}"
     return "\n".join(rows(title, accounted(stored, selection)))
 

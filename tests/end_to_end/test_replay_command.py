@@ -237,5 +237,5 @@ def test_what_has_no_experience_or_a_name_that_is_taken_is_refused(cartpole: Pat
     for folder, words in ((on_policy.path, "keeps no experience"), (empty.path, "no whole checkpoint of a replay yet")):
         with pytest.raises(UsageError, match=words):
             stored_replay.read(folder)
-    with pytest.raises(UsageError, match="exists: choose another"):
+    with pytest.raises(UsageError, match="exists and is not empty: choose another"):
         dataset_export.export(cartpole, tmp_path, "tfrecord", True)

@@ -20,6 +20,7 @@ from pipeline.environments.lanes.spaces import from_leaves, leaf_readers, specs_
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import EnvironmentConfig
 from pipeline.replay.frames import FIRST, LAST, MID, FrameLayout
+from pipeline.runtime.output_folder import write_whole
 
 BOX = spaces.Box(-1.0, 1.0, (3,), np.float32)
 SPACES: dict[str, spaces.Space[Any]] = {
@@ -112,9 +113,7 @@ def test_minari_itself_loads_what_was_written_and_no_pixel_has_changed(
     folder = tmp_path / "some-v3"
     named = {"dataset_id": minari_format.identity(folder), "algorithm_name": "dqn"}
     config = EnvironmentConfig()
-    datasets.write_whole(
-        folder, lambda part: minari_format.write(part, layout, selection, Spaces(space, action), config, named)
-    )
+    write_whole(folder, lambda part: minari_format.write(part, layout, selection, Spaces(space, action), config, named))
 
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     loaded = minari.load_dataset("some-v3")
@@ -276,7 +275,7 @@ def test_a_failed_export_leaves_nothing(tmp_path: Path) -> None:
         raise OSError(28, "No space left on device")
 
     with pytest.raises(UsageError, match=r"cannot be written: .*No space left"):
-        datasets.write_whole(tmp_path / "out", fail)
+        write_whole(tmp_path / "out", fail)
     assert not list(tmp_path.iterdir())
 
 
