@@ -3,8 +3,9 @@
 Example:
   python -m benchmarks.soak --environment_steps=10_000_000 --folder=runs/soak --write
 
-A collector, the evaluator and the learner are killed in turn, every --kill_seconds; what a restarted process takes is
-compared with what its role took before. With --write the table goes into docs/reliability.md.
+A collector, the evaluator and the learner are killed in turn, the first once the run learns and then one every
+--kill_seconds, but none before the run has gone on after the last kill; what a restarted process takes is compared with
+what its role took before. With --write the table goes into docs/reliability.md.
 """
 
 import random
@@ -21,13 +22,15 @@ from absl import flags
 from benchmarks.measure import FULL_SPEED
 from benchmarks.pages import write_between
 from pipeline.command import run_command
-from pipeline.drill.faults import Drilled, kill
+from pipeline.drill.faults import Drilled, Progress, RunIsOver, kill
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.records.results import Summary
 
 _STEPS = flags.DEFINE_integer("environment_steps", 10_000_000, "Of the run.", lower_bound=10_000)
-_KILL_SECONDS = flags.DEFINE_float("kill_seconds", 20.0, "From one kill to the next.", lower_bound=1.0)
+_KILL_SECONDS = flags.DEFINE_float(
+    "kill_seconds", 20.0, "From one kill to the next, at least; the first is soon.", lower_bound=1.0
+)
 _FOLDER = flags.DEFINE_string("folder", None, "Where the run is left; new.")
 _WRITE = flags.DEFINE_bool("write", False, "Put the table into docs/reliability.md.")
 _PAGE = Path(__file__).resolve().parent.parent / "docs" / "reliability.md"
@@ -79,7 +82,10 @@ def table(looks: dict[str, list[Look]], steps: int, kills: int, summary: Summary
         late = [one for one in found if one.environment_steps >= 0.8 * steps]
         cells = []
         for field in ("mebibytes", "descriptors", "threads"):
-            cells += [f"{statistics.median(getattr(one, field) for one in part):.0f}" for part in (early, late) if part]
+            cells += [
+                f"{statistics.median(getattr(one, field) for one in part):.0f}" if part else "-"
+                for part in (early, late)
+            ]
         lines.append(f"| {role} | {' | '.join(cells)} |")
     return lines
 
@@ -98,13 +104,19 @@ def main(_: list[str]) -> int:
     run.start()
     assert run.supervisor is not None
     looks: dict[str, list[Look]] = {}
-    kills, kill_at = 0, time.monotonic() + _KILL_SECONDS.value
+    kills, kill_at, progress = 0, time.monotonic(), Progress(run)
     while run.supervisor.poll() is None:
         time.sleep(0.5)
         look(run, looks)
-        if time.monotonic() > kill_at:
+        if time.monotonic() < kill_at or not progress.is_seen():
+            continue
+        try:
             kill(("collector", "evaluator", "learner")[kills % 3])(run, by_chance)
-            kills, kill_at = kills + 1, time.monotonic() + _KILL_SECONDS.value
+        except RunIsOver:  # its roles leave: what is left to do is to wait for its end
+            break
+        kills, kill_at, progress = kills + 1, time.monotonic() + _KILL_SECONDS.value, Progress(run)
+    if (code := run.supervisor.wait()) != 0:
+        raise UsageError(f"the run ended with exit code {code}: {run.output} says why")
     summary = msgspec.json.decode(run_dir.summary.read_bytes(), type=Summary)
     lines = table(looks, _STEPS.value, kills, summary)
     print("\n".join(lines))

@@ -127,8 +127,8 @@ class Drill:
             for _ in range(self._kills):
                 if not self._do(self._random.choice(sorted(FAULTS))):
                     break
-        if drilled.end() not in (1, None) and not self._problems:
-            self._problems.append("a run that was given notice did not end with exit code 1")
+        if (code := drilled.end()) != 1 and not self._problems:
+            self._problems.append(faults.how_it_left(code))
         summary = self._solve()
         self._check(summary)
         return Report(self._config, self._seed, self._done, self._problems, summary)
@@ -147,7 +147,10 @@ class Drill:
         ended = time.monotonic()
         replaced = not victim or self._wait_for_successor(victim, starts[victim])
         if not (replaced and self._wait_for_progress(_RECOVER_SECONDS)):
-            self._problems.append(f"{name}: the run did not go on within {_RECOVER_SECONDS:.0f} s")
+            assert drilled.supervisor is not None
+            ended_with = drilled.supervisor.poll()
+            how = f"did not go on within {_RECOVER_SECONDS:.0f} s" if ended_with is None else f"ended with {ended_with}"
+            self._problems.append(f"{name}: the run {how}")
             return False
         seconds = time.monotonic() - ended
         self._done.append(Done(name, seconds, before.environment_steps, before.gradient_steps))
@@ -172,26 +175,11 @@ class Drill:
                 return False
             return (recorder.progress or recorder.counts.environment_steps or recorder.beats) > 0
 
-        return self._drilled.wait_until(works, _RECOVER_SECONDS)
+        return self._drilled.goes_on_until(works, _RECOVER_SECONDS)
 
     def _wait_for_progress(self, seconds: float) -> bool:
         """Whether the run collects and learns, seen twice in its status."""
-        drilled = self._drilled
-        assert drilled.supervisor is not None
-        supervisor = drilled.supervisor
-        first = drilled.status()
-
-        def goes_on() -> bool:
-            nonlocal first
-            if supervisor.poll() is not None:
-                return False
-            now = drilled.status()
-            if first is None or now is None or not 0 < first.gradient_steps <= now.gradient_steps:
-                first = now  # nothing has been learned yet, or a learner took gradient steps back
-                return False
-            return now.gradient_steps > first.gradient_steps and now.environment_steps > first.environment_steps
-
-        return drilled.wait_until(goes_on, seconds)
+        return self._drilled.goes_on_until(faults.Progress(self._drilled).is_seen, seconds)
 
     def _solve(self) -> Summary | None:
         drilled = self._drilled

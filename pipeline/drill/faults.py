@@ -1,5 +1,6 @@
 """What breaks runs, done to one on purpose: kills, freezes, a full disk, a notice to leave. No TensorFlow."""
 
+import contextlib
 import itertools
 import os
 import random
@@ -21,11 +22,16 @@ from pipeline.records.results import Status
 _POLL_SECONDS = 0.05
 _LEAVE_SECONDS = 120.0
 _COMES_SECONDS = 60.0
+_FREEZE_SECONDS = 120.0
 _SHORT_FREEZE_SECONDS = 2.0
 
 
 class DidNotHold(Exception):
     """What a run did, when a fault was done to it, that it must not do."""
+
+
+class RunIsOver(DidNotHold):
+    """There is nothing left to do a fault to: the run has ended, or its roles leave and are not started again."""
 
 
 class Drilled:
@@ -79,11 +85,31 @@ class Drilled:
         """A process of a role, one of the collectors by chance; waits for one that is being restarted.
 
         Raises:
+          RunIsOver: the run ends: its processes leave by themselves, and no others come.
           DidNotHold: none came.
         """
-        if not self.wait_until(lambda: bool(self.processes(role)), _COMES_SECONDS):
+        found: list[psutil.Process] = []
+        over = ""
+
+        def has_come() -> bool:
+            nonlocal found, over
+            over, found = self._how_over(), self.processes(role)
+            return bool(over or found)
+
+        if not self.wait_until(has_come, _COMES_SECONDS):
             raise DidNotHold(f"no process of role {role} came within {_COMES_SECONDS:.0f} s")
-        return random_.choice(self.processes(role))
+        if over:
+            raise RunIsOver(f"no process of role {role} comes any more: the run {over}")
+        return random_.choice(found)
+
+    def _how_over(self) -> str:
+        """Why no role is started again, in words: the run has ended or is about to. Empty while it goes on."""
+        assert self.supervisor is not None
+        if (code := self.supervisor.poll()) is not None:
+            return f"has ended with exit code {code}"
+        _, learner = self.newest("learner")
+        is_leaving = learner is not None and learner.is_leaving and learner.return_code is None
+        return "lets its roles leave" if is_leaving else ""
 
     def processes(self, role: str = "") -> list[psutil.Process]:
         """All processes of the run's roles, or those of one."""
@@ -102,6 +128,12 @@ class Drilled:
         """How often a role, such as "collector-0", was started, and the record of its newest process."""
         started = self.run.incarnations(role)
         return started, Recorder(self.run.recorder(role, started - 1)) if started else None
+
+    def goes_on_until(self, holds: Callable[[], bool], seconds: float) -> bool:
+        """Whether something has come to hold within so many seconds and before the run's end."""
+        supervisor = self.supervisor
+        assert supervisor is not None
+        return self.wait_until(lambda: supervisor.poll() is not None or holds(), seconds) and supervisor.poll() is None
 
     def wait_until(self, holds: Callable[[], bool], seconds: float) -> bool:
         """Whether something has come to hold within so many seconds."""
@@ -122,6 +154,28 @@ class Drilled:
             return None
 
 
+class Progress:
+    """Tells whether a run collects and learns, from its status now and later."""
+
+    def __init__(self, run: Drilled) -> None:
+        self._run = run
+        self._first = run.status()
+
+    def is_seen(self) -> bool:
+        """Whether the run has collected and learned since this was made, or since its learner took steps back."""
+        first, now = self._first, self._run.status()
+        if first is None or now is None or not 0 < first.gradient_steps <= now.gradient_steps:
+            self._first = now  # nothing has been learned yet, or a learner took gradient steps back
+            return False
+        return now.gradient_steps > first.gradient_steps and now.environment_steps > first.environment_steps
+
+
+def how_it_left(code: int | None) -> str:
+    """What is wrong with how a run ended that was given notice: with another exit code than 1, or not at all."""
+    how = f"did not end within {_LEAVE_SECONDS:.0f} s" if code is None else f"ended with {code}, not with 1"
+    return f"a run that was given notice {how}"
+
+
 Fault = Callable[[Drilled, random.Random], str]
 """Does something to a run; returns the role whose process it ended, such as "collector-0", or "" if none alone.
 
@@ -135,13 +189,27 @@ def _name_of(process: psutil.Process) -> str:
     return f"{flags['role']}-{flags['index']}" if flags["role"] in ("collector", "replay") else flags["role"]
 
 
+def _do_to(
+    drilled: Drilled, role: str, random_: random.Random, deed: Callable[[psutil.Process], None]
+) -> tuple[str, psutil.Process]:
+    """Does something to a process of a role, or to its next one where that has just ended by itself.
+
+    Returns:
+      The role, such as "collector-0", and its process.
+    """
+    while True:
+        process = drilled.process(role, random_)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            name = _name_of(process)
+            deed(process)
+            return name, process
+
+
 def kill(role: str) -> Fault:
     """Ends a role's process by SIGKILL."""
 
     def fault(drilled: Drilled, random_: random.Random) -> str:
-        process = drilled.process(role, random_)
-        name = _name_of(process)
-        process.kill()
+        name, _ = _do_to(drilled, role, random_, psutil.Process.kill)
         return name
 
     return fault
@@ -151,17 +219,24 @@ def freeze(role: str, goes_on: bool) -> Fault:
     """Stops a role's process by SIGSTOP: for two seconds, or until its supervisor ends it."""
 
     def fault(drilled: Drilled, random_: random.Random) -> str:
-        process = drilled.process(role, random_)
-        name = _name_of(process)
-        process.suspend()
+        name, process = _do_to(drilled, role, random_, psutil.Process.suspend)
         if goes_on:
             time.sleep(_SHORT_FREEZE_SECONDS)
-            process.resume()
+            with contextlib.suppress(psutil.NoSuchProcess):  # what ended it is seen in what the run does next
+                process.resume()
             return ""
-        drilled.wait_until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, 120.0)
+        if not drilled.wait_until(lambda: _has_ended(process), _FREEZE_SECONDS):
+            raise DidNotHold(f"{name} was frozen, and its supervisor has not ended it within {_FREEZE_SECONDS:.0f} s")
         return name
 
     return fault
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # between the one question and the other
+        return True
 
 
 def kill_supervisor(drilled: Drilled, _: random.Random) -> str:
@@ -169,7 +244,7 @@ def kill_supervisor(drilled: Drilled, _: random.Random) -> str:
     assert drilled.supervisor is not None
     drilled.supervisor.kill()
     drilled.supervisor.wait()
-    if not drilled.wait_until(lambda: not drilled.processes(), 10.0):
+    if not drilled.wait_until(lambda: not drilled.processes(), _COMES_SECONDS):
         raise DidNotHold(f"the supervisor was killed, and {drilled.processes()} are left")
     drilled.start()
     return "learner"
@@ -178,7 +253,7 @@ def kill_supervisor(drilled: Drilled, _: random.Random) -> str:
 def give_notice(drilled: Drilled, _: random.Random) -> str:
     """SIGTERM, as before a preemption, and the run goes on afterwards."""
     if (code := drilled.end()) != 1:
-        raise DidNotHold(f"a run that was given notice ended with {code}, not with 1")
+        raise DidNotHold(how_it_left(code))
     drilled.start()
     return "learner"
 

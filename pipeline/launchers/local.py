@@ -72,7 +72,8 @@ class Supervisor:
             if self._signals:
                 self._stop()
             if self._stop_deadline is not None and time.monotonic() > self._stop_deadline:
-                return 1, f"the learner did not end within {STOP_SECONDS:.0f} s"
+                late = f"the learner did not end within {STOP_SECONDS:.0f} s"
+                return (self._verdict[0], f"{self._verdict[1]}\n{late}") if self._verdict else (1, late)
             time.sleep(_POLL_SECONDS)
 
     def _tend_learner(self, console: Console) -> tuple[int, str] | None:

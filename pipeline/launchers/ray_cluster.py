@@ -6,7 +6,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager, redirect_stdout
 from types import FrameType
 from typing import Any
 
@@ -19,6 +19,7 @@ from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment
 from pipeline.launchers import Cluster, Launch
 from pipeline.launchers.ray_role import Ended, News, Order, RoleActor
+from pipeline.launchers.ray_whereabouts import Role
 from pipeline.launchers.watched_role import LEAVE_SECONDS, STOP_SECONDS
 from pipeline.messages.addresses import host_of, parse, port_of
 from pipeline.monitoring.console import Console
@@ -34,6 +35,8 @@ _OBJECT_BYTES = 80 * 2**20
 """For Ray's own store, the least that it takes: nothing of a run goes through it."""
 _POLL_SECONDS = 0.05
 _NEWS_SECONDS = 1.0
+_LAST_NEWS_SECONDS = 2.0
+"""For what the actors have still to say when the run has ended."""
 _SETTLE_SECONDS = 10.0
 _LAST_WORDS = 3
 
@@ -86,38 +89,6 @@ def _this_node() -> dict[str, Any]:
     return next(node for node in ray.nodes() if node["NodeID"] == here)
 
 
-class _Role:
-    """What the driver knows of a role.
-
-    Args:
-      name: such as "collector-1".
-      actor: that runs it.
-    """
-
-    def __init__(self, name: str, actor: Any) -> None:
-        self.name, self.actor = name, actor
-        self.running: Any = None
-        """Reference of how it ends; None while it does not run."""
-        self.asked: Any = None
-        """Reference of the next news; None if nobody has asked."""
-        self.news: News | None = None
-        self.is_away = True
-        """It waits for a node to run on."""
-
-    def start(self, replay: str) -> None:
-        """Has the actor run the role, as soon as there is room for it."""
-        self.running = self.actor.run.remote(replay)
-
-    def ask(self) -> None:
-        """Asks for news, unless an answer is due."""
-        if self.asked is None:
-            self.asked = self.actor.news.options(max_task_retries=0).remote()
-
-    def end(self) -> None:
-        """Asks the role to end."""
-        self.actor.end.options(max_task_retries=0).remote()
-
-
 class _Over(Exception):
     """The run ends before its roles run; carries exit code and reason."""
 
@@ -128,7 +99,7 @@ class Driver:
     def __init__(self, launch: Launch) -> None:
         self._launch, self._shards = launch, launch.experiment.replay.shards
         self._home = _this_node()
-        self._roles: list[_Role] = []
+        self._roles: list[Role] = []
         self._signals = 0
         self._asked_at = 0.0
         self._waiting, self._waiting_since, self._said_waiting = 0, 0.0, 0
@@ -202,10 +173,12 @@ class Driver:
             if self._signals:
                 self._stop()
             if self._stop_deadline is not None and time.monotonic() > self._stop_deadline:
-                return Ended(1, f"the learner did not end within {STOP_SECONDS:.0f} s")
+                late = f"the learner did not end within {STOP_SECONDS:.0f} s"
+                return Ended(self._verdict.code, f"{self._verdict.reason}\n{late}") if self._verdict else Ended(1, late)
+        self._take_last_news(console)
         return self._verdict or self._learner_ended
 
-    def _place(self, name: str, bundle: int | None = None, group: Any = None, restarts: int = -1) -> _Role:
+    def _place(self, name: str, bundle: int | None = None, group: Any = None, restarts: int = -1) -> Role:
         """Makes a role's actor: in a bundle of the reserved CPUs, or wherever there is one."""
         launch, (role, _, index) = self._launch, name.partition("-")
         order = Order(launch.experiment, launch.run.path, launch.started, role, int(index or 0), self._home["NodeID"])
@@ -219,7 +192,7 @@ class Driver:
             max_concurrency=4,
             scheduling_strategy=strategy,
         )
-        self._roles.append(_Role(name, actor.remote(order)))
+        self._roles.append(Role(name, actor.remote(order)))
         return self._roles[-1]
 
     def _await(self, references: Sequence[Any], what: str) -> None:
@@ -235,7 +208,7 @@ class Driver:
         """Takes what the actors say, within some time."""
         if time.monotonic() - self._asked_at >= _NEWS_SECONDS:
             self._asked_at = time.monotonic()
-            self._note_lost_nodes(console)
+            self._note_lost(console)
             for role in self._roles:
                 role.ask()
         due = {role.asked: role for role in self._roles if role.asked is not None}
@@ -244,27 +217,47 @@ class Driver:
             role = due[reference]
             if reference == role.asked:
                 role.asked = None
-                with suppress(RayActorError):  # it is being restarted, or `running` says that it is not
+                try:
                     self._take_news(role, ray.get(reference), console)
+                except RayActorError:  # it is being restarted, or `running` says that it is not
+                    role.is_failing = True
             else:
                 role.running = None
                 self._take_end(role, reference, console)
 
-    def _take_news(self, role: _Role, news: News, console: Console) -> None:
-        before, role.news, role.is_away = role.news, news, False
-        where = f"{news.host} (node {news.node[:6]})"
+    def _take_news(self, role: Role, news: News, console: Console) -> None:
+        before, was_away, was_silent = role.news, role.is_away, role.is_silent
+        role.hear(news)
         if before is None and role.name.startswith("collector"):
-            console.say(f"{role.name} is on {where}")
+            console.say(f"{role.name} is on {role.where}")
         elif before is not None and before.actor != news.actor:
-            console.note(f"{role.name} was lost with its actor, and has been started again on {where}")
-            if before.record:
-                record = Recorder(self._launch.run.recorders / before.record)
-                if record.return_code is None:
-                    record.mark_ended(-signal.SIGKILL)  # with its actor, which cannot say so
+            how = "has been started again" if was_away else "was lost with its actor, and has been started again"
+            console.note(f"{role.name} {how} on {role.where}")
+            self._mark_lost(before)
+        elif before is not None and (was_away or was_silent):
+            console.say(f"{role.name} is heard of again on {role.where}")
         for note in news.notes:
             console.note(note)
 
-    def _take_end(self, role: _Role, reference: Any, console: Console) -> None:
+    def _mark_lost(self, news: News) -> None:
+        """Enters the end of a role's process into its record: with its actor, which cannot say so."""
+        if news.record:
+            record = Recorder(self._launch.run.recorders / news.record)
+            if record.return_code is None:
+                record.mark_ended(-signal.SIGKILL)
+
+    def _take_last_news(self, console: Console) -> None:
+        """Says what the actors have still to say when the run has ended, and which of them are gone."""
+        begun, self._asked_at = time.monotonic(), 0.0
+
+        def is_awaited(role: Role) -> bool:
+            return not (role.is_away or role.is_failing) and role.heard_at < begun
+
+        while any(map(is_awaited, self._roles)) and time.monotonic() - begun < _LAST_NEWS_SECONDS:
+            self._hear(console)
+        self._note_lost(console, is_last=True)
+
+    def _take_end(self, role: Role, reference: Any, console: Console) -> None:
         """What becomes of the run when a role has ended for good."""
         try:
             ended = ray.get(reference)
@@ -286,19 +279,30 @@ class Driver:
         run = self._launch.run
         number = run.incarnations("learner") - 1
         is_leaving = number >= 0 and Recorder(run.recorder("learner", number)).is_leaving
-        return is_leaving or self._stop_deadline is not None
+        return is_leaving or self._stop_deadline is not None or self._learner.running is None
 
-    def _note_lost_nodes(self, console: Console) -> None:
-        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-        lost = [role for role in self._roles if role.news and not role.is_away and role.news.node not in alive]
-        for role in lost:
-            assert role.news is not None
+    def _note_lost(self, console: Console, is_last: bool = False) -> None:
+        """Says which roles are gone, with their nodes or without them.
+
+        Args:
+          is_last: the run has ended: what is not said now is not said at all.
+        """
+        alive = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+        for role in self._roles:
+            if role.news is None or role.is_away:
+                continue
+            if not (how := role.loss(alive, self._home["NodeID"], is_last)):
+                if silence := role.silence():
+                    console.note(silence)
+                continue
             role.is_away = True
-            where = f"{role.news.host} (node {role.news.node[:6]})"
-            if role.name.startswith("replay"):  # the others know it by its address
-                self._give_up(Ended(1, f"{role.name} is gone with {where}: go on with --resume"))
+            self._mark_lost(role.news)
+            if is_last:
+                console.note(f"{role.name} {how}, and had not started again when the run ended")
+            elif role.name.startswith("replay") and role.news.node not in alive:  # the others know it by its address
+                self._give_up(Ended(1, f"{role.name} {how}: go on with --resume"))
             else:
-                console.note(f"{role.name} is gone with {where}, and starts again where there is room")
+                console.note(f"{role.name} {how}, and starts again where there is room")
 
     def _say_waiting(self, console: Console) -> None:
         """Says how many collectors have no room, once their number has settled."""

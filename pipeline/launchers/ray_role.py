@@ -4,6 +4,7 @@ Ray starts an actor again that was killed or went with its node; what becomes of
 affair. The kernel kills it with the actor.
 """
 
+import os
 import queue
 import random
 import threading
@@ -44,6 +45,8 @@ class News(NamedTuple):
 
     actor: str
     """Names its process: another one after Ray has started it again."""
+    pid: int
+    """Of that process, on its node."""
     node: str
     host: str
     record: str
@@ -80,7 +83,7 @@ class RoleActor:
         """How the role does."""
         notes = tuple(self._notes.get_nowait() for _ in range(self._notes.qsize()))
         record = self._watched.record.name if self._watched is not None and self._node == self._order.home else ""
-        return News(self._identity, self._node, self._host, record, notes)
+        return News(self._identity, os.getpid(), self._node, self._host, record, notes)
 
     def end(self) -> None:
         """Asks the role to end."""

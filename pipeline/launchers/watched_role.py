@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 
 from pipeline.launchers import Launch
+from pipeline.messages.contents import TOLD_TO_LEAVE
 from pipeline.records.recorder import Recorder
 from pipeline.records.results import ENVIRONMENT_FAULT, UNWRITTEN_SUMMARY
 
@@ -63,7 +64,7 @@ class Watched:
         self._furthest = 0
         self._folder = launch.run.shard(index) if role == "replay" else launch.run.path
         self._log = launch.run.logs / f"{self.name}.log"
-        self._is_start_noted = False
+        self._is_start_noted = self._is_end_noted = False
 
     def start(self) -> None:
         """Starts the next process of this role; a learner's goes on from the newest checkpoint but the first time."""
@@ -93,6 +94,7 @@ class Watched:
                 start_new_session=True,
             )
         self.restart_at = None
+        self._is_end_noted = False
         self._started_at = self._beat_at = time.monotonic()
         self._beats = 0
 
@@ -111,10 +113,14 @@ class Watched:
                 self._restart(note)
             return None
         if self.poll() is None and self.hangs():
-            note(f"{self.name} has given no sign of life for {self.silent_seconds:g} s and is restarted")
+            what = "ended" if ending else "restarted"
+            note(f"{self.name} has given no sign of life for {self.silent_seconds:g} s and is {what}")
             self.kill()
         code = self.poll()
-        if code is None or ending:
+        if code is None:
+            return None
+        if ending:
+            self._note_end(note, code)
             return None
         words = self.last_words()
         if code == 2:
@@ -125,6 +131,13 @@ class Watched:
             return 1, f"{words}\n{self.name} has failed {self.failures} times in a row without progress"
         note(f"{words}\n{self.name} is restarted")
         return None
+
+    def _note_end(self, note: Callable[[str], None], code: int) -> None:
+        """Says that the process has ended otherwise than it was told to, as the run ended: it may be waited for."""
+        # Of a fault of its environment the learner has been told, and says so in the summary.
+        if code not in (0, TOLD_TO_LEAVE, ENVIRONMENT_FAULT) and not self._is_end_noted:
+            self._is_end_noted = True
+            note(f"{self.last_words()}\n{self.name} is not restarted: the run ends")
 
     def _restart(self, note: Callable[[str], None]) -> None:
         try:

@@ -184,11 +184,11 @@ class Ledger:
         now = time.monotonic()
         self._heard = dict.fromkeys(self._heard, now)
 
-    def collectors_left(self) -> bool:
-        """Whether every collector that was ever heard of has sent its last report, or fallen silent."""
+    def collectors_awaited(self) -> list[str]:
+        """Collector processes that have been heard of and neither sent a last report nor fallen silent."""
         now = time.monotonic()
         silence = _SILENT_REPORTS * self._experiment.collect.report_seconds
-        return all(now - heard > silence for heard in self._heard.values())
+        return sorted(process for process, heard in self._heard.items() if now - heard <= silence)
 
     @property
     def solved(self) -> bool:

@@ -191,10 +191,19 @@ class LearningProcess:
         if self._feeder.draw(timeout) is not None:
             self.ledger.counters.discarded += self._transitions_per_call
         self._accept_reports()
+        return not self.awaited()
+
+    def awaited(self) -> list[str]:
+        """What the run's end waits for: the last evaluation, and collectors that have not left."""
         evaluated = not self._evaluate_last or (
             self.ledger.evaluation is not None and self.ledger.evaluation.gradient_steps == self.learner.gradient_steps
         )
-        return evaluated and self.ledger.collectors_left()
+        return [*([] if evaluated else ["the last evaluation"]), *self.ledger.collectors_awaited()]
+
+    def warn(self, sentence: str) -> None:
+        """Logs a warning, and shows it in the status until the end."""
+        log.warning("%s", sentence)
+        self._reporter.warn(sentence)
 
     def finish(self, stop_reason: str, message: str = "", save: bool = True) -> Summary:
         """Writes the last checkpoint and the summary.

@@ -37,6 +37,6 @@ def run_to_its_end(process: LearningProcess, interrupted: threading.Event) -> Su
     deadline = time.monotonic() + patience
     while not process.drain():
         if time.monotonic() > deadline:
-            log.warning("roles did not leave within %.0f s of the end", patience)
+            process.warn(f"the run's end has waited {patience:.0f} s for {', '.join(process.awaited())}, in vain")
             break
     return process.finish(reason, message, save=reason != "diverged")

@@ -94,8 +94,8 @@ class Sweeper:
         del self._running[member]
         if code == 0:
             self._progress.say_end(member)
-        elif self.is_interrupted:
-            self._progress.say(f"left      {member.name}")
+        elif self.is_interrupted and (code == 1 or code < 0):  # it has saved what it had, or was killed before
+            self._progress.say(f"left      {member.name}" + ("" if code == 1 else f" by {_how(code)}"))
         else:
             reason = f"{_how(code)}: {self._last_line(member)}; see {member.log}"
             self._failed.append(Failed(member, reason))

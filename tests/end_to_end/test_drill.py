@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -103,10 +104,14 @@ def test_many_drills_make_a_table(tmp_path: Path) -> None:
 
 
 def test_a_soak_shows_what_each_role_takes(tmp_path: Path) -> None:
-    flags = ("--environment_steps=300000", "--kill_seconds=12", f"--folder={tmp_path / 'soak'}")
+    # The first kill comes once the run is seen to learn, whenever that is; these are some more seconds of it.
+    flags = ("--environment_steps=1000000", "--kill_seconds=60", f"--folder={tmp_path / 'soak'}")
     result = command("benchmarks.soak", *flags)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "unaccounted for: 0." in result.stdout
+    assert re.search(r"with [1-9]\d* kills", result.stdout), result.stdout
+    output = (tmp_path / "soak" / "output.log").read_text()
+    assert "collector-0 was killed (SIGKILL)\ncollector-0 is restarted" in output, output
 
 
 def test_the_page_has_a_place_for_each_table(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ SMALL = (
     "replay.capacity=1000000",
 )  # fmt: skip
 OBJECT_BYTES = 80 * 2**20
+STARTS = 5
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +35,21 @@ def cluster() -> Iterator[Any]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(
-        initialize_head=True,
-        head_node_args={"num_cpus": 3, "object_store_memory": OBJECT_BYTES, "include_dashboard": False},
-    )
+    cluster = Cluster()
+    add_node(cluster, num_cpus=3, include_dashboard=False)
     yield cluster
     cluster.shutdown()
+
+
+def add_node(cluster: Any, num_cpus: int = 1, **arguments: Any) -> Any:
+    """Starts a node, the head first; tries again where Ray's own processes gave up after 15 s, as on a busy machine."""
+    for starts_left in reversed(range(STARTS)):
+        try:
+            return cluster.add_node(num_cpus=num_cpus, object_store_memory=OBJECT_BYTES, **arguments)
+        except Exception as error:  # Ray has none of its own for this
+            if "timed out during startup" not in str(error) or not starts_left:
+                raise
+    raise AssertionError("a node is tried once at least")
 
 
 @pytest.fixture
@@ -133,7 +143,7 @@ def test_nodes_come_and_go_and_actors_are_killed(cluster: Any, drilled: Callable
     wait(run, lambda: learned(run) > 0 and run.saved() is not None, "there is a checkpoint")
     assert not roles(run, "collector", 1), "there is no room for it"
 
-    node = cluster.add_node(num_cpus=1, object_store_memory=OBJECT_BYTES)
+    node = add_node(cluster)
     wait(run, lambda: bool(roles(run, "collector", 1)), "the new node has a collector")
     newcomer = only(run, "collector", 1)
     assert (run.run.path / "collector-1" / "logs" / "collector-1.log").is_file()
@@ -141,6 +151,7 @@ def test_nodes_come_and_go_and_actors_are_killed(cluster: Any, drilled: Callable
 
     cluster.remove_node(node, allow_graceful=False)
     wait(run, lambda: is_gone(run, newcomer), "its collector is gone with it")
+    wait(run, lambda: "collector-1 is gone with" in run.output.read_text(), "that is said")
     goes_on(run)
 
     kill_actor_and_await(run, "collector")
@@ -152,22 +163,22 @@ def test_nodes_come_and_go_and_actors_are_killed(cluster: Any, drilled: Callable
     wait(run, lambda: learned(run) > saved.gradient_steps, "it learns again, from the checkpoint on")
     goes_on(run)
 
+    node = add_node(cluster)
+    wait(run, lambda: "collector-1 has been started again" in run.output.read_text(), "the next node has it")
+    cluster.remove_node(node, allow_graceful=False)  # the run ends before Ray has missed it
     assert run.end() == 1, run.output.read_text()[-3000:]
     summary = msgspec.json.decode(run.run.summary.read_bytes(), type=Summary)
     assert summary.stop_reason == "interrupted"
     assert summary.account is not None
     assert summary.account.unaccounted == 0, summary
     output = run.output.read_text()
-    for sentence in (
-        "collector-1 is gone with",
-        "collector-0 was lost with its actor",
-        "learner was lost with its actor",
-    ):
+    for sentence in ("collector-0 was lost with its actor", "learner was lost with its actor"):
         assert sentence in output, output
+    assert output.count("collector-1 is gone with") == 2, output
 
 
 def test_a_run_with_its_replay_apart_ends_at_its_budget(cluster: Any, drilled: Callable[..., Drilled]) -> None:
-    cluster.add_node(num_cpus=1, object_store_memory=OBJECT_BYTES)
+    add_node(cluster)
     run = drilled("replay.shards=1", "stop.environment_steps=5000")
     assert run.supervisor is not None
     assert run.supervisor.wait(SECONDS) == 0, run.output.read_text()[-3000:]

@@ -172,6 +172,21 @@ def test_a_replay_of_its_own_is_restarted_and_the_others_go_on(
     assert resumed.account.stored > account.stored
 
 
+@pytest.mark.slow
+def test_what_the_end_of_a_run_waits_for_in_vain_is_said(drilled: Callable[..., Drilled]) -> None:
+    run = drilled("stop.environment_steps=20000")
+    wait(run, lambda: learns(run), "it learns")
+    evaluator = only(run, "evaluator")
+    evaluator.suspend()
+    wait(run, lambda: (status := run.status()) is not None and status.phase == "evaluating", "the run ends")
+    evaluator.kill()  # that no other process comes in its place is for its supervisor to say, and what then is missing
+    assert run.supervisor is not None
+    assert run.supervisor.wait(SECONDS) == 0, run.output.read_text()[-3000:]
+    output = run.output.read_text()
+    assert "evaluator was killed (SIGKILL)\nevaluator is not restarted: the run ends" in output, output
+    assert "s for the last evaluation, in vain" in output, output
+
+
 def test_a_collector_that_hangs_is_restarted(drilled: Callable[..., Drilled], tmp_path: Path) -> None:
     run = drilled(*walk("Hanging", marker=str(tmp_path / "marker")), "collect.stall_seconds=2.0", "collect.lanes=4")
     words = "collector-0 has given no sign of life for 2 s and is restarted"

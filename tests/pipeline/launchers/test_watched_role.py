@@ -11,8 +11,9 @@ from pipeline.experiment.config import parse
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.launchers import Launch
 from pipeline.launchers.watched_role import Watched
-from pipeline.messages.contents import Counts
+from pipeline.messages.contents import TOLD_TO_LEAVE, Counts
 from pipeline.records.recorder import Recorder
+from pipeline.records.results import ENVIRONMENT_FAULT
 from pipeline.security.privacy import Privacy
 
 
@@ -89,6 +90,25 @@ def test_a_process_that_gives_no_sign_hangs_once_it_has_given_one(make: object) 
     assert not watched.hangs()
     time.sleep(0.4)
     assert watched.hangs()
+
+
+def test_what_ends_badly_as_the_run_ends_is_said_once_and_not_restarted(make: object) -> None:
+    watched, notes = make("evaluator"), []  # type: ignore[operator,var-annotated]
+    watched.log_from = (watched._launch.run.logs / "evaluator.log").write_text("")
+    for _ in range(3):
+        assert watched.tend(notes.append, True) is None
+    (note,) = notes
+    assert note.startswith("evaluator ended with exit code 1;")
+    assert note.endswith("evaluator is not restarted: the run ends")
+    assert watched.restart_at is None
+
+
+@pytest.mark.parametrize("code", [0, TOLD_TO_LEAVE, ENVIRONMENT_FAULT])
+def test_what_ends_as_it_was_told_to_is_not_said(make: object, code: int) -> None:
+    watched, notes = make("collector"), []  # type: ignore[operator,var-annotated]
+    attend(watched, code)
+    assert watched.tend(notes.append, True) is None
+    assert not notes
 
 
 def test_what_ended_it_is_told_from_its_own_log(make: object) -> None:

@@ -149,11 +149,11 @@ def test_collectors_have_left_when_all_have_said_so() -> None:
     book = ledger("collect.report_seconds=100.0")
     book.accept_collector(report("a"))
     book.accept_collector(report("b"))
-    assert not book.collectors_left()
+    assert book.collectors_awaited() == ["a", "b"]
     book.accept_collector(report("a", last=True))
-    assert not book.collectors_left()
+    assert book.collectors_awaited() == ["b"]
     book.accept_collector(report("b", last=True))
-    assert book.collectors_left()
+    assert not book.collectors_awaited()
 
 
 def test_a_collector_that_gives_signs_of_life_is_waited_for() -> None:
@@ -161,10 +161,10 @@ def test_a_collector_that_gives_signs_of_life_is_waited_for() -> None:
     deadline = time.monotonic() + 0.6
     while time.monotonic() < deadline:  # three times as long as silence may last, and it has never reported here
         book.hear("a")
-        assert not book.collectors_left()
+        assert book.collectors_awaited()
         time.sleep(0.02)
     book.accept_ended("a", Counts(begun=7, transitions=5), 0)
-    assert book.collectors_left()
+    assert not book.collectors_awaited()
     assert book.counters.lost == {"unconfirmed at the end": 2}
 
 
@@ -172,9 +172,9 @@ def test_a_collector_that_has_fallen_silent_has_left() -> None:
     book = ledger("collect.report_seconds=0.001")
     book.accept_collector(report("a"))
     deadline = time.monotonic() + 5
-    while not book.collectors_left() and time.monotonic() < deadline:
+    while book.collectors_awaited() and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert book.collectors_left()
+    assert not book.collectors_awaited()
 
 
 def spend(book: Ledger, environment_steps: int = 0, gradient_steps: int = 0, seconds: float = 0.0) -> None:
