@@ -98,8 +98,8 @@ def _learn(experiment: Experiment, addresses: Addresses, interrupted: threading.
     gc.disable()  # what is imported and traced stays: looking for garbage in it is a tenth of start-up
     quieten_gym()
     from pipeline.records.results import EXIT_CODES, UNWRITTEN_SUMMARY, UnwrittenSummary
+    from pipeline.roles.learner_parts import Place, learner_parts
     from pipeline.roles.learner_role import LearningProcess
-    from pipeline.roles.opening import Place
     from pipeline.roles.training import run_to_its_end
 
     specs = environments.describe(experiment.environment)
@@ -107,17 +107,10 @@ def _learn(experiment: Experiment, addresses: Addresses, interrupted: threading.
     place = Place(addresses=addresses.shards)
     if EMBEDDED.value:
         place = Place(port_of(addresses.frames, "--replay"))
+    recorder = Recorder(Path(RECORDER.value) if RECORDER.value else run.recorder("learner", life))
+    parts = learner_parts(experiment, specs, run, place, resume=RESUME.value, pass_over=PASS_OVER.value, team=team)
     process = LearningProcess(
-        experiment,
-        specs,
-        run,
-        place,
-        started=STARTED.value or time.time(),
-        resume=RESUME.value,
-        life=life,
-        pass_over=PASS_OVER.value,
-        recorder=Recorder(Path(RECORDER.value) if RECORDER.value else run.recorder("learner", life)),
-        team=team,
+        experiment, run, place, parts, started=STARTED.value or time.time(), life=life, recorder=recorder
     )
     gc.freeze()
     gc.enable()

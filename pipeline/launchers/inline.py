@@ -36,22 +36,17 @@ def run(launch: Launch) -> int:
 
 class _Inline:
     def __init__(self, launch: Launch, console: Console) -> None:
+        from pipeline.roles.learner_parts import Place, learner_parts
         from pipeline.roles.learner_role import LearningProcess
-        from pipeline.roles.opening import Place
 
         self._experiment: Experiment = launch.experiment
         self._console = console
         specs = environments.describe(launch.experiment.environment)
         port = launch.experiment.replay.port or free_port()
         console.say_privacy(launch.privacy, port)
-        self.learning = LearningProcess(
-            launch.experiment,
-            specs,
-            launch.run,
-            Place(port, blocking=False),
-            started=launch.started,
-            resume=launch.resume,
-        )
+        place = Place(port, blocking=False)
+        parts = learner_parts(launch.experiment, specs, launch.run, place, resume=launch.resume)
+        self.learning = LearningProcess(launch.experiment, launch.run, place, parts, started=launch.started)
         self.learning.start()
         counters = self.learning.ledger.counters
         self._first_learned, self._first_transitions = counters.learned, counters.transitions

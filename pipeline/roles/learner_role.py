@@ -5,37 +5,23 @@ import queue
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from agents import Specs
 from agents.priorities import bounded
 from pipeline.experiment import config
 from pipeline.experiment.run_directory import RunDirectory, write_json
 from pipeline.experiment.sections import Experiment
-from pipeline.learner import checkpointing
-from pipeline.learner.feeder import Feeder
-from pipeline.learner.learner import Learner
-from pipeline.learner.recovery import Recovery
 from pipeline.messages.channel import REPORTS_TABLE, take
 from pipeline.messages.contents import CollectorReport, Evaluation, Report, Variables
-from pipeline.messages.publisher import Publisher
-from pipeline.monitoring.reporter import Reporter
 from pipeline.records import account
-from pipeline.records.ledger import Ledger
 from pipeline.records.recorder import Recorder
 from pipeline.records.results import Ended, Summary, UnwrittenSummary
 from pipeline.replay.sampling import Sample
-from pipeline.roles.opening import Place, open_run
+from pipeline.roles.learner_parts import LearnerParts, Place
 from pipeline.runtime import native
-
-if TYPE_CHECKING:
-    from pipeline.learner.on_policy import OnPolicy
-    from pipeline.learner.workers.collectives import Team
-    from pipeline.replay.replay import Replay
 
 log = logging.getLogger(__name__)
 
@@ -49,66 +35,40 @@ class LearningProcess:
 
     Args:
       experiment: the run.
-      specs: of its environment.
       run: its directory.
       place: where its replay is.
+      parts: what it is made of.
       started: wall-clock time at which the user's command started.
-      resume: go on from the newest checkpoint, if there is one.
       life: how often the learner was started before in this run.
-      pass_over: newest checkpoints to leave out, as learners that went on from them failed.
       recorder: says that this process is alive.
-      team: the learners that learn together; this one is their chief. None learns alone.
     """
 
     def __init__(
         self,
         experiment: Experiment,
-        specs: Specs,
         run: RunDirectory,
         place: Place,
+        parts: LearnerParts,
         *,
         started: float,
-        resume: bool = False,
         life: int = 0,
-        pass_over: int = 0,
         recorder: Recorder | None = None,
-        team: "Team | None" = None,
     ) -> None:
         self._experiment, self._run, self._started, self._place = experiment, run, started, place
-        self._recorder = recorder or Recorder(None)
-        self._transitions_per_call = experiment.learner.batch_size * experiment.learner.steps_per_call
-        self._published_at = 0.0
-        self._config_text = config.dump(experiment)
-        skipped: list[str] = []
-        learners = team.size if team else 1
-        opened = open_run(experiment, learners, specs, run, place, resume, pass_over, skipped.append)
-        self.ledger, self._records, self.replay = opened.ledger, opened.records, opened.replay
-        self._life = life
+        self.ledger, self.replay, self.learner = parts.ledger, parts.replay, parts.learner
+        self._records, self._feeder, self._on_policy = parts.records, parts.feeder, parts.on_policy
+        self._recovery, self._saver = parts.recovery, parts.saver
+        self._reporter, self._publisher = parts.reporter, parts.publisher
+        self._recorder, self._life = recorder or Recorder(None), life
         if place.addresses:
             from pipeline.roles.separate_replay import next_life
 
             self._life = max(life, next_life(place.addresses))
-        self.learner, self._feeder = _learner(experiment, specs, self.replay, team)
-        self._on_policy = _on_policy(experiment, specs, self.replay, self.ledger)
+        self._transitions_per_call = experiment.learner.batch_size * experiment.learner.steps_per_call
+        self._published_at = 0.0
+        self._config_text = config.dump(experiment)
         self._is_finished = False
-        if opened.state:
-            self.learner.restore(opened.state)
-        self._recovery = Recovery(experiment, specs, run, self.learner, self.ledger.counters)
-        self._saver = checkpointing.Saver(experiment, run, self.learner, self.replay, self.ledger)
-        self._reporter = Reporter(
-            experiment,
-            run,
-            self.ledger,
-            self.learner,
-            self.replay,
-            self._recovery,
-            self._saver,
-            alone=not place.blocking,
-        )
-        for sentence in skipped:
-            self._reporter.warn(sentence)
         self._reports: queue.Queue[Report] = queue.Queue()
-        self._publisher = Publisher(self.replay.publication_addresses)
         self._background = ThreadPoolExecutor(1, "priorities")
         self._prioritizing: Future[None] | None = None
         self._status_at = 0.0
@@ -352,26 +312,3 @@ class LearningProcess:
         self.ledger.see_servers(self.replay.seen())
         self._recorder.advance(self.learner.gradient_steps)
         self._reporter.show_status()
-
-
-def _learner(experiment: Experiment, specs: Specs, replay: "Replay", team: "Team | None") -> tuple[Learner, Feeder]:
-    """The learner and what feeds it: alone, or as the chief of a team."""
-    if team is None:
-        return Learner(experiment, specs), Feeder(replay)
-    from pipeline.learner.workers.team_feeder import TeamFeeder
-    from pipeline.learner.workers.team_learner import TeamLearner
-
-    learner = TeamLearner(experiment, specs, team)
-    return learner, TeamFeeder(replay, learner, team)
-
-
-def _on_policy(experiment: Experiment, specs: Specs, replay: "Replay", ledger: Ledger) -> "OnPolicy | None":
-    """What on-policy kinds alone need."""
-    if not experiment.agent.on_policy:
-        return None
-    from pipeline.learner.on_policy import OnPolicy
-    from pipeline.replay.client import TableClient
-    from pipeline.replay.frames import FrameLayout
-
-    assert isinstance(replay, TableClient)  # a queue is of one server
-    return OnPolicy(experiment, FrameLayout.of(experiment, specs), replay, ledger.counters)

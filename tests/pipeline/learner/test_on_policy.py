@@ -149,12 +149,14 @@ def test_experience_of_other_weights_is_not_learned_from_and_too_much_of_it_ends
     from pipeline.records.results import Ended
     from pipeline.replay.frames import FrameLayout
     from pipeline.replay.sampling import decode
+    from pipeline.roles.learner_parts import Place, learner_parts
     from pipeline.roles.learner_role import LearningProcess
-    from pipeline.roles.opening import Place
 
     run, experiment = RunDirectory(tmp_path / "run"), make_experiment(*ON_POLICY)
     run.create(experiment)
-    process = LearningProcess(experiment, counting_specs, run, Place(free_port()), started=0.0)
+    place = Place(free_port())
+    parts = learner_parts(experiment, counting_specs, run, place)
+    process = LearningProcess(experiment, run, place, parts, started=0.0)
     layout = FrameLayout(counting_specs)
     frames = np.zeros((1, LANES * COLLECTORS, ROLLOUT + 1), layout.dtype)
     frames["gradient_steps"] = 0

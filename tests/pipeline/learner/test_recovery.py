@@ -158,12 +158,14 @@ def test_a_process_rolls_back_from_weights_that_it_would_publish(
     make_experiment: Callable[..., Experiment], counting_specs: Specs, tmp_path: Path
 ) -> None:
     from pipeline.records.results import Ended
+    from pipeline.roles.learner_parts import Place, learner_parts
     from pipeline.roles.learner_role import LearningProcess
-    from pipeline.roles.opening import Place
     from pipeline.runtime.ports import free_port
 
     run = RunDirectory(tmp_path)
-    process = LearningProcess(make_experiment(), counting_specs, run, Place(free_port(), blocking=False), started=0.0)
+    experiment, place = make_experiment(), Place(free_port(), blocking=False)
+    parts = learner_parts(experiment, counting_specs, run, place)
+    process = LearningProcess(experiment, run, place, parts, started=0.0)
     try:
         weight: Any = process.learner.agent.acting_model.trainable_weights[0]
         good, bad = weight.numpy(), np.full(weight.shape, np.inf, np.float32)

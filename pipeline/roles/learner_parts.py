@@ -1,0 +1,186 @@
+"""Puts the learner's process together: its parts, from a checkpoint or new, as the config has them."""
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from numpy.typing import NDArray
+
+from agents import Specs
+from pipeline.experiment.run_directory import RunDirectory
+from pipeline.experiment.sections import Experiment
+from pipeline.learner.checkpointing import Saver
+from pipeline.learner.feeder import Feeder
+from pipeline.learner.learner import Learner
+from pipeline.learner.recovery import Recovery
+from pipeline.messages.publisher import Publisher
+from pipeline.monitoring.reporter import Reporter
+from pipeline.records import checkpoint
+from pipeline.records.checkpoint import Checkpoint
+from pipeline.records.ledger import Ledger
+from pipeline.records.local_recorders import Records
+from pipeline.replay.embedded import EmbeddedReplay
+
+if TYPE_CHECKING:
+    from pipeline.learner.on_policy import OnPolicy
+    from pipeline.learner.workers.collectives import Team
+    from pipeline.replay.replay import Replay
+
+log = logging.getLogger(__name__)
+
+
+class Place(NamedTuple):
+    """Where the replay is."""
+
+    port: int = 0
+    """Of the server in the learner's process."""
+    addresses: Sequence[str] = ()
+    """Of servers in processes of their own; empty where it is in the learner's."""
+    blocking: bool = True
+    """Let Reverb's rate limiter hold collectors and learner to the ratio (not where they share a thread)."""
+
+
+class LearnerParts(NamedTuple):
+    """What the learner's process is made of."""
+
+    ledger: Ledger
+    records: Records
+    replay: "Replay"
+    learner: Learner
+    feeder: Feeder
+    """Gives the learner what the replay has given."""
+    on_policy: "OnPolicy | None"
+    """What on-policy kinds alone need."""
+    recovery: Recovery
+    saver: Saver
+    reporter: Reporter
+    publisher: Publisher
+
+
+def learner_parts(
+    experiment: Experiment,
+    specs: Specs,
+    run: RunDirectory,
+    place: Place,
+    *,
+    resume: bool = False,
+    pass_over: int = 0,
+    team: "Team | None" = None,
+) -> LearnerParts:
+    """Puts a learner's process together, as the config and the newest checkpoint have it.
+
+    Args:
+      experiment: the run.
+      specs: of its environment.
+      run: its directory.
+      place: where its replay is.
+      resume: go on from the newest checkpoint, if there is one.
+      pass_over: newest checkpoints to leave out, as learners that went on from them failed.
+      team: the learners that learn together; this one is their chief. None learns alone.
+
+    Raises:
+      UsageError: there are checkpoints, and none of them can be used; or the config does not fit this machine.
+      TimeoutError: a server of the replay does not answer.
+    """
+    skipped: list[str] = []
+    opened: list[_Opened] = []
+
+    def use(found: Checkpoint | None) -> None:
+        opened.append(_open(experiment, team.size if team else 1, specs, run, place, found))
+
+    if resume:
+        from pipeline.records.restoring import restore
+
+        restore(run.checkpoints, use, skipped.append, pass_over)
+    if not opened:
+        use(None)
+    ledger, records, replay, state = opened[0]
+    learner, feeder = _learner(experiment, specs, replay, team)
+    if state:
+        learner.restore(state)
+    recovery = Recovery(experiment, specs, run, learner, ledger.counters)
+    saver = Saver(experiment, run, learner, replay, ledger)
+    reporter = Reporter(experiment, run, ledger, learner, replay, recovery, saver, alone=not place.blocking)
+    for sentence in skipped:
+        reporter.warn(sentence)
+    publisher = Publisher(replay.publication_addresses)
+    on_policy = _on_policy(experiment, specs, replay, ledger)
+    return LearnerParts(ledger, records, replay, learner, feeder, on_policy, recovery, saver, reporter, publisher)
+
+
+class _Opened(NamedTuple):
+    ledger: Ledger
+    records: Records
+    replay: "Replay"
+    state: dict[str, NDArray[Any]]
+    """The learner's arrays; empty of a run that begins."""
+
+
+def _open(
+    experiment: Experiment,
+    learners: int,
+    specs: Specs,
+    run: RunDirectory,
+    place: Place,
+    found: Checkpoint | None,
+) -> _Opened:
+    """Starts or finds the replay; takes what a checkpoint has, if the run goes on from one."""
+    ledger = Ledger(experiment, found.counters if found else checkpoint.Counters())
+    records = Records(run.recorders, ledger)
+    records.read(starting=True)  # before a replay answers: until then collectors have nothing confirmed
+    state = found.learner_state() if found else {}
+    if place.addresses:
+        from pipeline.roles import separate_replay
+
+        replay: Replay = separate_replay.rejoin(experiment, learners, specs, place.addresses, ledger)
+    else:
+        replay = _start(experiment, specs, run, place, ledger, found)
+    return _Opened(ledger, records, replay, state)
+
+
+def _start(
+    experiment: Experiment,
+    specs: Specs,
+    run: RunDirectory,
+    place: Place,
+    ledger: Ledger,
+    found: Checkpoint | None,
+) -> EmbeddedReplay:
+    """A replay in this process."""
+    folder = checkpoint.reverb_folder(run.checkpoints)
+    if experiment.is_offline and not found:  # from then on the run's own checkpoints hold the dataset
+        from pipeline.datasets.replay_filling import filled
+
+        replay, ledger.counters.transitions = filled(experiment, specs, place.port, folder, place.blocking)
+        log.info("%d transitions of %s", ledger.counters.transitions, experiment.offline.dataset)
+        return replay
+    counters, source = ledger.counters, found.replay if found else None
+    replay = EmbeddedReplay(experiment, specs, place.port, folder, source, place.blocking, before=counters.taken_before)
+    counters.taken_before = replay.taken_before
+    if not experiment.is_offline:
+        drawn = replay.restored.sampled * experiment.transitions_per_item
+        ledger.accept_restart(replay.restored.inserted, drawn)
+    return replay
+
+
+def _learner(experiment: Experiment, specs: Specs, replay: "Replay", team: "Team | None") -> tuple[Learner, Feeder]:
+    """The learner and what feeds it: alone, or as the chief of a team."""
+    if team is None:
+        return Learner(experiment, specs), Feeder(replay)
+    from pipeline.learner.workers.team_feeder import TeamFeeder
+    from pipeline.learner.workers.team_learner import TeamLearner
+
+    learner = TeamLearner(experiment, specs, team)
+    return learner, TeamFeeder(replay, learner, team)
+
+
+def _on_policy(experiment: Experiment, specs: Specs, replay: "Replay", ledger: Ledger) -> "OnPolicy | None":
+    """What on-policy kinds alone need."""
+    if not experiment.agent.on_policy:
+        return None
+    from pipeline.learner.on_policy import OnPolicy
+    from pipeline.replay.client import TableClient
+    from pipeline.replay.frames import FrameLayout
+
+    assert isinstance(replay, TableClient)  # a queue is of one server
+    return OnPolicy(experiment, FrameLayout.of(experiment, specs), replay, ledger.counters)
