@@ -1,5 +1,6 @@
 """Every algorithm of the registry, used as a plain TF-Agents agent, and what `agents` promises to its callers."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from tf_agents.environments import random_py_environment, tf_py_environment
 from tf_agents.replay_buffers import tf_uniform_replay_buffer
 from tf_agents.specs import array_spec
 from tf_agents.trajectories import Trajectory, time_step
+from tiers import tiered
 
 import agents
 from agents import BUILDERS, AgentConfig, ArraySpec, DqnConfig, ExplorationConfig, Specs
@@ -40,6 +42,12 @@ OBSERVATIONS: dict[str, Any] = {
     },
 }
 VECTOR = Specs(ArraySpec((4,), "float32"), 3)
+
+
+GROUP = "builders"
+"""Tests of one kind run in one process, and share an agent."""
+KINDS = list(BUILDERS)
+EVERY_KIND = pytest.mark.parametrize("kind", tiered(KINDS, KINDS, GROUP), indirect=True, scope="module")
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +95,7 @@ def random_experience(specs: Specs, config: AgentConfig, seed: int = 0, batch: i
     )
 
 
-@pytest.fixture(scope="module", params=list(BUILDERS))
+@pytest.fixture(scope="module")
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -97,11 +105,27 @@ def config(kind: str) -> AgentConfig:
     return changed(BUILDERS[kind].config(), {"rollout": 4})
 
 
-@pytest.mark.parametrize("observation", OBSERVATIONS.values(), ids=OBSERVATIONS)
+@pytest.fixture(scope="module")
+def untrained(kind: str, config: AgentConfig, plain: Specs) -> Any:
+    """An agent of seed 7, to look at; training would change it."""
+    return agents.build(kind, plain, config, seed=7)
+
+
+BUILT = [(kind, observation) for kind in KINDS for observation in OBSERVATIONS]
+BUILT_FIRST = [
+    *((kind, "dict") for kind in KINDS),
+    *(("dqn", observation) for observation in OBSERVATIONS if observation != "dict"),
+    *(("q_learning", observation) for observation in ("category", "categories")),
+    *(("r2d2", observation) for observation in ("image", "float32 scalar")),
+]
+"""The kinds share their torsos: each is tried with all of them at once, and with each of them one."""
+
+
+@pytest.mark.parametrize(("kind", "observation"), tiered(BUILT, BUILT_FIRST, GROUP), indirect=["kind"], scope="module")
 def test_builds_on_every_observation_and_trains_to_finite_q_values(
-    kind: str, config: AgentConfig, observation: Any
+    kind: str, config: AgentConfig, observation: str
 ) -> None:
-    specs = Specs(observation, 3)
+    specs = Specs(OBSERVATIONS[observation], 3)
     if config.unsuitable_for(specs):
         with pytest.raises(ValueError, match=f"{kind}.*observations"):
             agents.build(kind, specs, config)
@@ -117,28 +141,37 @@ def test_builds_on_every_observation_and_trains_to_finite_q_values(
         assert np.ptp(q_values) > 0
 
 
-def test_is_a_tf_agents_agent(kind: str, config: AgentConfig, plain: Specs) -> None:
-    agent = agents.build(kind, plain, config)
-    assert isinstance(agent, tf_agent.TFAgent)
-    assert agent.train_sequence_length == config.window_length
-    assert agent.train_step_counter.numpy() == 0
-    assert agent.learning_rate.numpy() == pytest.approx(config.learning_rate)
+@EVERY_KIND
+def test_is_a_tf_agents_agent(config: AgentConfig, untrained: Any) -> None:
+    assert isinstance(untrained, tf_agent.TFAgent)
+    assert untrained.train_sequence_length == config.window_length
+    assert untrained.train_step_counter.numpy() == 0
+    assert untrained.learning_rate.numpy() == pytest.approx(config.learning_rate)
 
 
+@EVERY_KIND
 def test_a_seed_fixes_the_initial_weights_and_another_changes_them(
-    kind: str, config: AgentConfig, plain: Specs
+    kind: str, config: AgentConfig, plain: Specs, untrained: Any
 ) -> None:
-    one, same, other = (agents.build(kind, plain, config, seed=seed).acting_model.get_weights() for seed in (7, 7, 8))
+    one = untrained.acting_model.get_weights()
+    same, other = (agents.build(kind, plain, config, seed=seed).acting_model.get_weights() for seed in (7, 8))
     assert all(np.array_equal(weight, equal) for weight, equal in zip(one, same, strict=True))
     if kind == "q_learning":  # starts from a constant
         return
     assert any(not np.array_equal(weight, different) for weight, different in zip(one, other, strict=True))
 
 
-@pytest.mark.parametrize(("n_step", "action_dtype"), [(1, np.int64), (3, np.int32)])
+DRIVEN = {"one step, int64": (1, np.int64), "three steps, int32": (3, np.int32)}
+DRIVEN_FIRST = [(kind, "three steps, int32") for kind in KINDS] + [("dqn", "one step, int64")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "driven"), tiered(itertools.product(KINDS, DRIVEN), DRIVEN_FIRST, GROUP), indirect=["kind"], scope="module"
+)
 def test_trains_on_what_its_collect_policy_drove_into_a_tf_agents_buffer(
-    kind: str, config: AgentConfig, n_step: int, action_dtype: type
+    kind: str, config: AgentConfig, driven: str
 ) -> None:
+    n_step, action_dtype = DRIVEN[driven]
     observation = {"phase": array_spec.BoundedArraySpec((), np.int32, 0, 3)}
     if kind != "q_learning":
         observation["position"] = array_spec.BoundedArraySpec((2,), np.float32, -1.0, 1.0)
@@ -189,12 +222,20 @@ def choices(specs: Specs, length: int, mask: list[bool] | None) -> Trajectory:
     )
 
 
-@pytest.mark.parametrize(("mask", "best"), [(None, 1), ([True, False, True], 2)])
-def test_learns_the_best_of_the_allowed_actions(
-    kind: str, plain: Specs, masked: Specs, mask: list[bool] | None, best: int
-) -> None:
-    if BUILDERS[kind].config().offline_only:
-        pytest.skip("it imitates: which action is best it is not told")
+TOLD = [kind for kind, builder in BUILDERS.items() if not builder.config().offline_only]
+"""Who imitates is not told which action is best."""
+ALLOWED: dict[str, tuple[list[bool] | None, int]] = {"all": (None, 1), "all but the best": ([True, False, True], 2)}
+ALLOWED_FIRST = [(kind, "all but the best") for kind in TOLD]
+
+
+@pytest.mark.parametrize(
+    ("kind", "allowed"),
+    tiered(itertools.product(TOLD, ALLOWED), ALLOWED_FIRST, GROUP),
+    indirect=["kind"],
+    scope="module",
+)
+def test_learns_the_best_of_the_allowed_actions(kind: str, plain: Specs, masked: Specs, allowed: str) -> None:
+    mask, best = ALLOWED[allowed]
     specs = plain if mask is None else masked
     plainly = {"learning_rate_decay_steps": 0, "gradient_clip_norm": 10.0, "value_rescaling": False, "minibatches": 1}
     config = changed(config_of(kind), plainly | {"n_step": 1})
@@ -209,6 +250,7 @@ def test_learns_the_best_of_the_allowed_actions(
     assert act(agent.policy, time_step.restart(observation, 3)).tolist() == [best] * 3
 
 
+@EVERY_KIND
 def test_a_masked_policy_never_takes_a_forbidden_action(kind: str, config: AgentConfig, masked: Specs) -> None:
     agent = agents.build(kind, masked, config, epsilon=1.0)
     for seed in range(3):
@@ -224,9 +266,12 @@ def test_a_masked_policy_never_takes_a_forbidden_action(kind: str, config: Agent
     assert (explored != greedy).any()
 
 
+GREEDY = [kind for kind, builder in BUILDERS.items() if issubclass(builder.config, WindowConfig)]
+"""The others explore by their policies' draws."""
+
+
+@pytest.mark.parametrize("kind", tiered(GREEDY, GREEDY, GROUP), indirect=True, scope="module")
 def test_epsilon_is_that_of_the_collect_policy(kind: str, config: AgentConfig, plain: Specs) -> None:
-    if not isinstance(config, WindowConfig):
-        pytest.skip("a policy explores by its draws")
     step = time_step.restart(random_observations(plain, (500,), np.random.default_rng(4)), 500)
     never = agents.build(kind, plain, config, epsilon=0.0)
     greedy = act(never.policy, step)
@@ -236,18 +281,21 @@ def test_epsilon_is_that_of_the_collect_policy(kind: str, config: AgentConfig, p
     assert 100 < (act(always.collect_policy, step) == greedy).sum() < 234
 
 
-def test_every_builder_can_be_called_as_build(kind: str, config: AgentConfig, plain: Specs) -> None:
-    direct = BUILDERS[kind](plain, config, seed=5).acting_model.get_weights()
-    through = agents.build(kind, plain, config, seed=5).acting_model.get_weights()
+@EVERY_KIND
+def test_every_builder_can_be_called_as_build(kind: str, config: AgentConfig, plain: Specs, untrained: Any) -> None:
+    direct = BUILDERS[kind](plain, config, seed=7).acting_model.get_weights()
+    through = untrained.acting_model.get_weights()
     assert all(np.array_equal(one, other) for one, other in zip(direct, through, strict=True))
 
 
+@EVERY_KIND
 def test_every_config_names_its_kind_and_survives_plain_values(kind: str, config: AgentConfig) -> None:
     plain = msgspec.to_builtins(config)
     assert plain["kind"] == kind
     assert msgspec.convert(plain, AgentConfig) == config
 
 
+@EVERY_KIND
 def test_a_config_refuses_unknown_fields_wrong_values_and_changes(config: AgentConfig) -> None:
     plain = msgspec.to_builtins(config)
     steps = "rollout" if config.on_policy else "n_step" if isinstance(config, WindowConfig) else "adam_epsilon"
@@ -270,6 +318,7 @@ def test_an_unknown_kind_is_refused_with_the_kinds_there_are() -> None:
         agents.build("dnq", VECTOR, DqnConfig())
 
 
+@EVERY_KIND
 def test_the_configuration_of_something_else_is_refused(kind: str) -> None:
     wanted = BUILDERS[kind].config.__name__
     with pytest.raises(ValueError, match=f"agent kind '{kind}' takes {wanted}, not ExplorationConfig"):

@@ -5,6 +5,7 @@ experience is drawn from the tables: every state and action is seen, whatever th
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tf_agents.trajectories import Trajectory
+from tiers import tiered
 
 from agents import (
     BUILDERS,
@@ -35,6 +37,8 @@ from pipeline.replay.sampling import Sample
 FIRST, MID, LAST = 0, 1, 2
 BACK, ON, LEAP = 0, 1, 2
 BATCH, STEPS_PER_CALL = 64, 500
+GROUP = "oracle"
+"""Tests of one agent on one problem run in one process: its learner is compiled once."""
 SWEEPS = 400  # 0.9 ** 400 is 5e-19
 
 
@@ -281,6 +285,23 @@ def fitted(name: str, problem: Problem, **changes: Any) -> AgentConfig:
     return fitted_config
 
 
+@lru_cache(maxsize=4)
+def compiled_learner(config: Any, specs: Specs, replay: ReplayConfig) -> tuple[Learner, list[np.ndarray]]:
+    """A learner, which takes longer to compile than to learn, and the state that it starts from."""
+    learner = Learner(
+        Experiment(
+            agent=config,
+            replay=replay,
+            learner=LearnerConfig(batch_size=BATCH, steps_per_call=STEPS_PER_CALL, loop="compiled"),
+        ),
+        specs,
+        devices=["CPU:0"],
+    )
+    learner.choose_loop()
+    assert learner.loop == "compiled"
+    return learner, [variable.numpy() for variable in learner.agent.variables]
+
+
 def learn(
     config: Any,
     problem: Problem,
@@ -289,15 +310,9 @@ def learn(
     distort: Callable[[Trajectory], Trajectory] = lambda trajectory: trajectory,
 ) -> np.ndarray:
     """Q-values [S, A] after the compiled loop's gradient steps on experience of the problem."""
-    learner = Learner(
-        Experiment(
-            agent=config,
-            replay=replay,
-            learner=LearnerConfig(batch_size=BATCH, steps_per_call=STEPS_PER_CALL, loop="compiled"),
-        ),
-        problem.specs,
-        devices=["CPU:0"],
-    )
+    learner, start = compiled_learner(config, problem.specs, replay)
+    for variable, value in zip(learner.agent.variables, start, strict=True):
+        variable.assign(value)
     random = np.random.default_rng(0)
     shape = (STEPS_PER_CALL, BATCH)
     for _ in range(config.learning_rate_decay_steps // STEPS_PER_CALL):
@@ -312,7 +327,6 @@ def learn(
             tf.zeros((STEPS_PER_CALL * BATCH,), tf.uint64),
         )
         assert not learner.learn(sample).skipped
-    assert learner.loop == "compiled"
     states = tf.range(len(problem.allowed))
     units = learner.agent.noise_units + config.state_units
     both = learner.agent.acting_model([states, tf.zeros((len(states), units))] if units else states)
@@ -325,14 +339,20 @@ def largest_error(problem: Problem, q: np.ndarray, reference: np.ndarray) -> flo
     return float(np.abs(q - reference)[problem.states].max())
 
 
-@pytest.mark.parametrize("name", [name for name in VALUE_KINDS if name != "r2d2"])
-@pytest.mark.parametrize("problem", ["slippery lake", "cliff", "chain"])
+TABULAR = [name for name in VALUE_KINDS if name != "r2d2"]
+LEARNED = [(name, problem) for name in TABULAR for problem in ("slippery lake", "cliff", "chain")]
+LEARNED_FIRST = [(name, "chain") for name in ("dqn", "c51", "qr_dqn", "q_learning")]
+"""The chain has all that the others have, and masks; rainbow and iqn learn for long."""
+
+
+@pytest.mark.parametrize(("name", "problem"), tiered(LEARNED, LEARNED_FIRST, GROUP))
 def test_every_kind_learns_the_optimal_q_values(name: str, problem: str) -> None:
     given = PROBLEMS[problem]
     q = learn(fitted(name, given), given)
     assert largest_error(given, q, optimal_q(given)) < given.bound
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("problem", ["firm lake", "chain"])
 def test_a_recurrent_network_comes_near_the_optimal_q_values(problem: str) -> None:
     # What an LSTM puts out lies within (-1, 1): it fits tables less well, and those of the cliff (-140) not at all.
@@ -341,6 +361,7 @@ def test_a_recurrent_network_comes_near_the_optimal_q_values(problem: str) -> No
     assert largest_error(given, q, optimal_q(given)) < 0.12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in AGENTS if name not in BUILDERS and "munchausen" not in name])
 @pytest.mark.parametrize("problem", ["slippery lake", "chain"])
 def test_every_variant_of_dqn_learns_the_optimal_q_values(name: str, problem: str) -> None:
@@ -349,7 +370,7 @@ def test_every_variant_of_dqn_learns_the_optimal_q_values(name: str, problem: st
     assert largest_error(given, q, optimal_q(given)) < given.bound
 
 
-@pytest.mark.parametrize("problem", ["slippery lake", "chain"])
+@pytest.mark.parametrize("problem", tiered(["slippery lake", "chain"], ["chain"]))
 def test_munchausen_learns_its_own_fixed_point_whose_greedy_policy_is_nearly_optimal(problem: str) -> None:
     given = PROBLEMS[problem]
     config: Any = fitted("dqn, munchausen", given)
@@ -363,7 +384,7 @@ def test_munchausen_learns_its_own_fixed_point_whose_greedy_policy_is_nearly_opt
     assert np.abs(value_of_greedy(given, q)[given.states] - optimum).max() < 0.02 * np.abs(optimum).max()
 
 
-@pytest.mark.parametrize("name", VALUE_KINDS)
+@pytest.mark.parametrize("name", tiered(VALUE_KINDS, ["dqn", "q_learning"]))
 def test_every_kind_learns_the_optimal_q_values_from_three_steps(name: str) -> None:
     given = PROBLEMS["belt"]
     # Huber's loss takes its mean for errors below 1 alone; those of three steps of the belt are larger.
@@ -371,6 +392,8 @@ def test_every_kind_learns_the_optimal_q_values_from_three_steps(name: str) -> N
     assert largest_error(given, q, optimal_q(given)) < given.bound
 
 
+@pytest.mark.slow
+@pytest.mark.xdist_group(f"{GROUP} q_learning")
 def test_the_greedy_policy_of_q_learning_is_worth_the_optimum_on_the_slippery_lake() -> None:
     given = PROBLEMS["slippery lake"]
     q = learn(fitted("q_learning", given), given)
@@ -404,8 +427,10 @@ WRONG: dict[str, tuple[dict[str, Any], Callable[[Trajectory], Trajectory]]] = {
 }
 
 
-@pytest.mark.parametrize("name", ["dqn", "q_learning"])
-@pytest.mark.parametrize("wrong", WRONG)
+WRONGED = [(name, wrong) for name in ("dqn", "q_learning") for wrong in WRONG]
+
+
+@pytest.mark.parametrize(("name", "wrong"), tiered(WRONGED, WRONGED, GROUP))
 def test_a_wrong_agent_exceeds_the_bound(name: str, wrong: str) -> None:
     given = PROBLEMS["chain"]
     changes, distort = WRONG[wrong]

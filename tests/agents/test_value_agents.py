@@ -275,8 +275,16 @@ EXPECTED: dict[str, Callable[[Any, Example, int], Expected]] = {
 }
 
 SINGLE = ("munchausen", "conservative munchausen", "q_learning")
+UNMASKED_FIRST = ("dqn", "c51", "qr_dqn", "q_learning")
+"""Kinds without masks in the first tier: where there are none is decided once for all that inherit from them."""
 VARIANTS = [
-    pytest.param(name, more, masked, id=f"{name}, {label}")
+    pytest.param(
+        name,
+        more,
+        masked,
+        id=f"{name}, {label}",
+        marks=[] if masked or name in UNMASKED_FIRST else pytest.mark.slow,
+    )
     for name in CASES
     for label, more, masked in (
         ("one step, masked", {"n_step": 1}, True),

@@ -1,6 +1,7 @@
 """The comparison with peers: the judge and the clock, the runner, the environments, and the page."""
 
 import ast
+import hashlib
 import re
 import sys
 import time
@@ -95,6 +96,22 @@ def test_a_program_without_a_result_is_missing_with_its_reason() -> None:
     assert "--colour=red" in missing
 
 
+def test_an_environment_that_is_complete_is_taken_and_other_pins_ask_for_another(tmp_path: Path) -> None:
+    def made(text: str) -> Path:
+        (tmp_path / "some_peer.txt").write_text(text)
+        return tmp_path / "environments" / f"some_peer-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+    other, complete = made("# other pins\n"), made("# pins\n")
+    complete.mkdir(parents=True)
+    (complete / "complete").touch()
+    assert python_of("some_peer", tmp_path / "environments", tmp_path) == complete / "bin" / "python"
+    made("# other pins\n")
+    other.write_text("in the way")  # no command can make an environment here
+    with pytest.raises(Unavailable, match=other.name):
+        python_of("some_peer", tmp_path / "environments", tmp_path)
+
+
+@pytest.mark.slow
 def test_an_environment_is_made_once_and_anew_when_its_pins_change(tmp_path: Path) -> None:
     pins = tmp_path / "pins"
     pins.mkdir()

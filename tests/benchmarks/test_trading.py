@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -25,24 +26,29 @@ def run(*flags: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, cwd=ROOT)
 
 
-def test_decisions_are_kept_and_the_page_written_from_them(tmp_path: Path) -> None:
-    results = tmp_path / "results.jsonl"
-    flags = ("--configs=trading", "--seeds=3:4", f"--results={results}", f"--docs={tmp_path}")
-    sets = [f"--set={line}" for line in SHORT]
-    done = run(*flags, *sets)
-    assert done.returncode == 0, done.stderr
-    page = (tmp_path / "trading.md").read_text()
-    assert "at a cost of 0.1 % of what is traded. Held out are rows 1,634 to 2,334 (701 steps)" in page
-    assert "| agent, seed 3 |" in page
-    assert "| buy and hold | +68.4 % | 1 | 15.4 % |" in page
-    assert "| always sold | +0.0 % | 0 | 0.0 % |" in page
-    assert (tmp_path / "images" / "trading.png").stat().st_size > 10_000
+def test_what_is_missing_is_trained_and_kept_and_the_page_written_from_all(tmp_path: Path) -> None:
+    results, page = tmp_path / "results.jsonl", tmp_path / "trading.md"
+    kept = Decisions("trading", 2, "01" * 1_000, "0" * 701)
+    results.write_bytes(msgspec.json.encode(kept) + b"\n")
     before = results.read_bytes()
-    (tmp_path / "trading.md").write_text("What it is.\n" + page + "\nWhat it is not.\n")
-    assert run(*flags, *sets).returncode == 0
-    assert results.read_bytes() == before, "what the file has is not trained again"
-    again = (tmp_path / "trading.md").read_text()
-    assert again == "What it is.\n" + page + "\nWhat it is not.\n"
+    page.write_text("What it is.\n<!-- trading: begin -->\nold\n<!-- trading: end -->\nWhat it is not.\n")
+    flags = ("--configs=trading", "--seeds=2:4", f"--results={results}", f"--docs={tmp_path}")
+    done = run(*flags, *[f"--set={line}" for line in SHORT])
+    assert done.returncode == 0, done.stderr
+    first, second = results.read_bytes().splitlines(keepends=True)
+    assert first == before, "what the file has is not trained again"
+    trained = msgspec.json.decode(second, type=Decisions)
+    assert (trained.config, trained.seed, len(trained.held_out)) == ("trading", 3, 701)
+    text = page.read_text()
+    assert text.startswith("What it is.\n")
+    assert text.endswith("\nWhat it is not.\n")
+    assert "old" not in text
+    assert "at a cost of 0.1 % of what is traded. Held out are rows 1,634 to 2,334 (701 steps)" in text
+    assert "| agent, seed 2 | +0.0 % | 0 | 0.0 % |" in text
+    assert "| agent, seed 3 |" in text
+    assert "| buy and hold | +68.4 % | 1 | 15.4 % |" in text
+    assert "| always sold | +0.0 % | 0 | 0.0 % |" in text
+    assert (tmp_path / "images" / "trading.png").stat().st_size > 10_000
 
 
 def test_a_run_on_ones_own_prices_is_set_beside_its_baselines(tmp_path: Path) -> None:

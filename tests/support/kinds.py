@@ -70,7 +70,7 @@ VARIANTS: dict[str, AgentConfig] = {
 }
 """Configurations by name: every kind, and switches that change a loss."""
 FEW = {name: VARIANTS[name] for name in (*BUILDERS, "dqn noisy", "dqn normalized")}
-"""Of these, what is enough for a slow test."""
+"""Of these, what is enough where each costs much: every kind, and few of its switches."""
 
 
 def observations(specs: Specs, shape: tuple[int, ...], random: np.random.Generator) -> Any:

@@ -1,9 +1,12 @@
-"""Trains on one and on two logical CPU devices and prints the differences as JSON; run by test_replicas.py.
+"""Trains the named variants on one and on two logical CPU devices and prints the differences as JSON.
+
+Run by test_replicas.py with names of `kinds.FEW`.
 
 A script of its own, because logical devices have to be configured before TensorFlow starts.
 """
 
 import json
+import sys
 from typing import Any
 
 import numpy as np
@@ -76,10 +79,10 @@ def main() -> None:
     (cpu,) = tf.config.list_physical_devices("CPU")
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     results = {}
-    for position, (name, config) in enumerate(FEW.items()):
+    for position, name in enumerate(sys.argv[1:]):
         # Strategies of one process give their collectives the same keys, and TensorFlow takes one for the other.
         tf.distribute.MirroredStrategy._collective_key_base = 100 * position
-        results[name] = compared(config)
+        results[name] = compared(FEW[name])
     print(json.dumps(results))
 
 
