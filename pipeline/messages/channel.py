@@ -136,6 +136,7 @@ class VariablesReader:
         self.fetched_at = time.monotonic()
         """Monotonic time of the newest fetch; it stands still when the server does not answer."""
         self._fetcher: threading.Thread | None = None
+        self._is_closed = False
         threading.Thread(target=self._keep_fetching, name="variables watch", daemon=True).start()
 
     @property
@@ -183,6 +184,11 @@ class VariablesReader:
         if silence > seconds:
             raise TimeoutError(f"{who} has not heard from the replay at {self._address} for {silence:.0f} s")
 
+    def close(self) -> None:
+        """Has the threads end, after the fetch under way; one from a server that is away keeps its thread."""
+        self._is_closed = True
+        self._hurried.set()
+
     def _keep_fetching(self) -> None:
         """Has a thread fetch, and another one in its place when the server was away and is back.
 
@@ -190,13 +196,15 @@ class VariablesReader:
         it: so there is no other one before the server answers again, and none at all while it is only slow.
         """
         spellings = respelled(self._address)
-        while True:
+        while not self._is_closed:
             self._fetcher = fetcher = threading.Thread(target=self._fetch_for_ever, name="variables", daemon=True)
             fetcher.start()
-            while not self._is_away():
+            while not self._is_closed and not self._is_away():
                 time.sleep(_PROBE_SECONDS)
             client = native.reverb_client(next(spellings))
-            while not (accepts(self._address, _ANSWER_SECONDS) and server_answers(client, _ANSWER_SECONDS)):
+            while not self._is_closed and not (
+                accepts(self._address, _ANSWER_SECONDS) and server_answers(client, _ANSWER_SECONDS)
+            ):
                 time.sleep(_PROBE_SECONDS)
                 client = native.reverb_client(next(spellings))
             self._client = client
@@ -209,7 +217,7 @@ class VariablesReader:
         return time.monotonic() - asked < _ANSWER_SECONDS / 2 or not accepts(self._address, _ANSWER_SECONDS)
 
     def _fetch_for_ever(self) -> None:
-        while threading.current_thread() is self._fetcher:
+        while threading.current_thread() is self._fetcher and not self._is_closed:
             started = time.monotonic()
             try:
                 take(self._client, VARIABLES_TABLE, Announcement, 1, self._accept)

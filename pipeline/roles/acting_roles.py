@@ -87,6 +87,7 @@ def run_collector(
         last = collector.report(reader.newest or newest, last=True, fault=str(fault or ""))
         sender.send(last, _REPORT_SECONDS)
     finally:
+        reader.close()
         sender.close()
         collector.close()
     if fault is not None:
@@ -194,5 +195,6 @@ def run_evaluator(
                 break
             time.sleep(_POLL_SECONDS)
     finally:
+        reader.close()
         sender.close()
     return newest.exit_code if newest.stopping else 0

@@ -1,5 +1,6 @@
 """Replay servers, publications and experiments on the counting environment."""
 
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from agents import ArraySpec, DqnConfig, Specs
 from pipeline.experiment.config import parse
 from pipeline.experiment.sections import Experiment
-from pipeline.messages.contents import Array, Variables
+from pipeline.messages.contents import Array, CollectorReport, Report, Variables
 from pipeline.runtime.ports import free_port
 
 COUNTING = (
@@ -72,6 +73,33 @@ def publish() -> Callable[..., Variables]:
         return Variables(gradient_steps, environment_steps, program=programs[repr(specs)], weights=weights)
 
     return make
+
+
+@pytest.fixture
+def receive() -> Callable[..., list[CollectorReport]]:
+    """Reports that reach a replay, as they come, up to a collector's last one.
+
+    They are taken one by one: a stream of them would try again for ever to reach a server that has been stopped.
+    """
+    from pipeline.messages.channel import REPORTS_TABLE, take
+    from pipeline.runtime import native
+
+    def start(address: str, handle: Callable[[CollectorReport], None] = lambda _: None) -> list[CollectorReport]:
+        reports: list[CollectorReport] = []
+
+        def accept(report: CollectorReport) -> None:
+            reports.append(report)
+            handle(report)
+
+        def run() -> None:
+            client = native.reverb_client(address)
+            while not (reports and reports[-1].last):
+                take(client, REPORTS_TABLE, Report, 1, accept)
+
+        threading.Thread(target=run, name="reports", daemon=True).start()
+        return reports
+
+    return start
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 """One of two learners that train together; run by pipeline/learner/test_team.py, which says what it is to find.
 
-`two_workers.py INDEX PORT,PORT FOLDER LIFE`. In its first life a worker trains every variant on its half of the
-batches, takes the chief's state, and learns until its peer is gone; then it becomes its second life, which goes on from
-what the chief has saved. It prints lines of JSON.
+`two_workers.py INDEX PORT,PORT FOLDER VARIANT,VARIANT LIFE`. In its first life a worker trains each of the variants on
+its half of the batches, takes the chief's state, and learns until its peer is gone; then it becomes its second life,
+which goes on from what the chief has saved. It prints lines of JSON.
 """
 
 import json
@@ -28,12 +28,12 @@ from pipeline.runtime.process import interruption
 STEPS, BATCH, CALLS = 4, 16, 3
 BAD = 2
 VARIANTS = {
-    "dqn": config_of("dqn"),
+    "dqn": changed(config_of("dqn"), {"normalize_observations": True}),
     "rainbow": changed(config_of("rainbow"), {"normalize_observations": True}),  # the losses of c51, and noisy
     "r2d2": changed(config_of("r2d2"), {"sequence": 2, "burn_in": 1, "period": 1}),
     "q_learning": config_of("q_learning"),
 }
-PRIORITIZED = {"rainbow", "r2d2"}
+PRIORITIZED = {"dqn", "rainbow", "r2d2"}
 
 
 def experiment_of(name: str) -> Experiment:
@@ -74,9 +74,9 @@ def train(name: str, team: Team, folder: Path, index: int) -> TeamLearner:
     return learner
 
 
-def first_life(team: Team, folder: Path, index: int) -> None:
-    learners = [train(name, team, folder, index) for name in VARIANTS]
-    learner, sample = learners[0], part(batches_of("dqn"), index, 2)
+def first_life(team: Team, folder: Path, index: int, variants: list[str]) -> None:
+    learners = [train(name, team, folder, index) for name in variants]
+    learner, sample = learners[0], part(batches_of(variants[0]), index, 2)
     say(agreed=[team.agree(wish) for wish in ((Wish.LEARN, Wish.WAIT), (Wish.TAKE_STATE, Wish.LEARN))[index]])
     if not team.cluster.is_chief:
         learner.restore({name: np.ones_like(value) for name, value in arrays(learner).items()})
@@ -88,13 +88,14 @@ def first_life(team: Team, folder: Path, index: int) -> None:
         learner.learn(sample)
 
 
-def second_life(team: Team, folder: Path, index: int) -> None:
-    learner = TeamLearner(experiment_of("dqn"), specs_of("dqn"), team)
+def second_life(team: Team, folder: Path, index: int, variants: list[str]) -> None:
+    name = variants[0]
+    learner = TeamLearner(experiment_of(name), specs_of(VARIANTS[name].kind), team)
     if team.cluster.is_chief:
         learner.restore(dict(np.load(folder / "shared-0.npz")))
     learner.share_state()
     resumed_at = learner.gradient_steps
-    learner.learn(part(batches_of("dqn"), index, 2))
+    learner.learn(part(batches_of(name), index, 2))
     np.savez(folder / f"end-{index}.npz", **arrays(learner))
     say(resumed_at=resumed_at, ended_with=team.agree(Wish.STOP if team.cluster.is_chief else Wish.LEARN))
     if team.cluster.is_chief:
@@ -113,14 +114,14 @@ def wait_in_vain(team: Team) -> None:
         say(waited=str(error))
 
 
-def main(index: int, ports: list[str], folder: Path, life: int) -> None:
+def main(index: int, ports: list[str], folder: Path, variants: list[str], life: int) -> None:
     cluster, interrupted = Cluster(tuple(f"127.0.0.1:{port}" for port in ports), index), interruption()
     assert await_peers(cluster, interrupted)
     try:
         team = Team(cluster)
         os.kill(os.getpid(), signal.SIGTERM)
         assert interrupted.wait(5.0), "TensorFlow has taken SIGTERM for itself"
-        (second_life if life else first_life)(team, folder, index)
+        (second_life if life else first_life)(team, folder, index, variants)
     except WorkerLost as error:
         say(lost=str(error))
         os.execv(sys.executable, [sys.executable, *sys.argv[:-1], "1"])
@@ -128,4 +129,4 @@ def main(index: int, ports: list[str], folder: Path, life: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2].split(","), Path(sys.argv[3]), int(sys.argv[4]))
+    main(int(sys.argv[1]), sys.argv[2].split(","), Path(sys.argv[3]), sys.argv[4].split(","), int(sys.argv[5]))

@@ -4,11 +4,11 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import collectors_ending
 import numpy as np
 import pytest
 from environments_for_tests import LANES_APART, episode_length, is_truncation, reward_of
@@ -17,7 +17,7 @@ from agents import Specs
 from pipeline import environments
 from pipeline.collector.collector import Collector, seed_of
 from pipeline.environments import EnvironmentFault
-from pipeline.experiment.run_directory import RunDirectory
+from pipeline.experiment.config import dump
 from pipeline.experiment.sections import Experiment
 from pipeline.replay.frames import FIRST, LAST
 from pipeline.runtime.ports import free_port
@@ -27,6 +27,7 @@ LANES = 4
 NO_EXPLORATION = ("exploration.epsilon_initial=0.0", "exploration.epsilon_final=0.0")
 
 Start = Callable[..., Collector]
+pytestmark = pytest.mark.xdist_group("collector")  # one program shows how collectors end
 
 
 @pytest.fixture
@@ -304,75 +305,47 @@ def test_a_bonus_reaches_the_replay_and_not_the_returns(
     assert 0.3 < rewards[1].max() <= 0.5 + 1e-6
 
 
-RUN_COLLECTOR = """
-import json, os, sys, threading, time
-from pathlib import Path
-import numpy as np
-from agents import ArraySpec, DqnConfig, Specs
-from agents.networks import value_model
-from pipeline.acting import network_program
-from pipeline.runtime import native
-from pipeline.messages.addresses import Addresses
-from pipeline.roles.acting_roles import run_collector
-from pipeline.experiment.config import parse
-from pipeline.runtime.ports import free_port
-from pipeline.messages.publisher import Publisher
-from pipeline.replay.embedded import EmbeddedReplay
-from pipeline.messages.contents import *
-from pipeline.messages.channel import *
-
-overrides = ("environment.import_path='environments_for_tests:Counting'", "collect.lanes=4", "learner.batch_size=8",
-             "learner.steps_per_call=2", "collect.report_seconds=0.05", "replay.min_size=8",
-             "replay.samples_per_insert=1.0", "replay.steps_per_item=2")
-experiment, specs = parse("", overrides), Specs(ArraySpec((4,), "float32"), 3)
-server = EmbeddedReplay(experiment, specs, free_port(), Path(sys.argv[1]), blocking=BLOCKING)
-model = value_model(specs, DqnConfig(hidden_units=()), None, seed=0)
-program, weights = network_program.convert(model, specs), tuple(Array.of(weight.numpy()) for weight in model.weights)
-publisher, reports, codes = Publisher([server.address]), [], []
-publisher.publish(Variables(0, 0, program=program, weights=weights), True)
-
-def collect():
-    codes.append(run_collector(experiment, 0, Addresses.of([server.address]), "p", threading.Event()))
-
-def receive():
-    take(native.reverb_client(server.address), REPORTS_TABLE, Report, 10**6, reports.append)
-
-def poll(condition):
-    deadline = time.monotonic() + 30
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.02)
-
-for target in (collect, receive):
-    threading.Thread(target=target, daemon=True).start()
-poll(lambda: (BLOCKING or len(reports) >= 3) and server.tally().inserted > 20)
-if BLOCKING:
-    held = -1
-    while held != server.tally().inserted:  # until the limiter holds the collector back
-        held = server.tally().inserted
-        time.sleep(1.0)
-publisher.publish(Variables(1, 0, stopping=True, is_finished=True, program=program, weights=weights), True)
-poll(lambda: codes and reports[-1].last)
-last = reports[-1]
-print(json.dumps({
-    "codes": codes, "last": [report.last for report in reports], "items": server.tally().inserted,
-    "transitions": last.transitions, "unconfirmed": last.unconfirmed, "steps": last.environment_steps,
-    "episodes": last.episodes, "returns": sum(len(report.returns) for report in reports),
-}), flush=True)
-os._exit(0)
-"""
+# How collectors end: of four of them, two in processes of their own
 
 
-@pytest.mark.parametrize("blocking", [False, True])
-def test_a_collector_runs_until_it_is_told_to_leave(
-    run_python: Callable[..., str], tmp_path: Any, blocking: bool
-) -> None:
-    code = RUN_COLLECTOR.replace("BLOCKING", str(blocking))
-    result = json.loads(run_python(code, str(tmp_path / "r"), timeout=40.0).splitlines()[-1])
-    assert result["codes"] == [0]
+@pytest.fixture(scope="module")
+def endings(tmp_path_factory: pytest.TempPathFactory, make_experiment: Any) -> dict[str, Any]:
+    """What became of collectors: of those of `collectors_ending.py`, and exit codes of two that it held back."""
+    folder = tmp_path_factory.mktemp("endings")
+    experiment = make_experiment(
+        "collect.away_seconds=4.0", "replay.samples_per_insert=1.0", "learner.steps_per_call=2"
+    )
+    config = folder / "config.toml"
+    config.write_text(dump(experiment))
+    ports = [free_port(), free_port()]
+    options: Any = {"cwd": ROOT, "env": {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}}
+    program = [sys.executable, collectors_ending.__file__, str(config), str(folder), *map(str, ports)]
+    role = [sys.executable, "-m", "pipeline.role", "--role=collector", f"--config={config}"]
+    processes = [subprocess.Popen(program, stdout=subprocess.PIPE, text=True, **options)]
+    try:
+        processes += [subprocess.Popen([*role, f"--replay=127.0.0.1:{port}"], **options) for port in ports]
+        server, told, left = processes
+        found: dict[str, Any] = json.loads(server.stdout.readline())
+        assert server.stdout.readline() == "held back\n"
+        told.terminate()
+        found["told to end"] = told.wait(120)
+        server.kill()
+        found["its replay is gone"] = left.wait(120)
+        return found
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.parametrize("inserts", ["free", "blocking"])
+def test_a_collector_runs_until_it_is_told_to_leave(endings: dict[str, Any], inserts: str) -> None:
+    result = endings[inserts]
+    assert result["code"] == 0
     assert result["last"] == [False] * (len(result["last"]) - 1) + [True]
     assert result["returns"] == result["episodes"] > 0
     assert result["steps"] > 0
-    if blocking:  # nobody samples: the limiter keeps some items out, and the collector leaves without them
+    if inserts == "blocking":  # nobody samples: the limiter keeps some items out, and the collector leaves without them
         assert 0 < result["transitions"] <= 8 * result["items"]
         assert result["unconfirmed"] > 0
     else:
@@ -380,55 +353,6 @@ def test_a_collector_runs_until_it_is_told_to_leave(
         assert result["unconfirmed"] == 0
 
 
-SERVE_AND_PUBLISH = """
-import sys, time
-from pathlib import Path
-from agents import ArraySpec, DqnConfig, Specs
-from agents.networks import value_model
-from pipeline.acting import network_program
-from pipeline.runtime.process import die_with_parent
-from pipeline.messages.publisher import Publisher
-from pipeline.replay.embedded import EmbeddedReplay
-from pipeline.experiment.run_directory import RunDirectory
-from pipeline.messages.contents import Array, Variables
-
-die_with_parent()
-run, specs = RunDirectory(Path(sys.argv[1])), Specs(ArraySpec((4,), "float32"), 3)
-server = EmbeddedReplay(run.experiment(), specs, int(sys.argv[2]), run.checkpoints / "reverb")
-model = value_model(specs, DqnConfig(hidden_units=()), None, seed=0)
-weights = tuple(Array.of(weight.numpy()) for weight in model.weights)
-publication = Variables(0, 0, program=network_program.convert(model, specs), weights=weights)
-Publisher([server.address]).publish(publication, True)
-while server.tally().inserted < 20:
-    time.sleep(0.05)
-print("collecting", flush=True)
-time.sleep(300)
-"""
-
-
-@pytest.mark.parametrize("ending", ["the replay dies", "the collector is told to end"])
-def test_a_collector_that_is_held_back_ends_in_time(tmp_path: Any, make_experiment: Any, ending: str) -> None:
-    experiment = make_experiment(
-        "collect.away_seconds=2.0", "replay.samples_per_insert=1.0", "learner.steps_per_call=2"
-    )
-    RunDirectory(tmp_path).create(experiment)
-    port = free_port()
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    options = {"cwd": ROOT, "env": environment, "stderr": subprocess.DEVNULL}
-    arguments = [str(tmp_path), str(port)]
-    server = subprocess.Popen([sys.executable, "-c", SERVE_AND_PUBLISH, *arguments], stdout=subprocess.PIPE, **options)
-    role = ["-m", "pipeline.role", "--role=collector", f"--config={tmp_path / 'config.toml'}"]
-    role += [f"--replay=127.0.0.1:{port}"]
-    collector = subprocess.Popen([sys.executable, *role], **options)
-    try:
-        assert server.stdout.readline() == b"collecting\n"
-        if ending == "the replay dies":
-            server.kill()
-        else:
-            time.sleep(1.0)  # the limiter holds it back by now
-            collector.terminate()
-        assert collector.wait(40) == (3 if ending == "the replay dies" else 0)
-    finally:
-        for process in (collector, server):
-            process.kill()
-            process.wait()
+@pytest.mark.parametrize(("ending", "code"), [("told to end", 0), ("its replay is gone", 3)])
+def test_a_collector_that_is_held_back_ends_in_time(endings: dict[str, Any], ending: str, code: int) -> None:
+    assert endings[ending] == code

@@ -97,13 +97,21 @@ GOES_ON = [
 ]
 
 
-@pytest.mark.parametrize("change", GOES_ON)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *(GOES_ON[first::3] for first in range(3)),  # together, and
+        *(pytest.param([change], marks=pytest.mark.slow) for change in GOES_ON),  # each for itself
+    ],
+    ids=lambda changes: changes[0] if len(changes) == 1 else f"{len(changes)} from {changes[0]}",
+)
 def test_a_run_goes_on_with_what_may_change(
-    stored: Any, serve: Any, counting_specs: Specs, change: str, caplog: pytest.LogCaptureFixture
+    stored: Any, serve: Any, counting_specs: Specs, changes: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     run, written, state = stored()
-    experiment = run.check(parse("", (*BASE, change)), resume=True)
-    assert f"{change.partition('=')[0]}=" in caplog.text, "what changes is said"
+    experiment = run.check(parse("", (*BASE, *changes)), resume=True)
+    for change in changes:
+        assert f"{change.partition('=')[0]}=" in caplog.text, "what changes is said"
 
     server = serve(experiment, counting_specs, written.replay, blocking=True)
     capacity = experiment.replay.capacity // experiment.transitions_per_item

@@ -44,14 +44,11 @@ def attend(watched: Watched, code: int = 1) -> None:
 
 def test_restarts_are_further_and_further_apart_until_there_are_five_failures(make: object) -> None:
     watched = make("collector")  # type: ignore[operator]
-    delays = []
-    for _ in range(4):
+    for delay in (0.1, 0.4, 1.6, 6.4):
+        before = time.monotonic()
         assert watched.expect_restart()
-        delays.append(watched.restart_at - time.monotonic())
+        assert before + delay <= watched.restart_at <= time.monotonic() + delay
         attend(watched)
-    nominal = (0.1, 0.4, 1.6, 6.4)
-    assert all(delay <= most for delay, most in zip(delays, nominal, strict=True))
-    assert all(delay > least for delay, least in zip(delays[1:], nominal[:-1], strict=True))
     assert not watched.expect_restart()
     assert watched.failures == 5
 
@@ -88,8 +85,10 @@ def test_a_process_that_gives_no_sign_hangs_once_it_has_given_one(make: object) 
     time.sleep(0.2)
     watched.recorder.beat()
     assert not watched.hangs()
-    time.sleep(0.4)
-    assert watched.hangs()
+    deadline = time.monotonic() + 60
+    while not watched.hangs():
+        assert time.monotonic() < deadline, "it has given no sign for 60 s"
+        time.sleep(0.01)
 
 
 def test_what_ends_badly_as_the_run_ends_is_said_once_and_not_restarted(make: object) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -85,8 +86,13 @@ def test_checkpoints_are_due_as_often_as_asked(make_parts: Any) -> None:
 
 def test_the_learner_goes_on_while_a_checkpoint_is_written(make_parts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     parts = make_parts("checkpoint.every_seconds=0.01")
-    written, beats = parts.replay.save, []
-    monkeypatch.setattr(parts.replay, "save", lambda: (time.sleep(1.0), written())[1])
+    written, beats, is_waited_for = parts.replay.save, [], threading.Event()
+    monkeypatch.setattr(parts.replay, "save", lambda: (is_waited_for.wait(60), written())[1])
+
+    def beat() -> None:
+        beats.append(None)
+        is_waited_for.set()
+
     weight = parts.learner.agent.acting_model.trainable_weights[0]
     before = weight.numpy()
     time.sleep(0.02)
@@ -94,7 +100,7 @@ def test_the_learner_goes_on_while_a_checkpoint_is_written(make_parts: Any, monk
     weight.assign(before + 1.0)
     parts.ledger.counters.lost["later"] = 1
     assert parts.saver.tend() is None, "it is still being written"
-    saved = parts.saver.save(lambda: beats.append(None))
+    saved = parts.saver.save(beat)
     assert saved is not None
     assert beats, "who waits says that it is alive"
     first, second = sorted(parts.run.checkpoints.glob("0*"))
@@ -189,19 +195,19 @@ def test_a_folder_that_cannot_be_made_is_a_warning(make_parts: Any, tmp_path: Pa
 # Going on
 
 
-@pytest.mark.parametrize(("pass_over", "used"), [(0, 3), (1, 2), (2, 1), (9, 1)])
-def test_checkpoints_that_learners_failed_from_are_passed_over(make_parts: Any, pass_over: int, used: int) -> None:
+def test_checkpoints_that_learners_failed_from_are_passed_over(make_parts: Any) -> None:
     parts = make_parts("checkpoint.keep=3")
     for steps in (1, 2, 3):
         parts.ledger.counters.evaluations = steps
         assert parts.saver.save() is not None
-    seen: list[Checkpoint] = []
-    said: list[str] = []
-    found = restore(parts.run.checkpoints, seen.append, said.append, pass_over)
-    assert found is not None
-    assert [one.counters.evaluations for one in seen] == [found.counters.evaluations] == [used]
-    assert len(said) == 3 - used
-    assert all("is passed over: a learner that went on from it failed" in sentence for sentence in said)
+    for pass_over, used in ((0, 3), (1, 2), (2, 1), (9, 1)):
+        seen: list[Checkpoint] = []
+        said: list[str] = []
+        found = restore(parts.run.checkpoints, seen.append, said.append, pass_over)
+        assert found is not None
+        assert [one.counters.evaluations for one in seen] == [found.counters.evaluations] == [used]
+        assert len(said) == 3 - used
+        assert all("is passed over: a learner that went on from it failed" in sentence for sentence in said)
 
 
 def test_none_at_all_is_none(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_every_window_is_used_once_and_with_the_weights_that_acted(
         assert publisher.publish(following, True)
     assert publisher.publish(confident(publish(counting_specs, 0, ROUNDS), stopping=True), True)
     for thread in threads:
-        thread.join(20)
+        thread.join(120)
     assert codes == [0] * COLLECTORS
     assert len(seen) == LANES * COLLECTORS, "lanes are told apart by their seeds"
     for windows in seen.values():
@@ -119,11 +119,12 @@ def test_a_collector_that_gets_no_new_weights_says_so(
     server = serve(experiment, counting_specs, blocking=True)
     Publisher([server.address]).publish(publish(counting_specs, gradient_steps=6), True)
     reader = VariablesReader(server.address, 0.05)
-    newest = reader.wait(10.0, "the test")
+    newest = reader.wait(120.0, "the test")
     collector = Collector(experiment, counting_specs, 1, "process", server.address, newest)
     with pytest.raises(TimeoutError, match=r"collector 1 has handed over its sequences .* gradient step 7"):
         collector.renew(reader, lambda: True)
     collector.renew(reader, lambda: False)  # gives up
+    reader.close()
     collector.close()
 
 
@@ -131,12 +132,13 @@ def test_weights_are_fetched_as_soon_as_they_are_there(
     serve: Any, make_experiment: Callable[..., Any], counting_specs: Specs, publish: Any
 ) -> None:
     server = serve(make_experiment(*ON_POLICY), counting_specs, blocking=True)
-    publisher, reader = Publisher([server.address]), VariablesReader(server.address, 30.0)
+    publisher, reader = Publisher([server.address]), VariablesReader(server.address, 1_000.0)
     publisher.publish(publish(counting_specs, gradient_steps=1), True)
-    assert reader.wait(10.0, "the test").gradient_steps == 1
+    assert reader.wait(120.0, "the test").gradient_steps == 1
     publisher.publish(publish(counting_specs, gradient_steps=2), True)
-    deadline = time.monotonic() + 10.0
-    newer = reader.newer_than((0, 0, 1), lambda: time.monotonic() < deadline)  # the next fetch would be in 30 s
+    deadline = time.monotonic() + 120.0
+    newer = reader.newer_than((0, 0, 1), lambda: time.monotonic() < deadline)  # the next fetch would be in 1,000 s
+    reader.close()
     assert newer is not None
     assert newer.gradient_steps == 2
 

@@ -1,6 +1,6 @@
 """What the kernel counts of this process's connections, held against bytes that were sent, in a process of its own."""
 
-import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -9,10 +9,8 @@ from relay import Relay
 
 from agents import Specs
 from pipeline.experiment import config
-from pipeline.messages.channel import REPORTS_TABLE, take
-from pipeline.messages.contents import CollectorReport, Report
+from pipeline.messages.contents import CollectorReport
 from pipeline.messages.publisher import Publisher
-from pipeline.runtime import native
 
 SOCKETS = """
 import os, random, socket, tempfile, threading, time
@@ -151,24 +149,19 @@ assert before[0] >= 29_000
 
 
 def test_a_collectors_reports_say_what_has_passed(
-    serve: Any, make_experiment: Any, counting_specs: Specs, publish: Any, run_python: Callable[..., str]
+    serve: Any, make_experiment: Any, counting_specs: Specs, publish: Any, receive: Any, run_python: Callable[..., str]
 ) -> None:
     experiment = make_experiment()
     server = serve(experiment, counting_specs)
     relay = Relay(int(server.address.rpartition(":")[2]))
     publisher = Publisher([server.address])
     publisher.publish(publish(counting_specs), wait_for_all=True)
-    reports: list[CollectorReport] = []
-
-    def receive() -> None:
-        take(native.reverb_client(server.address), REPORTS_TABLE, Report, 10**6, accept)
 
     def accept(report: CollectorReport) -> None:
-        reports.append(report)
         if report.transitions > 20_000:
             publisher.publish(msgspec.structs.replace(publish(counting_specs), stopping=True))
 
-    threading.Thread(target=receive, daemon=True).start()
+    reports = receive(server.address, accept)
     code = """
         import os, sys, threading
         from pipeline.experiment import config
@@ -178,9 +171,12 @@ def test_a_collectors_reports_say_what_has_passed(
         run_collector(experiment, 0, Addresses.of([sys.argv[2]]), "p", threading.Event())
         os._exit(0)
     """
-    run_python(code, config.dump(experiment), f"127.0.0.1:{relay.port}")
+    run_python(code, config.dump(experiment), f"127.0.0.1:{relay.port}", timeout=250)
+    deadline = time.monotonic() + 60
+    while not reports[-1].last:
+        assert time.monotonic() < deadline, "the last report has not come"
+        time.sleep(0.01)
     passed, last = len(relay.passed), reports[-1]
-    assert last.last
     assert 0.8 * passed < last.bytes_sent + last.bytes_received < passed + 100, "connections end as they begin"
     assert last.bytes_sent > 2 * last.bytes_received > 0, "frames are more than weights"
     sent = [report.bytes_sent for report in reports]

@@ -188,6 +188,13 @@ def test_a_clean_run_has_lost_nothing_and_cannot_hide_a_loss() -> None:
     assert account(EXPERIMENT, run.ledger.counters, run.replay.tally).unaccounted == PER_ITEM
 
 
+def test_what_fills_up_a_collectors_last_item_is_no_transition() -> None:
+    ledger = Ledger(EXPERIMENT, Counters())
+    ledger.count("c0.0", Counts(begun=PER_ITEM + 1, transitions=PER_ITEM + 1, items=2))
+    found = account(EXPERIMENT, ledger.counters, Tally(2, 0, 2))
+    assert (found.begun, found.stored, found.unaccounted) == (PER_ITEM + 1, PER_ITEM + 1, 0)
+
+
 def test_a_loss_beyond_what_faults_explain_stays_unaccounted() -> None:
     counters = Counters(begun=10 * in_flight_bound(EXPERIMENT), interruptions=1)
     assert reconcile(EXPERIMENT, counters, Tally(0, 0, 0)) == 10 * in_flight_bound(EXPERIMENT)

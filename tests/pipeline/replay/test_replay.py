@@ -1,11 +1,15 @@
 """The replay with a real Reverb server: what is written is what is drawn, and who waits for whom."""
 
 import json
+import os
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import held_back as held_back_program
 import numpy as np
 import pytest
 from environments_for_tests import LANES_APART, episode_length, is_truncation, reward_of
@@ -24,6 +28,7 @@ from pipeline.runtime.ports import free_port, refuse_used_port
 
 Serve = Callable[..., EmbeddedReplay]
 MakeExperiment = Callable[..., Experiment]
+pytestmark = pytest.mark.xdist_group("replay")  # one program runs the cases for all
 
 RICH = Specs({"image": ArraySpec((2, 3, 1), "uint8", (255,)), "gear": ArraySpec((), "int32", (4,))}, 3, masked=True)
 
@@ -382,96 +387,32 @@ def test_free_ports_are_free() -> None:
     refuse_used_port(0)
 
 
-# Who waits for whom: what waits here waits in C++, so each case has a process of its own that ends without it.
-
-LIMITED = """
-import json, os, sys, threading, time
-from pathlib import Path
-from agents import ArraySpec, Specs
-from pipeline.experiment.config import parse
-from pipeline.replay.frames import FrameLayout
-from pipeline.runtime.ports import free_port
-from pipeline.replay.embedded import EmbeddedReplay
-from pipeline.replay.writer import FrameWriter
-
-specs = Specs(ArraySpec((4,), "float32"), 3)
-layout = FrameLayout(specs)
-
-def start(*overrides, restore_from=None, folder="reverb", blocking=True):
-    sizes = ("collect.lanes=4", "replay.steps_per_item=1", "learner.batch_size=8", "learner.steps_per_call=2")
-    experiment = parse("", (*sizes, *overrides))
-    server = EmbeddedReplay(experiment, specs, free_port(), Path(sys.argv[1]) / folder, restore_from, blocking)
-    return experiment, server, FrameWriter(server.address, layout, 4, experiment.lanes_per_item, 2)
-
-def fill(writer, steps, seconds=2.0):
-    # Appends up to a number of steps; how many went in before the limiter held the writer back for `seconds`.
-    for step in range(steps):
-        writer.append(layout.empty(4))
-        deadline = time.monotonic() + seconds
-        if not writer.confirm(lambda: time.monotonic() < deadline):
-            return step
-    return steps
-
-taken = []
-
-def start_taking(server):
-    # Draws in a thread, for ever.
-    def run():
-        for sample in server.dataset():
-            taken.append(sample)
-    threading.Thread(target=run, daemon=True).start()
-
-def settle(least):
-    # Waits until so many calls have been drawn and no more come; how many there were.
-    deadline = time.monotonic() + 30
-    while len(taken) < least and time.monotonic() < deadline:
-        time.sleep(0.05)
-    seen = -1
-    while seen != len(taken) and time.monotonic() < deadline:
-        seen = len(taken)
-        time.sleep(1.5)
-    return len(taken)
-
-def end(**result):
-    print(json.dumps(result), flush=True)
-    os._exit(0)
-"""
+# Who waits for whom
 
 
-@pytest.fixture
-def limited(run_python: Callable[..., str], tmp_path: Path) -> Callable[[str], Any]:
-    return lambda code: json.loads(run_python(LIMITED + code, str(tmp_path)).splitlines()[-1])
+@pytest.fixture(scope="module")
+def held_back(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the cases of `held_back.py` saw, by their names."""
+    program = Path(held_back_program.__file__)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (program.parent.parent, program.parent)))}
+    command = [sys.executable, str(program), str(tmp_path_factory.mktemp("held_back"))]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=280, env=environment, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
 
 
-def test_min_size_holds_the_learner_back(limited: Callable[[str], Any]) -> None:
-    result = limited("""
-_, server, writer = start("replay.min_size=102", "replay.samples_per_insert=1.0")
-fill(writer, 25)   # 24 items of 4 transitions; 102 transitions need 26
-writer.confirm(lambda: True, everything=True)
-start_taking(server)
-early, words = settle(0), server.explain_stall()
-fill(writer, 2)
-writer.confirm(lambda: True, everything=True)
-end(early=early, words=words, late=settle(1))
-""")
+def test_min_size_holds_the_learner_back(held_back: dict[str, Any]) -> None:
+    result = held_back["before the minimum"]
     assert result["early"] == 0
     assert "the learner waits for collectors" in result["words"]
     assert "24 of the 26" in result["words"]
     assert "replay.min_size" in result["words"]
-    assert result["late"] >= 1
+    assert result["late"]
 
 
-def test_the_ratio_holds_the_collectors_back(limited: Callable[[str], Any]) -> None:
-    result = limited("""
-_, server, writer = start("replay.min_size=40", "replay.samples_per_insert=1.0")
-appended = fill(writer, 1000)
-words, inserted = server.explain_stall(), server.tally().inserted
-start_taking(server)
-deadline = time.monotonic() + 10
-confirmed = writer.confirm(lambda: time.monotonic() < deadline, everything=True)
-end(appended=appended, words=words, inserted=inserted, confirmed=confirmed, after=server.tally().inserted,
-    transitions=writer.confirmed_transitions)
-""")
+def test_the_ratio_holds_the_collectors_back(held_back: dict[str, Any]) -> None:
+    result = held_back["collectors ahead"]
     assert result["appended"] < 200
     assert 10 <= result["inserted"] < 100
     assert "the collectors wait for the learner" in result["words"]
@@ -480,103 +421,33 @@ end(appended=appended, words=words, inserted=inserted, confirmed=confirmed, afte
     assert result["transitions"] == 4 * result["after"]
 
 
-def test_the_ratio_holds_the_learner_back(limited: Callable[[str], Any]) -> None:
-    result = limited("""
-_, server, writer = start("replay.min_size=40", "replay.samples_per_insert=1.0")
-fill(writer, 15)
-writer.confirm(lambda: True, everything=True)
-start_taking(server)
-drawn = settle(1)
-stats = server.info().rate_limiter_info
-end(drawn=drawn, words=server.explain_stall(), slack=stats.max_diff - stats.min_diff)
-""")
+def test_the_ratio_holds_the_learner_back(held_back: dict[str, Any]) -> None:
+    result = held_back["learner ahead"]
     assert 1 <= result["drawn"] < 100
     assert result["drawn"] * 4 <= 14 + result["slack"]
     assert "the learner waits for collectors, which do not insert" in result["words"]
 
 
-def test_samples_and_inserts_keep_the_ratio_over_a_long_run(limited: Callable[[str], Any]) -> None:
-    result = limited("""
-_, server, writer = start("replay.min_size=40", "replay.samples_per_insert=2.0")
-start_taking(server)
-appended = fill(writer, 1500, seconds=20.0)
-writer.confirm(lambda: True, everything=True)
-stats = server.info().rate_limiter_info
-end(appended=appended, inserts=stats.insert_stats.completed, samples=stats.sample_stats.completed,
-    slack=stats.max_diff - stats.min_diff)
-""")
+def test_samples_and_inserts_keep_the_ratio_over_a_long_run(held_back: dict[str, Any]) -> None:
+    result = held_back["a long run"]
     assert result["appended"] == 1500
     assert result["inserts"] == 1499
     assert abs(2.0 * result["inserts"] - result["samples"]) <= result["slack"] + 100
 
 
-def test_without_blocking_inserts_never_wait(limited: Callable[[str], Any]) -> None:
-    result = limited("""
-_, server, writer = start("replay.min_size=40", "replay.samples_per_insert=1.0", blocking=False)
-end(appended=fill(writer, 2000))
-""")
-    assert result["appended"] == 2000
+def test_without_blocking_inserts_never_wait(held_back: dict[str, Any]) -> None:
+    assert held_back["without blocking"] == {"appended": 2000}
 
 
-@pytest.mark.parametrize(
-    ("change", "blocking"),
-    [
-        ("replay.samples_per_insert=8.0", True),
-        ("replay.samples_per_insert=0.5", True),
-        ("replay.min_size=400", True),
-        ("replay.capacity=200", True),
-        ("replay.min_size=40", False),
-    ],
-)
-def test_a_replay_restored_with_other_settings_lets_both_sides_go_on(
-    limited: Callable[[str], Any], change: str, blocking: bool
-) -> None:
+@pytest.mark.parametrize("change", [" ".join(change) for change, _ in held_back_program.RESTORED])
+def test_a_restored_replay_lets_both_sides_go_on(held_back: dict[str, Any], change: str) -> None:
     # Reverb would restore the limiter with the items: inserts that never wait would wait for ever, or the reverse.
-    result = limited(f"""
-overrides = ("replay.min_size=40", "replay.samples_per_insert=1.0", "replay.capacity=2000")
-_, server, writer = start(*overrides)
-start_taking(server)
-before = fill(writer, 80, seconds=20.0)
-writer.confirm(lambda: True, everything=True)
-path, drawn = server.save(), len(taken)
-_, restored, other = start(*overrides, "{change}", restore_from=path, folder="restored", blocking={blocking})
-start_taking(restored)
-after = fill(other, 150, seconds=20.0)
-other.confirm(lambda: True, everything=True)
-settle(drawn + 1)
-end(before=before, after=after, inserts=restored.tally().inserted, went_on=len(taken) > drawn)
-""")
-    assert result == {"before": 80, "after": 150, "inserts": 79 + 149, "went_on": True}
+    assert held_back["restored"][change] == {"before": 80, "after": 150, "inserts": 79 + 149, "went_on": True}
 
 
-def test_a_restored_ratio_lets_both_sides_go_on(limited: Callable[[str], Any]) -> None:
-    result = limited("""
-overrides = ("replay.min_size=40", "replay.samples_per_insert=1.0")
-_, server, writer = start(*overrides)
-start_taking(server)
-before = fill(writer, 150, seconds=20.0)
-writer.confirm(lambda: True, everything=True)
-path, drawn = server.save(), len(taken)
-_, restored, other = start(*overrides, restore_from=path, folder="restored")
-start_taking(restored)
-after = fill(other, 150, seconds=20.0)
-other.confirm(lambda: True, everything=True)
-end(before=before, after=after, inserts=restored.tally().inserted, went_on=len(taken) > drawn)
-""")
-    assert result == {"before": 150, "after": 150, "inserts": 2 * 149, "went_on": True}
-
-
-def test_giving_up_leaves_the_count_of_unconfirmed_transitions(limited: Callable[[str], Any]) -> None:
-    result = limited("""
-_, server, writer = start("replay.min_size=40", "replay.samples_per_insert=1.0")
-appended = fill(writer, 1000)
-started = time.monotonic()
-confirmed = writer.confirm(lambda: False, everything=True)
-end(confirmed=confirmed, seconds=time.monotonic() - started, appended=appended, inserted=server.tally().inserted,
-    counted=writer.confirmed_transitions, pending=writer.unconfirmed_transitions)
-""")
+def test_giving_up_leaves_the_count_of_unconfirmed_transitions(held_back: dict[str, Any]) -> None:
+    result = held_back["giving up"]
     assert not result["confirmed"]
-    assert result["seconds"] < 5
     assert result["counted"] + result["pending"] == 4 * (result["appended"] + 1)  # one was held back
     assert result["counted"] <= 4 * result["inserted"]
     assert result["pending"] > 0

@@ -156,8 +156,8 @@ def use_public():
     [
         "first = use_bindings(); assert 'tensorflow' not in sys.modules; use_public()",
         "use_public(); first = use_bindings()",
-        "import tensorflow; first = use_bindings(); use_public()",
-        "import reverb; first = use_bindings(); use_public()",
+        pytest.param("import tensorflow; first = use_bindings(); use_public()", marks=pytest.mark.slow),
+        pytest.param("import reverb; first = use_bindings(); use_public()", marks=pytest.mark.slow),
     ],
     ids=["bindings first", "public first", "tensorflow first", "reverb first"],
 )
@@ -169,5 +169,5 @@ def test_bindings_and_tensorflow_live_in_one_process(
     for j, value in enumerate(values):
         np.save(tmp_path / f"{j}.npy", value)
     code = f"import sys\n{USE_BINDINGS}\n{USE_PUBLIC}\n{order}\nassert use_bindings() == first\nprint(first.hex())"
-    printed = run_python(code, str(tmp_path / "program"), str(tmp_path))
+    printed = run_python(code, str(tmp_path / "program"), str(tmp_path), timeout=250)
     assert printed.split()[-1] == run(program, values).tobytes().hex()

@@ -2,6 +2,8 @@
 
 import datetime
 import os
+import re
+import select
 import shutil
 import signal
 import socket
@@ -166,7 +168,10 @@ def write(writer: FrameWriter, frames: Any, steps: int) -> None:
 
 
 def newest_weights(address: str) -> int:
-    return VariablesReader(address, 0.05).wait(60, "a test").gradient_steps
+    reader = VariablesReader(address, 0.05)
+    newest = reader.wait(60, "a test")
+    reader.close()
+    return newest.gradient_steps
 
 
 def haproxy_of(proxy: Proxy) -> psutil.Process:
@@ -201,8 +206,10 @@ def test_frames_weights_and_reports_pass_both_proxies(site: Site, connect: Any, 
     writer.close()
 
 
-def test_a_collector_runs_through_the_proxies_to_its_last_report(site: Site, connect: Any, publish: Any) -> None:
-    proxy, codes, reports = connect(site.port), [], []
+def test_a_collector_runs_through_the_proxies_to_its_last_report(
+    site: Site, connect: Any, publish: Any, receive: Any
+) -> None:
+    proxy, codes, reports = connect(site.port), [], receive(site.server.address)
     publisher = Publisher([site.server.server.weights_address])
     assert publisher.publish(publish(site.specs), True)
 
@@ -210,11 +217,7 @@ def test_a_collector_runs_through_the_proxies_to_its_last_report(site: Site, con
         addresses = Addresses([proxy.address], proxy.address, proxy.messages_address, proxy.messages_address)
         codes.append(run_collector(site.experiment, 0, addresses, "p", threading.Event()))
 
-    def receive() -> None:
-        take(native.reverb_client(site.server.address), REPORTS_TABLE, Report, 10**6, reports.append)
-
-    for target in (collect, receive):
-        threading.Thread(target=target, daemon=True).start()
+    threading.Thread(target=collect, daemon=True).start()
     wait_until(lambda: site.server.tally().inserted > 20, "the collector has written", 120)
     assert publisher.publish(
         msgspec.structs.replace(publish(site.specs, gradient_steps=1), stopping=True, is_finished=True), True
@@ -253,11 +256,13 @@ def is_free(port: int) -> bool:
 
 
 def test_a_learner_on_another_host_draws_through_the_proxies(site: Site, connect: Any, run_python: Any) -> None:
+    # In a process of its own: where nothing is drawn, the wait for it has no end.
     write(FrameWriter.of(site.experiment, site.layout(), site.server.address), frames_of(site, MARKER), 20)
     code = """
-        import sys, reverb
-        (sample,) = reverb.Client(sys.argv[1]).sample(sys.argv[2], 1)
-        print(sys.argv[3].encode() in sample[0].data[0].tobytes())
+        import sys, numpy
+        from pipeline.runtime import native
+        drawn = native.reverb_client(sys.argv[1]).NewSampler(sys.argv[2], 1, 1).GetNextTrajectory()
+        print(sys.argv[3].encode() in numpy.asarray(drawn[-1]).tobytes())
     """
     printed = run_python(code, connect(site.port, "learner").address, site.layout().table, MARKER.decode())
     assert printed.split() == ["True"]
@@ -361,8 +366,13 @@ def test_weights_that_a_collector_inserts_reach_nobody(site: Site, connect: Any,
 # Who does not get in.
 
 
-def gets_in(proxy: Proxy) -> bool:
-    return server_answers(native.reverb_client(proxy.address), 5)
+def gets_in(proxy: Proxy, seconds: float = 60.0) -> bool:
+    return server_answers(native.reverb_client(proxy.address), seconds)
+
+
+def is_kept_out(proxy: Proxy) -> bool:
+    """Whether there is no answer within seconds; that it was refused is for a log to say."""
+    return not gets_in(proxy, 1.0)
 
 
 def test_certificates_of_another_authority_and_expired_ones_do_not_get_in(
@@ -374,23 +384,22 @@ def test_certificates_of_another_authority_and_expired_ones_do_not_get_in(
     trusting = tmp_path / "trusting"  # their certificate, but our authority: so that they believe the server
     shutil.copytree(other.folder, trusting)
     shutil.copy(certificates.certificate, trusting / "ca.pem")
-    assert not gets_in(connect(site.port, of=Authority(trusting)))
-    assert not gets_in(connect(site.port, of=other))  # nor do they believe ours
-    assert not gets_in(connect(site.port, role="expired-collector"))
-    assert not gets_in(connect(site.port, role=REPLAY))  # good for a server only
-    log = site.log.read_text()
-    assert log.count("no connection") >= 4
-    assert "certificate verify failed" in log
+    assert is_kept_out(connect(site.port, of=Authority(trusting)))
+    assert is_kept_out(connect(site.port, of=other))  # nor do they believe ours
+    assert is_kept_out(connect(site.port, role="expired-collector"))
+    assert is_kept_out(connect(site.port, role=REPLAY))  # good for a server only
+    wait_until(lambda: site.log.read_text().count("no connection") >= 4, "all four are refused")
+    assert "certificate verify failed" in site.log.read_text()
 
 
 def test_a_client_believes_only_the_replays_certificate_for_the_host_it_asked_for(
     make_site: Any, connect: Any, certificates: Authority
 ) -> None:
     assert gets_in(connect(make_site().port, host="127.0.0.1"))
-    assert not gets_in(connect(make_site(role="collector").port))  # a collector that poses as the replay
-    assert not gets_in(connect(make_site(role="expired-replay").port))
+    assert is_kept_out(connect(make_site(role="collector").port))  # a collector that poses as the replay
+    assert is_kept_out(connect(make_site(role="expired-replay").port))
     elsewhere = Relay(make_site().port, "127.1.1.1")  # reached, but not named by the certificate
-    assert not gets_in(connect(elsewhere.port, host="127.1.1.1"))
+    assert is_kept_out(connect(elsewhere.port, host="127.1.1.1"))
     assert elsewhere.passed
     elsewhere.close()
 
@@ -424,10 +433,10 @@ def test_without_a_certificate_or_with_an_old_protocol_there_is_no_answer(
     nobody = ssl.create_default_context(cafile=str(certificates.certificate))
     nobody.set_alpn_protocols(["h2"])
     assert talk(site.port, nobody, PREFACE, SETTINGS) == b""
-    assert SETTINGS[:3] not in talk(site.port, None, PREFACE, SETTINGS, seconds=2)
-    assert talk(site.port, as_collector, PREFACE, SETTINGS, seconds=2) != b""
+    assert SETTINGS[:3] not in talk(site.port, None, PREFACE, SETTINGS, seconds=1)
+    assert talk(site.port, as_collector, PREFACE, SETTINGS, seconds=1) != b""
     as_collector.maximum_version = ssl.TLSVersion.TLSv1_2
-    assert talk(site.port, as_collector, PREFACE, SETTINGS, seconds=2) == b""
+    assert talk(site.port, as_collector, PREFACE, SETTINGS, seconds=1) == b""
 
 
 def test_garbage_and_what_breaks_off_do_nothing(site: Site, connect: Any, as_collector: ssl.SSLContext) -> None:
@@ -450,21 +459,17 @@ def test_garbage_and_what_breaks_off_do_nothing(site: Site, connect: Any, as_col
 
 def test_one_peer_has_only_so_many_connections(make_site: Any) -> None:
     site = make_site(connections_per_peer=3)
-    opened = [socket.create_connection(("127.0.0.1", site.port), timeout=10) for _ in range(5)]
-    ended = [connection for connection in opened if is_ended(connection)]
-    assert len(ended) == 2
+    opened = [socket.create_connection(("127.0.0.1", site.port), timeout=60) for _ in range(5)]
+    wait_until(lambda: len(ended(opened)) == 2, "two of five connections are ended")
+    time.sleep(0.5)
+    assert len(ended(opened)) == 2
     for connection in opened:
         connection.close()
 
 
-def is_ended(connection: socket.socket) -> bool:
-    connection.settimeout(3)
-    try:
-        return connection.recv(1) == b""
-    except ConnectionResetError:
-        return True
-    except TimeoutError:
-        return False
+def ended(connections: list[socket.socket]) -> list[socket.socket]:
+    """Those that the other side has ended: it has said nothing, and there is something to read."""
+    return select.select(connections, [], [], 0.0)[0]
 
 
 # What goes on.
@@ -488,11 +493,21 @@ def test_a_writer_goes_on_when_a_proxy_is_restarted(which: str, site: Site, conn
     writer.close()
 
 
-def test_a_stream_may_be_silent_longer_than_a_request_may_take(site: Site, connect: Any) -> None:
+@pytest.mark.parametrize("hurry", [10, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_stream_may_be_silent_longer_than_a_request_may_take(
+    make_site: Any, connect: Any, monkeypatch: pytest.MonkeyPatch, hurry: int
+) -> None:
+    def hurried(timeout: re.Match[str]) -> str:
+        return f"timeout {timeout[1]} {int(timeout[2]) * 1000 // hurry}ms"
+
+    settings = re.sub(r"timeout (\S+) (\d+)s", hurried, haproxy._COMMON)
+    assert settings != haproxy._COMMON
+    monkeypatch.setattr(haproxy, "_COMMON", settings)
+    site = make_site()
     writer = FrameWriter.of(site.experiment, site.layout(), connect(site.port).address)
     write(writer, frames_of(site), 10)
     before = peers_of(site)
-    time.sleep(13)
+    time.sleep(13 / hurry)  # a request may take 10 s
     write(writer, frames_of(site), 10)
     assert peers_of(site) == before != set()
     writer.close()
