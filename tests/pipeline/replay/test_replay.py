@@ -394,7 +394,7 @@ def test_free_ports_are_free() -> None:
 def held_back(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What the cases of `held_back.py` saw, by their names."""
     program = Path(held_back_program.__file__)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (program.parent.parent, program.parent)))}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (program.parents[2], program.parent)))}
     command = [sys.executable, str(program), str(tmp_path_factory.mktemp("held_back"))]
     result = subprocess.run(command, capture_output=True, text=True, timeout=280, env=environment, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
