@@ -151,7 +151,13 @@ def test_files_directly_in_pipeline_are_commands() -> None:
 
 
 def test_the_light_side_imports_no_tensorflow() -> None:
-    light = ("roles.acting_roles", "replay.shards.permits", "launchers.local", "monitoring.console")
+    light = (
+        "roles.collector_role",
+        "roles.evaluator_role",
+        "replay.shards.permits",
+        "launchers.local",
+        "monitoring.console",
+    )
     modules = ", ".join(("agents", "pipeline", *(f"pipeline.{name}" for name in light)))
     code = f"import sys, {modules}; print([m for m in ('tensorflow', 'reverb', 'tf_agents') if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)

@@ -78,7 +78,7 @@ def main(folder: Path) -> dict[str, Any]:
     for shard, items in enumerate(ITEMS):
         frames = np.stack([layout.empty(1) for _ in range(items + 1)])
         writer = write_frames(Replay(experiment, SPECS, addresses[shard]), experiment, layout, frames)  # type: ignore[arg-type]
-        permits.spend(writer.confirmed_transitions)
+        permits.spend(writer.book.confirmed_transitions)
         permits.confirm(lambda: True)
         writer.close()
     stored = [host.checkpoint(0) for host in hosts]

@@ -15,10 +15,11 @@ from environments_for_tests import LANES_APART, episode_length, is_truncation, r
 
 from agents import Specs
 from pipeline import environments
-from pipeline.collector.collector import Collector, seed_of
+from pipeline.collector.collector import Collector
 from pipeline.environments import EnvironmentFault
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
+from pipeline.experiment.seeds import seed_of
 from pipeline.replay.frames import FIRST, LAST
 from pipeline.runtime.ports import free_port
 
@@ -313,7 +314,7 @@ from agents.networks import value_model
 from pipeline.acting import network_program
 from pipeline.runtime import native
 from pipeline.messages.addresses import Addresses
-from pipeline.roles.acting_roles import run_collector
+from pipeline.roles.collector_role import run_collector
 from pipeline.experiment.config import parse
 from pipeline.runtime.ports import free_port
 from pipeline.messages.publisher import Publisher
