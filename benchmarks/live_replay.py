@@ -59,6 +59,6 @@ def fill(experiment: Experiment, specs: Specs, address: str, transitions: int) -
         frames["step_type"] = frames["next_step_type"] = MID
         frame_writer.append(frames)
         frame_writer.confirm(lambda: True)
-    for _ in range(frame_writer.missing):
+    for _ in range(frame_writer.book.missing):
         frame_writer.pad(layout.padding(lanes))
     frame_writer.confirm(lambda: True, everything=True)

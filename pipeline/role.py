@@ -135,7 +135,7 @@ def _serve(experiment: Experiment, addresses: Addresses, interrupted: threading.
 
 def _collect(experiment: Experiment, addresses: Addresses, interrupted: threading.Event) -> int:
     """A collector's process; returns the exit code."""
-    from pipeline.roles.acting_roles import run_collector
+    from pipeline.roles.collector_role import run_collector
 
     # Of a process that nobody counts, any number will do: no two starts may be taken for one.
     incarnation = random.getrandbits(31) if INCARNATION.value is None else INCARNATION.value
@@ -145,7 +145,7 @@ def _collect(experiment: Experiment, addresses: Addresses, interrupted: threadin
 
 def _evaluate(experiment: Experiment, addresses: Addresses, interrupted: threading.Event) -> int:
     """The evaluator's process; returns the exit code."""
-    from pipeline.roles.acting_roles import run_evaluator
+    from pipeline.roles.evaluator_role import run_evaluator
 
     folder = RunDirectory(Path(RUN_DIR.value)).policies
     return run_evaluator(experiment, folder, addresses, interrupted, _recorder())

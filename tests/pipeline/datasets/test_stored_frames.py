@@ -188,7 +188,7 @@ def test_what_a_writer_wrote_is_read_back_from_the_servers_checkpoint(
         assert own.tobytes() == frames[: len(own), index].tobytes()
         assert len(own) == steps - after
         if experiment.agent.stride == 1:
-            assert len(own) * lanes == writer.confirmed_transitions
+            assert len(own) * lanes == writer.book.confirmed_transitions
     writer.close()
 
 

@@ -17,7 +17,7 @@ from pipeline.messages.channel import VariablesReader
 from pipeline.messages.contents import Variables
 from pipeline.messages.publisher import Publisher
 from pipeline.replay.sampling import Sample
-from pipeline.roles.acting_roles import run_collector
+from pipeline.roles.collector_role import run_collector
 from pipeline.runtime.ports import free_port
 
 COLLECTORS, LANES, ROLLOUT, ROUNDS = 2, 4, 6, 25

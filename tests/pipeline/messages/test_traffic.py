@@ -166,7 +166,7 @@ def test_a_collectors_reports_say_what_has_passed(
         import os, sys, threading
         from pipeline.experiment import config
         from pipeline.messages.addresses import Addresses
-        from pipeline.roles.acting_roles import run_collector
+        from pipeline.roles.collector_role import run_collector
         experiment = config.parse(sys.argv[1], ())
         run_collector(experiment, 0, Addresses.of([sys.argv[2]]), "p", threading.Event())
         os._exit(0)

@@ -84,7 +84,7 @@ def fill(experiment: Experiment, specs: Specs, address: str, shard: int, items: 
     frames = numbered(layout, lanes, steps, shard)
     writer = write_frames(TableClient(experiment, specs, address), experiment, layout, frames, priorities)
     writer.close()
-    return writer.confirmed_transitions
+    return writer.book.confirmed_transitions
 
 
 def permit(experiment: Experiment, address: str, transitions: int) -> None:
@@ -283,8 +283,8 @@ def test_the_ratio_is_kept_though_one_shard_gets_nothing(
     for _ in range(steps):
         writer.append(frames)
         assert writer.confirm(until(SECONDS))
-        permits.spend(writer.confirmed_transitions - confirmed)
-        confirmed = writer.confirmed_transitions
+        permits.spend(writer.book.confirmed_transitions - confirmed)
+        confirmed = writer.book.confirmed_transitions
         assert permits.confirm(until(SECONDS)), shards.explain_stall()
     wanted = 4 * (confirmed // experiment.transitions_per_item - of.min_size * of.inserted_items)
     slack = (of.error_buffer + 12) * of.sampled_items

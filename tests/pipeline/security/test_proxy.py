@@ -42,7 +42,7 @@ from pipeline.messages.contents import Evaluation, Report
 from pipeline.messages.publisher import Publisher
 from pipeline.replay.frames import MID, FrameLayout
 from pipeline.replay.writer import FrameWriter
-from pipeline.roles.acting_roles import run_collector
+from pipeline.roles.collector_role import run_collector
 from pipeline.runtime import native
 from pipeline.runtime.ports import free_port, refuse_used_port
 from pipeline.security import certificate_authority, haproxy
@@ -195,8 +195,8 @@ def test_frames_weights_and_reports_pass_both_proxies(site: Site, connect: Any, 
     assert newest_weights(proxy.messages_address) == 7
     writer = FrameWriter.of(site.experiment, site.layout(), proxy.address)
     write(writer, frames_of(site, np.arange(4, dtype=np.float32).tobytes()), 40)
-    assert writer.unconfirmed_transitions == site.experiment.collect.lanes, "the newest frames wait for the next"
-    assert writer.confirmed_transitions == site.server.tally().inserted * site.experiment.transitions_per_item > 0
+    assert writer.book.unconfirmed_transitions == site.experiment.collect.lanes, "the newest frames wait for the next"
+    assert writer.book.confirmed_transitions == site.server.tally().inserted * site.experiment.transitions_per_item > 0
     drawn = draw(site.server, 1)["observation"]
     assert (np.asarray(drawn) == np.arange(4)).all()
     assert Sender(proxy.messages_address, REPORTS_TABLE).send(EVALUATION, 30)
@@ -488,8 +488,8 @@ def test_a_writer_goes_on_when_a_proxy_is_restarted(which: str, site: Site, conn
     restart.start()
     write(writer, frames_of(site), 20)
     restart.join()
-    assert writer.unconfirmed_transitions == site.experiment.collect.lanes, "the newest frames wait for the next"
-    assert writer.confirmed_transitions == site.server.tally().inserted * site.experiment.transitions_per_item
+    assert writer.book.unconfirmed_transitions == site.experiment.collect.lanes, "the newest frames wait for the next"
+    assert writer.book.confirmed_transitions == site.server.tally().inserted * site.experiment.transitions_per_item
     writer.close()
 
 

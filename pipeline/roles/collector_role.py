@@ -1,25 +1,21 @@
-"""The processes that act: a collector's and the evaluator's, from their start to their last report. No TensorFlow."""
+"""A collector's process, from its start to its last report. No TensorFlow."""
 
 import gc
 import logging
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 
 from pipeline import environments
 from pipeline.collector.collector import Collector
 from pipeline.environments import EnvironmentFault
-from pipeline.evaluator.evaluator import Evaluator
-from pipeline.evaluator.filming import Filmstrips
 from pipeline.experiment.resume import refuse_other_config
 from pipeline.experiment.sections import Experiment
 from pipeline.messages.addresses import Addresses
 from pipeline.messages.channel import REPORTS_TABLE, Sender, VariablesReader, wait_for_server
-from pipeline.messages.contents import CollectorReport, Evaluation
+from pipeline.messages.contents import CollectorReport
 from pipeline.messages.traffic import Traffic
 from pipeline.records.recorder import Recorder
-from pipeline.replay.shards.permits import Permits
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +23,6 @@ _CONNECT_SECONDS = 300.0
 _REPORT_SECONDS = 5.0
 _LEAVE_SECONDS = 15.0
 """For the last transitions: a writer whose server was restarted just now may not have reached it again."""
-_POLL_SECONDS = 0.02
 _LOG_SECONDS = 10.0
 
 
@@ -63,7 +58,11 @@ def run_collector(
     reader = VariablesReader(addresses.weights, experiment.collect.variables_seconds)
     newest = reader.wait(_CONNECT_SECONDS, f"collector {index}")
     refuse_other_config(experiment, newest.config)
-    permits = Permits(experiment, addresses.shards[0]) if experiment.replay.shards > 1 else None
+    permits = None
+    if experiment.replay.shards > 1:
+        from pipeline.replay.shards.permits import Permits
+
+        permits = Permits(experiment, addresses.shards[0])
     own = Traffic()
     collector = Collector(experiment, specs, index, process, addresses.frames, newest, incarnation, own, permits)
     sender = Sender(addresses.reports, REPORTS_TABLE)
@@ -145,56 +144,3 @@ def _in_words(report: CollectorReport) -> str:
         f"weights {report.weights_age} gradient steps and {report.weights_seconds:.2f} s old, "
         f"{report.blocked_seconds:.1f} s held back by the rate limiter or the learner"
     )
-
-
-def run_evaluator(
-    experiment: Experiment,
-    folder: Path,
-    addresses: Addresses,
-    interrupted: threading.Event,
-    recorder: Recorder | None = None,
-) -> int:
-    """Evaluates until the learner says that the run ends; returns the exit code.
-
-    An evaluation that did not reach the learner before it was restarted is sent again; one that reached it before the
-    evaluator was restarted is not made again.
-
-    Raises:
-      UsageError: it was started with another config than the learner.
-      TimeoutError: the replay did not answer for `collect.away_seconds`.
-    """
-    recorder = recorder or Recorder(None)
-    specs = environments.describe(experiment.environment)
-    wait_for_server(addresses.reports, _CONNECT_SECONDS, "the evaluator")
-    reader = VariablesReader(addresses.weights, experiment.collect.variables_seconds)
-    newest = reader.wait(_CONNECT_SECONDS, "the evaluator")
-    refuse_other_config(experiment, newest.config)
-    evaluator = Evaluator(experiment, specs, folder, newest.evaluated_at, recorder.beat)
-    filmstrips = Filmstrips(experiment, specs, recorder.beat)
-    sender = Sender(addresses.reports, REPORTS_TABLE)
-    evaluation: Evaluation | None = None
-    is_sent, life = True, newest.life
-    try:
-        while not interrupted.is_set():
-            recorder.beat()
-            reader.refuse_silence(experiment.collect.away_seconds, "the evaluator")
-            newest = reader.newest or newest
-            if newest.life != life:
-                life = newest.life
-                is_sent = evaluation is None or evaluation.at == newest.evaluated_at
-            if is_sent and evaluator.is_due(newest):
-                evaluation = evaluator.evaluate(newest)
-                is_sent = evaluation is None
-                if evaluation is not None:  # pictures go first: the learner leaves once it has the last evaluation
-                    strip = filmstrips.draw(newest, evaluation, evaluator.is_last(newest))
-                    if strip is not None and not sender.send(strip, _REPORT_SECONDS):
-                        log.warning("the pictures of gradient step %d did not reach the learner", strip.gradient_steps)
-            if not is_sent and evaluation is not None:
-                is_sent = sender.send(evaluation, _REPORT_SECONDS)
-            if newest.stopping:
-                break
-            time.sleep(_POLL_SECONDS)
-    finally:
-        reader.close()
-        sender.close()
-    return newest.exit_code if newest.stopping else 0
