@@ -1,4 +1,4 @@
-"""benchmarks.reach: a short form of it, end to end, and the page that it writes."""
+"""benchmarks.learning.reach: a short form of it, end to end, and the page that it writes."""
 
 import subprocess
 import sys
@@ -6,20 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.reach import report
-from benchmarks.reach.tasks import TASKS, Result
+from benchmarks.learning.reach import report
+from benchmarks.learning.reach.tasks import TASKS, Result
 from pipeline.experiment.config import load, shipped
 
 ROOT = Path(__file__).resolve().parents[2]
 OTHERS = {
     "atari",  # for a machine with a GPU
     "highway_image",
-    "highway_shielded",  # benchmarks.driving has it beside the unshielded one
+    "highway_shielded",  # benchmarks.learning.driving has it beside the unshielded one
     "intersection",
     "merge",
     "minatar_seaquest",
     "minatar_spaceinvaders",
-    "trading",  # benchmarks.trading: a return there says little without its baselines
+    "trading",  # benchmarks.learning.trading: a return there says little without its baselines
     "trading_forex",
 }
 """Configs without a target."""
@@ -32,7 +32,13 @@ SHORT = (
 
 
 def run(folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "benchmarks.reach", f"--results={folder / 'reach.jsonl'}", f"--docs={folder}"]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.learning.reach",
+        f"--results={folder / 'reach.jsonl'}",
+        f"--docs={folder}",
+    ]
     return subprocess.run([*command, *flags], capture_output=True, text=True, timeout=200, check=False, cwd=ROOT)
 
 

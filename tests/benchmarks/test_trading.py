@@ -1,4 +1,4 @@
-"""benchmarks.trading: a short form of it, end to end, and a user's run beside its baselines."""
+"""benchmarks.learning.trading: a short form of it, end to end, and a user's run beside its baselines."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import pipeline
-from benchmarks.trading.walks import Decisions, Walk, constant, replayed, walk
+from benchmarks.learning.trading.walks import Decisions, Walk, constant, replayed, walk
 from pipeline.experiment.config import UsageError, load
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,7 +22,7 @@ SHORT = (
 
 
 def run(*flags: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "benchmarks.trading", "--coins=3", *flags]
+    command = [sys.executable, "-m", "benchmarks.learning.trading", "--coins=3", *flags]
     return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, cwd=ROOT)
 
 

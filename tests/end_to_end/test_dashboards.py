@@ -135,7 +135,7 @@ def test_a_browser_shows_the_charts(run_dir: Path, tmp_path: Path) -> None:
     code = """
 import sys
 from pathlib import Path
-from benchmarks import dashboards
+from benchmarks.parts import dashboards
 with dashboards.tensorboard(Path(sys.argv[1])) as address, dashboards.browser() as page:
     for name in dashboards.PAGES:
         dashboards.load(page, address, name)

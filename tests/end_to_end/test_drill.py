@@ -95,18 +95,18 @@ def test_a_drill_that_is_killed_takes_its_run_with_it(tmp_path: Path) -> None:
 
 def test_many_drills_make_a_table(tmp_path: Path) -> None:
     folder = tmp_path / "drills"
-    result = command("benchmarks.drills", "--seeds=1", "--kills=1", f"--folder={folder}")
+    result = command("benchmarks.reliability.drills", "--seeds=1", "--kills=1", f"--folder={folder}")
     assert result.returncode == 0, result.stdout + result.stderr
     assert "1 of 1 drills passed, with 1 faults in" in result.stdout
     assert "unaccounted for: 0." in result.stdout
-    again = command("benchmarks.drills", "--seeds=1", "--kills=1", f"--folder={folder}")
+    again = command("benchmarks.reliability.drills", "--seeds=1", "--kills=1", f"--folder={folder}")
     assert again.stdout.splitlines()[1:] == result.stdout.splitlines()[-len(again.stdout.splitlines()) + 1 :]
 
 
 def test_a_soak_shows_what_each_role_takes(tmp_path: Path) -> None:
     # The first kill comes once the run is seen to learn, whenever that is; these are some more seconds of it.
     flags = ("--environment_steps=1000000", "--kill_seconds=60", f"--folder={tmp_path / 'soak'}")
-    result = command("benchmarks.soak", *flags)
+    result = command("benchmarks.reliability.soak", *flags)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "unaccounted for: 0." in result.stdout
     assert re.search(r"with [1-9]\d* kills", result.stdout), result.stdout
