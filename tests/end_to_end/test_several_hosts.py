@@ -14,6 +14,7 @@ from hosts import needs_hosts
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 pytestmark = [
+    pytest.mark.slow,
     needs_hosts,
     pytest.mark.skipif(
         shutil.which("haproxy", path=f"{os.environ.get('PATH', '')}:/usr/sbin") is None,
