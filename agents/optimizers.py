@@ -14,7 +14,7 @@ from agents.losses import clip_by_global_norm, linear_schedule
 
 
 class Update(NamedTuple):
-    """What became of one update; the same on every replica."""
+    """The result of one update, the same on every replica."""
 
     norm: tf.Tensor
     """float32 []: the global norm of the summed gradient before clipping."""
@@ -22,8 +22,8 @@ class Update(NamedTuple):
     """bool []: whether norm and summed loss were finite; else weights and moments stayed as they were."""
 
 
-class _Optimizer(tf.Module):  # type: ignore[misc]
-    """What updates weights by their summed and clipped gradients, with a step size that may decay linearly.
+class Optimizer(tf.Module):  # type: ignore[misc]
+    """Updates weights by their summed and clipped gradients, with a step size that may decay linearly.
 
     Create it in the scope of the distribution strategy that trains.
 
@@ -93,12 +93,12 @@ class _Optimizer(tf.Module):  # type: ignore[misc]
         raise NotImplementedError
 
 
-class Adam(_Optimizer):
+class Adam(Optimizer):
     """Adam (Kingma and Ba 2015, algorithm 1 in the efficient form of section 2).
 
     Args:
       variables: the float32 weights to train.
-      learning_rate: see `_Optimizer`, as for all further arguments.
+      learning_rate: see `Optimizer`, as for all further arguments.
       epsilon: added to the root of the second moment.
     """
 
@@ -115,7 +115,7 @@ class Adam(_Optimizer):
 
     @classmethod
     def of(cls, variables: Sequence[tf.Variable], config: DeepConfig | PolicyConfig) -> "Adam":
-        """As an agent's configuration has it."""
+        """Makes the optimizer of an agent's configuration."""
         return cls(
             variables,
             config.learning_rate,
@@ -150,7 +150,7 @@ class Adam(_Optimizer):
         )
 
 
-class Sgd(_Optimizer):
+class Sgd(Optimizer):
     """Plain gradient descent."""
 
     def _update(self, weight: tf.Variable, *rest: Any) -> None:

@@ -48,7 +48,7 @@ def td_errors(taken: Floats, best: Floats, reward: Floats, discount: Floats, las
     return np.where(last[0], np.float32(0.0), error)
 
 
-class Judge:
+class TdErrorWindow:
     """Gives each window of n + 1 frames its TD errors as soon as its last frame is there.
 
     Args:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import psutil
@@ -10,8 +11,6 @@ from numpy.typing import NDArray
 from agents import Specs
 from agents.configs import WindowConfig
 from agents.exploration import epsilon, explore
-from agents.novelty import CountBonus
-from agents.priorities import Judge
 from pipeline import environments
 from pipeline.acting.frame_stacks import FrameStack
 from pipeline.acting.network_program import Actor, make_actor
@@ -23,6 +22,10 @@ from pipeline.messages.traffic import Traffic
 from pipeline.replay.frames import FIRST, LAST, MID, FrameLayout
 from pipeline.replay.shards.permits import Permits
 from pipeline.replay.writer import FrameWriter
+
+if TYPE_CHECKING:
+    from agents.novelty import CountBonus
+    from agents.priorities import TdErrorWindow
 
 
 def seed_of(experiment: Experiment, *stream: int) -> int:
@@ -65,15 +68,8 @@ class Collector:
         self._frames = self._layout.empty(collect.lanes)
         self._fields = {name: self._frames[name] for name, _ in self._layout.fields()}  # views
         self._writer, self._permits, self._spent = FrameWriter.of(experiment, self._layout, address), permits, 0
-        exploration = experiment.exploration
-        seed = seed_of(experiment, 4, index, incarnation)
-        bonus = exploration.count_bonus
-        self._bonus = CountBonus(specs, bonus, exploration.count_cells, seed) if bonus else None
-        agent, replay = experiment.agent, experiment.replay
-        judged = replay.prioritized and replay.initial_priority == "td_error"
-        self._judge: Judge | None = None
-        if judged and isinstance(agent, WindowConfig):
-            self._judge = Judge(agent.window_length, agent.discount, agent.reward_clip)
+        self._bonus = _count_bonus(experiment, specs, seed_of(experiment, 4, index, incarnation))
+        self._td_error_window = _td_error_window(experiment)
         self._seen = self._environment.reset(seed_of(experiment, 2, index, incarnation))
         self._step_type = np.full(collect.lanes, FIRST, np.uint8)
         self._variables = variables
@@ -176,9 +172,9 @@ class Collector:
         fields["terminated"][:] = step.terminated
         fields["next_step_type"][:] = self._step_type
         priorities = None
-        if self._judge is not None:
+        if self._td_error_window is not None:
             ended = fields["step_type"] == LAST
-            priorities = self._judge.add(scores, seen.mask, actions, fields["reward"], step.terminated, ended)
+            priorities = self._td_error_window.add(scores, seen.mask, actions, fields["reward"], step.terminated, ended)
         self._writer.append(self._frames, priorities)
 
         self._environment_steps += environment.lanes - resets
@@ -217,14 +213,14 @@ class Collector:
         The newest observations become ends of their episodes, which are bootstrapped from as after a truncation. Of an
         on-policy kind nothing is padded: it learns from no more of a run that ends.
         """
-        missing, fields, judge = self._writer.missing, self._fields, self._judge
+        missing, fields, td_errors = self._writer.missing, self._fields, self._td_error_window
         if not missing:
             return
         scores = self._unanswered
         if scores is None:  # else the frames hold what the lanes saw last: the step from it failed
             seen = self._seen
             self._fill(seen, np.zeros(len(self._frames), np.int64) if seen.mask is None else seen.mask.argmax(axis=1))
-            if judge is not None:
+            if td_errors is not None:
                 scores = self._actor.q_values(self._stack.push(seen.observation, self._step_type == FIRST))
         fields["step_type"][:] = fields["next_step_type"][:] = LAST
         fields["reward"][:] = 0.0
@@ -232,9 +228,9 @@ class Collector:
         ended = fields["step_type"] == LAST
         for _ in range(missing):
             priorities = None
-            if judge is not None and scores is not None:
+            if td_errors is not None and scores is not None:
                 more = fields["action"], fields["reward"], fields["terminated"], ended
-                priorities = judge.add(scores, fields.get("mask"), *more)
+                priorities = td_errors.add(scores, fields.get("mask"), *more)
             self._writer.pad(self._frames, priorities)
 
     @property
@@ -291,3 +287,24 @@ class Collector:
         if self._permits is not None:
             self._permits.close()
         self._environment.close()
+
+
+def _count_bonus(experiment: Experiment, specs: Specs, seed: int) -> "CountBonus | None":
+    """Makes the bonus for states seldom seen; None where the config pays none."""
+    exploration = experiment.exploration
+    if not exploration.count_bonus:
+        return None
+    from agents.novelty import CountBonus
+
+    return CountBonus(specs, exploration.count_bonus, exploration.count_cells, seed)
+
+
+def _td_error_window(experiment: Experiment) -> "TdErrorWindow | None":
+    """Makes what computes the TD errors of new windows; None where their priorities are the largest given so far."""
+    agent, replay = experiment.agent, experiment.replay
+    wanted = replay.prioritized and replay.initial_priority == "td_error"
+    if not wanted or not isinstance(agent, WindowConfig):
+        return None
+    from agents.priorities import TdErrorWindow
+
+    return TdErrorWindow(agent.window_length, agent.discount, agent.reward_clip)

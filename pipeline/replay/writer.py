@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.priorities import bounded
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment
 from pipeline.records.in_flight import BURST_ITEMS, MOST_ITEMS
@@ -226,6 +225,8 @@ class FrameWriter:
     def _cover(self) -> None:
         priorities = [self.initial_priority] * self._groups
         if self._priorities:
+            from agents.priorities import bounded
+
             priorities = bounded(np.mean(self._priorities, axis=0)).tolist()
         self._pending += [(list(recent), priority) for recent, priority in zip(self._recent, priorities, strict=True)]
         self._uncovered = 0

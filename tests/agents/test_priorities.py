@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from agents import losses
-from agents.priorities import LARGEST, SMALLEST, Judge, bounded, td_errors
+from agents.priorities import LARGEST, SMALLEST, TdErrorWindow, bounded, td_errors
 
 MID, LAST = 1, 2
 
 
 class Step(NamedTuple):
-    """What one vector step saw and did: the arguments of `Judge.add`."""
+    """What one vector step saw and did: the arguments of `TdErrorWindow.add`."""
 
     q_values: np.ndarray
     mask: np.ndarray | None
@@ -110,9 +110,9 @@ def test_bounded_keeps_what_a_table_takes_and_limits_the_rest() -> None:
 
 
 @pytest.mark.parametrize("window", [2, 3, 5])
-def test_judge_says_nothing_until_its_window_is_full_and_then_always(window: int) -> None:
-    judge = Judge(window, 0.9, 0.0)
-    given = [judge.add(*step) for step in random_stream(9, 2, masked=False)]
+def test_nothing_is_said_until_a_window_is_full_and_then_always(window: int) -> None:
+    recent = TdErrorWindow(window, 0.9, 0.0)
+    given = [recent.add(*step) for step in random_stream(9, 2, masked=False)]
     assert [errors is not None for errors in given] == [False] * (window - 1) + [True] * (10 - window)
 
 
@@ -127,13 +127,13 @@ def test_judge_says_nothing_until_its_window_is_full_and_then_always(window: int
         (None, 100.0, 8.0),
     ],
 )
-def test_judge_by_hand(mask: list[bool] | None, reward_clip: float, expected: float) -> None:
-    judge = Judge(2, 0.5, reward_clip)
+def test_td_error_window_by_hand(mask: list[bool] | None, reward_clip: float, expected: float) -> None:
+    recent = TdErrorWindow(2, 0.5, reward_clip)
     no = np.array([False])
 
     def add(q_values: list[float], allowed: list[bool] | None, reward: float) -> np.ndarray | None:
         masks = None if allowed is None else np.array([allowed])
-        return judge.add(np.float32([q_values]), masks, np.array([0]), np.float32([reward]), no, no)
+        return recent.add(np.float32([q_values]), masks, np.array([0]), np.float32([reward]), no, no)
 
     # The mask of the frame where the action was taken must not matter: it allows that action alone.
     assert add([1.0, 3.0], None if mask is None else [True, False], 5.0) is None
@@ -145,13 +145,11 @@ def test_judge_by_hand(mask: list[bool] | None, reward_clip: float, expected: fl
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("reward_clip", [0.0, 1.5])
 @pytest.mark.parametrize("window", [2, 4])
-def test_judge_gives_every_window_of_a_stream_the_learners_td_errors(
-    window: int, reward_clip: float, masked: bool
-) -> None:
+def test_every_window_of_a_stream_has_the_learners_td_errors(window: int, reward_clip: float, masked: bool) -> None:
     lanes, gamma = 6, 0.9
     stream = random_stream(30, lanes, masked)
-    judge = Judge(window, gamma, reward_clip)
-    given = [judge.add(*step) for step in stream]
+    recent = TdErrorWindow(window, gamma, reward_clip)
+    given = [recent.add(*step) for step in stream]
     for end in range(window - 1, len(stream)):
         frames = stream[end - window + 1 : end + 1]
         best = [
@@ -174,7 +172,7 @@ def test_judge_gives_every_window_of_a_stream_the_learners_td_errors(
 @pytest.mark.parametrize("masked", [False, True])
 def test_arrays_that_the_caller_reuses_do_not_change_what_was_kept(masked: bool, reward_clip: float) -> None:
     stream = random_stream(12, 4, masked)
-    fresh, reusing = Judge(4, 0.9, reward_clip), Judge(4, 0.9, reward_clip)
+    fresh, reusing = TdErrorWindow(4, 0.9, reward_clip), TdErrorWindow(4, 0.9, reward_clip)
     buffers = Step(*(None if array is None else array.copy() for array in stream[0]))
     for step in stream:
         for buffer, array in zip(buffers, step, strict=True):
