@@ -1,4 +1,4 @@
-"""The contract between an algorithm and the pipeline, and the registry of algorithms.
+"""The interface of an agent as the pipeline uses it, and the registry of agent kinds.
 
 No TensorFlow here: building an agent imports it.
 """
@@ -61,7 +61,7 @@ class LearningAgent(Protocol):
         """Every variable that training changes: weights, target, optimizer, counters."""
 
     def train(self, experience: Any, weights: Any = None) -> Any:
-        """One gradient step on a `Trajectory` [B, config.window_length, ...]; its `LossInfo.extra` is a `LossExtra`.
+        """Takes one gradient step on a `Trajectory` [B, config.window_length, ...]; `LossInfo.extra` is a `LossExtra`.
 
         Of an on-policy kind it may be several updates, on experience of the weights that it starts from. An update
         whose loss or gradient is not finite, on any replica, changes nothing but `train_step_counter`.
@@ -69,14 +69,14 @@ class LearningAgent(Protocol):
 
 
 class MakeAgent(Protocol):
-    """The function of an algorithm that builds its agent; it takes the configuration of its own kind."""
+    """A function that builds an agent from the configuration of its own kind."""
 
     def __call__(self, specs: Specs, config: Any, *, epsilon: float, seed: int) -> LearningAgent:
         """See `agents.build`."""
 
 
 class Builder(NamedTuple):
-    """One algorithm: the type of its configuration, and where the function is that builds it."""
+    """One kind of agent: the type of its configuration, and the path of the function that builds it."""
 
     config: type[AgentConfig]
     path: str
@@ -84,7 +84,7 @@ class Builder(NamedTuple):
 
     @property
     def make(self) -> MakeAgent:
-        """The function at `path`; it imports the algorithm's module."""
+        """The function at `path`; imports the kind's module."""
         found: MakeAgent = pkgutil.resolve_name(self.path)
         return found
 

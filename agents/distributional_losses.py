@@ -7,12 +7,12 @@ import tensorflow as tf
 
 
 def of_action(values: tf.Tensor, action: tf.Tensor) -> tf.Tensor:
-    """Numbers [B, A, M] of the actions int [B]: [B, M]."""
+    """Selects the numbers [B, M] of the actions int [B] from those of all actions [B, A, M]."""
     return tf.reduce_sum(values * tf.one_hot(action, values.shape[1], dtype=values.dtype)[:, :, tf.newaxis], axis=1)
 
 
 def project(support: tf.Tensor, atoms: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
-    """The projection of a distribution onto an evenly spaced support (Bellemare et al. 2017, algorithm 1).
+    """Projects a distribution onto an evenly spaced support (Bellemare et al. 2017, algorithm 1).
 
     Args:
       support: float32 [M], ascending, evenly spaced.
@@ -29,7 +29,7 @@ def project(support: tf.Tensor, atoms: tf.Tensor, probabilities: tf.Tensor) -> t
 
 
 def quantile_huber_loss(quantiles: tf.Tensor, fractions: tf.Tensor, targets: tf.Tensor, kappa: float) -> tf.Tensor:
-    """The quantile regression loss of each example: summed over quantiles, the mean over targets, float32 [B].
+    """Computes the quantile regression loss of each example: summed over quantiles, the mean over targets, float32 [B].
 
     Dabney et al. 2018a, equation 10, and 2018b, equation 3: |tau - 1(u < 0)| * Huber_kappa(u) / kappa for the TD error
     u = target - quantile of every pair.

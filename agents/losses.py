@@ -1,4 +1,4 @@
-"""The mathematics of the agents: pure functions of tensors.
+"""The mathematics of learning values: pure functions of tensors.
 
 Shapes: B batch, T frames of a window, A actions. Subscripts follow rlax: `q_tm1` belongs to the state where the
 action was taken, `r_t`, `discount_t` and `q_t` to what followed.
@@ -11,7 +11,7 @@ from tf_agents.trajectories import StepType
 
 
 class NStepReturn(NamedTuple):
-    """What follows the first frame of a window, folded into one transition."""
+    """What follows the first frame of a window, folded into one n-step transition."""
 
     reward: tf.Tensor
     """float32 [B]: the discounted sum of the rewards up to the bootstrap frame."""
@@ -20,11 +20,11 @@ class NStepReturn(NamedTuple):
     bootstrap_index: tf.Tensor
     """int32 [B]: the frame to bootstrap from, in [0, T-1]; 0 where the window starts at an episode's end."""
     valid: tf.Tensor
-    """bool [B]: false where the first frame is an episode's end, so that no transition starts there."""
+    """bool [B]: false where the first frame is an episode's end, so that no n-step transition starts there."""
 
 
 def n_step_return(step_type: tf.Tensor, reward: tf.Tensor, discount: tf.Tensor, gamma: float) -> NStepReturn:
-    """Folds windows of T frames into transitions of at most n = T - 1 steps (Sutton and Barto 2018, equation 7.1).
+    """Folds windows of T frames into n-step transitions, n = T - 1 (Sutton and Barto 2018, equation 7.1).
 
     Frame t holds the reward and discount of the step taken from it. The fold stops at the first LAST frame and
     bootstraps there: a termination has put 0 into the discount before it, a truncation has left it 1.
@@ -50,12 +50,12 @@ def n_step_return(step_type: tf.Tensor, reward: tf.Tensor, discount: tf.Tensor, 
 
 
 def masked_q(q: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
-    """Q-values [B, A] with the lowest float where `mask` (bool or 0/1, [B, A]) forbids an action."""
+    """Puts the lowest float into Q-values [B, A] where `mask` (bool or 0/1, [B, A]) forbids an action."""
     return q if mask is None else tf.where(tf.cast(mask, tf.bool), q, q.dtype.min)
 
 
 def action_value(q: tf.Tensor, action: tf.Tensor) -> tf.Tensor:
-    """Q-values [B, A] of the actions int [B]: [B]."""
+    """Selects the Q-values [B] of the actions int [B] from those of all actions [B, A]."""
     # A sum over a one-hot product compiles to straight vector code; a gather does not.
     return tf.reduce_sum(q * tf.one_hot(action, q.shape[1], dtype=q.dtype), axis=1)
 
@@ -78,14 +78,14 @@ def bootstrap_value(q_t: tf.Tensor, selector_t: tf.Tensor, mask_t: tf.Tensor | N
 
 
 def conservative_penalty(q: tf.Tensor, mask: tf.Tensor | None, action: tf.Tensor) -> tf.Tensor:
-    """log sum over actions of exp(q), less q of the action in the data: float32 [B] (Kumar et al. 2020, equation 4)."""
+    """CQL's penalty (Kumar et al. 2020, equation 4): log sum_a exp(q) less q of the action in the data, float32 [B]."""
     return tf.reduce_logsumexp(masked_q(q, mask), axis=1) - action_value(q, action)
 
 
 def importance_weights(
     relative_probability: tf.Tensor, exponent: tf.Tensor, smallest: tf.Tensor | None = None
 ) -> tf.Tensor:
-    """(N P(i))^-beta over the largest of the batch: float32 [B] (Schaul et al. 2016, 3.4).
+    """Importance weights: (N P(i))^-beta over the largest of the batch, float32 [B] (Schaul et al. 2016, 3.4).
 
     Args:
       relative_probability: float32 [B], N P(i): how many times as likely as by uniform drawing each was.
@@ -110,7 +110,7 @@ _RESCALING = 1e-3
 
 
 def rescale(value: tf.Tensor) -> tf.Tensor:
-    """h(x) = sign(x)(sqrt(|x| + 1) - 1) + 0.001 x, which keeps targets small (Pohlen et al. 2018, proposition A.2)."""
+    """Value rescaling: h(x) = sign(x)(sqrt(|x| + 1) - 1) + 0.001 x (Pohlen et al. 2018, proposition A.2)."""
     return tf.sign(value) * (tf.sqrt(tf.abs(value) + 1.0) - 1.0) + _RESCALING * value
 
 
@@ -121,14 +121,14 @@ def unrescale(value: tf.Tensor) -> tf.Tensor:
 
 
 def linear_schedule(initial: float, final: float, decay_steps: int, count: tf.Tensor) -> tf.Tensor:
-    """float32 []: from `initial` to `final` in the first `decay_steps` of a count; 0 steps never move it."""
+    """Linear change from `initial` to `final` in the first `decay_steps` of a count, float32 []; 0 steps: constant."""
     if not decay_steps:
         return tf.constant(initial)
     return initial + tf.minimum(tf.cast(count, tf.float32) / decay_steps, 1.0) * (final - initial)
 
 
 def clip_by_global_norm(gradients: list[tf.Tensor], largest: float) -> tuple[list[tf.Tensor], tf.Tensor]:
-    """Gradients scaled down together to a global norm of at most `largest` (0: as they are), and the norm before."""
+    """Scales gradients down to a global norm of at most `largest` (0: any); returns them and the norm before."""
     norm = tf.sqrt(tf.add_n([tf.reduce_sum(tf.square(gradient)) for gradient in gradients]))
     if not largest:
         return gradients, norm

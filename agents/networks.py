@@ -93,20 +93,20 @@ class NetworkBuilder:
         """float32 [B, n]: the encoded observation."""
 
     def dense(self, features: tf.Tensor, units: int, activation: str | None = None) -> tf.Tensor:
-        """A dense layer behind features [B, n]: linear without an activation."""
+        """Makes a dense layer behind features [B, n]: linear without an activation."""
         if activation is None:
             return NarrowDense(units, kernel_initializer=self.seeds.lecun_uniform())(features)
         return tf.keras.layers.Dense(units, activation, kernel_initializer=self.seeds.he_uniform())(features)
 
     def torso(self) -> tf.Tensor:
-        """Hidden layers behind the encoder: float32 [B, n]. A second torso shares the encoder only."""
+        """Makes the hidden layers behind the encoder: float32 [B, n]. A second torso shares the encoder only."""
         features = self.features
         for units in self._hidden_units:
             features = self.dense(features, units, self._activation)
         return features
 
     def model(self, output: Any, *more: tf.Tensor) -> tf.keras.Model:
-        """The model from the observation nest and further inputs, as far as there are any."""
+        """Makes the model from the observation nest and further inputs, as far as there are any."""
         observation = self.specs.pack(self._inputs)
         return tf.keras.Model([observation, *more] if more else observation, output)
 
@@ -127,17 +127,17 @@ class ValueNetworkBuilder(NetworkBuilder):
             self._noisy = NoisyLayers(layers, self._config.noisy_sigma, self.seeds)
 
     def dense(self, features: tf.Tensor, units: int, activation: str | None = None, repeats: Any = 1) -> tf.Tensor:
-        """A dense layer behind features [B * repeats, n]: linear without an activation; noisy if noise is expected."""
+        """Makes a dense layer behind features [B * repeats, n]: linear without an activation, noisy after `expect`."""
         if self._noisy is None:
             return super().dense(features, units, activation)
         return self._noisy.dense(features, units, activation, repeats)
 
     def model(self, output: Any, *more: tf.Tensor) -> tf.keras.Model:
-        """The model from the observation nest, further inputs and the noise, as far as there are any."""
+        """Makes the model from the observation nest, further inputs and the noise, as far as there are any."""
         return super().model(output, *more, *([] if self._noisy is None else [self._noisy.input]))
 
     def head(self, features: tf.Tensor, outputs: int | None, repeats: Any = 1) -> tf.Tensor:
-        """`outputs` numbers an action, [B, A, outputs], or one, [B, A], for None.
+        """Makes the head: `outputs` numbers an action, [B, A, outputs], or one, [B, A], for None.
 
         V + A - mean(A) (Wang et al. 2016, equation 9) if the network is dueling.
         """

@@ -55,7 +55,7 @@ class NoisyLayers:
         self._used = 0
 
     def dense(self, features: tf.Tensor, units: int, activation: str | None, repeats: Any) -> tf.Tensor:
-        """A layer behind features [B * repeats, n]; the noise of an example is repeated with it."""
+        """Makes a layer behind features [B * repeats, n]; the noise of an example is repeated with it."""
         n = features.shape[-1]
         initial = self._seeds.fan_in_uniform(n), self._seeds.fan_in_uniform(n)
         noise = (self._take(n, repeats), self._take(units, repeats))

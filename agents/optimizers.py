@@ -61,8 +61,8 @@ class Optimizer(tf.Module):  # type: ignore[misc]
         """Sums the gradients of all replicas, clips them and updates the weights; call it in replica context.
 
         An update whose summed loss or gradient norm is not finite changes nothing: weights, moments and the count of
-        updates keep their bits. The norm sums squares, so that no finite one hides a gradient that is not, nor one
-        whose second moment would overflow.
+        updates keep their bits. The norm sums squares: it is not finite if any gradient is not, or if a second moment
+        would overflow.
 
         Args:
           gradients: one float32 tensor a variable, of its shape.
@@ -81,12 +81,12 @@ class Optimizer(tf.Module):  # type: ignore[misc]
         return Update(norm, applied)
 
     def _common(self, applied: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """What every variable's update takes beside its gradient and the step size, both 0 if it is not `applied`."""
+        """Further arguments of every variable's update; its gradient and step size are 0 if it is not `applied`."""
         del applied
         return ()
 
     def _slots(self) -> Sequence[Sequence[tf.Variable]]:
-        """Variables of the optimizer's own, one a weight each."""
+        """The optimizer's own variables: sequences with one for each weight."""
         return ()
 
     def _update(self, weight: tf.Variable, *rest: Any) -> None:

@@ -61,7 +61,7 @@ class PolicyNetwork(ValueNetwork):
 
 
 class PolicyAgent(tf_agent.TFAgent):  # type: ignore[misc]
-    """A policy over actions that a mask may forbid. `policy` takes the likeliest action, `collect_policy` draws."""
+    """Learns a policy over actions, which masks may forbid: `policy` is greedy, `collect_policy` draws."""
 
     _config: PolicyConfig
     """A kind declares its own type."""
@@ -97,7 +97,7 @@ class PolicyAgent(tf_agent.TFAgent):  # type: ignore[misc]
 
     @property
     def noise_units(self) -> int:
-        """See `agents.builder.LearningAgent`: the draw of an action is what explores."""
+        """0: the policy explores by drawing its actions."""
         return 0
 
     @property
@@ -111,7 +111,7 @@ class PolicyAgent(tf_agent.TFAgent):  # type: ignore[misc]
         return self._optimizer.learning_rate_scale
 
     def _split(self, observation: Any) -> tuple[Any, Any]:
-        """What the network sees and the mask; () where the environment masks nothing."""
+        """Splits an observation into the network's and the mask; () where the environment masks nothing."""
         seen, mask = observation if self._masked else (observation, ())
         return seen, mask
 

@@ -1,7 +1,7 @@
 """Policy gradients: REINFORCE (Williams 1992), with or without a value baseline, and PPO (Schulman et al. 2017).
 
-Both learn from sequences that the present weights acted in: the pipeline sees to that, with a queue and collectors that
-wait. Old log-probabilities are therefore computed here, and frames need none.
+Both learn from sequences that the present weights collected: the pipeline ensures that, with a queue and collectors
+that wait. So old log-probabilities are computed here, and frames need not store them.
 """
 
 from collections.abc import Callable
@@ -62,7 +62,7 @@ class PolicyGradientAgent(PolicyAgent):
         return log_probability * frames.advantage
 
     def _parts(self, frames: Frames) -> tuple[int, Callable[[Any], Frames]]:
-        """How many updates a gradient step makes, and the frames of each by its number, an int or int32 []."""
+        """The number of updates of a gradient step, and a function from an update's number to its frames."""
         return 1, lambda _: frames
 
     def _train(self, experience: Any, weights: Any = None) -> tf_agent.LossInfo:
@@ -99,7 +99,7 @@ class PolicyGradientAgent(PolicyAgent):
         return tf_agent.LossInfo(self._mean_loss(frames, training), extra)
 
     def _mean_loss(self, frames: Frames, training: bool) -> tf.Tensor:
-        """float32 []: this replica's part of the global batch's mean."""
+        """Computes this replica's part of the global batch's mean loss, float32 []."""
         config, flat = self._config, tf.nest.map_structure(flatten, frames)
         logits, value = self._network.evaluate(flat.observation, training)
         policy, log_policy = policy_losses.soft_policy(logits, flat.mask if self._masked else None, 1.0)
@@ -120,7 +120,7 @@ class PolicyGradientAgent(PolicyAgent):
             )
         observation, mask = self._split(experience.observation)
         step_type = experience.step_type
-        log_probability, value = self._judged(observation, mask, experience.action)
+        log_probability, value = self._evaluated(observation, mask, experience.action)
         values = tf.zeros_like(experience.reward) if value is None else value
         rewards = clip_reward(experience.reward, config.reward_clip)
         advantage = policy_losses.generalised_advantages(
@@ -145,8 +145,8 @@ class PolicyGradientAgent(PolicyAgent):
         )
         return frames, extra
 
-    def _judged(self, observation: Any, mask: Any, action: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
-        """Log-probabilities of the actions and values of the states, float32 [B, T], by the present weights."""
+    def _evaluated(self, observation: Any, mask: Any, action: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """Log-probabilities of the actions and values of the states under the present weights, float32 [B, T] each."""
         flat_observation, flat_mask, flat_action = tf.nest.map_structure(flatten, (observation, mask, action))
         logits, value = self._network.evaluate(flat_observation)
         _, log_policy = policy_losses.soft_policy(logits, flat_mask if self._masked else None, 1.0)
@@ -168,7 +168,7 @@ class PolicyGradientAgent(PolicyAgent):
 
 
 class PpoAgent(PolicyGradientAgent):
-    """Several epochs of minibatches on each batch, with a clipped ratio of new to old probabilities.
+    """Learns from each batch in several epochs of minibatches, with a clipped ratio of new to old probabilities.
 
     Each `minibatches` successive sequences of the batch send one to every minibatch, in an order that is drawn for them
     and the epoch. Replicas draw for the global batch, so that a minibatch holds the same sequences however many there

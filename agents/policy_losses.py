@@ -22,20 +22,20 @@ def soft_policy(q: tf.Tensor, mask: tf.Tensor | None, temperature: float) -> tup
 
 
 def log_probability(log_policy: tf.Tensor, action: tf.Tensor) -> tf.Tensor:
-    """Of the actions int [B] by a policy's logarithm [B, A] of `soft_policy`: [B]; the lowest float where forbidden."""
+    """Log-probabilities [B] of the actions int [B], from `soft_policy`'s [B, A]; the lowest float where forbidden."""
     taken = tf.one_hot(action, log_policy.shape[1], on_value=True, off_value=False, dtype=tf.bool)
     return tf.reduce_sum(tf.where(taken, log_policy, 0.0), axis=1)
 
 
 def entropy(policy: tf.Tensor, log_policy: tf.Tensor) -> tf.Tensor:
-    """- sum over actions of pi log pi, in nats, of `soft_policy` with temperature 1: float32 [B]."""
+    """Entropy of a policy in nats, - sum over actions of pi log pi, float32 [B]; temperature 1 in `soft_policy`."""
     return -tf.reduce_sum(tf.where(policy > 0.0, policy * log_policy, 0.0), axis=1)
 
 
 def munchausen_bonus(
     q_tm1: tf.Tensor, mask_tm1: tf.Tensor | None, action: tf.Tensor, scale: float, temperature: float, floor: float
 ) -> tf.Tensor:
-    """What M-DQN adds to the reward: scale * clip(temperature * log pi(a|s), floor, 0), float32 [B].
+    """The bonus that M-DQN adds to the reward: scale * clip(temperature * log pi(a|s), floor, 0), float32 [B].
 
     Vieillard et al. 2020, equations 3 and 4; `q_tm1` [B, A] is the target network's. With n-step returns the first
     action's alone is added, as M-IQN does there.
@@ -46,14 +46,14 @@ def munchausen_bonus(
 
 
 def soft_bootstrap_value(q_t: tf.Tensor, mask_t: tf.Tensor | None, temperature: float) -> tf.Tensor:
-    """Sum over actions of pi(a|s) (q - temperature * log pi(a|s)), float32 [B] (Vieillard et al. 2020, equation 2)."""
+    """M-DQN's value: sum_a pi(a|s) (q - temperature * log pi(a|s)), float32 [B] (Vieillard et al. 2020, equation 2)."""
     policy, log_policy = soft_policy(q_t, mask_t, temperature)
     entropy_regularised = policy * (masked_q(q_t, mask_t) - log_policy)
     return tf.reduce_sum(tf.where(policy > 0.0, entropy_regularised, 0.0), axis=1)
 
 
 def clipped_surrogate(ratio: tf.Tensor, advantage: tf.Tensor, clip_ratio: float) -> tf.Tensor:
-    """min(r A, clip(r, 1 - epsilon, 1 + epsilon) A) of each frame, to be raised (Schulman et al. 2017, equation 7)."""
+    """PPO's objective of each frame: min(r A, clip(r, 1 - epsilon, 1 + epsilon) A) (Schulman et al. 2017, eq. 7)."""
     clipped = tf.clip_by_value(ratio, 1.0 - clip_ratio, 1.0 + clip_ratio)
     return tf.minimum(ratio * advantage, clipped * advantage)
 
@@ -61,7 +61,7 @@ def clipped_surrogate(ratio: tf.Tensor, advantage: tf.Tensor, clip_ratio: float)
 def generalised_advantages(
     step_type: tf.Tensor, reward: tf.Tensor, discount: tf.Tensor, value: tf.Tensor, gamma: float, gae_lambda: float
 ) -> tf.Tensor:
-    """Generalised advantage estimates within windows of T frames (Schulman et al. 2016, equation 16).
+    """Estimates generalised advantages within windows of T frames (Schulman et al. 2016, equation 16).
 
     A_t = delta_t + gamma lambda A_{t+1} with delta_t = r_t + gamma V_{t+1} - V_t, cut at an episode's LAST frame and at
     the window's: it bootstraps there, but for a termination, which has put 0 into the discount before. With lambda = 1,

@@ -1,4 +1,4 @@
-"""Priorities of new transitions from what a collector already computed: its own TD errors. Pure NumPy."""
+"""Priorities of new windows from the collector's own TD errors. Pure NumPy."""
 
 from collections import deque
 from typing import Any
@@ -9,13 +9,14 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 
 SMALLEST, LARGEST = 1e-6, 1e6
-"""Bounds of a priority: none is never drawn again, and Reverb's sum of them stays exact."""
+"""Bounds of a priority: above 0 every window may be drawn again, and Reverb's sum of them stays exact."""
 
 
 def bounded(priorities: Floats) -> Floats:
-    """Priorities within the bounds that a table takes.
+    """Limits priorities to the bounds that a table takes.
 
-    What is not finite becomes the smallest: no update can be made of it, and the largest would draw it again and again.
+    One that is not finite becomes the smallest: no update can be made of its window, and with the largest it would be
+    drawn again and again.
     """
     finite = np.nan_to_num(priorities, nan=SMALLEST, posinf=SMALLEST, neginf=SMALLEST)
     limited: Floats = np.clip(finite, SMALLEST, LARGEST)
@@ -23,7 +24,7 @@ def bounded(priorities: Floats) -> Floats:
 
 
 def td_errors(taken: Floats, best: Floats, reward: Floats, discount: Floats, last: NDArray[np.bool_]) -> Floats:
-    """Absolute n-step TD errors of the transitions that start at the first of T = n + 1 frames.
+    """Absolute TD errors of the n-step transitions that start at the first of T = n + 1 frames.
 
     The NumPy twin of `losses.n_step_return` with Q-learning's bootstrap, for the collectors.
 
@@ -32,7 +33,7 @@ def td_errors(taken: Floats, best: Floats, reward: Floats, discount: Floats, las
       best: float32 [T, lanes], largest Q-value of the allowed actions.
       reward: float32 [T, lanes], of the step from each frame.
       discount: float32 [T, lanes], gamma, or 0 where the step terminated the episode.
-      last: bool [T, lanes], an episode's end: no transition starts there, those before bootstrap there.
+      last: bool [T, lanes], an episode's end: no n-step transition starts there, those before bootstrap there.
 
     Returns:
       float32 [lanes]; 0 where the first frame is an episode's end.
@@ -49,7 +50,7 @@ def td_errors(taken: Floats, best: Floats, reward: Floats, discount: Floats, las
 
 
 class TdErrorWindow:
-    """Gives each window of n + 1 frames its TD errors as soon as its last frame is there.
+    """Computes the TD errors of each window of n + 1 frames as soon as its last frame is there.
 
     Args:
       window: n + 1.
@@ -70,7 +71,7 @@ class TdErrorWindow:
         terminated: NDArray[np.bool_],
         last: NDArray[np.bool_],
     ) -> Floats | None:
-        """Takes what one vector step saw and did.
+        """Takes one vector step of all lanes.
 
         Args:
           q_values: float32 [lanes, A], that the actions were chosen by.

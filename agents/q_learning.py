@@ -1,4 +1,4 @@
-"""Tabular Q-learning (Watkins 1989) by the same windows, replay and learner as the networks."""
+"""Tabular Q-learning (Watkins 1989), with the same windows, replay and learner as the networks."""
 
 from typing import Any
 
@@ -40,7 +40,7 @@ class Table(ValueNetwork):
 
 
 class QLearningAgent(TdAgent):
-    """Moves each entry visited by its learning rate times its TD errors, all of a batch on the table before it.
+    """Moves each visited entry of the table by the learning rate times its TD errors, all of a batch together.
 
     That is gradient descent on half the squared errors, summed over the global batch. There is no target network: its
     copy is made after every gradient step.

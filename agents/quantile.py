@@ -13,7 +13,7 @@ from agents.td_agent import DeepTdAgent, Errors, NStepTransitions, ValueNetwork,
 
 
 def midpoints(count: int) -> tf.Tensor:
-    """The middles of `count` equal parts of (0, 1), float32 [1, count]."""
+    """Computes the middles of `count` equal parts of (0, 1), float32 [1, count]."""
     return tf.constant((np.arange(count)[np.newaxis] + 0.5) / count, tf.float32)
 
 

@@ -61,7 +61,7 @@ class RecurrentNetwork(ValueNetwork):
         return both[:, : self._actions], both[:, self._actions :]
 
     def unroll(self, observation: Any, is_first: tf.Tensor, state: tf.Tensor, burn_in: int) -> tf.Tensor:
-        """Q-values of the frames behind the burn-in, through which no gradient flows.
+        """Computes Q-values of the frames after the burn-in, through which no gradient flows.
 
         Args:
           observation: nest [B, T, ...].
@@ -90,7 +90,7 @@ class RecurrentNetwork(ValueNetwork):
 
 
 class R2d2Agent(DeepTdAgent):
-    """Learns from every frame of a sequence behind its burn-in; the n last frames are there to bootstrap from."""
+    """Learns from every frame of a sequence after its burn-in; the n last frames are only bootstrapped from."""
 
     _config: R2d2Config
 
@@ -119,7 +119,7 @@ class R2d2Agent(DeepTdAgent):
         target = self._target_q_network.unroll(observation, is_first, self._state(experience), burn_in)
 
         def windows(leaf: tf.Tensor) -> tf.Tensor:
-            """[B * length, n + 1, ...], those that begin in each frame learned from."""
+            """The windows that begin in each frame learned from, [B * length, n + 1, ...]."""
             parts = [leaf[:, t : t + n + 1] for t in range(length)]
             return tf.reshape(tf.stack(parts, axis=1), (-1, n + 1, *leaf.shape[2:]))
 
