@@ -39,8 +39,8 @@ class CountBonus:
         random = np.random.default_rng(seed)
         self._projection = None if width <= _MOST_FEATURES else random.normal(size=(width, _MOST_FEATURES)) / width**0.5
         self._seen: list[NDArray[np.float64]] = []
-        self._center: Any = 0.0
-        self._width: Any = None if width else 1.0
+        self._center: NDArray[np.float64] | float = 0.0
+        self._width: NDArray[np.float64] | float | None = None if width else 1.0
         self._counts: dict[bytes, int] = {}
 
     def __call__(self, observation: Mapping[str, NDArray[Any]]) -> Floats:
