@@ -1,4 +1,4 @@
-"""Priorities of new transitions from what a collector already computed: its own TD errors. Pure NumPy."""
+"""Priorities of new windows from the collector's own TD errors. Pure NumPy."""
 
 from collections import deque
 from typing import Any
@@ -10,7 +10,7 @@ Floats = NDArray[np.float32]
 
 
 def td_errors(taken: Floats, best: Floats, reward: Floats, discount: Floats, last: NDArray[np.bool_]) -> Floats:
-    """Absolute n-step TD errors of the transitions that start at the first of T = n + 1 frames.
+    """Absolute TD errors of the n-step transitions that start at the first of T = n + 1 frames.
 
     The NumPy twin of `losses.n_step_return` with Q-learning's bootstrap, for the collectors.
 
@@ -19,7 +19,7 @@ def td_errors(taken: Floats, best: Floats, reward: Floats, discount: Floats, las
       best: float32 [T, lanes], largest Q-value of the allowed actions.
       reward: float32 [T, lanes], of the step from each frame.
       discount: float32 [T, lanes], gamma, or 0 where the step terminated the episode.
-      last: bool [T, lanes], an episode's end: no transition starts there, those before bootstrap there.
+      last: bool [T, lanes], an episode's end: no n-step transition starts there, those before bootstrap there.
 
     Returns:
       float32 [lanes]; 0 where the first frame is an episode's end.
@@ -35,8 +35,8 @@ def td_errors(taken: Floats, best: Floats, reward: Floats, discount: Floats, las
     return np.where(last[0], np.float32(0.0), error)
 
 
-class Judge:
-    """Gives each window of n + 1 frames its TD errors as soon as its last frame is there.
+class TdErrorWindow:
+    """Computes the TD errors of each window of n + 1 frames as soon as its last frame is there.
 
     Args:
       window: n + 1.
@@ -57,7 +57,7 @@ class Judge:
         terminated: NDArray[np.bool_],
         last: NDArray[np.bool_],
     ) -> Floats | None:
-        """Takes what one vector step saw and did.
+        """Takes one vector step of all lanes.
 
         Args:
           q_values: float32 [lanes, A], that the actions were chosen by.

@@ -22,7 +22,7 @@ from pipeline.replay.frames import FIRST, LAST, FrameLayout
 from pipeline.replay.writer import FrameWriter
 
 if TYPE_CHECKING:
-    from agents.initial_priorities import Judge
+    from agents.initial_priorities import TdErrorWindow
     from agents.novelty import CountBonus
     from pipeline.acting.frame_stacks import FrameStack
     from pipeline.messages.traffic import Traffic
@@ -67,7 +67,7 @@ class Collector:
         self._writer = FrameWriter.of(experiment, self._layout, address)
         self._permits, self._spent = permits, 0
         self._bonus = _count_bonus(experiment, specs, seed_of(experiment, 4, index, incarnation))
-        self._judge = _judge(experiment)
+        self._td_errors = _td_error_window(experiment)
         self._seen = self._environment.reset(seed_of(experiment, 2, index, incarnation))
         self._step_type = np.full(lanes, FIRST, np.uint8)  # of the frames that come next
         self._variables, self._variables_since = variables, time.monotonic()
@@ -189,12 +189,12 @@ class Collector:
 
     def _priorities(self, scores: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
         """Priorities of the windows that the frames complete; None leaves them to the writer."""
-        if self._judge is None or scores is None:
+        if self._td_errors is None or scores is None:
             return None
         fields = self._fields
         ended = fields["step_type"] == LAST
         taken = fields["action"], fields["reward"], fields["terminated"]
-        return self._judge.add(scores, fields.get("mask"), *taken, ended)
+        return self._td_errors.add(scores, fields.get("mask"), *taken, ended)
 
     def confirm(self, keep_waiting: Callable[[], bool], everything: bool = False) -> bool:
         """Waits while the rate limiter holds inserts back; see `FrameWriter.confirm` and `Permits.confirm`."""
@@ -223,7 +223,7 @@ class Collector:
             self._fill()
             mask = self._seen.mask
             fields["action"][:] = 0 if mask is None else mask.argmax(axis=1)  # any that is allowed: none is taken
-            scores = None if self._judge is None else self._scores(None)
+            scores = None if self._td_errors is None else self._scores(None)
         fields["step_type"][:] = fields["next_step_type"][:] = LAST
         fields["reward"][:] = 0.0
         fields["terminated"][:] = False
@@ -270,14 +270,14 @@ def _count_bonus(experiment: Experiment, specs: Specs, seed: int) -> "CountBonus
     return CountBonus(specs, exploration.count_bonus, exploration.count_cells, seed)
 
 
-def _judge(experiment: Experiment) -> "Judge | None":
+def _td_error_window(experiment: Experiment) -> "TdErrorWindow | None":
     """Priorities of new transitions from the collector's own TD errors, where the config asks for them."""
     agent, replay = experiment.agent, experiment.replay
     if not (replay.prioritized and replay.initial_priority == "td_error" and isinstance(agent, WindowConfig)):
         return None
-    from agents.initial_priorities import Judge
+    from agents.initial_priorities import TdErrorWindow
 
-    return Judge(agent.window_length, agent.discount, agent.reward_clip)
+    return TdErrorWindow(agent.window_length, agent.discount, agent.reward_clip)
 
 
 def _frame_stack(experiment: Experiment, specs: Specs) -> "FrameStack | None":

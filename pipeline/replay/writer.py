@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.priorities import bounded
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment
 from pipeline.records.in_flight import BURST_ITEMS, MOST_ITEMS
@@ -178,6 +177,8 @@ class FrameWriter:
         """Makes an item of each group's newest windows; it waits for its burst."""
         priorities = [self.initial_priority] * self._groups
         if self._priorities:
+            from agents.priorities import bounded
+
             priorities = bounded(np.mean(self._priorities, axis=0)).tolist()
         self._pending += [(list(recent), priority) for recent, priority in zip(self._recent, priorities, strict=True)]
 

@@ -10,7 +10,6 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.priorities import bounded
 from pipeline.experiment import config
 from pipeline.experiment.run_directory import RunDirectory, write_json
 from pipeline.experiment.sections import Experiment
@@ -239,6 +238,8 @@ class LearningProcess:
 
     def _prioritize(self, sample: Sample, priorities: NDArray[np.float32]) -> None:
         """Writes priorities back beside the next call's gradient steps; one write is on its way at most."""
+        from agents.priorities import bounded
+
         counters = self.ledger.counters
         counters.largest_priority = max(counters.largest_priority, float(bounded(priorities).max()))
         if self._prioritizing is not None:

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from agents import losses
-from agents.initial_priorities import Judge, td_errors
+from agents.initial_priorities import TdErrorWindow, td_errors
 
 MID, LAST = 1, 2
 
 
 class Step(NamedTuple):
-    """What one vector step saw and did: the arguments of `Judge.add`."""
+    """What one vector step saw and did: the arguments of `TdErrorWindow.add`."""
 
     q_values: np.ndarray
     mask: np.ndarray | None
@@ -103,7 +103,7 @@ def test_td_errors_leave_their_arguments_as_they_are() -> None:
 
 @pytest.mark.parametrize("window", [2, 3, 5])
 def test_judge_says_nothing_until_its_window_is_full_and_then_always(window: int) -> None:
-    judge = Judge(window, 0.9, 0.0)
+    judge = TdErrorWindow(window, 0.9, 0.0)
     given = [judge.add(*step) for step in random_stream(9, 2, masked=False)]
     assert [errors is not None for errors in given] == [False] * (window - 1) + [True] * (10 - window)
 
@@ -120,7 +120,7 @@ def test_judge_says_nothing_until_its_window_is_full_and_then_always(window: int
     ],
 )
 def test_judge_by_hand(mask: list[bool] | None, reward_clip: float, expected: float) -> None:
-    judge = Judge(2, 0.5, reward_clip)
+    judge = TdErrorWindow(2, 0.5, reward_clip)
     no = np.array([False])
 
     def add(q_values: list[float], allowed: list[bool] | None, reward: float) -> np.ndarray | None:
@@ -142,7 +142,7 @@ def test_judge_gives_every_window_of_a_stream_the_learners_td_errors(
 ) -> None:
     lanes, gamma = 6, 0.9
     stream = random_stream(30, lanes, masked)
-    judge = Judge(window, gamma, reward_clip)
+    judge = TdErrorWindow(window, gamma, reward_clip)
     given = [judge.add(*step) for step in stream]
     for end in range(window - 1, len(stream)):
         frames = stream[end - window + 1 : end + 1]
@@ -166,7 +166,7 @@ def test_judge_gives_every_window_of_a_stream_the_learners_td_errors(
 @pytest.mark.parametrize("masked", [False, True])
 def test_arrays_that_the_caller_reuses_do_not_change_what_was_kept(masked: bool, reward_clip: float) -> None:
     stream = random_stream(12, 4, masked)
-    fresh, reusing = Judge(4, 0.9, reward_clip), Judge(4, 0.9, reward_clip)
+    fresh, reusing = TdErrorWindow(4, 0.9, reward_clip), TdErrorWindow(4, 0.9, reward_clip)
     buffers = Step(*(None if array is None else array.copy() for array in stream[0]))
     for step in stream:
         for buffer, array in zip(buffers, step, strict=True):

@@ -14,7 +14,7 @@ import psutil
 from pipeline.experiment.config import load
 from pipeline.launchers.run import launch
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT = 280
 SHRUNK = (
     "learner.steps_per_call=8",
