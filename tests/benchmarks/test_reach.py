@@ -39,9 +39,10 @@ def run(folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
         f"--results={folder / 'reach.jsonl'}",
         f"--docs={folder}",
     ]
-    return subprocess.run([*command, *flags], capture_output=True, text=True, timeout=200, check=False, cwd=ROOT)
+    return subprocess.run([*command, *flags], capture_output=True, text=True, timeout=1_200, check=False, cwd=ROOT)
 
 
+@pytest.mark.timeout(1_300)
 def test_what_is_missing_is_run_and_kept_and_the_page_written_from_all(tmp_path: Path) -> None:
     path, kept = tmp_path / "reach.jsonl", Result("cartpole", 0, 499.0, 49_000, 1.0, [(1_000, 20.0), (2_000, 499.0)])
     report.add(path, kept)

@@ -23,9 +23,10 @@ SHORT = (
 
 def run(*flags: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "benchmarks.learning.trading", "--coins=3", *flags]
-    return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, cwd=ROOT)
+    return subprocess.run(command, capture_output=True, text=True, timeout=1_200, check=False, cwd=ROOT)
 
 
+@pytest.mark.timeout(1_300)
 def test_what_is_missing_is_trained_and_kept_and_the_page_written_from_all(tmp_path: Path) -> None:
     results, page = tmp_path / "results.jsonl", tmp_path / "trading.md"
     kept = Decisions("trading", 2, "01" * 1_000, "0" * 701)
