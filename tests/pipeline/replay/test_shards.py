@@ -341,7 +341,7 @@ def run_file() -> Callable[..., Any]:
         program = Path(__file__).resolve().parents[2] / "support" / name
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (program.parents[2], program.parent)))}
         command = [sys.executable, str(program), *arguments]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=290, env=environment, check=False)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=850, env=environment, check=False)
         assert result.returncode == 0, result.stdout + result.stderr
         return json.loads(result.stdout)
 
@@ -358,10 +358,12 @@ DYING = {
 }
 
 
+@pytest.mark.timeout(900)
 def test_a_shard_that_dies_is_missed_by_nobody(run_file: Callable[..., Any], tmp_path: Path) -> None:
     assert run_file("dying_shards.py", str(tmp_path), "for good") == DYING
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_shard_that_comes_back_takes_part_again(run_file: Callable[..., Any], tmp_path: Path) -> None:
     assert run_file("dying_shards.py", str(tmp_path)) == {**DYING, "permits again": True}
