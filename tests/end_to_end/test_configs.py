@@ -57,7 +57,7 @@ def test_every_shipped_config_runs_and_leaves_what_it_should(config: str, launch
     found = summary(run_dir)
     assert found["stop_reason"] == "gradient_steps"
     assert found["gradient_steps"] >= load(config, lines).stop.gradient_steps
-    assert found["environment_steps"] >= 128
+    assert found["account"]["stored"] >= 128
     assert found["episodes"] > 0
     assert found["mean_return"] is not None, "the last weights are evaluated"
     for role in TAGS if launcher == "local" else ("learner", "evaluator"):
