@@ -26,7 +26,7 @@ from pipeline.collector.collector import Collector
 from pipeline.command import run_command
 from pipeline.messages.channel import VariablesReader
 from pipeline.messages.publisher import Publisher
-from pipeline.records.checkpoint import Counters
+from pipeline.records.counters import Counters
 from pipeline.replay.frames import FrameLayout
 
 _CONFIG = flags.DEFINE_string("config", "pong", "Config of the game.")

@@ -22,7 +22,7 @@ from pipeline.collector.collector import Collector
 from pipeline.command import run_command
 from pipeline.messages.channel import VariablesReader
 from pipeline.messages.publisher import Publisher
-from pipeline.records.checkpoint import Counters
+from pipeline.records.counters import Counters
 
 _LANES = flags.DEFINE_list("lanes", ["1", "16", "64"], "Lanes of the collector, all stored in one item.")
 _SECONDS = flags.DEFINE_float("seconds", 2.0, "Of one measurement.", lower_bound=0.01)

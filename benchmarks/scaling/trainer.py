@@ -17,7 +17,7 @@ from pipeline.learner.learner import Learner
 from pipeline.messages.contents import Variables
 from pipeline.messages.publisher import Publisher
 from pipeline.messages.traffic import Traffic
-from pipeline.records.checkpoint import Counters
+from pipeline.records.counters import Counters
 from pipeline.replay.sampling import Sample
 from pipeline.replay.shards.permits import Permits
 from pipeline.roles.separate_replay import find_replay

@@ -12,7 +12,6 @@ import gymnasium
 
 from agents import Specs
 from pipeline.environments import suites
-from pipeline.environments.lanes import rendering
 from pipeline.environments.lanes.faults import EnvironmentFault, ShieldFault
 from pipeline.environments.lanes.lane_environment import LaneEnvironment, LaneStep
 from pipeline.environments.lanes.shield import load as load_shield
@@ -20,6 +19,7 @@ from pipeline.environments.lanes.spaces import specs_of
 from pipeline.environments.lanes.vectors import gymnasium_vector, one_line
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import EnvironmentConfig
+from pipeline.runtime.process import prepare_pygame
 
 MakeVector = Callable[..., gymnasium.vector.VectorEnv[Any, Any, Any]]
 """Of a configuration, the lanes and, by name, whether they are to draw."""
@@ -36,13 +36,13 @@ def make(
       config: the environment.
       lanes: environments.
       faulty_episodes: share that faults may cost, see `collect.faulty_episodes`; 0 raises at the first.
-      render: whether `rendering.picture` will be asked what it looks like.
+      render: whether `lanes.rendering.picture` will be asked what it looks like.
 
     Raises:
       UsageError: it does not exist, is not installed, or its spaces or settings are not supported.
       NotRendered: it draws no pictures.
     """
-    rendering.prepare()
+    prepare_pygame()
     shield = load_shield(config.shield) if config.shield else None
     suite = None if ":" in config.import_path else suites.suite_of(config.id)
     if config.engine == "envpool":
@@ -62,11 +62,15 @@ def make(
         name = config.id or config.import_path
         reason = one_line(str(error))
         if render and "render_mode" in reason:
-            raise rendering.NotRendered(name, f"{type(error).__name__}: {reason}") from None
+            from pipeline.environments.lanes.rendering import NotRendered
+
+            raise NotRendered(name, f"{type(error).__name__}: {reason}") from None
         raise UsageError(f"environment {name!r} cannot be made: {type(error).__name__}: {reason}") from None
     name = config.import_path.partition(":")[2] or config.id
     if render:
-        rendering.refuse_undrawn(vector, name)
+        from pipeline.environments.lanes.rendering import refuse_undrawn
+
+        refuse_undrawn(vector, name)
     return LaneEnvironment(vector, name, shield, functools.partial(make_vector, config, lanes), faulty_episodes)
 
 

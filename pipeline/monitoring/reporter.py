@@ -19,7 +19,7 @@ from pipeline.messages.contents import CollectorReport, Evaluation, Report
 from pipeline.monitoring import dashboards, metrics
 from pipeline.monitoring.bottleneck import Waits, bottleneck
 from pipeline.monitoring.replay_ratio import RatioWatch
-from pipeline.records import account
+from pipeline.records.counters import Account, account
 from pipeline.records.ledger import Ledger
 from pipeline.records.results import Summary
 
@@ -85,11 +85,11 @@ class Reporter:
         """Shows a warning until the end of this process."""
         self._warnings.append(sentence)
 
-    def account(self) -> account.Account | None:
+    def account(self) -> Account | None:
         """Where every transition is; None offline, where none is collected."""
         if self._experiment.is_offline:
             return None
-        return account.account(self._experiment, self._ledger.counters, self._replay.tally())
+        return account(self._experiment, self._ledger.counters, self._replay.tally())
 
     def show_report(self, report: Report) -> None:
         """Writes what a collector or the evaluator has reported."""

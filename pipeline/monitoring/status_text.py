@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.experiment.sections import Experiment
-from pipeline.records.account import Account
+from pipeline.records.counters import Account
 from pipeline.records.results import Status, Summary
 
 _MIB = 2.0**20

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from reverb.cc import schema_pb2
 from reverb.cc.checkpointing import checkpoint_pb2
 
-from pipeline.records.account import Tally
-from pipeline.records.checkpoint import link_or_copy
+from pipeline.records.checkpoint import BadCheckpoint
+from pipeline.records.checkpoint_writer import link_or_copy
+from pipeline.records.counters import Tally
 from pipeline.runtime import native
-from pipeline.runtime.manifest import BadCheckpoint
 
 log = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ from pipeline.messages.channel import REPORTS_TABLE, take
 from pipeline.messages.contents import CollectorReport, Evaluation, Report, Variables
 from pipeline.messages.publisher import Publisher
 from pipeline.monitoring.reporter import Reporter
-from pipeline.records import account
+from pipeline.records.counters import reconcile
 from pipeline.records.ledger import Ledger
 from pipeline.records.recorder import Recorder
 from pipeline.records.results import Ended, Summary, UnwrittenSummary
@@ -207,7 +207,7 @@ class LearningProcess:
         self.replay.refresh()
         self.ledger.see_servers(self.replay.seen())
         if not self._experiment.is_offline:
-            unaccounted = account.reconcile(self._experiment, self.ledger.counters, self.replay.tally())
+            unaccounted = reconcile(self._experiment, self.ledger.counters, self.replay.tally())
             if unaccounted and not self.ledger.counters.processes:
                 log.error("%d transitions are unaccounted for: %s", unaccounted, self._reporter.account())
         if save:

@@ -9,13 +9,14 @@ from numpy.typing import NDArray
 from agents import Specs
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
-from pipeline.records import checkpoint
-from pipeline.records.checkpoint import Checkpoint
+from pipeline.records.checkpoint_writer import reverb_folder
+from pipeline.records.counters import Counters
 from pipeline.records.ledger import Ledger
-from pipeline.records.local_recorders import Records
+from pipeline.records.recorder import LocalRecorders
 from pipeline.replay.embedded import EmbeddedReplay
 
 if TYPE_CHECKING:
+    from pipeline.records.checkpoint import Checkpoint
     from pipeline.replay.replay import Replay
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ class Opened(NamedTuple):
     """What the learner's process goes on with."""
 
     ledger: Ledger
-    records: Records
+    records: LocalRecorders
     replay: "Replay"
     state: dict[str, NDArray[Any]]
     """The learner's arrays; empty of a run that begins."""
@@ -70,9 +71,9 @@ def open_run(
     """
     opened: list[Opened] = []
 
-    def use(found: Checkpoint | None) -> None:
-        ledger = Ledger(experiment, found.counters if found else checkpoint.Counters())
-        records = Records(run.recorders, ledger)
+    def use(found: "Checkpoint | None") -> None:
+        ledger = Ledger(experiment, found.counters if found else Counters())
+        records = LocalRecorders(run.recorders, ledger)
         records.read(starting=True)  # before a replay answers: until then collectors have nothing confirmed
         state = found.learner_state() if found else {}
         if place.addresses:
@@ -98,10 +99,10 @@ def _start(
     run: RunDirectory,
     place: Place,
     ledger: Ledger,
-    found: Checkpoint | None,
+    found: "Checkpoint | None",
 ) -> EmbeddedReplay:
     """A replay in this process."""
-    folder = checkpoint.reverb_folder(run.checkpoints)
+    folder = reverb_folder(run.checkpoints)
     if experiment.is_offline and not found:  # from then on the run's own checkpoints hold the dataset
         from pipeline.datasets.replay_filling import filled
 

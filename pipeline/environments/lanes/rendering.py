@@ -1,7 +1,5 @@
 """What environments look like: pictures as RGB arrays, of those that draw themselves (`render_mode="rgb_array"`)."""
 
-import os
-import warnings
 from typing import Any
 
 import gymnasium
@@ -27,13 +25,6 @@ class NotRendered(UsageError):
 
     def __init__(self, name: str, why: str = f"it has no render mode {_MODE!r}") -> None:
         super().__init__(f"environment {name!r} cannot be rendered: {why}")
-
-
-def prepare() -> None:
-    """Has pygame, by which most environments draw, import and start without a word, a screen or a sound card."""
-    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
-    warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)  # of the pygame that TF-Agents pins
 
 
 def ask_for_pictures(spec: EnvSpec, name: str) -> None:

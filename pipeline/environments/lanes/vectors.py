@@ -11,7 +11,6 @@ from gymnasium.envs.registration import EnvSpec
 
 from pipeline.environments.lanes.contract import ContractCheck
 from pipeline.environments.lanes.custom import adapted, imported
-from pipeline.environments.lanes.rendering import ask_for_pictures
 from pipeline.environments.lanes.serial import SerialVectorEnv
 from pipeline.environments.lanes.skipping import FrameSkip
 from pipeline.experiment.config import UsageError
@@ -39,6 +38,8 @@ def gymnasium_vector(
     """
     spec = _spec(config)
     if render:
+        from pipeline.environments.lanes.rendering import ask_for_pictures
+
         ask_for_pictures(spec, config.import_path.partition(":")[2] or config.id)
     skip, limit = config.frame_skip or 1, config.max_episode_steps or None
     mode = config.vectorization

@@ -9,8 +9,7 @@ from pipeline.experiment.run_directory import RunDirectory, write_json
 from pipeline.experiment.sections import Experiment
 from pipeline.monitoring import status_text
 from pipeline.monitoring.console import Console
-from pipeline.records.account import Tally, account
-from pipeline.records.checkpoint import Counters
+from pipeline.records.counters import Counters, Tally, account
 from pipeline.records.ledger import Ledger
 
 

@@ -17,7 +17,7 @@ from pipeline.experiment.sections import Experiment, StopConfig
 from pipeline.messages.contents import CollectorReport
 from pipeline.monitoring import status_text
 from pipeline.monitoring.bottleneck import Waits, bottleneck
-from pipeline.records.checkpoint import Counters
+from pipeline.records.counters import Counters
 from pipeline.records.ledger import Ledger
 from pipeline.records.results import Status
 

@@ -9,18 +9,18 @@ from hypothesis import strategies as st
 from pipeline.experiment.config import parse
 from pipeline.experiment.sections import Experiment
 from pipeline.messages.contents import Counts, Served
-from pipeline.records.account import (
+from pipeline.records.counters import (
     KILLED,
     RESTARTED,
     SILENT,
     UNCONFIRMED,
+    Counters,
     Seen,
     Tally,
     account,
     in_flight_bound,
     reconcile,
 )
-from pipeline.records.checkpoint import Counters
 from pipeline.records.ledger import Ledger
 
 EXPERIMENT = parse(
