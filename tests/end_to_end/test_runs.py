@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 import pytest
 
-from pipeline.environments import suites
+from pipeline.environments import suite_of
 from pipeline.experiment.config import load, shipped
 from pipeline.learner import bad_batches
 
@@ -150,7 +150,7 @@ def run_dir(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.parametrize("config", [name for name in shipped() if not load(name).is_offline])
 def test_every_shipped_config_runs_and_leaves_what_it_should(run_dir: Path, config: str) -> None:
     experiment = load(config)
-    on_policy, suite = experiment.agent.on_policy, suites.suite_of(experiment.environment.id)
+    on_policy, suite = experiment.agent.on_policy, suite_of(experiment.environment.id)
     of_suite = SUITES.get(suite.extra, REPLAYED) if suite else REPLAYED
     slow = experiment.environment.frame_stack > 1
     fitting = ON_POLICY if on_policy else (*of_suite, *(IMAGES if slow else ()))
