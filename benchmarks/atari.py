@@ -24,8 +24,8 @@ from benchmarks.pages import write_between
 from pipeline import Experiment, environments, load
 from pipeline.collector.collector import Collector
 from pipeline.command import run_command
-from pipeline.messages.channel import VariablesReader
-from pipeline.messages.publisher import Publisher
+from pipeline.messages.channel import Publisher
+from pipeline.messages.variables_reader import VariablesReader
 from pipeline.records.counters import Counters
 from pipeline.replay.frames import FrameLayout
 

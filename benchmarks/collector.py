@@ -20,8 +20,8 @@ from benchmarks.measure import median, print_result, spread
 from pipeline import Experiment, environments, load
 from pipeline.collector.collector import Collector
 from pipeline.command import run_command
-from pipeline.messages.channel import VariablesReader
-from pipeline.messages.publisher import Publisher
+from pipeline.messages.channel import Publisher
+from pipeline.messages.variables_reader import VariablesReader
 from pipeline.records.counters import Counters
 
 _LANES = flags.DEFINE_list("lanes", ["1", "16", "64"], "Lanes of the collector, all stored in one item.")

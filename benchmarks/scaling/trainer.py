@@ -14,8 +14,8 @@ from benchmarks.scaling.experiments import experiment_of
 from pipeline import environments
 from pipeline.experiment import config
 from pipeline.learner.learner import Learner
+from pipeline.messages.channel import Publisher
 from pipeline.messages.contents import Variables
-from pipeline.messages.publisher import Publisher
 from pipeline.messages.traffic import Traffic
 from pipeline.records.counters import Counters
 from pipeline.replay.sampling import Sample

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import psutil
@@ -17,12 +18,14 @@ from pipeline.acting.frame_stacks import FrameStack
 from pipeline.acting.network_program import Actor, make_actor
 from pipeline.environments import LaneStep
 from pipeline.experiment.sections import Experiment
-from pipeline.messages.channel import VariablesReader
 from pipeline.messages.contents import CollectorReport, Counts, Variables
-from pipeline.messages.traffic import Traffic
 from pipeline.replay.frames import FIRST, LAST, MID, FrameLayout
 from pipeline.replay.shards.permits import Permits
 from pipeline.replay.writer import FrameWriter
+
+if TYPE_CHECKING:
+    from pipeline.messages.traffic import Traffic
+    from pipeline.messages.variables_reader import VariablesReader
 
 
 def seed_of(experiment: Experiment, *stream: int) -> int:
@@ -54,7 +57,7 @@ class Collector:
         address: str,
         variables: Variables,
         incarnation: int = 0,
-        traffic: Traffic | None = None,
+        traffic: "Traffic | None" = None,
         permits: Permits | None = None,
     ) -> None:
         collect = experiment.collect
@@ -104,7 +107,7 @@ class Collector:
         """Whether the newest step completed a window of frames."""
         return self._writer.has_completed_window
 
-    def renew(self, reader: VariablesReader, keep_waiting: Callable[[], bool]) -> None:
+    def renew(self, reader: "VariablesReader", keep_waiting: Callable[[], bool]) -> None:
         """Waits for weights newer than those acting, and acts with them from the next step on.
 
         Args:

@@ -1,8 +1,8 @@
 """Publications that one server has, given to another. No TensorFlow."""
 
-from pipeline.messages.channel import VariablesReader
+from pipeline.messages.channel import Publisher
 from pipeline.messages.contents import Variables
-from pipeline.messages.publisher import Publisher
+from pipeline.messages.variables_reader import VariablesReader
 
 
 class HandingOn:

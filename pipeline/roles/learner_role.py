@@ -20,9 +20,8 @@ from pipeline.learner import checkpointing
 from pipeline.learner.feeder import Feeder
 from pipeline.learner.learner import Learner
 from pipeline.learner.recovery import Recovery
-from pipeline.messages.channel import REPORTS_TABLE, take
+from pipeline.messages.channel import REPORTS_TABLE, Publisher, take
 from pipeline.messages.contents import CollectorReport, Evaluation, Report, Variables
-from pipeline.messages.publisher import Publisher
 from pipeline.monitoring.reporter import Reporter
 from pipeline.records.counters import reconcile
 from pipeline.records.ledger import Ledger

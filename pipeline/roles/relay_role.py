@@ -6,8 +6,9 @@ Each collector of a host or a rack that asks a relay is one less that asks the r
 import logging
 import threading
 
-from pipeline.messages.channel import VARIABLES_TABLE, WEIGHTS_TABLE, VariablesReader
+from pipeline.messages.channel import VARIABLES_TABLE, WEIGHTS_TABLE
 from pipeline.messages.forwarding import HandingOn
+from pipeline.messages.variables_reader import VariablesReader
 from pipeline.runtime import native
 from pipeline.runtime.ports import refuse_used_port
 from pipeline.security.privacy import guarding

@@ -9,8 +9,8 @@ from agents import Specs
 from pipeline.experiment import config
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
-from pipeline.messages.channel import VariablesReader
 from pipeline.messages.forwarding import HandingOn
+from pipeline.messages.variables_reader import VariablesReader
 from pipeline.records import checkpoint_writer
 from pipeline.records.checkpoint import Checkpoint
 from pipeline.records.counters import Counters

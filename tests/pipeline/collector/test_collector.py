@@ -316,7 +316,7 @@ from pipeline.messages.addresses import Addresses
 from pipeline.roles.acting_roles import run_collector
 from pipeline.experiment.config import parse
 from pipeline.runtime.ports import free_port
-from pipeline.messages.publisher import Publisher
+from pipeline.messages.channel import Publisher
 from pipeline.replay.embedded import EmbeddedReplay
 from pipeline.messages.contents import *
 from pipeline.messages.channel import *
@@ -387,7 +387,7 @@ from agents import ArraySpec, DqnConfig, Specs
 from agents.networks import value_model
 from pipeline.acting import network_program
 from pipeline.runtime.process import die_with_parent
-from pipeline.messages.publisher import Publisher
+from pipeline.messages.channel import Publisher
 from pipeline.replay.embedded import EmbeddedReplay
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.messages.contents import Array, Variables

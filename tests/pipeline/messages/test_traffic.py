@@ -9,9 +9,8 @@ from relay import Relay
 
 from agents import Specs
 from pipeline.experiment import config
-from pipeline.messages.channel import REPORTS_TABLE, take
+from pipeline.messages.channel import REPORTS_TABLE, Publisher, take
 from pipeline.messages.contents import CollectorReport, Report
-from pipeline.messages.publisher import Publisher
 from pipeline.runtime import native
 
 SOCKETS = """
