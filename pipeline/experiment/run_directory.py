@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 
 from pipeline.experiment import config
-from pipeline.experiment import resume as resuming
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment
 
@@ -60,6 +59,8 @@ class RunDirectory:
             return experiment
         if not resume:
             raise UsageError(f"{self.path} holds a run already: continue it with --resume, or choose another --run_dir")
+        from pipeline.experiment import resume as resuming
+
         stored = self.experiment()
         experiment = resuming.adopt(stored, experiment)
         if sentences := resuming.refusals(stored, experiment):
