@@ -62,7 +62,7 @@ _EACH_FOR_ITSELF = (
 """Fields that say nothing of what a collector or an evaluator does."""
 
 
-def adopt(stored: Experiment, experiment: Experiment) -> Experiment:
+def with_stored_item_shape(stored: Experiment, experiment: Experiment) -> Experiment:
     """An experiment whose items are those of a run's replay, where it leaves their shape open.
 
     Else another batch or number of lanes would ask for other items. What it sets itself stays.
@@ -85,7 +85,7 @@ def refusals(stored: Experiment, experiment: Experiment) -> list[str]:
         if top in REFUSED:
             by_reason.setdefault(REFUSED[top], []).append(f"{name} was {old!r}")
     sentences = [f"{reason}: {', '.join(names)}" for reason, names in by_reason.items()]
-    if "agent.kind" in dict.fromkeys(name for name, *_ in changed):  # what follows from it is not worth a sentence
+    if "agent.kind" in dict.fromkeys(name for name, *_ in changed):  # fields that only follow from it are not listed
         return [f"{_NETWORK}: agent.kind was {stored.agent.kind!r}"]
     return sentences + list(_of_items(stored, experiment))
 

@@ -1,4 +1,4 @@
-"""What a run leaves on disk, and who may write there."""
+"""The run directory: paths of what a run leaves on disk, and a lock that keeps other runs out."""
 
 import fcntl
 import logging
@@ -62,7 +62,7 @@ class RunDirectory:
         from pipeline.experiment import resume as resuming
 
         stored = self.experiment()
-        experiment = resuming.adopt(stored, experiment)
+        experiment = resuming.with_stored_item_shape(stored, experiment)
         if sentences := resuming.refusals(stored, experiment):
             raise UsageError(f"{self.path} cannot be resumed so: {'; '.join(sentences)}")
         config.validate(experiment)

@@ -131,7 +131,7 @@ class Ledger:
 
             losses.update_from_servers(self._experiment, self.counters, seen)
 
-    def give_up_silent(self) -> None:
+    def close_silent_collectors(self) -> None:
         """Takes the newest report of each collector that has not said goodbye as its last: the run ends."""
         for process in list(self.counters.processes):
             self.counters.unreported += 2 * self._most_begun

@@ -202,7 +202,7 @@ class LearningProcess:
           UnwrittenSummary: the disk does not take it.
         """
         self._records.read()
-        self.ledger.give_up_silent()
+        self.ledger.close_silent_collectors()
         self.replay.refresh()
         self.ledger.see_servers(self.replay.seen())
         if not self._experiment.is_offline:

@@ -9,7 +9,7 @@ from agents import Specs
 from pipeline.experiment import config
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
-from pipeline.messages.forwarding import HandingOn
+from pipeline.messages.forwarding import Relay
 from pipeline.messages.variables_reader import VariablesReader
 from pipeline.records import checkpoint_writer
 from pipeline.records.checkpoint import Checkpoint
@@ -62,7 +62,7 @@ def run_replay(
     server = servers[0]
     log.info("shard %d of the replay listens on port %d", shard, port)
     reader = VariablesReader(server.address, _READ_SECONDS)
-    handing_on = HandingOn(reader, server.weights_address) if experiment.replay.weights_port else None
+    handing_on = Relay(reader, server.weights_address) if experiment.replay.weights_port else None
     saver, code = _Saver(experiment, run, server), 0
     while not interrupted.is_set():
         recorder.beat()

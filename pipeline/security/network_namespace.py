@@ -98,7 +98,7 @@ def _make(channel: int) -> None:
 def _unshare_user_and_network() -> None:
     user, group = os.geteuid(), os.getegid()
     _call("unshare", _CLONE_NEWUSER | _CLONE_NEWNET)
-    # Whoever this is stays who they are: files keep their owners. The kernel asks that setgroups be given up first.
+    # The user is mapped to itself, so that files keep their owners. The kernel asks that setgroups be given up first.
     for name, line in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
         Path(f"/proc/self/{name}").write_text(line)
 

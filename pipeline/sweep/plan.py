@@ -12,7 +12,7 @@ from pipeline.experiment.config import UsageError
 from pipeline.experiment.resume import differences
 from pipeline.experiment.run_directory import RunDirectory, write_atomically
 from pipeline.experiment.sections import Experiment
-from pipeline.launchers.run import describe
+from pipeline.launchers import describe
 from pipeline.records.results import EXIT_CODES, Status, Summary
 from pipeline.sweep.combinations import Combination
 

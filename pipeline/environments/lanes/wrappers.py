@@ -38,7 +38,7 @@ class FrameSkip(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 
 class ContractCheck(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Raises ValueError where an observation is not of its space: shared memory repeats or casts it without a word."""
+    """Raises ValueError where an observation is not of its space: shared memory would silently repeat or cast it."""
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begins an episode."""
