@@ -8,8 +8,8 @@ import numpy as np
 
 from agents import Specs
 from pipeline.experiment.sections import Experiment
-from pipeline.messages.publisher import Publisher
-from pipeline.records.checkpoint import Counters
+from pipeline.messages.channel import Publisher
+from pipeline.records.counters import Counters
 from pipeline.replay.embedded import EmbeddedReplay
 from pipeline.replay.frames import MID, FrameLayout
 from pipeline.replay.writer import FrameWriter

@@ -34,7 +34,7 @@ from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
 from pipeline.learner.workers import team as workers
 from pipeline.messages.addresses import Addresses, host_of, parse, port_of
-from pipeline.messages.dead_connections import give_up_silent
+from pipeline.messages.dead_connections import time_out_connections
 from pipeline.records.recorder import Recorder, mark_rest_ended
 from pipeline.records.results import ENVIRONMENT_FAULT
 from pipeline.runtime.process import die_with_parent, interruption, quieten_gym
@@ -264,7 +264,7 @@ def main(arguments: list[str]) -> int:
     addresses = Addresses.of(shards, INDEX.value, WEIGHTS.value, REPORTS.value)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
     if ROLE.value != "replay" and not EMBEDDED.value:  # else it is its own server
-        give_up_silent((*addresses.shards, addresses.weights, addresses.reports))
+        time_out_connections((*addresses.shards, addresses.weights, addresses.reports))
     interrupted, started, code = interruption(), time.monotonic(), 1
     try:
         code = _ROLES[ROLE.value](experiment, addresses, interrupted)

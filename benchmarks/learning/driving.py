@@ -25,7 +25,7 @@ from benchmarks.pages import ROOT, write_between
 from pipeline import environments
 from pipeline.acting import policy_files
 from pipeline.command import refuse_more, run_command
-from pipeline.environments import suites
+from pipeline.environments import suite_of
 from pipeline.environments.driving_shield import IDLE
 from pipeline.evaluator.evaluator import PolicyActor
 from pipeline.experiment.config import UsageError
@@ -126,7 +126,7 @@ def table(runs: list[Path]) -> list[str]:
     experiments = [RunDirectory(path).experiment() for path in runs]
     tasks = [msgspec.structs.replace(experiment.evaluation_environment, shield="") for experiment in experiments]
     task = tasks[0]
-    suite = suites.suite_of(task.id)
+    suite = suite_of(task.id)
     if suite is None or suite.extra != "driving" or any(other != task for other in tasks):
         raise UsageError("--run_dirs: the runs have to be of one driving task, with the same environment.kwargs")
     specs = environments.describe(task)

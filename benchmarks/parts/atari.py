@@ -25,7 +25,7 @@ from benchmarks.processes import Process, answer_rates, ask_together, say
 from pipeline import Experiment, environments, load
 from pipeline.collector.collector import Collector
 from pipeline.command import run_command
-from pipeline.messages.channel import VariablesReader
+from pipeline.messages.variables_reader import VariablesReader
 from pipeline.replay.frames import FrameLayout
 
 _CONFIG = flags.DEFINE_string("config", "pong", "Config of the game.")

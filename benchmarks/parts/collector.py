@@ -20,7 +20,7 @@ from benchmarks.measure import median, print_result, spread
 from pipeline import Experiment, environments, load
 from pipeline.collector.collector import Collector
 from pipeline.command import run_command
-from pipeline.messages.channel import VariablesReader
+from pipeline.messages.variables_reader import VariablesReader
 
 _LANES = flags.DEFINE_list("lanes", ["1", "16", "64"], "Lanes of the collector, all stored in one item.")
 _SECONDS = flags.DEFINE_float("seconds", 2.0, "Of one measurement.", lower_bound=0.01)

@@ -106,7 +106,7 @@ async def put_load(port: int, connections: int, seconds: float) -> Load:
 def untrained(run_dir: Path) -> None:
     """A run of CartPole's shipped configuration with a policy that has learned nothing."""
     from pipeline.learner.learner import Learner  # imports TensorFlow
-    from pipeline.records.checkpoint import Counters
+    from pipeline.records.counters import Counters
 
     experiment = load("cartpole")
     first = Learner(experiment, environments.describe(experiment.environment)).publication(Counters())

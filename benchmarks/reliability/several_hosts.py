@@ -41,8 +41,8 @@ from benchmarks.reliability.wire import Seen
 from pipeline.command import refuse_more, run_command
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.run_directory import write_json
-from pipeline.messages.channel import VariablesReader
-from pipeline.records.account import SILENT, UNCONFIRMED
+from pipeline.messages.variables_reader import VariablesReader
+from pipeline.records.counters import SILENT, UNCONFIRMED
 from pipeline.records.recorder import Recorder
 from pipeline.records.results import Summary
 

@@ -16,7 +16,6 @@ from pipeline.collector.boundaries import Boundaries, Marks, mark
 from pipeline.collector.statistics import CollectorStatistics
 from pipeline.experiment.sections import Experiment
 from pipeline.experiment.seeds import seed_of
-from pipeline.messages.channel import VariablesReader
 from pipeline.messages.contents import CollectorReport, Counts, Variables
 from pipeline.replay.frames import FIRST, LAST, FrameLayout
 from pipeline.replay.writer import FrameWriter
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from agents.novelty import CountBonus
     from pipeline.acting.frame_stacks import FrameStack
     from pipeline.messages.traffic import Traffic
+    from pipeline.messages.variables_reader import VariablesReader
     from pipeline.replay.shards.permits import Permits
 
 
@@ -89,7 +89,7 @@ class Collector:
         """Whether the newest step completed a window of frames."""
         return self._writer.book.has_completed_window
 
-    def renew(self, reader: VariablesReader, keep_waiting: Callable[[], bool]) -> None:
+    def renew(self, reader: "VariablesReader", keep_waiting: Callable[[], bool]) -> None:
         """Waits for weights newer than those acting, and acts with them from the next step on.
 
         Args:

@@ -11,7 +11,7 @@ from pipeline.messages.contents import CollectorReport, Counts
 from pipeline.replay.item_book import ItemBook
 
 if TYPE_CHECKING:
-    from pipeline.environments.lanes.faults import Faults
+    from pipeline.environments.lanes.lane_environment import FaultCounts
     from pipeline.messages.traffic import Traffic
 
 
@@ -55,7 +55,7 @@ class CollectorStatistics:
             self._returns += ends.returns
             self._lengths += ends.lengths
 
-    def counts(self, book: ItemBook, faults: "Faults") -> Counts:
+    def counts(self, book: ItemBook, faults: "FaultCounts") -> Counts:
         """What the collector has collected so far.
 
         Args:
@@ -77,7 +77,7 @@ class CollectorStatistics:
     def report(
         self,
         book: ItemBook,
-        faults: "Faults",
+        faults: "FaultCounts",
         weights_age: int,
         weights_seconds: float,
         last: bool,

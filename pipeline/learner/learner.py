@@ -19,7 +19,7 @@ from pipeline.experiment.sections import Experiment
 from pipeline.experiment.seeds import seed_of
 from pipeline.learner.gradient_loop import GradientLoop, Workers, set_compiler_flags
 from pipeline.messages.contents import Array, Variables
-from pipeline.records.checkpoint import Counters
+from pipeline.records.counters import Counters
 from pipeline.replay.frames import FrameLayout
 from pipeline.replay.sampling import Sample, decode
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment
-from pipeline.records.in_flight import BURST_ITEMS, MOST_ITEMS
+from pipeline.records.counters import BURST_ITEMS, MOST_ITEMS
 from pipeline.replay.frames import FrameLayout
 from pipeline.replay.item_book import ItemBook
 from pipeline.runtime import native

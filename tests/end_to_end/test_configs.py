@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from small_runs import SHRUNK, TAGS, inline, summary, tags_of, train
 
-from pipeline.environments import suites
+from pipeline.environments import suite_of
 from pipeline.experiment.config import load, shipped
-from pipeline.launchers.run import describe
+from pipeline.launchers import describe
 
 # Few gradient steps for a step, so that the longest episodes of the classic problems (500 steps) come to an end.
 REPLAYED = ("replay.samples_per_insert=2", "replay.capacity=20_000")
@@ -31,7 +31,7 @@ IN_PROCESSES = ("atari", "cartpole_memory", "cartpole_ppo", "highway", "lunarlan
 def fitting(config: str) -> tuple[str, ...]:
     """What makes a config's run short."""
     experiment = load(config)
-    suite = suites.suite_of(experiment.environment.id)
+    suite = suite_of(experiment.environment.id)
     if experiment.agent.on_policy:
         return ON_POLICY
     images = IMAGES if experiment.environment.frame_stack > 1 else ()

@@ -16,7 +16,7 @@ from pipeline import environments
 from pipeline.datasets import offline
 from pipeline.experiment.config import UsageError, parse
 from pipeline.experiment.run_directory import RunDirectory
-from pipeline.records import checkpoint
+from pipeline.records import checkpoint, checkpoint_writer
 from pipeline.replay.embedded import EmbeddedReplay
 from pipeline.runtime.ports import free_port
 
@@ -182,7 +182,7 @@ def test_a_run_that_was_interrupted_before_it_stored_anything_is_no_dataset(tmp_
     assert stored is not None
     shutil.copytree(stored.replay, replay)
     counters = msgspec.structs.replace(stored.counters, transitions=0)
-    checkpoint.write(run.checkpoints, b"", counters, {}, lambda: replay, keep=1)
+    checkpoint_writer.write(run.checkpoints, b"", counters, {}, lambda: replay, keep=1)
     with pytest.raises(UsageError, match="no whole checkpoint with experience"):
         pipeline.train(parse("", lines_of(run.path)), tmp_path / "run", launcher="inline")
 

@@ -17,7 +17,7 @@ from pipeline.experiment.config import UsageError, load, parse
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.inspection import dataset_export, replay_picture, replay_summary, stored_replay
 from pipeline.records import checkpoint
-from pipeline.records.account import account
+from pipeline.records.counters import account
 
 pytestmark = pytest.mark.xdist_group("replay command")  # two runs for all
 SHRUNK = (

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 
 from pipeline.experiment.config import load
-from pipeline.launchers.run import launch
+from pipeline.launchers import launch
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT = 280

@@ -15,10 +15,10 @@ from benchmarks.scaling.measured.experiments import experiment_of
 from pipeline import environments
 from pipeline.experiment import config
 from pipeline.learner.learner import Learner
+from pipeline.messages.channel import Publisher
 from pipeline.messages.contents import Variables
-from pipeline.messages.publisher import Publisher
 from pipeline.messages.traffic import Traffic
-from pipeline.records.checkpoint import Counters
+from pipeline.records.counters import Counters
 from pipeline.replay.sampling import Sample
 from pipeline.replay.shards.permits import Permits
 from pipeline.roles.separate_replay import find_replay

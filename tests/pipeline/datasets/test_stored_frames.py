@@ -15,7 +15,7 @@ from pipeline.datasets.stored_frames import BEGAN_EARLIER, BROKEN_OFF, STILL_GOI
 from pipeline.experiment.sections import Experiment
 from pipeline.replay import reverb_checkpoint
 from pipeline.replay.frames import FIRST, LAST, MID, FrameLayout
-from pipeline.runtime import native
+from pipeline.runtime import snappy
 
 SPECS = Specs(ArraySpec((2,), "float32"), 3)
 LAYOUT = FrameLayout(SPECS)
@@ -210,5 +210,5 @@ def test_reverbs_own_sampler_gives_the_bytes_that_are_read_from_disk(
 def test_what_is_not_compressed_is_refused() -> None:
     for data in (b"", b"\xff" * 20, b"\x05abc"):
         with pytest.raises(ValueError, match="Snappy"):
-            native.uncompressed(data)
-    assert native.uncompressed(b"\x03\x08abc") == b"abc"
+            snappy.uncompressed(data)
+    assert snappy.uncompressed(b"\x03\x08abc") == b"abc"

@@ -18,14 +18,14 @@ from pipeline.messages.channel import (
     REPORTS_TABLE,
     VARIABLES_TABLE,
     WEIGHTS_TABLE,
+    Publisher,
     Sender,
-    VariablesReader,
     server_answers,
     take,
     wait_for_server,
 )
 from pipeline.messages.contents import Announcement, Array, CollectorReport, Evaluation, Report, Variables, Weights
-from pipeline.messages.publisher import Publisher
+from pipeline.messages.variables_reader import VariablesReader
 from pipeline.runtime import native
 from pipeline.runtime.ports import free_port
 
@@ -230,8 +230,9 @@ import json, os, subprocess, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
 from pipeline.messages.contents import *
 from pipeline.runtime.ports import free_port
-from pipeline.messages.publisher import Publisher
 from pipeline.messages.channel import *
+from pipeline.messages.contents import *
+from pipeline.messages.variables_reader import VariablesReader
 
 SERVE = '''
 import sys, time

@@ -13,9 +13,8 @@ from bad_link import BadLink
 from agents import Specs
 from pipeline.experiment import config
 from pipeline.messages.addresses import Addresses
-from pipeline.messages.channel import REPORTS_TABLE, take
+from pipeline.messages.channel import REPORTS_TABLE, Publisher, take
 from pipeline.messages.contents import Array, CollectorReport, Variables
-from pipeline.messages.publisher import Publisher
 from pipeline.replay.frames import MID, FrameLayout
 from pipeline.replay.writer import FrameWriter
 from pipeline.roles.collector_role import run_collector
@@ -132,7 +131,8 @@ READING = """
     from pipeline.experiment.config import parse
     from pipeline.replay.frames import MID, FrameLayout
     from pipeline.environments import describe
-    from pipeline.messages.channel import REPORTS_TABLE, Sender, VariablesReader
+    from pipeline.messages.channel import REPORTS_TABLE, Sender
+    from pipeline.messages.variables_reader import VariablesReader
     from pipeline.replay.writer import FrameWriter
 
     experiment, narrow, versions = parse(sys.argv[1], source="the test"), sys.argv[2], int(sys.argv[4])

@@ -9,8 +9,8 @@ from relay import Relay
 
 from agents import Specs
 from pipeline.experiment import config
+from pipeline.messages.channel import Publisher
 from pipeline.messages.contents import CollectorReport
-from pipeline.messages.publisher import Publisher
 
 SOCKETS = """
 import os, random, socket, tempfile, threading, time

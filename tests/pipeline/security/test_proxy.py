@@ -33,13 +33,13 @@ from pipeline.messages.channel import (
     REPORTS_TABLE,
     VARIABLES_TABLE,
     WEIGHTS_TABLE,
+    Publisher,
     Sender,
-    VariablesReader,
     server_answers,
     take,
 )
 from pipeline.messages.contents import Evaluation, Report
-from pipeline.messages.publisher import Publisher
+from pipeline.messages.variables_reader import VariablesReader
 from pipeline.replay.frames import MID, FrameLayout
 from pipeline.replay.writer import FrameWriter
 from pipeline.roles.collector_role import run_collector

@@ -1,4 +1,4 @@
-"""Which role holds the others up while a run goes well, by how long each waits for the others. No TensorFlow."""
+"""Whether the roles keep pace: which one the others wait for, and if the ratio asked for is kept. No TensorFlow."""
 
 import time
 from collections import deque
@@ -7,6 +7,8 @@ from pipeline.experiment.sections import Experiment
 from pipeline.messages.contents import CollectorReport
 
 _WINDOW_SECONDS = 5.0
+_RATIO_SECONDS = 60.0
+_RATIO_TOLERANCE = 0.2
 _LITTLE = 0.2
 """Share of its time that a role may wait before it is worth a word: batches and items come in lumps."""
 
@@ -51,8 +53,46 @@ class Waits:
         return sum(self._shares.values()) / len(self._shares) if self._shares else None
 
 
+class RatioMonitor:
+    """Compares the windows learned from for each one stored, over the last minute, with what is asked for.
+
+    Args:
+      wanted: `replay.samples_per_insert`.
+      least: windows stored within that time below which nothing is said, as batches come in lumps.
+    """
+
+    def __init__(self, wanted: float, least: int) -> None:
+        self._wanted, self._least = wanted, least
+        self._marks: deque[tuple[float, int, int]] = deque()
+
+    def warning(self, stored: int, learned: int, now: float | None = None) -> str:
+        """What to say of the last minute; empty while the ratio is kept or a minute has not passed.
+
+        Args:
+          stored: windows since the run began.
+          learned: windows learned from, counted each time.
+          now: monotonic time in seconds.
+        """
+        now = time.monotonic() if now is None else now
+        self._marks.append((now, stored, learned))
+        while len(self._marks) > 2 and now - self._marks[1][0] >= _RATIO_SECONDS:
+            self._marks.popleft()
+        began, stored_then, learned_then = self._marks[0]
+        if now - began < _RATIO_SECONDS or stored - stored_then < self._least:
+            return ""
+        ratio = (learned - learned_then) / (stored - stored_then)
+        if abs(ratio - self._wanted) <= _RATIO_TOLERANCE * self._wanted:
+            return ""
+        side = "the learner is behind" if ratio < self._wanted else "the collectors are behind"
+        wanted = f"replay.samples_per_insert={self._wanted:g}"
+        return f"{ratio:.3g} samples per insert over the last minute, and {wanted}: {side}"
+
+
+_COLLECT_FASTER = "more collect.lanes, or collect.collectors where cores are free"
+
+
 def bottleneck(experiment: Experiment, learner: float | None, collectors: float | None) -> str:
-    """Which role the others wait for, and what to change, in words; empty while it is not known.
+    """Which role is the bottleneck, and which settings would help; empty while it is not known.
 
     Args:
       experiment: the run.
@@ -74,6 +114,3 @@ def bottleneck(experiment: Experiment, learner: float | None, collectors: float 
     if learner > collectors:
         return f"collectors: {waits}; to speed up: {_COLLECT_FASTER}, or a higher replay.samples_per_insert"
     return f"learner: {waits}; to speed up: a GPU or a smaller network; a lower replay.samples_per_insert collects more"
-
-
-_COLLECT_FASTER = "more collect.lanes, or collect.collectors where cores are free"

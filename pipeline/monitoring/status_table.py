@@ -1,4 +1,7 @@
-"""A run's status as a screen, as a line of a log, and its result as a sentence. Pure; no TensorFlow."""
+"""A run's status as a table for a terminal: progress towards each goal, rates, memory. Pure; no TensorFlow.
+
+Imported where there is a terminal to draw it on.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.experiment.sections import Experiment
-from pipeline.records.account import Account
-from pipeline.records.results import Status, Summary
+from pipeline.monitoring.console import lost, number, share, title
+from pipeline.records.results import Status
 
 _MIB = 2.0**20
 _BARS = "▁▂▃▄▅▆▇█"
@@ -19,7 +22,7 @@ _TREND = 10
 _BAR_WIDTH = 12
 
 
-def screen(experiment: Experiment, path: Path, status: Status) -> Table:
+def table(experiment: Experiment, path: Path, status: Status) -> Table:
     """Everything there is to say of a run now.
 
     Args:
@@ -27,9 +30,9 @@ def screen(experiment: Experiment, path: Path, status: Status) -> Table:
       path: of its directory.
       status: newest.
     """
-    table = Table(title=f"{title(experiment)}  ·  {path}", show_header=False, min_width=72)
-    table.add_column(style="cyan", no_wrap=True)
-    table.add_column()
+    drawn = Table(title=f"{title(experiment)}  ·  {path}", show_header=False, min_width=72)
+    drawn.add_column(style="cyan", no_wrap=True)
+    drawn.add_column()
     spread = "" if status.evaluation_std is None else f" ± {status.evaluation_std:.1f}"
     curve = sparkline([mean_return for _, mean_return in status.recent_evaluations])
     rows = {
@@ -51,29 +54,19 @@ def screen(experiment: Experiment, path: Path, status: Status) -> Table:
     if status.dropped_episodes:
         rows["episodes dropped"] = f"{status.dropped_episodes:,}, for faults such as: {status.newest_fault}"
     for name, value in rows.items():
-        table.add_row(name, Text(value))
+        drawn.add_row(name, Text(value))
         if name == "phase":
             for goal in goals(experiment, status):
                 left = goal.seconds if status.phase == "learning" else None
-                table.add_row(f"progress, {goal.name}", _bar(goal.reached, goal.words, left))
+                drawn.add_row(f"progress, {goal.name}", _bar(goal.reached, goal.words, left))
     if status.bottleneck:
-        table.add_row("bottleneck", Text(status.bottleneck, style="magenta"))
+        drawn.add_row("bottleneck", Text(status.bottleneck, style="magenta"))
     for warning in status.warnings:
-        table.add_row("warning", Text(warning, style="yellow"))
-    return table
+        drawn.add_row("warning", Text(warning, style="yellow"))
+    return drawn
 
 
-def line(status: Status) -> str:
-    """The same for a log."""
-    return (
-        f"{status.train_seconds:7.1f} s  {status.phase:<19}  {status.environment_steps:>9,} environment steps "
-        f"({status.environment_steps_per_second:,.0f}/s)  {status.gradient_steps:>9,} gradient steps "
-        f"({status.gradient_steps_per_second:,.0f}/s)  episode return {number(status.episode_return)}  "
-        f"evaluation {number(status.evaluation_return)}"
-    )
-
-
-class Goal(NamedTuple):
+class StopCondition(NamedTuple):
     """Something that ends the run."""
 
     name: str
@@ -84,16 +77,16 @@ class Goal(NamedTuple):
     """Until it is reached; None where nothing says so."""
 
 
-def goals(experiment: Experiment, status: Status) -> list[Goal]:
+def goals(experiment: Experiment, status: Status) -> list[StopCondition]:
     """What ends the run.
 
     The time to a target return is the trend of the last ten evaluations, by least squares; to a budget, the present
     speed.
     """
-    stop, found = experiment.stop, list[Goal]()
+    stop, found = experiment.stop, list[StopCondition]()
     if (target := stop.target_return) is not None:
         words = f"{number(status.evaluation_return)} of {target:g}"
-        found.append(Goal("return", words, *_to_target(target, status)))
+        found.append(StopCondition("return", words, *_to_target(target, status)))
     budgets: list[tuple[str, float, float, float]] = [
         ("environment steps", stop.environment_steps, status.environment_steps, status.environment_steps_per_second),
         ("gradient steps", stop.gradient_steps, status.gradient_steps, status.gradient_steps_per_second),
@@ -102,7 +95,7 @@ def goals(experiment: Experiment, status: Status) -> list[Goal]:
     for name, budget, spent, speed in budgets:
         if budget:
             seconds = max(0.0, budget - spent) / speed if speed > 0.0 else None
-            found.append(Goal(name, f"{spent:,.0f} of {budget:,.0f}", min(1.0, spent / budget), seconds))
+            found.append(StopCondition(name, f"{spent:,.0f} of {budget:,.0f}", min(1.0, spent / budget), seconds))
     return found
 
 
@@ -154,52 +147,3 @@ def duration(seconds: float) -> str:
         return f"{minutes} min {rest} s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
-
-
-def title(experiment: Experiment) -> str:
-    """Its environment."""
-    return experiment.environment.id or experiment.environment.import_path
-
-
-def result(experiment: Experiment, summary: Summary) -> str:
-    """How a run ended."""
-    verdict = "ended" if experiment.stop.target_return is None else "solved" if summary.solved else "not solved"
-    taken = experiment.progress(summary.environment_steps, summary.gradient_steps)
-    steps = f"{taken:,} {'gradient' if experiment.is_offline else 'environment'} steps"
-    mean = "none" if summary.mean_return is None else f"{summary.mean_return:.1f}"
-    return (
-        f"{title(experiment)} {verdict}: {steps}, "
-        f"{summary.train_seconds:.1f} s of training after {summary.startup_seconds:.1f} s of start-up, "
-        f"mean evaluation return {mean} (stopped by: {summary.stop_reason})"
-    )
-
-
-def remarks(experiment: Experiment, summary: Summary) -> list[str]:
-    """What there is to add to it."""
-    found = []
-    if experiment.environment.shield:
-        found.append(f"The shield stepped in at {share(summary.shielded_steps, summary.environment_steps)}.")
-    if summary.dropped_episodes:
-        found.append(
-            f"{summary.dropped_episodes:,} episodes were dropped for faults; the newest: {summary.newest_fault}"
-        )
-    if losses := lost(summary.account):
-        found.append(f"Transitions lost: {losses}.")
-    return found
-
-
-def lost(account: Account | None) -> str:
-    """What has been lost, by what; empty if nothing has."""
-    losses = {name: count for name, count in (account.lost if account else {}).items() if count}
-    return ", ".join(f"{count:,} ({name})" for name, count in losses.items())
-
-
-def share(shielded_steps: int, environment_steps: int) -> str:
-    """Of the environment steps, in words."""
-    percent = 100.0 * shielded_steps / max(1, environment_steps)
-    return f"{shielded_steps:,} of {environment_steps:,} environment steps ({percent:.2f} %)"
-
-
-def number(value: float | None) -> str:
-    """With one digit, or a dash for None."""
-    return "-" if value is None else f"{value:.1f}"
