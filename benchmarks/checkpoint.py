@@ -160,7 +160,7 @@ def table(result: dict[str, Any]) -> list[str]:
         "the longest of them": result["sigterm_to_end_seconds_longest"],
     }
     return [
-        f"A CartPole run with {result['transitions']:,} transitions in its replay, medians of {result['repeats']}:",
+        f"A CartPole run with {result['transitions']:,} windows in its replay, medians of {result['repeats']}:",
         "",
         "| | |",
         "|---|---|",

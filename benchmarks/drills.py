@@ -86,7 +86,7 @@ def table(drills: list[Drill]) -> list[str]:
     ]
     lines += [
         "",
-        f"Of {begun:,} transitions, {stored:,} were stored; lost: "
+        f"Of {begun:,} windows, {stored:,} were stored; lost: "
         + (", ".join(f"{count:,} ({name})" for name, count in sorted(lost.items())) or "none")
         + f"; unaccounted for: {sum(abs(run.account.unaccounted) for run in runs)}.",
     ]

@@ -71,7 +71,7 @@ def table(looks: dict[str, list[Look]], steps: int, kills: int, summary: Summary
     lost = ", ".join(f"{count:,} ({name})" for name, count in sorted(account.lost.items())) or "none"
     lines = [
         f"{summary.environment_steps:,} environment steps in {summary.train_seconds:.0f} s of training with {kills} "
-        f"kills; of {account.begun:,} transitions {account.stored:,} were stored; lost: {lost}; unaccounted for: "
+        f"kills; of {account.begun:,} windows {account.stored:,} were stored; lost: {lost}; unaccounted for: "
         f"{account.unaccounted}.",
         "",
         "| role | MiB, second fifth | last fifth | descriptors | | threads | |",
