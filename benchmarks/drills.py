@@ -28,7 +28,7 @@ _PAGE = Path(__file__).resolve().parent.parent / "docs" / "reliability.md"
 
 
 class Fault(msgspec.Struct):
-    """What of `pipeline.drill.Done` is shown."""
+    """What of one fault is shown."""
 
     fault: str
     seconds: float

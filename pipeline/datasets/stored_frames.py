@@ -36,7 +36,7 @@ class Slice(NamedTuple):
     length: int
 
 
-class Cut(NamedTuple):
+class ItemShape(NamedTuple):
     """How a run cuts frames into items."""
 
     lead: int
@@ -54,7 +54,7 @@ class Lane(NamedTuple):
     """[steps]: some item stands for the frame; the others are there for what lies before or behind them."""
 
 
-class Stretch(NamedTuple):
+class EpisodePart(NamedTuple):
     """Successive steps of one episode: all of them, or what is stored of it."""
 
     frames: NDArray[np.void]
@@ -74,7 +74,7 @@ class Stretch(NamedTuple):
 
 
 def lanes(
-    items: Iterable[Sequence[Slice]], chunks: Mapping[int, Chunk], layout: FrameLayout, cut: Cut
+    items: Iterable[Sequence[Slice]], chunks: Mapping[int, Chunk], layout: FrameLayout, cut: ItemShape
 ) -> Iterator[Lane]:
     """Every lane that items have frames of.
 
@@ -118,7 +118,7 @@ def is_step(lane: Lane) -> NDArray[np.bool_]:
     return steps
 
 
-def stretches(lane: Lane) -> Iterator[Stretch]:
+def episode_parts(lane: Lane) -> Iterator[EpisodePart]:
     """The episodes of a lane, in order, each as far as it is stored."""
     steps, types = is_step(lane), lane.frames["step_type"]
     before = np.concatenate([[False], steps[:-1]])
@@ -133,7 +133,7 @@ def stretches(lane: Lane) -> Iterator[Stretch]:
             cut = STILL_GOING
         else:
             cut = "" if frames["next_step_type"][-2] == LAST else BROKEN_OFF
-        yield Stretch(frames, cut)
+        yield EpisodePart(frames, cut)
 
 
 def _together(groups: Iterable[Sequence[int]]) -> list[list[int]]:

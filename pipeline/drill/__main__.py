@@ -25,7 +25,7 @@ from absl import flags
 
 from pipeline.command import refuse_more, run_command
 from pipeline.drill import faults, small_disk
-from pipeline.drill.faults import DidNotHold, Drilled
+from pipeline.drill.faults import Drilled, DrillFailure
 from pipeline.experiment.config import UsageError, load
 from pipeline.experiment.run_directory import RunDirectory, write_json
 from pipeline.records.results import Summary
@@ -54,13 +54,13 @@ FAULTS: dict[str, faults.Fault] = {
     "learner frozen for 2 s": faults.freeze("learner", goes_on=True),
     "learner frozen for good": faults.freeze("learner", goes_on=False),
     "disk full for 7 s": faults.fill_disk(2.0 * _CHECKPOINT_SECONDS + 1.0),
-    "checkpoint spoiled, learner killed": faults.spoil_checkpoint,
-    "notice to leave, run resumed": faults.give_notice,
+    "checkpoint spoiled, learner killed": faults.corrupt_checkpoint,
+    "notice to leave, run resumed": faults.terminate_and_resume,
 }
 """By name, what is done to a run."""
 
 
-class Done(msgspec.Struct, frozen=True):
+class FaultResult(msgspec.Struct, frozen=True):
     """One fault and what came of it."""
 
     fault: str
@@ -76,7 +76,7 @@ class Report(msgspec.Struct, frozen=True):
 
     config: str
     seed: int
-    done: list[Done]
+    done: list[FaultResult]
     problems: list[str]
     """What did not hold; empty if all did."""
     summary: Summary | None
@@ -114,7 +114,7 @@ class Drill:
         self._drilled = Drilled(RunDirectory(folder / "disk" / "run"), drilling, [*drilling, "--resume"])
         collectors = load(config, overrides).collectors
         self._roles = ["learner", "evaluator", *(f"collector-{index}" for index in range(collectors))]
-        self._done: list[Done] = []
+        self._done: list[FaultResult] = []
         self._problems: list[str] = []
 
     def run(self) -> Report:
@@ -141,7 +141,7 @@ class Drill:
         starts = {role: drilled.newest(role)[0] for role in self._roles}
         try:
             victim = FAULTS[name](drilled, self._random)
-        except DidNotHold as error:
+        except DrillFailure as error:
             self._problems.append(str(error))
             return False
         ended = time.monotonic()
@@ -153,7 +153,7 @@ class Drill:
             self._problems.append(f"{name}: the run {how}")
             return False
         seconds = time.monotonic() - ended
-        self._done.append(Done(name, seconds, before.environment_steps, before.gradient_steps))
+        self._done.append(FaultResult(name, seconds, before.environment_steps, before.gradient_steps))
         after = drilled.status()
         assert after is not None
         if saved is not None and "spoiled" not in name:

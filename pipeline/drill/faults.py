@@ -26,11 +26,11 @@ _FREEZE_SECONDS = 120.0
 _SHORT_FREEZE_SECONDS = 2.0
 
 
-class DidNotHold(Exception):
+class DrillFailure(Exception):
     """What a run did, when a fault was done to it, that it must not do."""
 
 
-class RunIsOver(DidNotHold):
+class RunIsOver(DrillFailure):
     """There is nothing left to do a fault to: the run has ended, or its roles leave and are not started again."""
 
 
@@ -86,7 +86,7 @@ class Drilled:
 
         Raises:
           RunIsOver: the run ends: its processes leave by themselves, and no others come.
-          DidNotHold: none came.
+          DrillFailure: none came.
         """
         found: list[psutil.Process] = []
         over = ""
@@ -97,7 +97,7 @@ class Drilled:
             return bool(over or found)
 
         if not self.wait_until(has_come, _COMES_SECONDS):
-            raise DidNotHold(f"no process of role {role} came within {_COMES_SECONDS:.0f} s")
+            raise DrillFailure(f"no process of role {role} came within {_COMES_SECONDS:.0f} s")
         if over:
             raise RunIsOver(f"no process of role {role} comes any more: the run {over}")
         return random_.choice(found)
@@ -180,7 +180,7 @@ Fault = Callable[[Drilled, random.Random], str]
 """Does something to a run; returns the role whose process it ended, such as "collector-0", or "" if none alone.
 
 Raises:
-  DidNotHold: there was nothing to do it to, or the run did what it must not do.
+  DrillFailure: there was nothing to do it to, or the run did what it must not do.
 """
 
 
@@ -226,7 +226,7 @@ def freeze(role: str, goes_on: bool) -> Fault:
                 process.resume()
             return ""
         if not drilled.wait_until(lambda: _has_ended(process), _FREEZE_SECONDS):
-            raise DidNotHold(f"{name} was frozen, and its supervisor has not ended it within {_FREEZE_SECONDS:.0f} s")
+            raise DrillFailure(f"{name} was frozen, and its supervisor has not ended it within {_FREEZE_SECONDS:.0f} s")
         return name
 
     return fault
@@ -245,15 +245,15 @@ def kill_supervisor(drilled: Drilled, _: random.Random) -> str:
     drilled.supervisor.kill()
     drilled.supervisor.wait()
     if not drilled.wait_until(lambda: not drilled.processes(), _COMES_SECONDS):
-        raise DidNotHold(f"the supervisor was killed, and {drilled.processes()} are left")
+        raise DrillFailure(f"the supervisor was killed, and {drilled.processes()} are left")
     drilled.start()
     return "learner"
 
 
-def give_notice(drilled: Drilled, _: random.Random) -> str:
+def terminate_and_resume(drilled: Drilled, _: random.Random) -> str:
     """SIGTERM, as before a preemption, and the run goes on afterwards."""
     if (code := drilled.end()) != 1:
-        raise DidNotHold(how_it_left(code))
+        raise DrillFailure(how_it_left(code))
     drilled.start()
     return "learner"
 
@@ -279,11 +279,11 @@ def fill_disk(seconds: float) -> Fault:
     return fault
 
 
-def spoil_checkpoint(drilled: Drilled, random_: random.Random) -> str:
+def corrupt_checkpoint(drilled: Drilled, random_: random.Random) -> str:
     """Flips a bit of the newest checkpoint and ends the learner, which has to go on from the one before."""
     folder = drilled.run.checkpoints
     if not drilled.wait_until(lambda: len(list(itertools.islice(checkpoint.good(folder), 2))) > 1, _COMES_SECONDS):
-        raise DidNotHold(f"no second checkpoint was written within {_COMES_SECONDS:.0f} s")
+        raise DrillFailure(f"no second checkpoint was written within {_COMES_SECONDS:.0f} s")
     learner = drilled.process("learner", random_)
     found = checkpoint.newest(folder)
     assert found is not None

@@ -10,7 +10,7 @@ from agents.exploration import greedy
 from pipeline.acting.frame_stacks import newest, stacked
 from pipeline.acting.network_program import make_actor
 from pipeline.environments.lanes.shield import load
-from pipeline.export.directory import Exported
+from pipeline.export.directory import ExportedPolicy
 from pipeline.export.interface import ACTION, MASK, NEXT_STATE, STATE
 
 Arrays = dict[str, NDArray[Any]]
@@ -29,7 +29,7 @@ class ServedPolicy:
       UsageError: there is no such shield.
     """
 
-    def __init__(self, exported: Exported) -> None:
+    def __init__(self, exported: ExportedPolicy) -> None:
         experiment, interface, policy = exported
         self.interface = interface
         self._shield = load(interface.shield) if interface.shield else None

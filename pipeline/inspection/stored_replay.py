@@ -144,7 +144,7 @@ def _specs(experiment: Experiment) -> Specs:
 
 
 def _read(experiment: Experiment, layout: FrameLayout, found: list[Checkpoint], counters: Counters) -> StoredReplay:
-    cut = stored_frames.Cut(experiment.lead, experiment.steps_per_item * experiment.agent.stride)
+    cut = stored_frames.ItemShape(experiment.lead, experiment.steps_per_item * experiment.agent.stride)
     tally, items, lanes = NOTHING, list[StoredItem](), list[Lane]()
     for each in found:
         counted = reverb_checkpoint.tally(each.replay, layout.table)

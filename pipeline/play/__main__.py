@@ -22,7 +22,7 @@ from pipeline.environments import EnvironmentFault
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
-from pipeline.play.displays import Closed, Screen, VideoFile, Window
+from pipeline.play.displays import Screen, VideoFile, Window, WindowClosed
 
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Directory of the run.")
 _POLICY = flags.DEFINE_enum("policy", "best", ["best", "latest"], "Of the evaluations so far: the best or the newest.")
@@ -66,7 +66,7 @@ def main(arguments: list[str]) -> int:
     experiment, policy = run.experiment(), policy_files.load(run.policies / _POLICY.value)
     screen = _screen(run)
     try:
-        with contextlib.suppress(Closed, KeyboardInterrupt):
+        with contextlib.suppress(WindowClosed, KeyboardInterrupt):
             for seed, episode_return, length in _episodes(experiment, policy, screen):
                 print(f"seed {seed}: return {episode_return:.10g} in {length:,} environment steps", flush=True)
     except EnvironmentFault as fault:

@@ -80,7 +80,7 @@ def _inspect_run(run_dir: Path, out: Path | None) -> int:
     if out is not None:
         replay_picture.check(out)
     _say_reading(run_dir)
-    from pipeline.datasets.stored_frames import stretches
+    from pipeline.datasets.stored_frames import episode_parts
     from pipeline.inspection import (
         replay_summary,
         stored_replay,  # they import TensorFlow: after the command line has been checked
@@ -91,7 +91,7 @@ def _inspect_run(run_dir: Path, out: Path | None) -> int:
     found = replay_summary.findings(stored.lanes, stored.layout, acted, stored.of_items())
     print("\n".join([*replay_summary.rows("replay", stored.sizes()), "", replay_summary.table(found)]))
     if out is not None:
-        episodes = [stretch for lane in stored.lanes for stretch in stretches(lane)]
+        episodes = [part for lane in stored.lanes for part in episode_parts(lane)]
         replay_picture.draw(out, found, episodes, stored.layout)
         print(f"\npicture: {out}")
     return 0

@@ -22,7 +22,7 @@ _LOCK = ".lock"
 _Read = TypeVar("_Read")
 
 
-class Member:
+class SweepRun:
     """One run of a sweep.
 
     Args:
@@ -90,7 +90,9 @@ class Plan:
         for name, wanted in self.experiments.items():
             _refuse_unfit(name, wanted)
         self.members = [
-            Member(folder / each.name, each, seed, self.experiments[each.name]) for each in tried for seed in self.seeds
+            SweepRun(folder / each.name, each, seed, self.experiments[each.name])
+            for each in tried
+            for seed in self.seeds
         ]
 
     def lock(self) -> None:

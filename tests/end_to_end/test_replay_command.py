@@ -14,7 +14,7 @@ import pytest
 
 import pipeline
 from pipeline.datasets import datasets
-from pipeline.datasets.stored_frames import stretches
+from pipeline.datasets.stored_frames import episode_parts
 from pipeline.experiment.config import UsageError, load, parse
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.inspection import dataset_export, replay_picture, replay_summary, stored_replay
@@ -110,7 +110,7 @@ def frames_of(run_dir: Path) -> set[bytes]:
         values = [frame[name] for name in (*names, "action", "reward", "terminated")]
         return b"".join(value.tobytes() for value in (*values, *(after[name] for name in names)))
 
-    parts = [part for lane in stored.lanes for part in stretches(lane)]
+    parts = [part for lane in stored.lanes for part in episode_parts(lane)]
     return {told(*pair) for part in parts for pair in itertools.pairwise(part.frames)}
 
 
@@ -119,7 +119,7 @@ def test_what_is_read_is_what_the_ledger_says(source: str, request: pytest.Fixtu
     stored = stored_replay.read(request.getfixturevalue(source))
     counters = stored.counters
     assert stored.transitions == counters.transitions == account(stored.experiment, counters, stored.tally).stored
-    parts = [part for lane in stored.lanes for part in stretches(lane)]
+    parts = [part for lane in stored.lanes for part in episode_parts(lane)]
     assert sum(len(part.steps) for part in parts) == counters.environment_steps
     assert sum(not part.cut for part in parts) == counters.episodes
     assert stored.transitions == counters.environment_steps + stored.ends
@@ -142,7 +142,7 @@ def test_images_are_drawn_as_images(camera: Path, tmp_path: Path) -> None:
     stored = stored_replay.read(camera)
     found = replay_summary.findings(stored.lanes, stored.layout, 0, stored.of_items())
     assert not found.faults
-    parts = [part for lane in stored.lanes for part in stretches(lane)]
+    parts = [part for lane in stored.lanes for part in episode_parts(lane)]
     replay_picture.draw(tmp_path / "replay.png", found, parts, stored.layout)
     assert (tmp_path / "replay.png").stat().st_size > 50_000, "noise does not compress"
 
