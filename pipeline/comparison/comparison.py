@@ -1,4 +1,4 @@
-"""Comparing runs: their curves in groups, each with a center and an interval."""
+"""Compares runs: their curves in groups, each with a center and an interval."""
 
 import glob
 import tomllib
@@ -25,7 +25,7 @@ _GRID_POINTS = 400
 
 
 class GroupCurve(NamedTuple):
-    """Runs of one group."""
+    """One group of runs: their curves, center and interval."""
 
     name: str
     runs: list[Curve]
@@ -51,7 +51,7 @@ class Comparison(NamedTuple):
     target: float | None
     """Return at which all runs would end as solved."""
     notes: list[str]
-    """What a reader should know."""
+    """Remarks for the reader of the table and the figure."""
 
 
 class _Run(NamedTuple):

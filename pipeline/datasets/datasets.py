@@ -1,4 +1,4 @@
-"""Experience in files: what an export holds, and how a learner gets it back. No TensorFlow.
+"""What all formats of datasets share: the choice of episodes, columns of steps, and their way back into frames.
 
 `pipeline.datasets.tfrecord_format` and `pipeline.datasets.minari_format` are the two formats.
 """
@@ -16,7 +16,7 @@ from pipeline.replay.frames import FIRST, LAST, MID, FrameLayout
 
 
 class Selection(NamedTuple):
-    """What of a replay goes into a dataset."""
+    """The episodes of a replay that go into a dataset, and counts of those that do not."""
 
     taken: list[EpisodePart]
     left_out: dict[str, tuple[int, int]]
@@ -24,12 +24,12 @@ class Selection(NamedTuple):
 
     @property
     def steps(self) -> int:
-        """Transitions taken."""
+        """Transitions that go into the dataset."""
         return sum(len(part.steps) for part in self.taken)
 
 
 def select(lanes: Iterable[Lane], whole_episodes: bool) -> Selection:
-    """What of the lanes goes into a dataset: all that is stored, or whole episodes alone."""
+    """Chooses what goes into a dataset: all that is stored, or whole episodes alone."""
     taken, left_out = list[EpisodePart](), dict[str, tuple[int, int]]()
     for part in (part for lane in lanes for part in episode_parts(lane)):
         if whole_episodes and part.cut:

@@ -1,4 +1,4 @@
-"""From the items of a stored replay back to what each lane did, step by step. Pure functions, without TensorFlow.
+"""Rebuilds what each lane did, step by step, from the items of a stored replay. Pure functions, without TensorFlow.
 
 Successive items of a group of lanes overlap: Reverb stores their frames once, in chunks of steps, and items refer to
 them. So chunks that one item refers to are of the same lanes, and each says which of its writer's steps it holds.
@@ -46,7 +46,7 @@ class ItemShape(NamedTuple):
 
 
 class Lane(NamedTuple):
-    """What one lane did, as far as it is stored."""
+    """The stored frames of one lane, in order."""
 
     frames: NDArray[np.void]
     """Structured [steps], of the layout."""

@@ -1,4 +1,4 @@
-"""What breaks runs, done to one on purpose: kills, freezes, a full disk, a notice to leave. No TensorFlow."""
+"""The faults of a drill: kills, freezes, a full disk, a corrupted checkpoint, a notice to leave. No TensorFlow."""
 
 import contextlib
 import itertools
@@ -27,11 +27,11 @@ _SHORT_FREEZE_SECONDS = 2.0
 
 
 class DrillFailure(Exception):
-    """What a run did, when a fault was done to it, that it must not do."""
+    """A run broke one of the drill's rules after a fault; says which."""
 
 
 class RunIsOver(DrillFailure):
-    """There is nothing left to do a fault to: the run has ended, or its roles leave and are not started again."""
+    """The run has ended, or its roles leave and are not restarted: no further fault is possible."""
 
 
 class Drilled:
@@ -61,7 +61,7 @@ class Drilled:
     def _launch(self, flags: list[str]) -> None:
         self.run.status.unlink(missing_ok=True)  # of the life before
         with self.output.open("ab") as output:
-            # The run ends with the process that drills it.
+            # The kernel ends the run when this process ends.
             tether = [sys.executable, "-m", "pipeline.runtime.ends_with_parent", str(os.getpid())]
             command = [*tether, sys.executable, "-m", "pipeline.train", f"--run_dir={self.run.path}", *flags]
             self.supervisor = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
@@ -130,13 +130,13 @@ class Drilled:
         return started, Recorder(self.run.recorder(role, started - 1)) if started else None
 
     def goes_on_until(self, holds: Callable[[], bool], seconds: float) -> bool:
-        """Whether something has come to hold within so many seconds and before the run's end."""
+        """Waits until a condition is true; false after so many seconds, or once the run has ended."""
         supervisor = self.supervisor
         assert supervisor is not None
         return self.wait_until(lambda: supervisor.poll() is not None or holds(), seconds) and supervisor.poll() is None
 
     def wait_until(self, holds: Callable[[], bool], seconds: float) -> bool:
-        """Whether something has come to hold within so many seconds."""
+        """Waits until a condition is true; false after so many seconds."""
         deadline = time.monotonic() + seconds
         while not holds():
             if time.monotonic() > deadline:
@@ -171,7 +171,7 @@ class Progress:
 
 
 def how_it_left(code: int | None) -> str:
-    """What is wrong with how a run ended that was given notice: with another exit code than 1, or not at all."""
+    """What is wrong with a run's end after a notice to leave: it should have exit code 1."""
     how = f"did not end within {_LEAVE_SECONDS:.0f} s" if code is None else f"ended with {code}, not with 1"
     return f"a run that was given notice {how}"
 

@@ -31,7 +31,7 @@ _OURS = {
 
 
 class ExportResult(NamedTuple):
-    """What an export wrote."""
+    """The files that an export wrote, and why others are missing."""
 
     files: dict[Path, str]
     """What each is."""

@@ -15,7 +15,7 @@ from pipeline.export.interface import ACTION, MASK, NEXT_STATE, STATE
 
 Arrays = dict[str, NDArray[Any]]
 _LANES = (1, 16, 256)
-"""Of the actors, whose batch sizes are fixed; what is between them is filled up with zeros."""
+"""Batch sizes of the actors, which are fixed; other batches are filled up with zeros."""
 
 
 class NoAction(Exception):

@@ -1,4 +1,4 @@
-"""A picture of a replay: some of its transitions, and histograms of what was found in it."""
+"""Draws a picture of a stored replay: some of its transitions above histograms of its statistics."""
 
 from collections.abc import Sequence
 from pathlib import Path

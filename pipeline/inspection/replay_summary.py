@@ -1,4 +1,4 @@
-"""What a stored replay has in it, in numbers and as a table. No TensorFlow."""
+"""Statistics of a stored replay, and their table. No TensorFlow."""
 
 import hashlib
 from collections import Counter
@@ -19,7 +19,7 @@ Numbers = NDArray[np.float64]
 
 
 class Findings(NamedTuple):
-    """What was found."""
+    """Statistics of a stored replay."""
 
     distributions: dict[str, Numbers]
     """Of episodes, transitions or items, by name; in the order of the table."""
@@ -28,19 +28,19 @@ class Findings(NamedTuple):
     episodes: dict[str, tuple[int, int]]
     """Episodes and their steps, by how they ended or why they are not whole."""
     steps: int
-    """Stored transitions in which a step was taken."""
+    """Stored transitions: frames in which a step was taken."""
     ends: int
     """Stored frames with an episode's last observation: nothing is learned from them."""
     duplicates: int
-    """Steps that are equal to one before: same observation, action, reward, end and next observation."""
+    """Transitions that are equal to an earlier one: same observation, action, reward, end and next observation."""
     faults: dict[str, int]
-    """Frames that should not be so, by what is wrong with them."""
+    """Numbers of faulty frames, by what is wrong with them."""
 
 
 def findings(
     lanes: Sequence[Lane], layout: FrameLayout, gradient_steps: int | None, items: Mapping[str, Iterable[float]]
 ) -> Findings:
-    """Looks at every frame.
+    """Computes the statistics from every stored frame.
 
     Args:
       lanes: of the replay.
@@ -77,7 +77,7 @@ def findings(
 
 
 def duplicates(episodes: Iterable[EpisodePart], layout: FrameLayout) -> int:
-    """Steps equal to one before them, in what is learned from: the state and version of the policy are not."""
+    """Counts transitions equal to an earlier one in everything but recurrent state and weight version."""
     told = [name for name, _ in layout.fields() if name.startswith(layout.leaf_field("")) or name == "mask"]
     seen, steps = set[bytes](), 0
     for part in episodes:
@@ -90,7 +90,7 @@ def duplicates(episodes: Iterable[EpisodePart], layout: FrameLayout) -> int:
 
 
 def faults(lanes: Iterable[Lane], layout: FrameLayout) -> dict[str, int]:
-    """How many stored frames have numbers that are none, actions that cannot be, or neighbours that do not fit."""
+    """Counts stored frames with NaN or infinite numbers, invalid actions, or a step type that does not follow."""
     found: Counter[str] = Counter()
     floats = [layout.leaf_field(name) for name, spec in layout.specs.leaves().items() if spec.dtype == "float32"]
     for lane in lanes:

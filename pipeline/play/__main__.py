@@ -1,4 +1,4 @@
-"""Watches the policy of a finished or running run play, with what it thinks of each action.
+"""Plays episodes with the policy of a run, in a window or a video, with its Q-values for each action.
 
 Example:
   python -m pipeline.play --run_dir=runs/cartpole --render
@@ -43,7 +43,7 @@ def _screen(run: RunDirectory) -> Screen | None:
 
 def _episodes(experiment: Experiment, policy: Policy, screen: Screen | None) -> Iterator[tuple[int, float, int]]:
     """Plays the episodes; yields each one's seed, return and length."""
-    from pipeline.play.episodes import runner_of_one_lane, show  # Pillow is not for those who ask for help
+    from pipeline.play.episodes import runner_of_one_lane, show  # imported late, so that --help is fast
 
     runner = runner_of_one_lane(experiment, policy, render=screen is not None)
     try:

@@ -22,7 +22,7 @@ _QUALITY = "20"
 
 
 class WindowClosed(Exception):
-    """Whoever looked on has closed the window."""
+    """The viewer has closed the window."""
 
 
 class Screen(Protocol):

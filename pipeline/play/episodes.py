@@ -1,4 +1,4 @@
-"""A policy's episodes as pictures: played as evaluations play them, one lane, with what it thinks beside."""
+"""Plays episodes of one lane as evaluations do, and shows each step with the policy's Q-values."""
 
 from collections import deque
 from typing import NamedTuple
@@ -17,9 +17,9 @@ from pipeline.play.displays import Screen
 from pipeline.play.overlay import StepView, overlaid
 
 _SPANNED = 100
-"""Newest moments whose Q-values span the bars: over a whole episode, they differ more than a moment's actions do."""
+"""How many of the newest steps set the scale of the bars: over an episode, Q-values vary more than between actions."""
 _LAST_SECONDS = 1.0
-"""For which an episode's last picture stays."""
+"""How long an episode's last picture stays."""
 
 
 class EpisodeResult(NamedTuple):
@@ -59,7 +59,7 @@ def show(runner: GreedyRunner, policy: Policy, seed: int, experiment: Experiment
 
 
 class _Reader:
-    """Writes down what a policy's only lane has come to."""
+    """Makes the view of each step from what the lane observed and the policy computed."""
 
     def __init__(self, experiment: Experiment, names: tuple[str, ...]) -> None:
         self._is_policy = isinstance(experiment.agent, PolicyConfig)
@@ -105,7 +105,7 @@ def probabilities(logits: NDArray[np.float32], allowed: NDArray[np.bool_] | None
 
 
 def runner_of_one_lane(experiment: Experiment, policy: Policy, *, render: bool) -> GreedyRunner:
-    """What plays single episodes of a run's policy.
+    """Makes the runner that plays single episodes of a run's policy.
 
     Raises:
       UsageError: see `environments.make`.

@@ -1,4 +1,4 @@
-"""What a policy thinks, beside what is seen: a panel with a bar for each action's Q-value. No environment here."""
+"""Draws a panel with a bar for each action's Q-value beside an environment's picture. No environment here."""
 
 import functools
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ _BAR, _CHOSEN, _FORBIDDEN = (82, 139, 199), (245, 166, 35), (214, 84, 76)
 
 
 class StepView(NamedTuple):
-    """What is written beside a picture."""
+    """What the panel beside a picture shows of one step."""
 
     scores: NDArray[np.float32]
     """float32 [actions]: Q-values or probabilities."""

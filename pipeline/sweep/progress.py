@@ -1,4 +1,4 @@
-"""What a sweep shows while it runs: one live line in a terminal, plain lines elsewhere."""
+"""Shows the progress of a sweep: one live line in a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -60,7 +60,7 @@ class Progress:
         self.say(f"ended     {member.name}{result}")
 
     def say_failure(self, member: SweepRun, reason: str) -> None:
-        """Prints that a run has not, and why."""
+        """Prints that a run has failed, and why."""
         self._ended += 1
         self._failed += 1
         self._terminal.print(f"FAILED    {member.name}: {reason}", style="bold red", markup=False)

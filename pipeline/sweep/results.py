@@ -1,4 +1,4 @@
-"""What came of a sweep: a table, and files for other programs."""
+"""Results of a sweep: a table, and files for other programs."""
 
 import csv
 import io
@@ -28,7 +28,7 @@ _COLUMNS = (
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What came of one combination."""
+    """The result of one combination, over its seeds."""
 
     name: str
     values: dict[str, Any]

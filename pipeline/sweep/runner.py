@@ -1,4 +1,4 @@
-"""Runs the members of a sweep, each a `pipeline.train` in processes of its own, some at a time."""
+"""Runs the members of a sweep, several at a time, each by `pipeline.train` in processes of its own."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ from pipeline.sweep.progress import Progress
 
 _POLL_SECONDS = 0.1
 _LEAVE_SECONDS = 120.0
-"""After notice was given: longer than a run takes to save what it has and to end its processes by itself."""
+"""How long a run may take after SIGTERM to save a checkpoint and end its processes."""
 
 
 class FailedRun(NamedTuple):

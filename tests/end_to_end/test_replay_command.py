@@ -118,11 +118,11 @@ def frames_of(run_dir: Path) -> set[bytes]:
 def test_what_is_read_is_what_the_ledger_says(source: str, request: pytest.FixtureRequest) -> None:
     stored = stored_replay.read(request.getfixturevalue(source))
     counters = stored.counters
-    assert stored.transitions == counters.transitions == account(stored.experiment, counters, stored.tally).stored
+    assert stored.windows == counters.transitions == account(stored.experiment, counters, stored.tally).stored
     parts = [part for lane in stored.lanes for part in episode_parts(lane)]
     assert sum(len(part.steps) for part in parts) == counters.environment_steps
     assert sum(not part.cut for part in parts) == counters.episodes
-    assert stored.transitions == counters.environment_steps + stored.ends
+    assert stored.windows == counters.environment_steps + stored.ends
     assert stored.ends == counters.episodes
 
 
@@ -130,7 +130,7 @@ def test_the_commands_say_so_and_draw(cartpole: Path, commands: Commands) -> Non
     stored = checkpoint.newest(RunDirectory(cartpole).checkpoints)
     assert stored is not None
     assert commands.said.count('[0, "') == 2, commands.said
-    (line,) = (line for line in commands.said.splitlines() if line.startswith("  transitions  "))
+    (line,) = (line for line in commands.said.splitlines() if line.startswith("  windows  "))
     assert line.split()[1] == f"{stored.counters.transitions:,}"
     for word in ("episode return", "priority of an item", "age in gradient steps", "duplicates", "faults"):
         assert word in commands.said
