@@ -104,7 +104,7 @@ def _adopt_files(experiment: Experiment, specs: Specs, folder: Path, files: Data
     files.verify(FrameLayout.of(experiment, specs))
     replay = msgspec.structs.replace(
         experiment.replay,
-        # One window for each transition, and one more for the last frame of each episode, of which there may be as many.
+        # A window for each transition, and one for the last frame of each episode: there may be as many of these.
         capacity=2 * files.steps + _ITEM_WINDOWS,
         min_size=1,
         lanes_per_item=0,

@@ -83,7 +83,7 @@ def test_paths_that_a_page_names_exist(page: Path) -> None:
 
 def test_modules_that_any_file_names_exist() -> None:
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    files = [ROOT / name for name in listed if name.endswith(WITH_PATHS)]
+    files = [path for path in map(ROOT.joinpath, listed) if path.name.endswith(WITH_PATHS) and path != Path(__file__)]
     assert len(files) > 300
     found = {str(path.relative_to(ROOT)): missing_names(path.read_text()) for path in files if path.is_file()}
     assert {name: missing for name, missing in found.items() if missing} == {}

@@ -1,4 +1,4 @@
-"""What a fault is done to: a process that there is, one that comes, and none where the run is over."""
+"""A fault waits for a process of its role that is being restarted, and for none once the run has ended."""
 
 import random
 import subprocess

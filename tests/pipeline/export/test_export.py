@@ -1,4 +1,4 @@
-"""Exported policies: on 1,000 observations of every kind of agent and observation, what the pipeline's own would do."""
+"""Exported policies choose what the pipeline's own do, on 1,000 observations of every kind of agent and observation."""
 
 import json
 import os

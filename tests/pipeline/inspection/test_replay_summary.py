@@ -1,4 +1,4 @@
-"""What is said of a replay: against slow counts, and of servers without disturbing them."""
+"""Statistics of a replay against slow counts, and the state of servers, which are asked without disturbing them."""
 
 import re
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What is written beside a picture."""
+"""The panel beside a picture: its place, its rows, bars and numbers."""
 
 from typing import Any
 
