@@ -1,4 +1,4 @@
-"""What all commands share: flags are parsed, help is for newcomers, a user's mistake is one line and exit code 2."""
+"""What all commands share: flag parsing, --help, and one-line errors with exit code 2."""
 
 import os
 import re
@@ -24,20 +24,20 @@ def run_command(main: Callable[[list[str]], int], description: str | None) -> in
         code = _run(main, description or "")
         sys.stdout.flush()
         return code
-    except BrokenPipeError:  # who read the output has gone, as `head` does
+    except BrokenPipeError:  # the reader of the output has closed it, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
 
 def refuse_more(arguments: list[str], advice: str = "options are written --name=value") -> None:
-    """Refuses what stands on a command line behind its first word and is no flag.
+    """Refuses words of a command line that are no flags.
 
     Args:
       arguments: as `run_command` hands them over.
       advice: what to do instead.
 
     Raises:
-      UsageError: there is such a word.
+      UsageError: there is one behind the first.
     """
     if len(arguments) > 1:
         raise UsageError(f"unexpected argument {arguments[1]!r}: {advice}")

@@ -36,7 +36,7 @@ _LOG = flags.DEFINE_string("log", "/dev/stderr", "Takes refused requests and fai
 _POLL_SECONDS = 0.1
 _RESTART_SECONDS = 1.0
 _MOST_FAILURES = 5
-"""In a row, each soon after the start: then a restart does not help."""
+"""Ends in a row, each soon after the start, after which a restart does not help."""
 
 
 def main(arguments: list[str]) -> int:

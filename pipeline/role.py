@@ -75,7 +75,7 @@ LOST = flags.DEFINE_integer("lost", 0, "How often this learner has lost another 
 log = logging.getLogger("role")
 
 _MOST_LOST = 20
-"""Learners lost by one that was started once: more is no matter of chance."""
+"""How often one start of a learner may lose a peer; more often is no accident."""
 
 
 def _learn(experiment: Experiment, addresses: Addresses, interrupted: threading.Event) -> int:
@@ -137,7 +137,7 @@ def _collect(experiment: Experiment, addresses: Addresses, interrupted: threadin
     """A collector's process; returns the exit code."""
     from pipeline.roles.collector_role import run_collector
 
-    # Of a process that nobody counts, any number will do: no two starts may be taken for one.
+    # Started by hand, so a random number stands for the count of starts: two starts must not look like one.
     incarnation = random.getrandbits(31) if INCARNATION.value is None else INCARNATION.value
     process = f"collector-{INDEX.value}.{incarnation}"
     return run_collector(experiment, INDEX.value, addresses, process, interrupted, _recorder(), incarnation)
@@ -180,7 +180,7 @@ def _cluster() -> workers.Cluster | None:
 
 
 def _start_anew(lost: workers.WorkerLost) -> None:
-    """Puts a fresh process in the place of this one: collectives do not work again in one that has lost a peer."""
+    """Re-executes this process: TensorFlow's collectives cannot be used again after a peer was lost."""
     log.error("%s; this one starts anew", lost)
     logging.shutdown()
     for descriptor in os.listdir("/proc/self/fd"):

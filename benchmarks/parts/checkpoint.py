@@ -154,7 +154,7 @@ def lines_of(result: dict[str, Any]) -> list[str]:
         "the longest of them": result["sigterm_to_end_seconds_longest"],
     }
     return [
-        f"A CartPole run with {result['transitions']:,} transitions in its replay, medians of {result['repeats']}:",
+        f"A CartPole run with {result['transitions']:,} windows in its replay, medians of {result['repeats']}:",
         "",
         *table("| | |", [(name, f"{value:g}") for name, value in rows.items()]),
     ]

@@ -29,7 +29,7 @@ _WRITE = flags.DEFINE_bool("write", False, "Put the table into docs/reliability.
 
 
 class Fault(msgspec.Struct):
-    """What of `pipeline.drill.Done` is shown."""
+    """What of one fault is shown."""
 
     fault: str
     seconds: float
@@ -69,7 +69,7 @@ def lines_of(drills: list[Drill]) -> list[str]:
             ],
         ),
         "",
-        f"Of {begun:,} transitions, {stored:,} were stored; lost: "
+        f"Of {begun:,} windows, {stored:,} were stored; lost: "
         + (", ".join(f"{count:,} ({name})" for name, count in sorted(lost.items())) or "none")
         + f"; unaccounted for: {sum(abs(account.unaccounted) for account in accounts)}.",
         "",

@@ -81,7 +81,7 @@ def lines_of(looks: dict[str, list[Look]], steps: int, kills: int, summary: Summ
         rows.append((role, *cells))
     return [
         f"{summary.environment_steps:,} environment steps in {summary.train_seconds:.0f} s of training with {kills} "
-        f"kills; of {account.begun:,} transitions {account.stored:,} were stored; lost: {lost}; unaccounted for: "
+        f"kills; of {account.begun:,} windows {account.stored:,} were stored; lost: {lost}; unaccounted for: "
         f"{account.unaccounted}.",
         "",
         *table("| role | MiB, second fifth | last fifth | descriptors | | threads | |", rows),

@@ -1,4 +1,4 @@
-"""Comparing runs: their curves in groups, each with a center and an interval."""
+"""Compares runs: their curves in groups, each with a center and an interval."""
 
 import glob
 import tomllib
@@ -24,8 +24,8 @@ _ENOUGH_RUNS = 8
 _GRID_POINTS = 400
 
 
-class Compared(NamedTuple):
-    """Runs of one group."""
+class GroupCurve(NamedTuple):
+    """One group of runs: their curves, center and interval."""
 
     name: str
     runs: list[Curve]
@@ -40,7 +40,7 @@ class Compared(NamedTuple):
 class Comparison(NamedTuple):
     """Groups of runs, and what is compared of them."""
 
-    groups: list[Compared]
+    groups: list[GroupCurve]
     tag: str
     x: str
     """Label of the horizontal axis."""
@@ -51,7 +51,7 @@ class Comparison(NamedTuple):
     target: float | None
     """Return at which all runs would end as solved."""
     notes: list[str]
-    """What a reader should know."""
+    """Remarks for the reader of the table and the figure."""
 
 
 class _Run(NamedTuple):
@@ -178,14 +178,14 @@ def _scaled(members: dict[str, list[_Run]]) -> dict[str, list[_Run]]:
     return {name: [scaled(run) for run in group] for name, group in members.items()}
 
 
-def _compared(name: str, group: Sequence[_Run], is_iqm: bool) -> Compared:
+def _compared(name: str, group: Sequence[_Run], is_iqm: bool) -> GroupCurve:
     tasks = [[run.curve for run in runs] for runs in _by_task(group)]
     own = [curve for task in tasks for curve in task]
     first, last = max(curve.x[0] for curve in own), max(curve.x[-1] for curve in own)
     grid = np.linspace(first, max(first, last), _GRID_POINTS)
     estimate = _sum_up([intervals.carried_forward(task, grid) for task in tasks], is_iqm)
     final = _sum_up([np.array([[curve.y[-1]] for curve in task]) for task in tasks], is_iqm)
-    return Compared(name, own, grid, estimate, final)
+    return GroupCurve(name, own, grid, estimate, final)
 
 
 def _sum_up(tasks: Sequence[Array], is_iqm: bool) -> Estimate:

@@ -79,7 +79,7 @@ def tags(run: RunDirectory) -> set[str]:
 
 
 def last_written(points: Sequence[Point], resumptions: Sequence[tuple[float, int]]) -> list[Point]:
-    """The points that nothing has taken back, by ascending step.
+    """The points that no resume has replaced, by ascending step.
 
     Args:
       points: in any order.
@@ -159,7 +159,9 @@ def _scalars(path: Path) -> Iterator[tuple[Any, Any]]:
 
 def _events(path: Path) -> Iterator[Any]:
     """The events of a file, up to the first one that is not whole: a run may be writing it, or was killed doing so."""
-    from google.protobuf.message import DecodeError  # half a second: a wrong command line is to be told sooner
+    from google.protobuf.message import (
+        DecodeError,
+    )  # imported late: it takes half a second, and a wrong command line should fail at once
     from tensorboard.compat.proto.event_pb2 import Event
 
     for record in _records(path.read_bytes()):

@@ -9,10 +9,10 @@ from pipeline.experiment.config import UsageError
 
 SUFFIXES = (".png", ".svg", ".pdf")
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""That the colour-blind tell apart (Okabe and Ito); then with dashes."""
+"""Colours that the colour-blind tell apart (Okabe and Ito); after the last one, again with dashes."""
 _STYLES = ("-", "--", ":", "-.")
 _MOST_SINGLE_CURVES = 10
-"""Of a group: more of them would hide what sums them up."""
+"""How many runs of a group are drawn; more would hide the group's own curve."""
 _MARGIN = 0.05
 
 
@@ -37,7 +37,9 @@ def draw(comparison: Comparison, path: Path) -> None:
     Raises:
       UsageError: the figure cannot be written.
     """
-    from matplotlib.figure import Figure  # two seconds, which a wrong command line is to be spared
+    from matplotlib.figure import (
+        Figure,
+    )  # imported late: it takes two seconds, and a wrong command line should fail at once
     from matplotlib.ticker import EngFormatter
 
     figure = Figure(figsize=(8.0, 5.0))  # without pyplot, which would look for a display

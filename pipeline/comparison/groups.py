@@ -1,4 +1,4 @@
-"""Which runs are of one kind, and what to call them: pure functions of their configs."""
+"""Groups runs by their configs, and names the groups. Pure functions."""
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +10,7 @@ Fields = Mapping[str, Any]
 """A config's values by dotted name."""
 
 _SAY_NOTHING = ("seed", "replay.port", "replay.private", "replay.weights_port")
-"""Fields in which runs of one group may differ: they are of chance, or of where the replay is reached."""
+"""Fields in which runs of one group may differ: seeds, and where the replay is reached."""
 _FIRST = ("agent.kind", "environment.id", "environment.import_path")
 """Fields that name a group before others do."""
 

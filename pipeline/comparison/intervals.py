@@ -1,4 +1,4 @@
-"""What several runs say together: means and interquartile means with 95 % intervals. Pure functions of arrays."""
+"""Statistics over several runs: means and interquartile means with 95 % intervals. Pure functions of arrays."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -46,7 +46,9 @@ def mean(values: Array) -> Estimate:
     Args:
       values: [runs, points].
     """
-    from scipy.special import stdtrit  # the first half of a second of a command that may have been mistyped
+    from scipy.special import (
+        stdtrit,
+    )  # imported late: it takes half a second, and a wrong command line should fail at once
 
     runs = len(values)
     center = values.mean(axis=0)

@@ -1,4 +1,4 @@
-"""Experience in files: what an export holds, and how a learner gets it back. No TensorFlow.
+"""What all formats of datasets share: the choice of episodes, columns of steps, and their way back into frames.
 
 `pipeline.datasets.tfrecord_format` and `pipeline.datasets.minari_format` are the two formats.
 """
@@ -11,32 +11,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents import ArraySpec, Specs
-from pipeline.datasets.stored_frames import Lane, Stretch, stretches
+from pipeline.datasets.stored_frames import EpisodePart, Lane, episode_parts
 from pipeline.replay.frames import FIRST, LAST, MID, FrameLayout
 
 
 class Selection(NamedTuple):
-    """What of a replay goes into a dataset."""
+    """The episodes of a replay that go into a dataset, and counts of those that do not."""
 
-    taken: list[Stretch]
+    taken: list[EpisodePart]
     left_out: dict[str, tuple[int, int]]
     """Episodes and their stored steps, by why they are not whole."""
 
     @property
     def steps(self) -> int:
-        """Transitions taken."""
-        return sum(len(stretch.steps) for stretch in self.taken)
+        """Transitions that go into the dataset."""
+        return sum(len(part.steps) for part in self.taken)
 
 
 def select(lanes: Iterable[Lane], whole_episodes: bool) -> Selection:
-    """What of the lanes goes into a dataset: all that is stored, or whole episodes alone."""
-    taken, left_out = list[Stretch](), dict[str, tuple[int, int]]()
-    for stretch in (stretch for lane in lanes for stretch in stretches(lane)):
-        if whole_episodes and stretch.cut:
-            episodes, steps = left_out.get(stretch.cut, (0, 0))
-            left_out[stretch.cut] = episodes + 1, steps + len(stretch.steps)
+    """Chooses what goes into a dataset: all that is stored, or whole episodes alone."""
+    taken, left_out = list[EpisodePart](), dict[str, tuple[int, int]]()
+    for part in (part for lane in lanes for part in episode_parts(lane)):
+        if whole_episodes and part.cut:
+            episodes, steps = left_out.get(part.cut, (0, 0))
+            left_out[part.cut] = episodes + 1, steps + len(part.steps)
         else:
-            taken.append(stretch)
+            taken.append(part)
     return Selection(taken, left_out)
 
 

@@ -18,7 +18,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from pipeline.datasets.datasets import Columns, Dataset, Selection, frames
-from pipeline.datasets.stored_frames import Stretch
+from pipeline.datasets.stored_frames import EpisodePart
 from pipeline.environments import suite_of
 from pipeline.environments.lanes.leaves import from_leaves
 from pipeline.environments.lanes.spaces import leaf_readers, specs_of
@@ -138,29 +138,29 @@ def _env_spec(config: EnvironmentConfig) -> Any:
     return dataclasses.replace(spec, kwargs={**spec.kwargs, **config.kwargs}, max_episode_steps=limit)
 
 
-def _write_episodes(path: Path, layout: FrameLayout, episodes: Iterable[Stretch], interface: Spaces) -> None:
+def _write_episodes(path: Path, layout: FrameLayout, episodes: Iterable[EpisodePart], interface: Spaces) -> None:
     import h5py
 
     with h5py.File(path, "w", track_order=True) as file:
-        for number, stretch in enumerate(episodes):
+        for number, part in enumerate(episodes):
             group = file.create_group(f"episode_{number}")
-            group.attrs["id"], group.attrs["total_steps"] = number, len(stretch.steps)
-            for name, values in _columns(layout, stretch, interface).items():
+            group.attrs["id"], group.attrs["total_steps"] = number, len(part.steps)
+            for name, values in _columns(layout, part, interface).items():
                 _write(group, name, values, interface.observation if name == "observations" else None)
 
 
-def _columns(layout: FrameLayout, stretch: Stretch, interface: Spaces) -> dict[str, Any]:
-    leaves = {name: stretch.frames[layout.leaf_field(name)] for name in layout.specs.leaves()}
-    truncations = np.zeros(len(stretch.steps), np.bool_)
-    truncations[-1] = stretch.truncated
-    infos = {"gradient_steps": stretch.frames["gradient_steps"]}
+def _columns(layout: FrameLayout, part: EpisodePart, interface: Spaces) -> dict[str, Any]:
+    leaves = {name: part.frames[layout.leaf_field(name)] for name in layout.specs.leaves()}
+    truncations = np.zeros(len(part.steps), np.bool_)
+    truncations[-1] = part.truncated
+    infos = {"gradient_steps": part.frames["gradient_steps"]}
     if layout.specs.masked:
-        infos[_MASK] = stretch.frames["mask"]
+        infos[_MASK] = part.frames["mask"]
     return {
         "observations": from_leaves(interface.observation, leaves),
-        "actions": from_leaves(interface.action, {"": stretch.steps["action"]}),
-        "rewards": stretch.steps["reward"],
-        "terminations": stretch.steps["terminated"],
+        "actions": from_leaves(interface.action, {"": part.steps["action"]}),
+        "rewards": part.steps["reward"],
+        "terminations": part.steps["terminated"],
         "truncations": truncations,
         "infos": infos,
     }

@@ -1,4 +1,4 @@
-"""Learning without collectors: from the replay of a finished run, or from a dataset in files. No TensorFlow here."""
+"""Fits an experiment to the dataset that it learns from offline: a run's replay, or files. No TensorFlow here."""
 
 from pathlib import Path
 
@@ -15,8 +15,8 @@ from pipeline.records import checkpoint
 from pipeline.records.checkpoint import Checkpoint
 from pipeline.replay.frames import FrameLayout
 
-_ITEM_TRANSITIONS = 64
-"""More than an item made of files has."""
+_ITEM_WINDOWS = 64
+"""More windows than an item made of files has."""
 
 
 def adopt(experiment: Experiment, specs: Specs) -> Experiment:
@@ -71,7 +71,7 @@ def adopt(experiment: Experiment, specs: Specs) -> Experiment:
         (
             experiment.learner.batch_size * experiment.learner.steps_per_call % source.transitions_per_item != 0,
             f"learner.batch_size * learner.steps_per_call has to be a multiple of the {source.transitions_per_item} "
-            "transitions of its items",
+            "windows of its items",
         ),
     ]
     for is_wrong, sentence in problems:
@@ -104,7 +104,8 @@ def _adopt_files(experiment: Experiment, specs: Specs, folder: Path, files: Data
     files.verify(FrameLayout.of(experiment, specs))
     replay = msgspec.structs.replace(
         experiment.replay,
-        capacity=2 * files.steps + _ITEM_TRANSITIONS,  # every transition may be the last of its episode
+        # A window for each transition, and one for the last frame of each episode: there may be as many of these.
+        capacity=2 * files.steps + _ITEM_WINDOWS,
         min_size=1,
         lanes_per_item=0,
         steps_per_item=0,
@@ -120,7 +121,7 @@ def _adopt_files(experiment: Experiment, specs: Specs, folder: Path, files: Data
 
 
 def adopted(experiment: Experiment, run: RunDirectory) -> Experiment | None:
-    """An experiment with the sizes that its run has adopted before, whose checkpoint holds the dataset; or None."""
+    """An experiment with the sizes that `adopt` gave its run before a resume; None if there is no checkpoint of it."""
     if not run.config.is_file() or not checkpoint.exists(run.checkpoints):
         return None
     own = run.experiment()

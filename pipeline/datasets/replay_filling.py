@@ -14,11 +14,11 @@ from pipeline.replay.frames import FrameLayout
 from pipeline.replay.writer import FrameWriter
 
 _STILL_SECONDS = 60.0
-"""Without an item confirmed, after which the replay counts as gone."""
+"""How long no item may be confirmed before the replay counts as gone."""
 
 
 def filled(experiment: Experiment, specs: Specs, port: int, folder: Path, blocking: bool) -> tuple[EmbeddedReplay, int]:
-    """A replay in this process with the dataset of an offline run, and how many transitions it has.
+    """A replay in this process with the dataset of an offline run, and how many windows it has.
 
     Args:
       experiment: with the sizes that `offline.adopt` gave it.
@@ -41,9 +41,9 @@ def filled(experiment: Experiment, specs: Specs, port: int, folder: Path, blocki
 
 
 def fill(address: str, experiment: Experiment, specs: Specs, dataset: Dataset) -> int:
-    """Writes every episode, one after the other, and returns how many transitions the replay has of them.
+    """Writes every episode, one after the other, and returns how many windows the replay has of them.
 
-    As the ledger counts: also an episode's last frame is one, which nothing is learned from.
+    One begins in every frame, also in an episode's last, which nothing is learned from.
 
     Args:
       address: of the replay's server.
@@ -80,10 +80,10 @@ class _Progress:
         self._writer, self._confirmed, self._at = writer, -1, 0.0
 
     def goes_on(self) -> bool:
-        """Whether items were confirmed of late.
+        """True while the replay goes on confirming items.
 
         Raises:
-          TimeoutError: none was.
+          TimeoutError: it has confirmed none for `_STILL_SECONDS`.
         """
         if self._writer.book.confirmed_items != self._confirmed:
             self._confirmed, self._at = self._writer.book.confirmed_items, time.monotonic()

@@ -1,4 +1,4 @@
-"""From the items of a stored replay back to what each lane did, step by step. Pure functions, without TensorFlow.
+"""Rebuilds what each lane did, step by step, from the items of a stored replay. Pure functions, without TensorFlow.
 
 Successive items of a group of lanes overlap: Reverb stores their frames once, in chunks of steps, and items refer to
 them. So chunks that one item refers to are of the same lanes, and each says which of its writer's steps it holds.
@@ -36,7 +36,7 @@ class Slice(NamedTuple):
     length: int
 
 
-class Cut(NamedTuple):
+class ItemShape(NamedTuple):
     """How a run cuts frames into items."""
 
     lead: int
@@ -46,7 +46,7 @@ class Cut(NamedTuple):
 
 
 class Lane(NamedTuple):
-    """What one lane did, as far as it is stored."""
+    """The stored frames of one lane, in order."""
 
     frames: NDArray[np.void]
     """Structured [steps], of the layout."""
@@ -54,7 +54,7 @@ class Lane(NamedTuple):
     """[steps]: some item stands for the frame; the others are there for what lies before or behind them."""
 
 
-class Stretch(NamedTuple):
+class EpisodePart(NamedTuple):
     """Successive steps of one episode: all of them, or what is stored of it."""
 
     frames: NDArray[np.void]
@@ -74,7 +74,7 @@ class Stretch(NamedTuple):
 
 
 def lanes(
-    items: Iterable[Sequence[Slice]], chunks: Mapping[int, Chunk], layout: FrameLayout, cut: Cut
+    items: Iterable[Sequence[Slice]], chunks: Mapping[int, Chunk], layout: FrameLayout, cut: ItemShape
 ) -> Iterator[Lane]:
     """Every lane that items have frames of.
 
@@ -118,7 +118,7 @@ def is_step(lane: Lane) -> NDArray[np.bool_]:
     return steps
 
 
-def stretches(lane: Lane) -> Iterator[Stretch]:
+def episode_parts(lane: Lane) -> Iterator[EpisodePart]:
     """The episodes of a lane, in order, each as far as it is stored."""
     steps, types = is_step(lane), lane.frames["step_type"]
     before = np.concatenate([[False], steps[:-1]])
@@ -133,7 +133,7 @@ def stretches(lane: Lane) -> Iterator[Stretch]:
             cut = STILL_GOING
         else:
             cut = "" if frames["next_step_type"][-2] == LAST else BROKEN_OFF
-        yield Stretch(frames, cut)
+        yield EpisodePart(frames, cut)
 
 
 def _together(groups: Iterable[Sequence[int]]) -> list[list[int]]:

@@ -113,8 +113,8 @@ def write(
     make = _episode if whole_episodes else _transitions
     examples = (
         _example(described, values)
-        for number, stretch in enumerate(selection.taken)
-        for values in make(layout, stretch.frames, stretch.cut == "" and stretch.truncated, number)
+        for number, part in enumerate(selection.taken)
+        for values in make(layout, part.frames, part.cut == "" and part.truncated, number)
     )
     _write_files(folder, examples)
     description = Description(

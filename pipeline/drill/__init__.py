@@ -1,4 +1,4 @@
-"""Breaking a run on purpose, to see that nothing is lost without being counted.
+"""Breaking a run on purpose, to check that every loss is counted.
 
 Belongs here: what `python -m pipeline.drill` does: faults, and the checks after them.
 """

@@ -1,6 +1,6 @@
-"""Trains while it breaks the run on purpose, and checks that nothing was lost but what has a name.
+"""Trains while it kills and disturbs the run's processes, and checks that every loss is accounted for.
 
-Kills, freezes and restarts of every role and of the supervisor, a full disk, a checkpoint that is spoiled, a notice to
+It kills, freezes and restarts every role and the supervisor, fills the disk, corrupts a checkpoint, and gives notice to
 leave. Then the run has to solve its task, its ledger has to balance to the unit, its counters must never have gone back
 beyond a checkpoint, and no process or port may be left.
 
@@ -8,7 +8,7 @@ Example:
   python -m pipeline.drill --config=cartpole --run_dir=runs/drill --kills=20 --seed=1
 
 The run's disk is a small one that only the drill sees; logs, summary and `drill.json` are copied to --run_dir. The
-exit code is 0 only if all of it held.
+exit code is 0 only if every check passed.
 """
 
 import random
@@ -25,7 +25,7 @@ from absl import flags
 
 from pipeline.command import refuse_more, run_command
 from pipeline.drill import faults, small_disk
-from pipeline.drill.faults import DidNotHold, Drilled
+from pipeline.drill.faults import Drilled, DrillFailure
 from pipeline.experiment.config import UsageError, load
 from pipeline.experiment.run_directory import RunDirectory, write_json
 from pipeline.records.results import Summary
@@ -54,14 +54,14 @@ FAULTS: dict[str, faults.Fault] = {
     "learner frozen for 2 s": faults.freeze("learner", goes_on=True),
     "learner frozen for good": faults.freeze("learner", goes_on=False),
     "disk full for 7 s": faults.fill_disk(2.0 * _CHECKPOINT_SECONDS + 1.0),
-    "checkpoint spoiled, learner killed": faults.spoil_checkpoint,
-    "notice to leave, run resumed": faults.give_notice,
+    "checkpoint spoiled, learner killed": faults.corrupt_checkpoint,
+    "notice to leave, run resumed": faults.terminate_and_resume,
 }
-"""By name, what is done to a run."""
+"""The faults that a drill draws from, by name."""
 
 
-class Done(msgspec.Struct, frozen=True):
-    """One fault and what came of it."""
+class FaultResult(msgspec.Struct, frozen=True):
+    """One fault, and how long the run took to recover."""
 
     fault: str
     seconds: float
@@ -76,9 +76,9 @@ class Report(msgspec.Struct, frozen=True):
 
     config: str
     seed: int
-    done: list[Done]
+    done: list[FaultResult]
     problems: list[str]
-    """What did not hold; empty if all did."""
+    """The checks that failed, in words; empty if all passed."""
     summary: Summary | None
 
 
@@ -114,11 +114,11 @@ class Drill:
         self._drilled = Drilled(RunDirectory(folder / "disk" / "run"), drilling, [*drilling, "--resume"])
         collectors = load(config, overrides).collectors
         self._roles = ["learner", "evaluator", *(f"collector-{index}" for index in range(collectors))]
-        self._done: list[Done] = []
+        self._done: list[FaultResult] = []
         self._problems: list[str] = []
 
     def run(self) -> Report:
-        """Does the faults, lets the run solve its task, and checks."""
+        """Makes the faults, lets the run solve its task, and checks the result."""
         drilled = self._drilled
         drilled.start()
         if not self._wait_for_progress(_RECOVER_SECONDS):
@@ -141,7 +141,7 @@ class Drill:
         starts = {role: drilled.newest(role)[0] for role in self._roles}
         try:
             victim = FAULTS[name](drilled, self._random)
-        except DidNotHold as error:
+        except DrillFailure as error:
             self._problems.append(str(error))
             return False
         ended = time.monotonic()
@@ -153,7 +153,7 @@ class Drill:
             self._problems.append(f"{name}: the run {how}")
             return False
         seconds = time.monotonic() - ended
-        self._done.append(Done(name, seconds, before.environment_steps, before.gradient_steps))
+        self._done.append(FaultResult(name, seconds, before.environment_steps, before.gradient_steps))
         after = drilled.status()
         assert after is not None
         if saved is not None and "spoiled" not in name:
@@ -167,7 +167,7 @@ class Drill:
         return True
 
     def _wait_for_successor(self, role: str, starts: int) -> bool:
-        """Whether a process that has come in a role's place does its work."""
+        """Waits until a role's new process works; false if it does not in time."""
 
         def works() -> bool:
             started, recorder = self._drilled.newest(role)
@@ -178,7 +178,7 @@ class Drill:
         return self._drilled.goes_on_until(works, _RECOVER_SECONDS)
 
     def _wait_for_progress(self, seconds: float) -> bool:
-        """Whether the run collects and learns, seen twice in its status."""
+        """Waits until the run collects and learns, by its status; false if it does not in time."""
         return self._drilled.goes_on_until(faults.Progress(self._drilled).is_seen, seconds)
 
     def _solve(self) -> Summary | None:
@@ -223,12 +223,12 @@ def _print(report: Report) -> None:
         lost = ", ".join(f"{count:,} {name}" for name, count in account.lost.items()) or "none"
         print(
             f"All held: solved after {report.summary.environment_steps:,} environment steps and {len(report.done)} "
-            f"faults; {account.begun:,} transitions = {account.stored:,} stored + lost ({lost})"
+            f"faults; {account.begun:,} windows = {account.stored:,} stored + lost ({lost})"
         )
 
 
 def main(arguments: list[str]) -> int:
-    """Checks the command line, drills and prints."""
+    """Checks the command line, makes the drill and prints its report."""
     refuse_more(arguments)
     if not _RUN_DIR.value or not _CONFIG.value:
         raise UsageError("--config and --run_dir are needed: what should be drilled, and where are the results left?")

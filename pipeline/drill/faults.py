@@ -1,4 +1,4 @@
-"""What breaks runs, done to one on purpose: kills, freezes, a full disk, a notice to leave. No TensorFlow."""
+"""The faults of a drill: kills, freezes, a full disk, a corrupted checkpoint, a notice to leave. No TensorFlow."""
 
 import contextlib
 import itertools
@@ -26,12 +26,12 @@ _FREEZE_SECONDS = 120.0
 _SHORT_FREEZE_SECONDS = 2.0
 
 
-class DidNotHold(Exception):
-    """What a run did, when a fault was done to it, that it must not do."""
+class DrillFailure(Exception):
+    """A run broke one of the drill's rules after a fault; says which."""
 
 
-class RunIsOver(DidNotHold):
-    """There is nothing left to do a fault to: the run has ended, or its roles leave and are not started again."""
+class RunIsOver(DrillFailure):
+    """The run has ended, or its roles leave and are not restarted: no further fault is possible."""
 
 
 class Drilled:
@@ -61,7 +61,7 @@ class Drilled:
     def _launch(self, flags: list[str]) -> None:
         self.run.status.unlink(missing_ok=True)  # of the life before
         with self.output.open("ab") as output:
-            # The run ends with the process that drills it.
+            # The kernel ends the run when this process ends.
             tether = [sys.executable, "-m", "pipeline.runtime.ends_with_parent", str(os.getpid())]
             command = [*tether, sys.executable, "-m", "pipeline.train", f"--run_dir={self.run.path}", *flags]
             self.supervisor = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
@@ -86,7 +86,7 @@ class Drilled:
 
         Raises:
           RunIsOver: the run ends: its processes leave by themselves, and no others come.
-          DidNotHold: none came.
+          DrillFailure: none came.
         """
         found: list[psutil.Process] = []
         over = ""
@@ -97,7 +97,7 @@ class Drilled:
             return bool(over or found)
 
         if not self.wait_until(has_come, _COMES_SECONDS):
-            raise DidNotHold(f"no process of role {role} came within {_COMES_SECONDS:.0f} s")
+            raise DrillFailure(f"no process of role {role} came within {_COMES_SECONDS:.0f} s")
         if over:
             raise RunIsOver(f"no process of role {role} comes any more: the run {over}")
         return random_.choice(found)
@@ -130,13 +130,13 @@ class Drilled:
         return started, Recorder(self.run.recorder(role, started - 1)) if started else None
 
     def goes_on_until(self, holds: Callable[[], bool], seconds: float) -> bool:
-        """Whether something has come to hold within so many seconds and before the run's end."""
+        """Waits until a condition is true; false after so many seconds, or once the run has ended."""
         supervisor = self.supervisor
         assert supervisor is not None
         return self.wait_until(lambda: supervisor.poll() is not None or holds(), seconds) and supervisor.poll() is None
 
     def wait_until(self, holds: Callable[[], bool], seconds: float) -> bool:
-        """Whether something has come to hold within so many seconds."""
+        """Waits until a condition is true; false after so many seconds."""
         deadline = time.monotonic() + seconds
         while not holds():
             if time.monotonic() > deadline:
@@ -171,7 +171,7 @@ class Progress:
 
 
 def how_it_left(code: int | None) -> str:
-    """What is wrong with how a run ended that was given notice: with another exit code than 1, or not at all."""
+    """What is wrong with a run's end after a notice to leave: it should have exit code 1."""
     how = f"did not end within {_LEAVE_SECONDS:.0f} s" if code is None else f"ended with {code}, not with 1"
     return f"a run that was given notice {how}"
 
@@ -180,7 +180,7 @@ Fault = Callable[[Drilled, random.Random], str]
 """Does something to a run; returns the role whose process it ended, such as "collector-0", or "" if none alone.
 
 Raises:
-  DidNotHold: there was nothing to do it to, or the run did what it must not do.
+  DrillFailure: there was nothing to do it to, or the run did what it must not do.
 """
 
 
@@ -226,7 +226,7 @@ def freeze(role: str, goes_on: bool) -> Fault:
                 process.resume()
             return ""
         if not drilled.wait_until(lambda: _has_ended(process), _FREEZE_SECONDS):
-            raise DidNotHold(f"{name} was frozen, and its supervisor has not ended it within {_FREEZE_SECONDS:.0f} s")
+            raise DrillFailure(f"{name} was frozen, and its supervisor has not ended it within {_FREEZE_SECONDS:.0f} s")
         return name
 
     return fault
@@ -245,15 +245,15 @@ def kill_supervisor(drilled: Drilled, _: random.Random) -> str:
     drilled.supervisor.kill()
     drilled.supervisor.wait()
     if not drilled.wait_until(lambda: not drilled.processes(), _COMES_SECONDS):
-        raise DidNotHold(f"the supervisor was killed, and {drilled.processes()} are left")
+        raise DrillFailure(f"the supervisor was killed, and {drilled.processes()} are left")
     drilled.start()
     return "learner"
 
 
-def give_notice(drilled: Drilled, _: random.Random) -> str:
+def terminate_and_resume(drilled: Drilled, _: random.Random) -> str:
     """SIGTERM, as before a preemption, and the run goes on afterwards."""
     if (code := drilled.end()) != 1:
-        raise DidNotHold(how_it_left(code))
+        raise DrillFailure(how_it_left(code))
     drilled.start()
     return "learner"
 
@@ -279,11 +279,11 @@ def fill_disk(seconds: float) -> Fault:
     return fault
 
 
-def spoil_checkpoint(drilled: Drilled, random_: random.Random) -> str:
+def corrupt_checkpoint(drilled: Drilled, random_: random.Random) -> str:
     """Flips a bit of the newest checkpoint and ends the learner, which has to go on from the one before."""
     folder = drilled.run.checkpoints
     if not drilled.wait_until(lambda: len(list(itertools.islice(checkpoint.good(folder), 2))) > 1, _COMES_SECONDS):
-        raise DidNotHold(f"no second checkpoint was written within {_COMES_SECONDS:.0f} s")
+        raise DrillFailure(f"no second checkpoint was written within {_COMES_SECONDS:.0f} s")
     learner = drilled.process("learner", random_)
     found = checkpoint.newest(folder)
     assert found is not None

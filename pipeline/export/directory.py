@@ -30,8 +30,8 @@ _OURS = {
 }
 
 
-class Written(NamedTuple):
-    """What an export wrote."""
+class ExportResult(NamedTuple):
+    """The files that an export wrote, and why others are missing."""
 
     files: dict[Path, str]
     """What each is."""
@@ -41,7 +41,7 @@ class Written(NamedTuple):
     """Why the shield is not inside of the models; empty where it is, or where there is none."""
 
 
-class Exported(NamedTuple):
+class ExportedPolicy(NamedTuple):
     """A policy with all that is needed to act with it."""
 
     experiment: Experiment
@@ -65,7 +65,7 @@ def origin(run_dir: Path, which: str) -> Origin:
     return Origin(str(run_dir), which, experiment, policy, summary)
 
 
-def write(source: Origin, out: Path) -> Written:
+def write(source: Origin, out: Path) -> ExportResult:
     """Exports a policy.
 
     Args:
@@ -96,10 +96,10 @@ def write(source: Origin, out: Path) -> Written:
         (part / _CARD).write_text(model_card(source, model.interface, files, missing))
 
     write_whole(out, fill)
-    return Written(files, missing, model.shield_obstacle)
+    return ExportResult(files, missing, model.shield_obstacle)
 
 
-def read(folder: Path) -> Exported:
+def read(folder: Path) -> ExportedPolicy:
     """An exported policy.
 
     Raises:
@@ -112,10 +112,10 @@ def read(folder: Path) -> Exported:
         raise UsageError(f"{folder} holds no exported policy: there is no {Path(error.filename).name}") from None
     except (OSError, msgspec.MsgspecError) as error:
         raise UsageError(f"{folder} holds no exported policy of this version: {error}") from None
-    return Exported(experiment, interface, policy_files.load(folder))
+    return ExportedPolicy(experiment, interface, policy_files.load(folder))
 
 
-def of_run(run_dir: Path, which: str) -> Exported:
+def of_run(run_dir: Path, which: str) -> ExportedPolicy:
     """A run's policy, with nothing written.
 
     Raises:
@@ -124,4 +124,4 @@ def of_run(run_dir: Path, which: str) -> Exported:
     """
     source = origin(run_dir, which)
     interface = Interface.of(source.experiment, unshielded_spaces(source.experiment))
-    return Exported(source.experiment, interface, source.policy)
+    return ExportedPolicy(source.experiment, interface, source.policy)

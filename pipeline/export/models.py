@@ -75,17 +75,17 @@ class Model:
 
     def write(self, folder: Path) -> dict[Path, str]:
         """Writes the files into a folder; returns why the ones that are missing could not be made."""
-        with _quiet():
+        with _suppressed_stderr():
             self._save(folder / SAVED_MODEL)
         missing = {}
         try:
-            with _quiet():
+            with _suppressed_stderr():
                 program = self._tflite(folder / SAVED_MODEL)
             (folder / TFLITE).write_bytes(program)
         except ConverterError as error:
             missing[TFLITE] = f"TFLite has no kernels for this network: {_first_line(error)}"
         try:
-            with _quiet():
+            with _suppressed_stderr():
                 program = self._onnx()
             (folder / ONNX).write_bytes(program)
         except ImportError:
@@ -178,8 +178,8 @@ def _obstacle(shield: Shield, interface: Interface, observation: gymnasium.Space
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps from stderr what converters say of themselves, in Python and C++; what goes wrong is raised."""
+def _suppressed_stderr() -> Iterator[None]:
+    """Silences stderr while converters run, in Python and C++; errors are raised all the same."""
     sys.stderr.flush()
     kept = os.dup(2)
     with open(os.devnull, "wb") as nowhere:

@@ -10,12 +10,12 @@ from agents.exploration import greedy
 from pipeline.acting.frame_stacks import newest, stacked
 from pipeline.acting.network_program import make_actor
 from pipeline.environments.lanes.shield import load
-from pipeline.export.directory import Exported
+from pipeline.export.directory import ExportedPolicy
 from pipeline.export.interface import ACTION, MASK, NEXT_STATE, STATE
 
 Arrays = dict[str, NDArray[Any]]
 _LANES = (1, 16, 256)
-"""Of the actors, whose batch sizes are fixed; what is between them is filled up with zeros."""
+"""Batch sizes of the actors, which are fixed; other batches are filled up with zeros."""
 
 
 class NoAction(Exception):
@@ -29,7 +29,7 @@ class ServedPolicy:
       UsageError: there is no such shield.
     """
 
-    def __init__(self, exported: Exported) -> None:
+    def __init__(self, exported: ExportedPolicy) -> None:
         experiment, interface, policy = exported
         self.interface = interface
         self._shield = load(interface.shield) if interface.shield else None

@@ -1,4 +1,4 @@
-"""A dataset of what a run has stored."""
+"""Exports the replay of a run as a dataset."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,11 +53,11 @@ def export(run_dir: Path, out: Path, form: str, whole_episodes: bool) -> str:
 
     write_whole(out, write)
     title = f"{out}: {len(selection.taken):,} {'episodes' if whole_episodes else 'episodes and parts of them'}"
-    return "\n".join(rows(title, accounted(stored, selection)))
+    return "\n".join(rows(title, comparison_with_ledger(stored, selection)))
 
 
-def accounted(stored: StoredReplay, selection: Selection) -> Sequence[tuple[str, str]]:
-    """Where every transition that the replay has stored is: in the dataset, left out, or none that a step made."""
+def comparison_with_ledger(stored: StoredReplay, selection: Selection) -> Sequence[tuple[str, str]]:
+    """Compares an export with the ledger: transitions written or left out, and frames in which no step was taken."""
     left_out = [
         (f"left out: {reason}", f"{steps:,} of {episodes:,} episodes")
         for reason, (episodes, steps) in selection.left_out.items()
@@ -65,8 +65,8 @@ def accounted(stored: StoredReplay, selection: Selection) -> Sequence[tuple[str,
     return [
         ("transitions written", f"{selection.steps:,}"),
         *left_out,
-        ("ends of episodes, which no step was taken from", f"{stored.ends:,}"),
-        ("stored, as the run's ledger counts", f"{stored.transitions:,}"),
+        ("last frames of episodes, in which no step was taken", f"{stored.ends:,}"),
+        ("windows stored, as the run's ledger counts", f"{stored.windows:,}"),
     ]
 
 

@@ -1,7 +1,8 @@
-"""What the servers of a running replay say of themselves. Nothing is sampled: a rate limiter counts every sample.
+"""Asks the servers of a running replay for their sizes and counts. Nothing is sampled: rate limiters count samples.
 
-Where one server holds the ratio, a sample of somebody else's lets collectors insert more than the learner has taken.
-Only of a replay of several servers, whose ratio is held elsewhere, items could be drawn without that.
+Where one server holds the ratio, a sample drawn by anyone else lets collectors insert more than the learner has
+sampled. Only a replay of several servers, whose ratio is held by permits, could be sampled without
+that effect.
 """
 
 import time
@@ -54,27 +55,27 @@ def ask(addresses: Sequence[str], seconds: float = _WAIT_SECONDS) -> list[Server
     return states
 
 
-def table(states: Sequence[ServerState], transitions_per_item: int | None) -> str:
-    """What servers say, as text for a terminal.
+def table(states: Sequence[ServerState], windows_per_item: int | None) -> str:
+    """The state of servers, as text for a terminal.
 
     Args:
       states: of the servers.
-      transitions_per_item: of the run's config; None counts items alone.
+      windows_per_item: of the run's config; None counts items alone.
     """
-    return "\n".join(line for state in states for line in _server(state, transitions_per_item))
+    return "\n".join(line for state in states for line in _server(state, windows_per_item))
 
 
-def _server(state: ServerState, transitions_per_item: int | None) -> list[str]:
+def _server(state: ServerState, windows_per_item: int | None) -> list[str]:
     lines = [f"server {state.address} answered in {1000 * state.seconds:.0f} ms", ""]
     for name, info in state.tables.items():
         if name.startswith(_EXPERIENCE):
-            lines += [*rows(f"table {name}", _experience(info, transitions_per_item)), ""]
+            lines += [*rows(f"table {name}", _experience(info, windows_per_item)), ""]
     others = [(name, f"{info.current_size:,} of {info.max_size:,}") for name, info in state.tables.items()]
     lines += rows("other tables", [pair for pair in others if not pair[0].startswith(_EXPERIENCE)])
     return [*lines, ""]
 
 
-def _experience(info: Any, transitions_per_item: int | None) -> list[tuple[str, str]]:
+def _experience(info: Any, windows_per_item: int | None) -> list[tuple[str, str]]:
     limiter, worker = info.rate_limiter_info, info.table_worker_time
     inserted, sampled = limiter.insert_stats.completed, limiter.sample_stats.completed
     pairs = [
@@ -87,9 +88,9 @@ def _experience(info: Any, transitions_per_item: int | None) -> list[tuple[str, 
         ("drawn", "by priority" if info.sampler_options.HasField("prioritized") else "uniformly"),
         ("least items before the learner samples", f"{limiter.min_size_to_sample:,}"),
     ]
-    if transitions_per_item is not None:
-        present = info.current_size * transitions_per_item
-        pairs.insert(1, ("transitions, with padding of the last items", f"{present:,}"))
+    if windows_per_item is not None:
+        present = info.current_size * windows_per_item
+        pairs.insert(1, ("windows, with those that pad the last items", f"{present:,}"))
     if abs(limiter.max_diff) < 1e300:
         at = inserted * limiter.samples_per_insert - sampled
         held = "collectors wait" if at + limiter.samples_per_insert > limiter.max_diff else ""

@@ -1,4 +1,4 @@
-"""A picture of a replay: some of its transitions, and histograms of what was found in it."""
+"""Draws a picture of a stored replay: some of its transitions above histograms of its statistics."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents import ArraySpec
-from pipeline.datasets.stored_frames import Stretch
+from pipeline.datasets.stored_frames import EpisodePart
 from pipeline.experiment.config import UsageError
 from pipeline.inspection.replay_summary import Findings
 from pipeline.replay.frames import FrameLayout
@@ -38,7 +38,7 @@ def check(path: Path) -> None:
         raise UsageError("a picture needs matplotlib: pip install matplotlib, or leave --out out") from None
 
 
-def draw(path: Path, found: Findings, episodes: Sequence[Stretch], layout: FrameLayout) -> None:
+def draw(path: Path, found: Findings, episodes: Sequence[EpisodePart], layout: FrameLayout) -> None:
     """Draws transitions of some episodes above histograms.
 
     Args:
@@ -92,38 +92,38 @@ def _as_picture(values: NDArray[Any]) -> NDArray[Any]:
     return values
 
 
-def _draw_images(figure: Any, episodes: Sequence[Stretch], layout: FrameLayout, leaf: str) -> None:
+def _draw_images(figure: Any, episodes: Sequence[EpisodePart], layout: FrameLayout, leaf: str) -> None:
     """Each transition is one column: before above, after below."""
     field, largest = layout.leaf_field(leaf), layout.specs.leaves()[leaf].maximum
-    places = [(stretch, step) for stretch in episodes for step in range(len(stretch.steps))]
+    places = [(part, step) for part in episodes for step in range(len(part.steps))]
     chosen = [places[index] for index in np.linspace(0, len(places) - 1, min(_COLUMNS, len(places))).astype(int)]
     axes = figure.subplots(2, len(chosen), squeeze=False)
-    for (upper, lower), (stretch, step) in zip(axes.T, chosen, strict=True):
-        for axis, frame in ((upper, stretch.frames[step]), (lower, stretch.frames[step + 1])):
+    for (upper, lower), (part, step) in zip(axes.T, chosen, strict=True):
+        for axis, frame in ((upper, part.frames[step]), (lower, part.frames[step + 1])):
             limits = {"vmin": 0, "vmax": largest[0]} if len(largest) == 1 else {}
             axis.imshow(_as_picture(frame[field]), cmap="gray", **limits)
             axis.set_xticks([])
             axis.set_yticks([])
-        frame = stretch.frames[step]
+        frame = part.frames[step]
         ends = ", terminated" if frame["terminated"] else ""
         upper.set_title(f"step {step}: action {frame['action']}", fontsize=9)
         lower.set_title(f"reward {frame['reward']:g}{ends}", fontsize=9)
     figure.suptitle(f"observation {leaf}".strip() + " before and after some transitions", fontsize=10)
 
 
-def _draw_curves(figure: Any, episodes: Sequence[Stretch], layout: FrameLayout) -> None:
+def _draw_curves(figure: Any, episodes: Sequence[EpisodePart], layout: FrameLayout) -> None:
     """Each episode is one column: its observations above, rewards and actions below."""
-    shown = [stretch for stretch in episodes if not stretch.cut] or episodes
+    shown = [part for part in episodes if not part.cut] or episodes
     chosen = [shown[index] for index in np.linspace(0, len(shown) - 1, min(3, len(shown))).astype(int)]
     axes = figure.subplots(2, len(chosen), squeeze=False, sharex="col")
-    for (upper, lower), stretch in zip(axes.T, chosen, strict=True):
+    for (upper, lower), part in zip(axes.T, chosen, strict=True):
         for leaf in layout.specs.leaves():
-            values = stretch.frames[layout.leaf_field(leaf)].reshape(len(stretch.frames), -1)[:, :_CURVES]
+            values = part.frames[layout.leaf_field(leaf)].reshape(len(part.frames), -1)[:, :_CURVES]
             for index, curve in enumerate(values.T):
                 upper.plot(curve, linewidth=1, label=f"{leaf or 'observation'} {index}")
-        lower.step(range(len(stretch.steps)), stretch.steps["action"], where="post", linewidth=1, label="action")
-        lower.plot(stretch.steps["reward"], linewidth=1, label="reward")
-        upper.set_title(stretch.cut or f"episode of {len(stretch.steps):,} steps", fontsize=9)
+        lower.step(range(len(part.steps)), part.steps["action"], where="post", linewidth=1, label="action")
+        lower.plot(part.steps["reward"], linewidth=1, label="reward")
+        upper.set_title(part.cut or f"episode of {len(part.steps):,} steps", fontsize=9)
         lower.set_xlabel("step")
     for axis in axes[:, 0]:
         axis.legend(fontsize=7, loc="upper left")

@@ -1,4 +1,4 @@
-"""What a stored replay has in it, in numbers and as a table. No TensorFlow."""
+"""Statistics of a stored replay, and their table. No TensorFlow."""
 
 import hashlib
 from collections import Counter
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.datasets.stored_frames import Lane, Stretch, is_padding, is_step, stretches
+from pipeline.datasets.stored_frames import EpisodePart, Lane, episode_parts, is_padding, is_step
 from pipeline.replay.frames import FIRST, LAST, FrameLayout
 
 _PERCENTILES = (0, 5, 50, 95, 100)
@@ -19,7 +19,7 @@ Numbers = NDArray[np.float64]
 
 
 class Findings(NamedTuple):
-    """What was found."""
+    """Statistics of a stored replay."""
 
     distributions: dict[str, Numbers]
     """Of episodes, transitions or items, by name; in the order of the table."""
@@ -28,19 +28,19 @@ class Findings(NamedTuple):
     episodes: dict[str, tuple[int, int]]
     """Episodes and their steps, by how they ended or why they are not whole."""
     steps: int
-    """Stored transitions in which a step was taken."""
+    """Stored transitions: frames in which a step was taken."""
     ends: int
     """Stored frames with an episode's last observation: nothing is learned from them."""
     duplicates: int
-    """Steps that are equal to one before: same observation, action, reward, end and next observation."""
+    """Transitions that are equal to an earlier one: same observation, action, reward, end and next observation."""
     faults: dict[str, int]
-    """Frames that should not be so, by what is wrong with them."""
+    """Numbers of faulty frames, by what is wrong with them."""
 
 
 def findings(
     lanes: Sequence[Lane], layout: FrameLayout, gradient_steps: int | None, items: Mapping[str, Iterable[float]]
 ) -> Findings:
-    """Looks at every frame.
+    """Computes the statistics from every stored frame.
 
     Args:
       lanes: of the replay.
@@ -48,12 +48,12 @@ def findings(
       gradient_steps: of the learner whose weights acted: ages go up to them. None of experience of other runs.
       items: further distributions, by name: what is known of items.
     """
-    episodes = [stretch for lane in lanes for stretch in stretches(lane)]
-    steps = np.concatenate([stretch.steps for stretch in episodes]) if episodes else layout.empty(0)
-    whole = [stretch for stretch in episodes if not stretch.cut]
+    episodes = [part for lane in lanes for part in episode_parts(lane)]
+    steps = np.concatenate([part.steps for part in episodes]) if episodes else layout.empty(0)
+    whole = [part for part in episodes if not part.cut]
     distributions: dict[str, Any] = {
-        "episode return": [stretch.steps["reward"].sum(dtype=np.float64) for stretch in whole],
-        "episode length": [len(stretch.steps) for stretch in whole],
+        "episode return": [part.steps["reward"].sum(dtype=np.float64) for part in whole],
+        "episode length": [len(part.steps) for part in whole],
         "reward": steps["reward"],
     }
     if gradient_steps is not None:  # a learner that was restarted may have gone back
@@ -61,9 +61,9 @@ def findings(
         distributions["age in gradient steps"] = newest - steps["gradient_steps"]
     distributions |= items
     endings: dict[str, list[int]] = {}
-    for stretch in episodes:
-        ending = stretch.cut or ("truncated" if stretch.truncated else "terminated")
-        endings.setdefault(ending, []).append(len(stretch.steps))
+    for part in episodes:
+        ending = part.cut or ("truncated" if part.truncated else "terminated")
+        endings.setdefault(ending, []).append(len(part.steps))
     actions = steps["action"]
     return Findings(
         distributions={name: np.asarray(values, np.float64) for name, values in distributions.items()},
@@ -76,13 +76,13 @@ def findings(
     )
 
 
-def duplicates(episodes: Iterable[Stretch], layout: FrameLayout) -> int:
-    """Steps equal to one before them, in what is learned from: the state and version of the policy are not."""
+def duplicates(episodes: Iterable[EpisodePart], layout: FrameLayout) -> int:
+    """Counts transitions equal to an earlier one in everything but recurrent state and weight version."""
     told = [name for name, _ in layout.fields() if name.startswith(layout.leaf_field("")) or name == "mask"]
     seen, steps = set[bytes](), 0
-    for stretch in episodes:
-        observations = [b"".join(frame[name].tobytes() for name in told) for frame in stretch.frames]
-        for frame, before, after in zip(stretch.steps, observations, observations[1:], strict=False):
+    for part in episodes:
+        observations = [b"".join(frame[name].tobytes() for name in told) for frame in part.frames]
+        for frame, before, after in zip(part.steps, observations, observations[1:], strict=False):
             done = b"".join(frame[name].tobytes() for name in ("action", "reward", "terminated"))
             seen.add(hashlib.blake2b(before + done + after, digest_size=16).digest())
             steps += 1
@@ -90,7 +90,7 @@ def duplicates(episodes: Iterable[Stretch], layout: FrameLayout) -> int:
 
 
 def faults(lanes: Iterable[Lane], layout: FrameLayout) -> dict[str, int]:
-    """How many stored frames have numbers that are none, actions that cannot be, or neighbours that do not fit."""
+    """Counts stored frames with NaN or infinite numbers, invalid actions, or a step type that does not follow."""
     found: Counter[str] = Counter()
     floats = [layout.leaf_field(name) for name, spec in layout.specs.leaves().items() if spec.dtype == "float32"]
     for lane in lanes:

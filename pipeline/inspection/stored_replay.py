@@ -1,4 +1,4 @@
-"""What the newest whole checkpoints of a run have of its replay."""
+"""Reads the replay of a run from its newest whole checkpoints."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +23,7 @@ from pipeline.replay.reverb_checkpoint import StoredItem
 
 
 class StoredReplay(NamedTuple):
-    """A replay that was read from disk; all of its frames are in memory."""
+    """A replay that was read from disk; all its frames are in memory."""
 
     experiment: Experiment
     layout: FrameLayout
@@ -38,11 +38,10 @@ class StoredReplay(NamedTuple):
     lanes: list[Lane]
 
     @property
-    def transitions(self) -> int:
-        """Stored, as the ledger counts them.
+    def windows(self) -> int:
+        """Stored windows, as the ledger counts them.
 
-        A frame in which one begins is one, also an episode's last; of sequences that begin at every `stride` frames
-        each is one.
+        One begins in every frame, also in an episode's last; sequences begin at every `stride` frames.
         """
         experiment = self.experiment
         if experiment.agent.stride > 1:
@@ -68,7 +67,7 @@ class StoredReplay(NamedTuple):
             sizes.append(("gradient steps, environment steps", taken))
             sizes.append(("episodes dropped by faults of the environment", f"{counters.dropped_episodes:,}"))
         sizes += [
-            ("transitions", f"{share(self.transitions, experiment.replay.capacity)} of {experiment.replay.capacity:,}"),
+            ("windows", f"{share(self.windows, experiment.replay.capacity)} of {experiment.replay.capacity:,}"),
             (
                 "items",
                 f"{len(self.items):,} of {experiment.lanes_per_item} lanes and {experiment.steps_per_item} steps",
@@ -78,7 +77,7 @@ class StoredReplay(NamedTuple):
             ("bytes on disk", f"{sum(map(_size, self.checkpoints)):,}"),
             ("bytes in memory, uncompressed", f"{sum(lane.frames.nbytes for lane in self.lanes):,}"),
             ("lanes", f"{len(self.lanes):,}"),
-            *((f"transitions lost: {name}", f"{count:,}") for name, count in counters.lost.items() if count),
+            *((f"windows lost: {name}", f"{count:,}") for name, count in counters.lost.items() if count),
         ]
         if experiment.exploration.count_bonus > 0.0:
             sizes.append(("rewards", "with the bonus of exploration.count_bonus"))
@@ -89,10 +88,10 @@ class StoredReplay(NamedTuple):
         return self.tally.inserted - self.tally.present
 
     def of_items(self) -> dict[str, list[float]]:
-        """What is known of items, by name."""
+        """Statistics of items, by name."""
         newest, per_item = len(self.items), self.experiment.transitions_per_item
         return {
-            "age in transitions inserted": [(newest - place) * per_item for place in range(newest)],
+            "age in windows inserted": [(newest - place) * per_item for place in range(newest)],
             "priority of an item": [item.priority for item in self.items],
             "times that an item was sampled": [item.times_sampled for item in self.items],
         }
@@ -144,7 +143,7 @@ def _specs(experiment: Experiment) -> Specs:
 
 
 def _read(experiment: Experiment, layout: FrameLayout, found: list[Checkpoint], counters: Counters) -> StoredReplay:
-    cut = stored_frames.Cut(experiment.lead, experiment.steps_per_item * experiment.agent.stride)
+    cut = stored_frames.ItemShape(experiment.lead, experiment.steps_per_item * experiment.agent.stride)
     tally, items, lanes = NOTHING, list[StoredItem](), list[Lane]()
     for each in found:
         counted = reverb_checkpoint.tally(each.replay, layout.table)

@@ -1,4 +1,4 @@
-"""Watches the policy of a finished or running run play, with what it thinks of each action.
+"""Plays episodes with the policy of a run, in a window or a video, with its Q-values for each action.
 
 Example:
   python -m pipeline.play --run_dir=runs/cartpole --render
@@ -22,7 +22,7 @@ from pipeline.environments import EnvironmentFault
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
-from pipeline.play.displays import Closed, Screen, VideoFile, Window
+from pipeline.play.displays import Screen, VideoFile, Window, WindowClosed
 
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Directory of the run.")
 _POLICY = flags.DEFINE_enum("policy", "best", ["best", "latest"], "Of the evaluations so far: the best or the newest.")
@@ -43,7 +43,7 @@ def _screen(run: RunDirectory) -> Screen | None:
 
 def _episodes(experiment: Experiment, policy: Policy, screen: Screen | None) -> Iterator[tuple[int, float, int]]:
     """Plays the episodes; yields each one's seed, return and length."""
-    from pipeline.play.episodes import runner_of_one_lane, show  # Pillow is not for those who ask for help
+    from pipeline.play.episodes import runner_of_one_lane, show  # imported late, so that --help is fast
 
     runner = runner_of_one_lane(experiment, policy, render=screen is not None)
     try:
@@ -66,7 +66,7 @@ def main(arguments: list[str]) -> int:
     experiment, policy = run.experiment(), policy_files.load(run.policies / _POLICY.value)
     screen = _screen(run)
     try:
-        with contextlib.suppress(Closed, KeyboardInterrupt):
+        with contextlib.suppress(WindowClosed, KeyboardInterrupt):
             for seed, episode_return, length in _episodes(experiment, policy, screen):
                 print(f"seed {seed}: return {episode_return:.10g} in {length:,} environment steps", flush=True)
     except EnvironmentFault as fault:

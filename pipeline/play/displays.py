@@ -21,8 +21,8 @@ _QUALITY = "20"
 """x264's constant rate factor: flat drawings keep their edges; 0 is lossless."""
 
 
-class Closed(Exception):
-    """Whoever looked on has closed the window."""
+class WindowClosed(Exception):
+    """The viewer has closed the window."""
 
 
 class Screen(Protocol):
@@ -32,7 +32,7 @@ class Screen(Protocol):
         """Shows a picture, uint8 [height, width, 3] of even sides, for 1 / rate seconds.
 
         Raises:
-          Closed: nobody looks on any more.
+          WindowClosed: nobody looks on any more.
         """
 
     def close(self) -> None:
@@ -79,7 +79,7 @@ class Window:
         for event in pygame.event.get():
             leaves = event.type == pygame.KEYDOWN and event.key in (pygame.K_ESCAPE, pygame.K_q)
             if leaves or event.type == pygame.QUIT:
-                raise Closed
+                raise WindowClosed
 
     def close(self) -> None:
         """See `Screen`."""

@@ -1,4 +1,4 @@
-"""A policy's episodes as pictures: played as evaluations play them, one lane, with what it thinks beside."""
+"""Plays episodes of one lane as evaluations do, and shows each step with the policy's Q-values."""
 
 from collections import deque
 from typing import NamedTuple
@@ -14,15 +14,15 @@ from pipeline.environments.lanes.rendering import picture, pictures_a_second
 from pipeline.evaluator.evaluator import GreedyRunner, Moment
 from pipeline.experiment.sections import Experiment
 from pipeline.play.displays import Screen
-from pipeline.play.overlay import Reading, overlaid
+from pipeline.play.overlay import StepView, overlaid
 
 _SPANNED = 100
-"""Newest moments whose Q-values span the bars: over a whole episode, they differ more than a moment's actions do."""
+"""How many of the newest steps set the scale of the bars: over an episode, Q-values vary more than between actions."""
 _LAST_SECONDS = 1.0
-"""For which an episode's last picture stays."""
+"""How long an episode's last picture stays."""
 
 
-class Shown(NamedTuple):
+class EpisodeResult(NamedTuple):
     """An episode that was played."""
 
     episode_return: float
@@ -30,7 +30,7 @@ class Shown(NamedTuple):
     """In environment steps."""
 
 
-def show(runner: GreedyRunner, policy: Policy, seed: int, experiment: Experiment, screen: Screen) -> Shown:
+def show(runner: GreedyRunner, policy: Policy, seed: int, experiment: Experiment, screen: Screen) -> EpisodeResult:
     """Plays an episode on a screen: the one that an evaluation of one episode plays with this seed.
 
     Args:
@@ -43,7 +43,7 @@ def show(runner: GreedyRunner, policy: Policy, seed: int, experiment: Experiment
     Raises:
       EnvironmentFault: see `GreedyRunner.run`.
       UsageError: the environment's drawing failed.
-      Closed: nobody looks on any more.
+      WindowClosed: nobody looks on any more.
     """
     environment = runner.environment
     rate, reader = pictures_a_second(environment), _Reader(experiment, action_names(environment))
@@ -54,12 +54,12 @@ def show(runner: GreedyRunner, policy: Policy, seed: int, experiment: Experiment
         for _, episode_return, length in zip(*environment.episode_ends(), strict=True):
             for _ in range(round(rate * _LAST_SECONDS)):
                 screen.show(pixels, rate)
-            return Shown(episode_return, length)
+            return EpisodeResult(episode_return, length)
     raise AssertionError("moments go on for ever")
 
 
 class _Reader:
-    """Writes down what a policy's only lane has come to."""
+    """Makes the view of each step from what the lane observed and the policy computed."""
 
     def __init__(self, experiment: Experiment, names: tuple[str, ...]) -> None:
         self._is_policy = isinstance(experiment.agent, PolicyConfig)
@@ -67,7 +67,7 @@ class _Reader:
         self._steps, self._return = 0, 0.0
         self._tried: deque[tuple[float, float]] = deque(maxlen=_SPANNED)
 
-    def read(self, moment: Moment, ended: bool) -> Reading:
+    def read(self, moment: Moment, ended: bool) -> StepView:
         seen = moment.seen
         allowed = None if seen.mask is None else seen.mask[0]
         reward = float(seen.reward[0])
@@ -83,7 +83,7 @@ class _Reader:
                 tried = scores if allowed is None else scores[allowed]
                 self._tried.append((float(tried.min()), float(tried.max())))
             span = (min(low for low, _ in self._tried), max(high for _, high in self._tried))
-        return Reading(
+        return StepView(
             scores=scores,
             title="probabilities" if self._is_policy else "Q-values",
             names=self._names,
@@ -105,7 +105,7 @@ def probabilities(logits: NDArray[np.float32], allowed: NDArray[np.bool_] | None
 
 
 def runner_of_one_lane(experiment: Experiment, policy: Policy, *, render: bool) -> GreedyRunner:
-    """What plays single episodes of a run's policy.
+    """Makes the runner that plays single episodes of a run's policy.
 
     Raises:
       UsageError: see `environments.make`.

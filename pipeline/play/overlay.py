@@ -1,4 +1,4 @@
-"""What a policy thinks, beside what is seen: a panel with a bar for each action's Q-value. No environment here."""
+"""Draws a panel with a bar for each action's Q-value beside an environment's picture. No environment here."""
 
 import functools
 from collections.abc import Sequence
@@ -27,8 +27,8 @@ _TEXT, _DIM = (226, 229, 233), (139, 147, 158)
 _BAR, _CHOSEN, _FORBIDDEN = (82, 139, 199), (245, 166, 35), (214, 84, 76)
 
 
-class Reading(NamedTuple):
-    """What is written beside a picture."""
+class StepView(NamedTuple):
+    """What the panel beside a picture shows of one step."""
 
     scores: NDArray[np.float32]
     """float32 [actions]: Q-values or probabilities."""
@@ -50,7 +50,7 @@ class Reading(NamedTuple):
     """Of all of them."""
 
 
-def overlaid(picture: Pixels, reading: Reading) -> Pixels:
+def overlaid(picture: Pixels, reading: StepView) -> Pixels:
     """A picture with a panel beside it, or below one that is wide.
 
     Args:
@@ -88,7 +88,7 @@ def _even(length: int) -> int:
     return length + length % 2
 
 
-def _rows(reading: Reading) -> list[int]:
+def _rows(reading: StepView) -> list[int]:
     """The actions that have a row: in order, the best ones where there are too many, and always the one chosen."""
     count = len(reading.scores)
     if count <= _MOST_ROWS:
@@ -98,7 +98,7 @@ def _rows(reading: Reading) -> list[int]:
 
 
 def _draw_panel(
-    draw: ImageDraw.ImageDraw, panel: tuple[int, int, int], reading: Reading, actions: Sequence[int]
+    draw: ImageDraw.ImageDraw, panel: tuple[int, int, int], reading: StepView, actions: Sequence[int]
 ) -> None:
     left, top, right = panel[0] + _MARGIN, panel[1] + _MARGIN, panel[2] - _MARGIN
     facts = (
@@ -127,7 +127,7 @@ def _draw_row(
     draw: ImageDraw.ImageDraw,
     row: tuple[int, int, int],
     bar: tuple[int, int],
-    reading: Reading,
+    reading: StepView,
     action: int,
     name: str,
     number: str,

@@ -1,4 +1,4 @@
-"""Looks into the experience of a run, and takes it out of it.
+"""Inspects the replay of a run, and exports it as a dataset.
 
   inspect  what is in a replay, as a table: sizes, ages, returns, lengths, priorities, duplicates, actions, faults
   export   whole episodes or transitions, as a dataset of Minari or as TFRecord files
@@ -10,7 +10,7 @@ Examples:
   python -m pipeline.train --config=cartpole_cql --run_dir=runs/cql --set='offline.dataset="datasets/cartpole-v0"'
 
 A run directory is read from its newest whole checkpoint, whether the run goes on or not. A server at an address is
-asked what it says of itself; nothing is sampled, as its rate limiter would count that.
+asked for its counts; nothing is sampled, as its rate limiter would count that.
 """
 
 import sys
@@ -28,7 +28,7 @@ _RUN_DIR = flags.DEFINE_string("run_dir", None, "Directory of the run, or of one
 _ADDRESS = flags.DEFINE_string(
     "address", None, "inspect: host:port of each of the replay's servers, in the place of --run_dir."
 )
-_CONFIG = flags.DEFINE_string("config", None, "inspect: of the run at --address, so that transitions are counted.")
+_CONFIG = flags.DEFINE_string("config", None, "inspect: of the run at --address, so that windows are counted.")
 _SET = flags.DEFINE_multi_string("set", [], "inspect: a line of TOML that overrides --config; may be repeated.")
 _OUT = flags.DEFINE_string("out", None, "inspect: a picture, such as replay.png. export: the folder to make.")
 _FORMAT = flags.DEFINE_enum("format", None, ["minari", "tfrecord"], "export: of the dataset.")
@@ -80,7 +80,7 @@ def _inspect_run(run_dir: Path, out: Path | None) -> int:
     if out is not None:
         replay_picture.check(out)
     _say_reading(run_dir)
-    from pipeline.datasets.stored_frames import stretches
+    from pipeline.datasets.stored_frames import episode_parts
     from pipeline.inspection import (
         replay_summary,
         stored_replay,  # they import TensorFlow: after the command line has been checked
@@ -91,7 +91,7 @@ def _inspect_run(run_dir: Path, out: Path | None) -> int:
     found = replay_summary.findings(stored.lanes, stored.layout, acted, stored.of_items())
     print("\n".join([*replay_summary.rows("replay", stored.sizes()), "", replay_summary.table(found)]))
     if out is not None:
-        episodes = [stretch for lane in stored.lanes for stretch in stretches(lane)]
+        episodes = [part for lane in stored.lanes for part in episode_parts(lane)]
         replay_picture.draw(out, found, episodes, stored.layout)
         print(f"\npicture: {out}")
     return 0

@@ -1,4 +1,4 @@
-"""Many runs of one config with other values and seeds: which, how they are run, and what came of them.
+"""Many runs of one config with other values and seeds: which ones, how they are run, and their results.
 
 Belongs here: what `python -m pipeline.sweep` does. Curves and intervals are in `pipeline.comparison`.
 """

@@ -60,7 +60,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _report(plan: Plan, fields: list[str]) -> None:
-    """Leaves and prints what came of a sweep."""
+    """Writes and prints the results of a sweep."""
     found = results.outcomes(plan)
     results.write(plan, found, is_ended=True)
     print(results.table(found))

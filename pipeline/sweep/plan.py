@@ -17,13 +17,13 @@ from pipeline.records.results import EXIT_CODES, Status, Summary
 from pipeline.sweep.combinations import Combination
 
 RESULTS = "sweep.json"
-"""By which a folder is known as a sweep's."""
+"""The file that marks a folder as a sweep's."""
 _EXPERIMENT = "experiment.toml"
 _LOCK = ".lock"
 _Read = TypeVar("_Read")
 
 
-class Member:
+class SweepRun:
     """One run of a sweep.
 
     Args:
@@ -91,7 +91,9 @@ class Plan:
         for name, wanted in self.experiments.items():
             _refuse_unfit(name, wanted)
         self.members = [
-            Member(folder / each.name, each, seed, self.experiments[each.name]) for each in tried for seed in self.seeds
+            SweepRun(folder / each.name, each, seed, self.experiments[each.name])
+            for each in tried
+            for seed in self.seeds
         ]
 
     def lock(self) -> None:
@@ -108,7 +110,7 @@ class Plan:
             raise UsageError(f"{self.folder} is in use by a sweep: wait for its end, or choose another --out") from None
 
     def write(self) -> None:
-        """Leaves each combination's experiment, from which its runs are started."""
+        """Writes each combination's experiment, from which its runs are started."""
         for name, wanted in self.experiments.items():
             (self.folder / name).mkdir(parents=True, exist_ok=True)
             write_atomically(self.folder / name / _EXPERIMENT, config.dump(wanted).encode())

@@ -1,4 +1,4 @@
-"""What a sweep shows while it runs: one live line in a terminal, plain lines elsewhere."""
+"""Shows the progress of a sweep: one live line in a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -10,7 +10,7 @@ from rich.console import Console as Terminal
 from rich.live import Live
 from rich.text import Text
 
-from pipeline.sweep.plan import Member
+from pipeline.sweep.plan import SweepRun
 
 _LIVE_SECONDS = 0.5
 _LINE_SECONDS = 30.0
@@ -47,25 +47,25 @@ class Progress:
         """Prints a line, above the live one."""
         self._terminal.print(text, markup=False)
 
-    def say_start(self, member: Member) -> None:
+    def say_start(self, member: SweepRun) -> None:
         """Prints that a run is started; the live line has it anyway."""
         if self._live is None:
             self.say(f"started   {member.name}")
 
-    def say_end(self, member: Member) -> None:
+    def say_end(self, member: SweepRun) -> None:
         """Prints that a run has ended at its stop condition, and its result."""
         self._ended += 1
         summary = member.summary()
         result = "" if summary is None or summary.mean_return is None else f"  mean return {summary.mean_return:.4g}"
         self.say(f"ended     {member.name}{result}")
 
-    def say_failure(self, member: Member, reason: str) -> None:
-        """Prints that a run has not, and why."""
+    def say_failure(self, member: SweepRun, reason: str) -> None:
+        """Prints that a run has failed, and why."""
         self._ended += 1
         self._failed += 1
         self._terminal.print(f"FAILED    {member.name}: {reason}", style="bold red", markup=False)
 
-    def refresh(self, running: Sequence[Member]) -> None:
+    def refresh(self, running: Sequence[SweepRun]) -> None:
         """Shows what runs now, if it is time to."""
         now = time.monotonic()
         if now - self._shown_at < (_LIVE_SECONDS if self._live is not None else _LINE_SECONDS):
@@ -76,7 +76,7 @@ class Progress:
         else:
             self._live.update(Text(self._line(running), no_wrap=True, overflow="ellipsis"), refresh=True)
 
-    def _line(self, running: Sequence[Member]) -> str:
+    def _line(self, running: Sequence[SweepRun]) -> str:
         shares = [member.progress() for member in running]
         passed, done = time.monotonic() - self._started, self._ended + sum(shares)
         left = passed * (self._waiting - done) / done if done else None

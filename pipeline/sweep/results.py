@@ -1,4 +1,4 @@
-"""What came of a sweep: a table, and files for other programs."""
+"""Results of a sweep: a table, and files for other programs."""
 
 import csv
 import io
@@ -13,7 +13,7 @@ from pipeline.comparison import intervals
 from pipeline.comparison.groups import fields
 from pipeline.experiment.run_directory import write_atomically, write_json
 from pipeline.monitoring.text_tables import aligned
-from pipeline.sweep.plan import RESULTS, Member, Plan
+from pipeline.sweep.plan import RESULTS, Plan, SweepRun
 
 _COLUMNS = (
     "stop_reason",
@@ -28,7 +28,7 @@ _COLUMNS = (
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What came of one combination."""
+    """The result of one combination, over its seeds."""
 
     name: str
     values: dict[str, Any]
@@ -94,7 +94,7 @@ def _cells(outcome: Outcome) -> list[str]:
     ]
 
 
-def _outcome(members: Sequence[Member]) -> Outcome:
+def _outcome(members: Sequence[SweepRun]) -> Outcome:
     summaries = [summary for member in members if member.is_finished() and (summary := member.summary())]
     returns = np.array([summary.mean_return for summary in summaries if summary.mean_return is not None], np.float64)
     estimate = intervals.mean(returns[:, None]) if len(returns) else None
@@ -113,7 +113,7 @@ def _outcome(members: Sequence[Member]) -> Outcome:
     )
 
 
-def _csv(members: Sequence[Member], folder: Path) -> str:
+def _csv(members: Sequence[SweepRun], folder: Path) -> str:
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     names = list(dict.fromkeys(name for member in members for name in fields(member.combination.values)))

@@ -1,4 +1,4 @@
-"""Runs the members of a sweep, each a `pipeline.train` in processes of its own, some at a time."""
+"""Runs the members of a sweep, several at a time, each by `pipeline.train` in processes of its own."""
 
 import contextlib
 import os
@@ -10,18 +10,18 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import NamedTuple
 
-from pipeline.sweep.plan import Member
+from pipeline.sweep.plan import SweepRun
 from pipeline.sweep.progress import Progress
 
 _POLL_SECONDS = 0.1
 _LEAVE_SECONDS = 120.0
-"""After notice was given: longer than a run takes to save what it has and to end its processes by itself."""
+"""How long a run may take after SIGTERM to save a checkpoint and end its processes."""
 
 
-class Failed(NamedTuple):
+class FailedRun(NamedTuple):
     """A run that did not end at its stop condition."""
 
-    member: Member
+    member: SweepRun
     reason: str
 
 
@@ -34,12 +34,12 @@ class Sweeper:
       progress: is told.
     """
 
-    def __init__(self, members: Sequence[Member], parallel: int, progress: Progress) -> None:
+    def __init__(self, members: Sequence[SweepRun], parallel: int, progress: Progress) -> None:
         self._waiting = list(reversed(members))
         self._parallel, self._progress = parallel, progress
-        self._running: dict[Member, subprocess.Popen[bytes]] = {}
-        self._log_from: dict[Member, int] = {}
-        self._failed: list[Failed] = []
+        self._running: dict[SweepRun, subprocess.Popen[bytes]] = {}
+        self._log_from: dict[SweepRun, int] = {}
+        self._failed: list[FailedRun] = []
         self._signals = 0
         self._leave_by: float | None = None
 
@@ -48,7 +48,7 @@ class Sweeper:
         """Whether the sweep was told to end."""
         return self._signals > 0
 
-    def run(self) -> list[Failed]:
+    def run(self) -> list[FailedRun]:
         """Runs until all have ended, or after SIGINT or SIGTERM those that run have left; returns those that failed."""
         with self._handling_signals():
             try:
@@ -74,7 +74,7 @@ class Sweeper:
         if self._signals > 1 or (self._leave_by is not None and time.monotonic() > self._leave_by):
             self._kill()
 
-    def _start(self, member: Member) -> None:
+    def _start(self, member: SweepRun) -> None:
         # The run ends with the sweep.
         tether = [sys.executable, "-m", "pipeline.runtime.ends_with_parent", str(os.getpid())]
         command = [*tether, sys.executable, "-m", "pipeline.train", f"--config={member.config}"]
@@ -90,7 +90,7 @@ class Sweeper:
             )
         self._progress.say_start(member)
 
-    def _take_end(self, member: Member, code: int) -> None:
+    def _take_end(self, member: SweepRun, code: int) -> None:
         del self._running[member]
         if code == 0:
             self._progress.say_end(member)
@@ -98,10 +98,10 @@ class Sweeper:
             self._progress.say(f"left      {member.name}" + ("" if code == 1 else f" by {_how(code)}"))
         else:
             reason = f"{_how(code)}: {self._last_line(member)}; see {member.log}"
-            self._failed.append(Failed(member, reason))
+            self._failed.append(FailedRun(member, reason))
             self._progress.say_failure(member, reason)
 
-    def _last_line(self, member: Member) -> str:
+    def _last_line(self, member: SweepRun) -> str:
         with member.log.open("rb") as log:
             log.seek(self._log_from[member])
             lines = log.read().decode(errors="replace").split("\n")

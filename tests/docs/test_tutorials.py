@@ -128,24 +128,40 @@ def test_the_environment_of_ones_own_is_short() -> None:
     assert len(environment.splitlines()) <= 40
 
 
-def test_links_between_pages_lead_somewhere() -> None:
-    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *ROOT.glob("docs/**/*.md")]:
-        for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
-            assert (page.parent / link).exists(), f"{page.relative_to(ROOT)} links to {link}"
+README = (ROOT / "README.md").read_text()
+OWN_TASK = README.split("\n## A task of your own\n", 1)[1].split("\n## ", 1)[0]
+"""The section of README.md that shows an environment, its config, and how it is solved."""
+
+
+def here(commands: str) -> str:
+    """Commands of README.md, which are given in the root of a clone, for `follow`."""
+    return commands.replace(".venv/bin/python", "python")
+
+
+@pytest.mark.slow
+def test_the_readmes_own_task_is_solved(tmp_path: Path) -> None:
+    for language, saved_as, content in blocks(OWN_TASK):
+        if language == "sh":
+            printed = follow(here(content), tmp_path)
+        else:
+            assert saved_as, f"a reader does not know what to do with this block:\n{content}"
+            (tmp_path / saved_as).write_text(content)
+    assert json.loads((tmp_path / "runs" / "catch" / "summary.json").read_text())["solved"]
+    assert json.loads(printed.splitlines()[-1])["mean_return"] == 1.0  # the best there is; at random -0.7
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(2_400)
 def test_the_readme_does_what_it_says(tmp_path: Path) -> None:
-    """In one folder and in order, but for `make test`, which is what runs this."""
-    for language, _, content in blocks((ROOT / "README.md").read_text()):
+    """In one folder and in order, but for a reader's own task, and for `make test`, which is what runs this."""
+    for language, _, content in blocks(README.replace(OWN_TASK, "")):
         if language == "python":
             (tmp_path / "block.py").write_text(content)
             follow("PYTHONPATH=$PWD python block.py", tmp_path)
         elif language == "sh":
             made = re.sub(r"^make train.*", f"make -C {ROOT} train RUN_DIR={tmp_path / 'made'}", content, flags=re.M)
             lines = [line for line in made.splitlines() if not line.startswith("make test")]
-            printed = follow("\n".join(lines).replace(".venv/bin/python", "python"), tmp_path)
+            printed = follow(here("\n".join(lines)), tmp_path)
             assert printed, content
     assert (tmp_path / "made" / "summary.json").is_file()
     for name in ("episode.mp4", "curves.png", "exported/first/policy.tflite"):

@@ -150,7 +150,7 @@ def test_shorter_windows_are_the_beginnings_of_the_stored_ones(dataset: Path, tm
         (('environment.id="CartPole-v1"',), r"observations or actions are others .*'CartPole-v1'"),
         (RECURRENT, "0 numbers of recurrent state"),
         ((*RECURRENT, "agent.stored_state=true"), r"set\s+agent\.stored_state=false"),
-        (("learner.batch_size=3",), r"multiple of the \d+ transitions of its items"),
+        (("learner.batch_size=3",), r"multiple of the \d+ windows of its items"),
         (("stop.gradient_steps=0",), r"set stop\.gradient_steps or stop\.seconds"),
         (('agent.kind="ppo"', 'exploration.strategy="boltzmann"'), r"set offline\.dataset=''"),
         (('offline.dataset="/nowhere"',), r"/nowhere' holds no run"),

@@ -12,7 +12,7 @@ from one_after_another import answers, refusals
 
 import pipeline
 from pipeline.datasets import datasets
-from pipeline.datasets.stored_frames import stretches
+from pipeline.datasets.stored_frames import episode_parts
 from pipeline.experiment.config import UsageError, load, parse
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.inspection import dataset_export, replay_picture, replay_summary, stored_replay
@@ -88,7 +88,7 @@ def frames_of(run_dir: Path) -> set[bytes]:
         values = [frame[name] for name in (*names, "action", "reward", "terminated")]
         return b"".join(value.tobytes() for value in (*values, *(after[name] for name in names)))
 
-    parts = [part for lane in stored.lanes for part in stretches(lane)]
+    parts = [part for lane in stored.lanes for part in episode_parts(lane)]
     return {told(*pair) for part in parts for pair in itertools.pairwise(part.frames)}
 
 
@@ -96,18 +96,18 @@ def frames_of(run_dir: Path) -> set[bytes]:
 def test_what_is_read_is_what_the_ledger_says(source: str, request: pytest.FixtureRequest) -> None:
     stored = stored_replay.read(request.getfixturevalue(source))
     counters = stored.counters
-    assert stored.transitions == counters.transitions == account(stored.experiment, counters, stored.tally).stored
-    parts = [part for lane in stored.lanes for part in stretches(lane)]
+    assert stored.windows == counters.transitions == account(stored.experiment, counters, stored.tally).stored
+    parts = [part for lane in stored.lanes for part in episode_parts(lane)]
     assert sum(len(part.steps) for part in parts) == counters.environment_steps
     assert sum(not part.cut for part in parts) == counters.episodes
-    assert stored.transitions == counters.environment_steps + stored.ends
+    assert stored.windows == counters.environment_steps + stored.ends
     assert stored.ends == counters.episodes
 
 
 def test_the_commands_say_so_and_draw(cartpole: Path, commands: Commands) -> None:
     stored = checkpoint.newest(RunDirectory(cartpole).checkpoints)
     assert stored is not None
-    (line,) = (line for line in commands.said.splitlines() if line.startswith("  transitions  "))
+    (line,) = (line for line in commands.said.splitlines() if line.startswith("  windows  "))
     assert line.split()[1] == f"{stored.counters.transitions:,}"
     for word in ("episode return", "priority of an item", "age in gradient steps", "duplicates", "faults"):
         assert word in commands.said
@@ -119,7 +119,7 @@ def test_images_are_drawn_as_images(camera: Path, tmp_path: Path) -> None:
     stored = stored_replay.read(camera)
     found = replay_summary.findings(stored.lanes, stored.layout, 0, stored.of_items())
     assert not found.faults
-    parts = [part for lane in stored.lanes for part in stretches(lane)]
+    parts = [part for lane in stored.lanes for part in episode_parts(lane)]
     replay_picture.draw(tmp_path / "replay.png", found, parts, stored.layout)
     assert (tmp_path / "replay.png").stat().st_size > 50_000, "noise does not compress"
 

@@ -15,7 +15,7 @@ import pytest
 from untrained import untrained_run
 
 from pipeline.export import directory
-from pipeline.export.directory import Exported
+from pipeline.export.directory import ExportedPolicy
 from pipeline.export.served_policy import ServedPolicy
 
 pytestmark = pytest.mark.xdist_group("serve")  # one server for all
@@ -27,7 +27,7 @@ PREDICT = "/v1/models/policy:predict"
 class Server(NamedTuple):
     process: "subprocess.Popen[str]"
     port: int
-    policy: Exported
+    policy: ExportedPolicy
     run_dir: Path
 
 

@@ -1,4 +1,4 @@
-"""Groups of runs, their names, and what is compared of them."""
+"""Groups of runs, their names, and their curves beside each other."""
 
 import tomllib
 from pathlib import Path

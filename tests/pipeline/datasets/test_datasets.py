@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pipeline.datasets import datasets, minari_format, tfrecord_format
 from pipeline.datasets.datasets import Columns, Selection
 from pipeline.datasets.minari_format import Spaces
-from pipeline.datasets.stored_frames import STILL_GOING, Lane, Stretch
+from pipeline.datasets.stored_frames import STILL_GOING, EpisodePart, Lane
 from pipeline.environments.lanes.leaves import from_leaves
 from pipeline.environments.lanes.spaces import leaf_readers, specs_of
 from pipeline.experiment.config import UsageError
@@ -93,7 +93,7 @@ def test_leaves_become_the_observations_that_they_were(name: str) -> None:
 @pytest.mark.parametrize("name", list(SPACES))
 def test_tfrecords_give_back_what_was_written(name: str, records: str, tmp_path: Path) -> None:
     layout, written = episodes(SPACES[name], spaces.Discrete(3), [2, 5, 1], masked=name == "gray")
-    selection = Selection([Stretch(frames, "") for frames in written], {STILL_GOING: (1, 2)})
+    selection = Selection([EpisodePart(frames, "") for frames in written], {STILL_GOING: (1, 2)})
     tfrecord_format.write(tmp_path, layout, selection, records == "episodes", {})
     dataset = datasets.find(tmp_path)
     assert dataset is not None
@@ -110,7 +110,7 @@ def test_minari_itself_loads_what_was_written_and_no_pixel_has_changed(
 
     space, action = SPACES[name], spaces.Discrete(3, start=4)
     layout, written = episodes(space, action, [2, 5, 1], masked=name == "gray")
-    selection = Selection([Stretch(frames, "") for frames in written], {})
+    selection = Selection([EpisodePart(frames, "") for frames in written], {})
     folder = tmp_path / "some-v3"
     named = {"dataset_id": minari_format.identity(folder), "algorithm_name": "dqn"}
     config = EnvironmentConfig()
@@ -169,7 +169,7 @@ def test_a_dataset_that_minari_made_is_read(tmp_path: Path, monkeypatch: pytest.
 def test_images_of_more_channels_than_png_has_are_refused(tmp_path: Path) -> None:
     space, action = spaces.Box(0, 255, (32, 32, 5), np.uint8), spaces.Discrete(2)
     layout, written = episodes(space, action, [2], masked=False)
-    selection = Selection([Stretch(written[0], "")], {})
+    selection = Selection([EpisodePart(written[0], "")], {})
     with pytest.raises(UsageError, match=r"at most 4 channels, .* 5: take\s+--format=tfrecord"):
         minari_format.write(
             tmp_path, layout, selection, Spaces(space, action), EnvironmentConfig(), {"dataset_id": "a-v0"}
@@ -179,7 +179,7 @@ def test_images_of_more_channels_than_png_has_are_refused(tmp_path: Path) -> Non
 def test_tf_data_reads_records_by_the_description_alone(tmp_path: Path) -> None:
     space = Camera().observation_space
     layout, (episode,) = episodes(space, spaces.Discrete(3), [4], masked=True)
-    tfrecord_format.write(tmp_path, layout, Selection([Stretch(episode, "")], {}), False, {"id": "Camera"})
+    tfrecord_format.write(tmp_path, layout, Selection([EpisodePart(episode, "")], {}), False, {"id": "Camera"})
     description = json.loads((tmp_path / "description.json").read_text())
     kinds = {"float": tf.float32, "int64": tf.int64, "bytes": tf.string}
     wanted = {
@@ -204,7 +204,7 @@ def test_tf_data_reads_records_by_the_description_alone(tmp_path: Path) -> None:
 
 def test_transitions_in_another_order_are_pieces_of_one_step(tmp_path: Path) -> None:
     layout, (episode,) = episodes(BOX, spaces.Discrete(3), [4], masked=False)
-    tfrecord_format.write(tmp_path, layout, Selection([Stretch(episode, "")], {}), False, {})
+    tfrecord_format.write(tmp_path, layout, Selection([EpisodePart(episode, "")], {}), False, {})
     path = tmp_path / "data-00000.tfrecord"
     records = list(tf.data.TFRecordDataset(str(path)).as_numpy_iterator())
     with tf.io.TFRecordWriter(str(path)) as writer:

@@ -11,7 +11,7 @@ from replay_writing import write_frames
 
 from agents import ArraySpec, Specs
 from pipeline.datasets import stored_frames
-from pipeline.datasets.stored_frames import BEGAN_EARLIER, BROKEN_OFF, STILL_GOING, Chunk, Cut, Lane, Slice
+from pipeline.datasets.stored_frames import BEGAN_EARLIER, BROKEN_OFF, STILL_GOING, Chunk, ItemShape, Lane, Slice
 from pipeline.experiment.sections import Experiment
 from pipeline.replay import reverb_checkpoint
 from pipeline.replay.frames import FIRST, LAST, MID, FrameLayout
@@ -40,7 +40,7 @@ def lived(lanes: int, lengths: list[int], steps: int, seed: int) -> Any:
     return frames
 
 
-def stored(frames: Any, lanes_per_item: int, window: int, cut: Cut, chunk_length: int, evicted: int) -> Any:
+def stored(frames: Any, lanes_per_item: int, window: int, cut: ItemShape, chunk_length: int, evicted: int) -> Any:
     """The items and chunks that a writer would have made of frames [steps, lanes], without the oldest items."""
     chunks, items = {}, []
     steps, lanes = frames.shape
@@ -81,7 +81,7 @@ def test_what_is_stored_of_each_lane_is_rebuilt(
     evicted: int,
 ) -> None:
     lanes, lanes_per_item = shape
-    frames, cut = lived(lanes, lengths, 24, 0), Cut(lead, covered)
+    frames, cut = lived(lanes, lengths, 24, 0), ItemShape(lead, covered)
     items, chunks, begins = stored(frames, lanes_per_item, n_step + 1 + lead, cut, chunk_length, evicted)
 
     found = list(stored_frames.lanes(items, chunks, LAYOUT, cut))
@@ -100,10 +100,10 @@ def test_what_is_stored_of_each_lane_is_rebuilt(
         places = [names[frame.tobytes()] for frame in lane.frames]
         assert [step for step, _ in places] == list(range(places[0][0], places[0][0] + len(places)))
         assert len({own for _, own in places}) == 1
-        assert expected_stretches(lane) == [(part.frames.tobytes(), part.cut) for part in stored_frames.stretches(lane)]
+        assert expected_parts(lane) == [(part.frames.tobytes(), part.cut) for part in stored_frames.episode_parts(lane)]
 
 
-def expected_stretches(lane: Lane) -> list[tuple[bytes, str]]:
+def expected_parts(lane: Lane) -> list[tuple[bytes, str]]:
     """A walk from frame to frame."""
     found: list[tuple[bytes, str]] = []
     begin = None
@@ -129,7 +129,7 @@ def test_an_episode_that_the_step_before_its_end_does_not_announce_is_broken_off
     frames["step_type"][5], frames["next_step_type"][5] = LAST, FIRST  # a fault in the episode's second step
     frames["step_type"][6:] = FIRST, MID
     lane = Lane(frames, np.array([True] * 7 + [False]))
-    assert [(len(part.steps), part.cut) for part in stored_frames.stretches(lane)] == [
+    assert [(len(part.steps), part.cut) for part in stored_frames.episode_parts(lane)] == [
         (3, BROKEN_OFF),
         (1, BROKEN_OFF),
         (1, STILL_GOING),
@@ -137,12 +137,12 @@ def test_an_episode_that_the_step_before_its_end_does_not_announce_is_broken_off
 
 
 def test_items_that_were_lost_cut_their_lane() -> None:
-    frames, cut = lived(1, [30], 24, 0), Cut(0, 1)
+    frames, cut = lived(1, [30], 24, 0), ItemShape(0, 1)
     items, chunks, _ = stored(frames, 1, 2, cut, 2, 0)
     kept = [*items[:8], *items[12:]]
     wanted = {part.chunk for slices in kept for part in slices}
     found = list(stored_frames.lanes(kept, {key: chunks[key] for key in wanted}, LAYOUT, cut))
-    parts = [(len(part.steps), part.cut) for lane in found for part in stored_frames.stretches(lane)]
+    parts = [(len(part.steps), part.cut) for lane in found for part in stored_frames.episode_parts(lane)]
     assert parts == [(8, STILL_GOING), (11, BEGAN_EARLIER)]
 
 
@@ -177,7 +177,7 @@ def test_what_a_writer_wrote_is_read_back_from_the_servers_checkpoint(
 
     items = list(reverb_checkpoint.items(source, layout.table))
     chunks = {chunk.key: Chunk(chunk.first, chunk.steps()) for chunk in reverb_checkpoint.chunks(source)}
-    cut = Cut(experiment.lead, experiment.steps_per_item * experiment.agent.stride)
+    cut = ItemShape(experiment.lead, experiment.steps_per_item * experiment.agent.stride)
     found = list(stored_frames.lanes(([Slice(*part) for part in item.slices] for item in items), chunks, layout, cut))
 
     assert len(items) == server.tally().present

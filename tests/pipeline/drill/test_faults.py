@@ -1,4 +1,4 @@
-"""What a fault is done to: a process that there is, one that comes, and none where the run is over."""
+"""A fault waits for a process of its role that is being restarted, and for none once the run has ended."""
 
 import random
 import subprocess
@@ -73,7 +73,7 @@ def test_a_learner_that_was_killed_as_it_left_is_started_again_and_the_others_wi
     learner = Recorder(drilled.run.recorder("learner", 0))
     learner.leave()
     learner.mark_ended(-9)
-    with pytest.raises(faults.DidNotHold, match=r"came within") as raised:
+    with pytest.raises(faults.DrillFailure, match=r"came within") as raised:
         faults.kill("collector")(drilled, BY_CHANCE)
     assert not isinstance(raised.value, RunIsOver)
 

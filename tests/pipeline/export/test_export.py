@@ -1,4 +1,4 @@
-"""Exported policies: on 1,000 observations of every kind of agent and observation, what the pipeline's own would do."""
+"""Exported policies choose what the pipeline's own do, on 1,000 observations of every kind of agent and observation."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from pipeline.environments.lanes.spaces import first_action, leaf_readers
 from pipeline.evaluator.evaluator import PolicyActor
 from pipeline.experiment.config import UsageError
 from pipeline.export import directory
-from pipeline.export.directory import Exported
+from pipeline.export.directory import ExportedPolicy
 from pipeline.export.served_policy import NoAction, ServedPolicy
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -118,7 +118,7 @@ assert not ours, ours
 
 class Case(NamedTuple):
     folder: Path
-    of_run: Exported
+    of_run: ExportedPolicy
     missing: dict[Path, str]
     shield_obstacle: str
 

@@ -1,4 +1,4 @@
-"""What is said of a replay: against slow counts, and of servers without disturbing them."""
+"""Statistics of a replay against slow counts, and the state of servers, which are asked without disturbing them."""
 
 import re
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from replay_writing import write_frames
 
 from agents import ArraySpec, Specs
-from pipeline.datasets.stored_frames import Lane, stretches
+from pipeline.datasets.stored_frames import Lane, episode_parts
 from pipeline.experiment.config import UsageError
 from pipeline.inspection import live_replay, replay_summary
 from pipeline.replay.frames import FIRST, LAST, MID, FrameLayout
@@ -52,7 +52,7 @@ def test_findings_are_those_of_a_slow_count(values: Any, ends: list[bool], gradi
     assert found.distributions["age in gradient steps"].tolist() == [newest - step // 4 for step in steps]
     told = [(values[step], values[step + 1][0]) for step in steps]
     assert found.duplicates == len(told) - len(set(told))
-    whole = [part for part in stretches(lane) if not part.cut]
+    whole = [part for part in episode_parts(lane) if not part.cut]
     assert found.distributions["episode return"].tolist() == [float(part.steps["reward"].sum()) for part in whole]
     assert found.distributions["episode length"].tolist() == [len(part.steps) for part in whole]
     assert not found.faults

@@ -23,9 +23,9 @@ from pipeline.experiment.config import UsageError
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.play import displays
 from pipeline.play import episodes as showing
-from pipeline.play.displays import Closed, VideoFile, Window
-from pipeline.play.episodes import Shown, show
-from pipeline.play.overlay import Reading
+from pipeline.play.displays import VideoFile, Window, WindowClosed
+from pipeline.play.episodes import EpisodeResult, show
+from pipeline.play.overlay import StepView
 
 DRAWING = "environment.import_path='environments_that_draw:Drawing'"
 
@@ -55,12 +55,12 @@ def policy_of(publish: Callable[..., Any]) -> Callable[..., Policy]:
 
 
 @pytest.fixture
-def readings(monkeypatch: pytest.MonkeyPatch) -> list[Reading]:
+def readings(monkeypatch: pytest.MonkeyPatch) -> list[StepView]:
     """What was written beside the pictures of this test."""
-    found: list[Reading] = []
+    found: list[StepView] = []
     overlaid = showing.overlaid
 
-    def spy(pixels: Any, reading: Reading) -> Any:
+    def spy(pixels: Any, reading: StepView) -> Any:
         found.append(reading)
         return overlaid(pixels, reading)
 
@@ -80,7 +80,7 @@ def readings(monkeypatch: pytest.MonkeyPatch) -> list[Reading]:
     ids=lambda overrides: overrides[-1],
 )
 def test_what_is_shown_is_what_an_evaluation_scores(
-    make_experiment: Any, publish: Any, readings: list[Reading], overrides: tuple[str, ...]
+    make_experiment: Any, publish: Any, readings: list[StepView], overrides: tuple[str, ...]
 ) -> None:
     experiment = make_experiment(*overrides, 'agent.kind="dqn"')
     specs = environments.describe(experiment.environment)
@@ -94,7 +94,7 @@ def test_what_is_shown_is_what_an_evaluation_scores(
         readings.clear()
         screen, episodes = Recording(), scored.run(policy, seed)
         found = show(shown, policy, seed, experiment, screen)
-        assert found == Shown(episodes.returns[0], episodes.lengths[0])
+        assert found == EpisodeResult(episodes.returns[0], episodes.lengths[0])
         assert [reading.step for reading in readings] == list(range(found.length + 1))
         assert readings[-1].episode_return == pytest.approx(found.episode_return)
         assert [reading.action is None for reading in readings] == [False] * found.length + [True]
@@ -104,7 +104,7 @@ def test_what_is_shown_is_what_an_evaluation_scores(
         runner.close()
 
 
-def test_masks_and_names_are_shown(make_experiment: Any, policy_of: Any, readings: list[Reading]) -> None:
+def test_masks_and_names_are_shown(make_experiment: Any, policy_of: Any, readings: list[StepView]) -> None:
     experiment = make_experiment(DRAWING)
     specs = environments.describe(experiment.environment)
     policy = policy_of(specs, prefers=2)
@@ -119,7 +119,7 @@ def test_masks_and_names_are_shown(make_experiment: Any, policy_of: Any, reading
     runner.close()
 
 
-def test_a_policys_scores_are_probabilities(make_experiment: Any, policy_of: Any, readings: list[Reading]) -> None:
+def test_a_policys_scores_are_probabilities(make_experiment: Any, policy_of: Any, readings: list[StepView]) -> None:
     on_policy = ("learner.steps_per_call=1", "learner.batch_size=4", "replay.samples_per_insert=1")
     experiment = make_experiment(DRAWING, 'agent.kind="ppo"', 'exploration.strategy="boltzmann"', *on_policy)
     specs = environments.describe(experiment.environment)
@@ -185,7 +185,7 @@ def test_a_window_shows_pictures_and_can_be_closed(monkeypatch: pytest.MonkeyPat
     pygame.quit()  # as environments do when they are closed
     window.show(np.full((48, 64, 3), 78, np.uint8), 1000.0)
     pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=pygame.K_q))
-    with pytest.raises(Closed):
+    with pytest.raises(WindowClosed):
         window.show(np.full((48, 64, 3), 79, np.uint8), 1000.0)
     window.close()
 

@@ -1,4 +1,4 @@
-"""What is written beside a picture."""
+"""The panel beside a picture: its place, its rows, bars and numbers."""
 
 from typing import Any
 
@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.play import overlay
-from pipeline.play.overlay import Reading, overlaid
+from pipeline.play.overlay import StepView, overlaid
 
 CHOSEN, FORBIDDEN, BAR = overlay._CHOSEN, overlay._FORBIDDEN, overlay._BAR
 
 
-def reading(scores: list[float], action: int | None = 0, allowed: list[bool] | None = None, **changes: Any) -> Reading:
-    plain = Reading(
+def reading(scores: list[float], action: int | None = 0, allowed: list[bool] | None = None, **changes: Any) -> StepView:
+    plain = StepView(
         scores=np.array(scores, np.float32),
         title="Q-values",
         names=[f"action {number}" for number in range(len(scores))],

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.experiment import config
 from pipeline.sweep.combinations import Combination
-from pipeline.sweep.plan import Member
+from pipeline.sweep.plan import SweepRun
 from pipeline.sweep.progress import Progress
 from pipeline.sweep.runner import Sweeper
 
@@ -25,7 +25,7 @@ from pipeline.sweep.runner import Sweeper
 def test_a_run_that_ends_after_the_interruption_is_named_with_how(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], code: int, words: str
 ) -> None:
-    member = Member(tmp_path, Combination({}), 0, config.parse("", ()))
+    member = SweepRun(tmp_path, Combination({}), 0, config.parse("", ()))
     member.log.write_text("it diverged\n")
     sweeper = Sweeper([], 1, Progress(0, 1))
     sweeper._on_signal(signal.SIGTERM, None)
