@@ -38,7 +38,14 @@ def solved(run_dir: Path, name: str, budget: int, *lines: str) -> bool:
     return pipeline.train(experiment, run_dir, launcher="inline").solved
 
 
-@pytest.mark.parametrize("lines", [(), ON_POLICY, ("replay.lanes_per_item=1", "agent.n_step=3")])
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (),
+        pytest.param(ON_POLICY, marks=pytest.mark.slow),
+        pytest.param(("replay.lanes_per_item=1", "agent.n_step=3"), marks=pytest.mark.slow),
+    ],
+)
 def test_what_was_seen_before_is_in_the_stack(tmp_path: Path, lines: tuple[str, ...]) -> None:
     assert solved(tmp_path, "Echo", 200_000, "environment.frame_stack=2", *lines)
 
@@ -47,7 +54,7 @@ def test_without_a_stack_it_is_not(tmp_path: Path) -> None:
     assert not solved(tmp_path, "Echo", 12_000)
 
 
-@pytest.mark.parametrize("lines", [(), ON_POLICY])
+@pytest.mark.parametrize("lines", [(), pytest.param(ON_POLICY, marks=pytest.mark.slow)])
 def test_scales_that_hide_what_matters_are_evened_out(tmp_path: Path, lines: tuple[str, ...]) -> None:
     assert solved(tmp_path, "Lopsided", 200_000, "agent.normalize_observations=true", *lines)
 
