@@ -6,7 +6,7 @@ import tensorflow as tf
 from tf_agents.agents import tf_agent
 from tf_agents.trajectories import StepType
 
-from agents import losses, normalization
+from agents import normalization, policy_losses
 from agents.configs import BehaviourCloningConfig
 from agents.policy_agent import PolicyAgent, flatten
 from agents.specs import Specs
@@ -38,11 +38,11 @@ class BehaviourCloningAgent(PolicyAgent):
         observation, mask = tf.nest.map_structure(flatten, self._split(experience.observation))
         action, step_type = flatten(experience.action), flatten(experience.step_type)
         logits = self._network.evaluate(observation, training)[0]
-        log_policy = losses.soft_policy(logits, mask if self._masked else None, 1.0)[1]
+        log_policy = policy_losses.soft_policy(logits, mask if self._masked else None, 1.0)[1]
         valid = tf.not_equal(step_type, StepType.LAST)
         if self._masked:
             valid &= tf.gather(mask, action, batch_dims=1)
-        cross_entropy = tf.where(valid, -losses.log_probability(log_policy, action), 0.0)
+        cross_entropy = tf.where(valid, -policy_losses.log_probability(log_policy, action), 0.0)
         return loss_info(Errors(cross_entropy, cross_entropy, cross_entropy, logits), action, weights)
 
 

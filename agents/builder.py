@@ -1,12 +1,14 @@
-"""The contract between an algorithm and the pipeline, and the registry of algorithms."""
+"""The interface of an agent as the pipeline uses it, and the registry of agent kinds.
 
+No TensorFlow here: building an agent imports it.
+"""
+
+import pkgutil
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import msgspec
-import tensorflow as tf
 
-from agents import behaviour_cloning, c51, dqn, policy_gradient, q_learning, quantile, r2d2
 from agents.configs import (
     AgentConfig,
     BehaviourCloningConfig,
@@ -22,12 +24,15 @@ from agents.configs import (
 )
 from agents.specs import Specs
 
+if TYPE_CHECKING:
+    import tensorflow as tf
+
 
 class LearningAgent(Protocol):
     """A `tf_agents.agents.TFAgent` as the pipeline uses it."""
 
     @property
-    def acting_model(self) -> tf.keras.Model:
+    def acting_model(self) -> "tf.keras.Model":
         """Maps a batch of observations to one score an action, float32 [B, A]; the greedy policy takes the largest.
 
         Where the configuration has `state_units` it maps a list of observations and states float32 [B, state_units] to
@@ -40,15 +45,15 @@ class LearningAgent(Protocol):
         """Width of the noise that the acting model takes; 0 where it takes none."""
 
     @property
-    def learning_rate(self) -> tf.Tensor:
+    def learning_rate(self) -> "tf.Tensor":
         """float32 []: the step size of the next gradient step."""
 
     @property
-    def learning_rate_scale(self) -> tf.Variable:
+    def learning_rate_scale(self) -> "tf.Variable":
         """float32 []: a factor of that step size, 1 at first; part of the agent's state."""
 
     @property
-    def train_step_counter(self) -> tf.Variable:
+    def train_step_counter(self) -> "tf.Variable":
         """int64 []: gradient steps taken, those included that changed nothing as they were not finite."""
 
     @property
@@ -56,7 +61,7 @@ class LearningAgent(Protocol):
         """Every variable that training changes: weights, target, optimizer, counters."""
 
     def train(self, experience: Any, weights: Any = None) -> Any:
-        """One gradient step on a `Trajectory` [B, config.window_length, ...]; its `LossInfo.extra` is a `LossExtra`.
+        """Takes one gradient step on a `Trajectory` [B, config.window_length, ...]; `LossInfo.extra` is a `LossExtra`.
 
         Of an on-policy kind it may be several updates, on experience of the weights that it starts from. An update
         whose loss or gradient is not finite, on any replica, changes nothing but `train_step_counter`.
@@ -64,39 +69,62 @@ class LearningAgent(Protocol):
 
 
 class MakeAgent(Protocol):
-    """The function of an algorithm that builds its agent."""
+    """A function that builds an agent from the configuration of its own kind."""
 
     def __call__(self, specs: Specs, config: Any, *, epsilon: float, seed: int) -> LearningAgent:
         """See `agents.build`."""
 
 
 class Builder(NamedTuple):
-    """One algorithm: the type of its configuration and the function that builds it."""
+    """One kind of agent: the type of its configuration, and the path of the function that builds it."""
 
-    config: type
-    make: MakeAgent
+    config: type[AgentConfig]
+    path: str
+    """`module:function`, which is imported when an agent is built."""
 
-    def __call__(self, specs: Specs, config: Any, *, epsilon: float = 0.1, seed: int = 0) -> LearningAgent:
-        """See `agents.build`."""
+    @property
+    def make(self) -> MakeAgent:
+        """The function at `path`; imports the kind's module."""
+        found: MakeAgent = pkgutil.resolve_name(self.path)
+        return found
+
+    def __call__(self, specs: Specs, config: AgentConfig, *, epsilon: float = 0.1, seed: int = 0) -> LearningAgent:
+        """Builds an agent without the checks of `build`."""
         return self.make(specs, config, epsilon=epsilon, seed=seed)
 
 
 BUILDERS: Mapping[str, Builder] = {
-    "dqn": Builder(DqnConfig, dqn.build),
-    "c51": Builder(C51Config, c51.build),
-    "rainbow": Builder(RainbowConfig, c51.build),
-    "qr_dqn": Builder(QrDqnConfig, quantile.build_qr_dqn),
-    "iqn": Builder(IqnConfig, quantile.build_iqn),
-    "r2d2": Builder(R2d2Config, r2d2.build),
-    "q_learning": Builder(QLearningConfig, q_learning.build),
-    "behaviour_cloning": Builder(BehaviourCloningConfig, behaviour_cloning.build),
-    "reinforce": Builder(ReinforceConfig, policy_gradient.build_reinforce),
-    "ppo": Builder(PpoConfig, policy_gradient.build_ppo),
+    "dqn": Builder(DqnConfig, "agents.dqn:build"),
+    "c51": Builder(C51Config, "agents.c51:build"),
+    "rainbow": Builder(RainbowConfig, "agents.c51:build"),
+    "qr_dqn": Builder(QrDqnConfig, "agents.quantile:build_qr_dqn"),
+    "iqn": Builder(IqnConfig, "agents.quantile:build_iqn"),
+    "r2d2": Builder(R2d2Config, "agents.r2d2:build"),
+    "q_learning": Builder(QLearningConfig, "agents.q_learning:build"),
+    "behaviour_cloning": Builder(BehaviourCloningConfig, "agents.behaviour_cloning:build"),
+    "reinforce": Builder(ReinforceConfig, "agents.policy_gradient:build_reinforce"),
+    "ppo": Builder(PpoConfig, "agents.policy_gradient:build_ppo"),
 }
+"""Every kind of agent by its name, as `agent.kind` of a config gives it."""
 
 
-def build(kind: str, specs: Specs, config: AgentConfig, *, epsilon: float, seed: int) -> LearningAgent:
-    """See `agents.build`."""
+def build(kind: str, specs: Specs, config: AgentConfig, *, epsilon: float = 0.1, seed: int = 0) -> LearningAgent:
+    """Builds an agent of a kind of `BUILDERS`, within the distribution strategy in scope.
+
+    Args:
+      kind: a key of `BUILDERS`, such as "dqn".
+      specs: the environment's interface; `Specs.from_tf_agents` makes it of a TF-Agents environment's specs.
+      config: the kind's configuration, such as `DqnConfig`.
+      epsilon: of the agent's own `collect_policy`, a probability; policy gradients draw from the policy instead.
+      seed: of the initial weights.
+
+    Returns:
+      An initialized `tf_agents.agents.TFAgent`.
+
+    Raises:
+      ValueError: no such kind, the configuration of another one, a value out of its range, or an environment that the
+        kind cannot learn.
+    """
     if kind not in BUILDERS:
         raise ValueError(f"unknown agent kind {kind!r}; there are {', '.join(BUILDERS)}")
     builder = BUILDERS[kind]

@@ -9,28 +9,31 @@ from typing import Any
 import tensorflow as tf
 from tf_agents.agents.categorical_dqn import categorical_dqn_agent
 
-from agents import losses, networks
+from agents import distributional_losses, losses
 from agents.configs import C51Config
+from agents.networks import value_model
 from agents.specs import Specs
-from agents.td_agent import DeepTdAgent, Errors, Transitions, ValueNetwork, silence
+from agents.td_agent import DeepTdAgent, Errors, NStepTransitions, ValueNetwork
 
 
 class CategoricalNetwork(ValueNetwork):
-    """The logits of each action's distribution over the atoms."""
+    """A network that gives the logits of each action's distribution over the atoms."""
 
     def __init__(self, specs: Specs, config: C51Config, seed: int, name: str = "CategoricalNetwork") -> None:
-        super().__init__(specs, lambda: networks.value_model(specs, config, config.num_atoms, seed), name)
+        super().__init__(specs, lambda: value_model(specs, config, config.num_atoms, seed), name)
         self.num_atoms = config.num_atoms
 
     def call(
         self, observation: Any, step_type: Any = None, network_state: Any = (), training: bool = False
     ) -> tuple[tf.Tensor, Any]:
         """Logits float32 [B, A, atoms] of a batch of observations, without noise."""
-        return self.raw(observation, *silence(self.model, observation), training=training), network_state
+        return self.raw(observation, *self.silence(observation), training=training), network_state
 
 
 class C51Agent(DeepTdAgent, categorical_dqn_agent.CategoricalDqnAgent):  # type: ignore[misc]
     """Learns the distribution of the return by cross-entropy with its projected Bellman update."""
+
+    _config: C51Config
 
     def __init__(self, specs: Specs, config: C51Config, epsilon: float, seed: int) -> None:
         bounds = {"min_q_value": config.v_min, "max_q_value": config.v_max}
@@ -42,17 +45,17 @@ class C51Agent(DeepTdAgent, categorical_dqn_agent.CategoricalDqnAgent):  # type:
         """Q-values [B, A] of logits [B, A, atoms]."""
         return tf.reduce_sum(tf.nn.softmax(logits) * self._support, axis=2)
 
-    def _errors(self, batch: Transitions, training: bool) -> Errors:
-        config: C51Config = self._config
+    def _errors(self, batch: NStepTransitions, training: bool) -> Errors:
+        config = self._config
         before, after, folded = batch.observation_tm1, batch.observation_t, batch.folded
         logits_tm1 = self._q_network.raw(before, *self._noise(before, 0, training), training=training)
         logits_t = self._target_q_network.raw(after, *self._noise(after, 1, training))
         selector = self._q_network.raw(after, *self._noise(after, 2, training)) if config.double else logits_t
         best = tf.argmax(losses.masked_q(self._mean(selector), batch.mask_t), axis=1, output_type=tf.int32)
-        probabilities_t = tf.nn.softmax(losses.of_action(logits_t, best))
+        probabilities_t = tf.nn.softmax(distributional_losses.of_action(logits_t, best))
         atoms = folded.reward[:, tf.newaxis] + folded.discount[:, tf.newaxis] * self._support
-        target = tf.stop_gradient(losses.project(self._support, atoms, probabilities_t))
-        log_probabilities = tf.nn.log_softmax(losses.of_action(logits_tm1, batch.action))
+        target = tf.stop_gradient(distributional_losses.project(self._support, atoms, probabilities_t))
+        log_probabilities = tf.nn.log_softmax(distributional_losses.of_action(logits_tm1, batch.action))
         cross_entropy = -tf.reduce_sum(target * log_probabilities, axis=1)
         q_tm1 = self._mean(logits_tm1)
         td_error = tf.reduce_sum(target * self._support, axis=1) - losses.action_value(q_tm1, batch.action)

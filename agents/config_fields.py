@@ -1,4 +1,4 @@
-"""What the agents' configurations share: the base struct, fields that several have, and what every kind has."""
+"""Parts of the agents' configurations: the base struct, fields that several have, and the properties of every kind."""
 
 from typing import Annotated, Literal
 
@@ -73,7 +73,7 @@ RewardClip = Annotated[float, Meta(ge=0.0, description="Learn from rewards clipp
 
 
 class KindConfig(Config, frozen=True):
-    """What every kind of agent has: its name, and the windows of frames that it learns from."""
+    """The base of every kind's configuration: its name, and the windows of frames that it learns from."""
 
     @property
     def kind(self) -> str:
@@ -92,27 +92,27 @@ class KindConfig(Config, frozen=True):
 
     @property
     def lead(self) -> int:
-        """Frames at the beginning of a window that nothing is learned from."""
+        """Frames at the beginning of a window that are not learned from."""
         return 0
 
     @property
     def state_units(self) -> int:
-        """Numbers of recurrent state that a policy carries from step to step and frames store; 0 for none."""
+        """Width of the recurrent state that a policy carries from step to step and that frames store; 0 for none."""
         return 0
 
     @property
     def on_policy(self) -> bool:
-        """Whether a window is learned from once, and only by the weights that acted in it."""
+        """Whether the kind is on-policy: each window is used once, by the weights that collected it."""
         return False
 
     @property
     def offline_only(self) -> bool:
-        """Whether it learns from a dataset alone, and never acts to learn."""
+        """Whether the kind learns from a dataset only, without collectors."""
         return False
 
     @property
     def batch_parts(self) -> int:
-        """Equal parts that a replica's share of a batch is learned from in turn."""
+        """Number of equal parts (minibatches) that a replica splits its share of a batch into."""
         return 1
 
     def unsuitable_for(self, specs: Specs) -> str:

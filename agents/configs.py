@@ -1,4 +1,4 @@
-"""Typed configurations of the agents. No TensorFlow here: a supervisor reads them too."""
+"""Typed configurations of every kind of agent. No TensorFlow here: processes without it read them, too."""
 
 from typing import Annotated
 
@@ -28,7 +28,7 @@ from agents.specs import Specs
 
 
 class WindowConfig(KindConfig, frozen=True):
-    """What every agent has that learns values from windows of n + 1 frames."""
+    """Fields of all kinds that learn values from windows of n + 1 frames."""
 
     n_step: NStep = 1
     discount: Discount = 0.99
@@ -36,12 +36,12 @@ class WindowConfig(KindConfig, frozen=True):
 
     @property
     def window_length(self) -> int:
-        """Frames of one window: the transition's start and n_step successors."""
+        """Frames of one window: the n-step transition's first frame and its n_step successors."""
         return self.n_step + 1
 
 
 class DeepConfig(WindowConfig, frozen=True):
-    """What every agent has that learns values by a network, a target network and Adam."""
+    """Fields of all kinds that learn values by a network, a target network and Adam."""
 
     hidden_units: HiddenUnits = (128, 64)
     activation: Activation = "relu"
@@ -116,7 +116,7 @@ class RainbowConfig(C51Config, frozen=True, tag_field="kind", tag="rainbow"):
 
 
 class QuantileConfig(DeepConfig, frozen=True):
-    """What agents have that learn quantiles of the return."""
+    """Fields of the kinds that learn quantiles of the return."""
 
     kappa: Annotated[
         float, Meta(gt=0.0, description="Where the quantile Huber loss turns from quadratic to linear.")
@@ -144,7 +144,7 @@ class IqnConfig(QuantileConfig, frozen=True, tag_field="kind", tag="iqn"):
 class R2d2Config(DeepConfig, frozen=True, tag_field="kind", tag="r2d2"):
     """Recurrent replay (R2D2, Kapturowski et al. 2019), and its plain form (DRQN, Hausknecht and Stone 2015).
 
-    Batches and the replay count sequences: one is a transition of `replay`, `learner` and samples per insert.
+    Batch size, replay sizes and samples per insert count sequences.
     """
 
     lstm_units: Annotated[int, Meta(ge=1, description="Units of the LSTM behind the hidden layers.")] = 64
@@ -195,7 +195,7 @@ class QLearningConfig(WindowConfig, frozen=True, tag_field="kind", tag="q_learni
     """Tabular Q-learning (Watkins 1989): one weight a state and action. Observations must be categories."""
 
     learning_rate: Annotated[
-        float, Meta(gt=0.0, le=1.0, description="Share of the TD error that one transition moves its entry by.")
+        float, Meta(gt=0.0, le=1.0, description="Share of the TD error that one n-step transition moves its entry by.")
     ] = 0.1
     learning_rate_final: Annotated[
         float, Meta(gt=0.0, le=1.0, description="The same once learning_rate_decay_steps have passed.")
@@ -212,7 +212,7 @@ class QLearningConfig(WindowConfig, frozen=True, tag_field="kind", tag="q_learni
 
 
 class PolicyConfig(KindConfig, frozen=True):
-    """What every agent has that learns a policy itself, by a network and Adam."""
+    """Fields of all kinds that learn a policy itself, by a network and Adam."""
 
     hidden_units: HiddenUnits = (64, 64)
     activation: Activation = "tanh"
@@ -231,7 +231,7 @@ class BehaviourCloningConfig(PolicyConfig, frozen=True, tag_field="kind", tag="b
 
     @property
     def window_length(self) -> int:
-        """See `KindConfig`: what was seen and done, and nothing of what followed."""
+        """See `KindConfig`: an observation and its action, without what followed."""
         return 1
 
     @property
@@ -241,10 +241,9 @@ class BehaviourCloningConfig(PolicyConfig, frozen=True, tag_field="kind", tag="b
 
 
 class PolicyGradientConfig(PolicyConfig, frozen=True):
-    """What agents have that learn a policy from what it did itself: sequences that do not overlap, each used once.
+    """Fields of the kinds that learn a policy from its own sequences, which do not overlap and are used once.
 
-    The policy and its baseline have `hidden_units` each. Batches and the queue count sequences: one is a transition of
-    `learner.batch_size` and samples per insert.
+    The policy and its baseline have `hidden_units` each. Batch size and samples per insert count sequences.
     """
 
     rollout: Annotated[
@@ -272,8 +271,8 @@ class PolicyGradientConfig(PolicyConfig, frozen=True):
     def stride(self) -> int:
         """See `KindConfig`.
 
-        Sequences do not share a frame: the action in the last one was chosen by weights that have been learned with
-        when the next sequence begins.
+        Sequences do not share a frame: the weights that chose the action in the last frame of one have been updated
+        when the next begins.
         """
         return self.window_length
 

@@ -1,44 +1,49 @@
-"""DQN with Double, Dueling, n-step, Noisy and Munchausen, and a conservative penalty for data from elsewhere."""
+"""The DQN agent: Double, Dueling, n-step, Noisy, Munchausen, and a conservative penalty for datasets."""
 
 from typing import Any
 
 import tensorflow as tf
 
-from agents import losses, networks
+from agents import losses
 from agents.configs import DqnConfig
+from agents.networks import value_model
 from agents.specs import Specs
-from agents.td_agent import DeepTdAgent, Errors, Transitions, ValueNetwork, silence
+from agents.td_agent import DeepTdAgent, Errors, NStepTransitions, ValueNetwork
 
 
 class QNetwork(ValueNetwork):
-    """One number an action: its Q-value."""
+    """A network that gives one number an action: its Q-value."""
 
     def __init__(self, specs: Specs, config: DqnConfig, seed: int, name: str = "QNetwork") -> None:
-        super().__init__(specs, lambda: networks.value_model(specs, config, None, seed), name)
+        super().__init__(specs, lambda: value_model(specs, config, None, seed), name)
 
     def call(
         self, observation: Any, step_type: Any = None, network_state: Any = (), training: bool = False
     ) -> tuple[tf.Tensor, Any]:
         """Q-values float32 [B, A] of a batch of observations, without noise."""
-        return self.raw(observation, *silence(self.model, observation), training=training), network_state
+        return self.raw(observation, *self.silence(observation), training=training), network_state
 
 
 class DqnAgent(DeepTdAgent):
     """Q-learning with a network (Mnih et al. 2015, algorithm 1)."""
 
+    _config: DqnConfig
+
     def __init__(self, specs: Specs, config: DqnConfig, epsilon: float, seed: int) -> None:
         super().__init__(specs, config, QNetwork(specs, config, seed), epsilon, seed)
 
-    def _errors(self, batch: Transitions, training: bool) -> Errors:
-        config: DqnConfig = self._config
+    def _errors(self, batch: NStepTransitions, training: bool) -> Errors:
+        config = self._config
         online, target = self._q_network, self._target_q_network
         before, after, folded = batch.observation_tm1, batch.observation_t, batch.folded
         q_tm1 = online.raw(before, *self._noise(before, 0, training), training=training)
         q_t = target.raw(after, *self._noise(after, 1, training))
         reward = folded.reward
         if config.munchausen:
-            value_t = losses.soft_bootstrap_value(q_t, batch.mask_t, config.munchausen_temperature)
-            reward += losses.munchausen_bonus(
+            from agents import policy_losses
+
+            value_t = policy_losses.soft_bootstrap_value(q_t, batch.mask_t, config.munchausen_temperature)
+            reward += policy_losses.munchausen_bonus(
                 target.raw(before, *self._noise(before, 3, training)),
                 batch.mask_tm1,
                 batch.action,

@@ -1,4 +1,4 @@
-"""Random numbers of a gradient step, the same in every form of the loop and on any number of replicas."""
+"""Draws a gradient step's random numbers: the same in every form of the loop and on any number of replicas."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,13 +6,13 @@ from typing import Any
 import tensorflow as tf
 
 _STREAMS = 8
-"""Random draws that one gradient step can tell apart."""
+"""Random draws with numbers of their own in one gradient step."""
 
 
 def draw(
     distribution: Callable[..., tf.Tensor], seed: int, gradient_steps: tf.Tensor, batch: Any, width: int, stream: int
 ) -> tf.Tensor:
-    """Random numbers float32 [batch, width] for this replica's part of a batch; call it in replica context.
+    """Draws random numbers float32 [batch, width] for this replica's part of a batch; call it in replica context.
 
     They are drawn for the global batch, of which a replica takes its part, so that a replica count changes nothing.
     XLA's numbers of a seed are others than TensorFlow's, so both forms of the loop draw by XLA.

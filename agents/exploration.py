@@ -66,7 +66,7 @@ def epsilon(config: ExplorationConfig, environment_steps: int, index: int = 0, c
 
 
 def greedy(q_values: Floats, mask: Mask | None = None) -> Ints:
-    """The allowed action of largest Q-value in each lane, the first of equals.
+    """Chooses the allowed action of largest Q-value in each lane, the first of equals.
 
     Args:
       q_values: float32 [lanes, actions].
@@ -82,7 +82,7 @@ def greedy(q_values: Floats, mask: Mask | None = None) -> Ints:
 
 
 def uniform(shape: tuple[int, int], random: np.random.Generator, mask: Mask | None = None) -> Ints:
-    """A uniformly drawn allowed action in each of `shape[0]` lanes: int64 [lanes]."""
+    """Draws an allowed action uniformly in each of `shape[0]` lanes: int64 [lanes]."""
     if mask is None:
         return random.integers(0, shape[1], shape[0])
     # The largest of independent uniform keys is each allowed action's with the same probability.
@@ -91,7 +91,7 @@ def uniform(shape: tuple[int, int], random: np.random.Generator, mask: Mask | No
 
 
 def epsilon_greedy(q_values: Floats, epsilon: float, random: np.random.Generator, mask: Mask | None = None) -> Ints:
-    """In each lane a uniform allowed action with probability `epsilon`, else the greedy one: int64 [lanes]."""
+    """Chooses in each lane a uniform allowed action with probability `epsilon`, else the greedy one: int64 [lanes]."""
     lanes = q_values.shape[0]
     actions = greedy(q_values, mask)
     explores = random.random(lanes) < epsilon
@@ -101,7 +101,7 @@ def epsilon_greedy(q_values: Floats, epsilon: float, random: np.random.Generator
 
 
 def boltzmann(q_values: Floats, temperature: float, random: np.random.Generator, mask: Mask | None = None) -> Ints:
-    """In each lane an allowed action drawn with probability softmax(Q / temperature): int64 [lanes].
+    """Draws in each lane an allowed action with probability softmax(Q / temperature): int64 [lanes].
 
     Drawn by the Gumbel-max trick: argmax(Q / temperature + Gumbel noise) has that distribution.
     """
@@ -116,7 +116,7 @@ def explore(
     random: np.random.Generator,
     mask: Mask | None = None,
 ) -> Ints:
-    """Actions by the configured strategy; a function of the Q-values and the random stream alone: int64 [lanes]."""
+    """Chooses actions by the configured strategy, from the Q-values and the random stream alone: int64 [lanes]."""
     if config.strategy == "greedy":
         return greedy(q_values, mask)
     if config.strategy == "boltzmann":

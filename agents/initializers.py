@@ -1,11 +1,11 @@
-"""Initial weights, all fixed by one seed."""
+"""Keras initializers of a network's weights, all fixed by one seed. Torsos of a user's own take them, too."""
 
 import numpy as np
 import tensorflow as tf
 
 
 class Seeds:
-    """A fresh initializer a layer, all drawn from one seed, so that a seed fixes every initial weight."""
+    """Makes an initializer with a seed of its own for each layer, so that one seed fixes every initial weight."""
 
     def __init__(self, seed: int) -> None:
         self._sequence = np.random.SeedSequence(seed)

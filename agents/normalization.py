@@ -1,4 +1,4 @@
-"""Running normalisation of float observations, part of the network: published, saved and exported with its weights."""
+"""Normalises float observations by running statistics, which are weights of the network and are saved with it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -64,9 +64,9 @@ def observe(model: tf.keras.Model, observation: Any, batch_dimensions: int, appl
     Args:
       model: of `agents.networks`.
       observation: an array or a dict of them, without a mask.
-      batch_dimensions: of each, 1 of transitions and 2 of windows.
-      applied: bool [], of the batch's update: what was not learned from is not observed either. Computed before, as
-        replicas that summed two things in different orders would wait for each other for ever.
+      batch_dimensions: 1 where a batch holds single observations, 2 where it holds windows.
+      applied: bool [], whether the batch's update was applied; else the statistics do not change. It is computed first:
+        replicas that sum two things in different orders would wait for each other for ever.
     """
     for layer in model.layers:
         if isinstance(layer, RunningNormalization):

@@ -1,4 +1,4 @@
-"""A bonus for states seldom seen, for rewards so sparse that random actions rarely find one. Pure NumPy."""
+"""Adds a reward for states seldom seen, where rewards are so sparse that random actions rarely find one. Pure NumPy."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,8 +20,8 @@ class CountBonus:
     """Pays scale / sqrt(n) for the n-th visit of a state (Bellemare et al. 2016; Tang et al. 2017, equation 1).
 
     States are counted by cells: float features are divided by their standard deviation in the first observations and
-    cut into cells of equal width; categories count as they are. Each collector counts for itself, and anew when it is
-    started again.
+    cut into cells of equal width; categories count as they are. Each collector has its own counts, and starts them anew
+    when it is restarted.
 
     Args:
       specs: of the environment.
@@ -39,8 +39,8 @@ class CountBonus:
         random = np.random.default_rng(seed)
         self._projection = None if width <= _MOST_FEATURES else random.normal(size=(width, _MOST_FEATURES)) / width**0.5
         self._seen: list[NDArray[np.float64]] = []
-        self._center: Any = 0.0
-        self._width: Any = None if width else 1.0
+        self._center: NDArray[np.float64] | float = 0.0
+        self._width: NDArray[np.float64] | float | None = None if width else 1.0
         self._counts: dict[bytes, int] = {}
 
     def __call__(self, observation: Mapping[str, NDArray[Any]]) -> Floats:

@@ -14,7 +14,7 @@ from agents.losses import clip_by_global_norm, linear_schedule
 
 
 class Update(NamedTuple):
-    """What became of one update; the same on every replica."""
+    """The result of one update, the same on every replica."""
 
     norm: tf.Tensor
     """float32 []: the global norm of the summed gradient before clipping."""
@@ -22,8 +22,8 @@ class Update(NamedTuple):
     """bool []: whether norm and summed loss were finite; else weights and moments stayed as they were."""
 
 
-class _Optimizer(tf.Module):  # type: ignore[misc]
-    """What updates weights by their summed and clipped gradients, with a step size that may decay linearly.
+class Optimizer(tf.Module):  # type: ignore[misc]
+    """Updates weights by their summed and clipped gradients, with a step size that may decay linearly.
 
     Create it in the scope of the distribution strategy that trains.
 
@@ -61,8 +61,8 @@ class _Optimizer(tf.Module):  # type: ignore[misc]
         """Sums the gradients of all replicas, clips them and updates the weights; call it in replica context.
 
         An update whose summed loss or gradient norm is not finite changes nothing: weights, moments and the count of
-        updates keep their bits. The norm sums squares, so that no finite one hides a gradient that is not, nor one
-        whose second moment would overflow.
+        updates keep their bits. The norm sums squares: it is not finite if any gradient is not, or if a second moment
+        would overflow.
 
         Args:
           gradients: one float32 tensor a variable, of its shape.
@@ -81,24 +81,24 @@ class _Optimizer(tf.Module):  # type: ignore[misc]
         return Update(norm, applied)
 
     def _common(self, applied: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """What every variable's update takes beside its gradient and the step size, both 0 if it is not `applied`."""
+        """Further arguments of every variable's update; its gradient and step size are 0 if it is not `applied`."""
         del applied
         return ()
 
     def _slots(self) -> Sequence[Sequence[tf.Variable]]:
-        """Variables of the optimizer's own, one a weight each."""
+        """The optimizer's own variables: sequences with one for each weight."""
         return ()
 
     def _update(self, weight: tf.Variable, *rest: Any) -> None:
         raise NotImplementedError
 
 
-class Adam(_Optimizer):
+class Adam(Optimizer):
     """Adam (Kingma and Ba 2015, algorithm 1 in the efficient form of section 2).
 
     Args:
       variables: the float32 weights to train.
-      learning_rate: see `_Optimizer`, as for all further arguments.
+      learning_rate: see `Optimizer`, as for all further arguments.
       epsilon: added to the root of the second moment.
     """
 
@@ -115,7 +115,7 @@ class Adam(_Optimizer):
 
     @classmethod
     def of(cls, variables: Sequence[tf.Variable], config: DeepConfig | PolicyConfig) -> "Adam":
-        """As an agent's configuration has it."""
+        """Makes the optimizer of an agent's configuration."""
         return cls(
             variables,
             config.learning_rate,
@@ -150,7 +150,7 @@ class Adam(_Optimizer):
         )
 
 
-class Sgd(_Optimizer):
+class Sgd(Optimizer):
     """Plain gradient descent."""
 
     def _update(self, weight: tf.Variable, *rest: Any) -> None:

@@ -1,25 +1,44 @@
-"""What the agents share that learn a policy itself: its network, TF-Agents' policies around it, its optimizer."""
+"""The base of the agents that learn a policy itself: its network, TF-Agents' policies around it, its optimizer."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 from tf_agents.agents import tf_agent
 from tf_agents.policies import greedy_policy, q_policy
 
-from agents import networks, tf_specs
+from agents import tf_specs
 from agents.configs import PolicyConfig
+from agents.networks import NarrowDense, NetworkBuilder
 from agents.optimizers import Adam
 from agents.specs import Specs
 from agents.td_agent import ValueNetwork, gradient_step_counter
 
 
+class ActorCritic(NamedTuple):
+    """A policy and the values of its states, as two models that share the encoder."""
+
+    policy: tf.keras.Model
+    """Observation nest -> logits float32 [B, A]."""
+    both: tf.keras.Model
+    """Observation nest -> a list of logits and values float32 [B, 1]; of logits alone where there is no critic."""
+
+
+def actor_critic_model(specs: Specs, config: PolicyConfig, seed: int, critic: bool) -> ActorCritic:
+    """Builds a policy with hidden layers of its own and, with a `critic`, the same for its states' values."""
+    builder = NetworkBuilder(specs, config, seed)
+    head = NarrowDense(specs.num_actions, kernel_initializer=builder.seeds.nearly_zero())
+    logits = head(builder.torso())
+    outputs = [logits, builder.dense(builder.torso(), 1)] if critic else [logits]
+    return ActorCritic(builder.model(logits), builder.model(outputs))
+
+
 class PolicyNetwork(ValueNetwork):
-    """The logits of a policy, of which TF-Agents' `QPolicy` makes a categorical distribution, and its critic."""
+    """A network that gives the logits of a policy, for TF-Agents' `QPolicy`, and the values of its critic."""
 
     def __init__(
         self, specs: Specs, config: PolicyConfig, seed: int, critic: bool, name: str = "PolicyNetwork"
     ) -> None:
-        parts = networks.actor_critic_model(specs, config, seed, critic)
+        parts = actor_critic_model(specs, config, seed, critic)
         super().__init__(specs, lambda: parts.policy, name)
         self._parts = parts
 
@@ -42,7 +61,10 @@ class PolicyNetwork(ValueNetwork):
 
 
 class PolicyAgent(tf_agent.TFAgent):  # type: ignore[misc]
-    """A policy over actions that a mask may forbid. `policy` takes the likeliest action, `collect_policy` draws."""
+    """Learns a policy over actions, which masks may forbid: `policy` is greedy, `collect_policy` draws."""
+
+    _config: PolicyConfig
+    """A kind declares its own type."""
 
     def __init__(self, specs: Specs, config: PolicyConfig, seed: int, critic: bool) -> None:
         steps, actions = tf_specs.time_step(specs), tf_specs.action(specs)
@@ -58,7 +80,7 @@ class PolicyAgent(tf_agent.TFAgent):  # type: ignore[misc]
             train_step_counter=gradient_step_counter(),
         )
         self._masked = specs.masked
-        self._config: Any = config  # each kind knows its own
+        self._config = config
         self._network = net
         self._optimizer = Adam.of(net.learned, config)
         self.initialize()
@@ -69,13 +91,13 @@ class PolicyAgent(tf_agent.TFAgent):  # type: ignore[misc]
         return self._network.model
 
     @property
-    def config(self) -> Any:
+    def config(self) -> PolicyConfig:
         """The configuration that the agent was built with."""
         return self._config
 
     @property
     def noise_units(self) -> int:
-        """See `agents.builder.LearningAgent`: the draw of an action is what explores."""
+        """0: the policy explores by drawing its actions."""
         return 0
 
     @property
@@ -89,11 +111,11 @@ class PolicyAgent(tf_agent.TFAgent):  # type: ignore[misc]
         return self._optimizer.learning_rate_scale
 
     def _split(self, observation: Any) -> tuple[Any, Any]:
-        """What the network sees and the mask; () where the environment masks nothing."""
+        """Splits an observation into the network's and the mask; () where the environment masks nothing."""
         seen, mask = observation if self._masked else (observation, ())
         return seen, mask
 
 
 def flatten(leaf: tf.Tensor) -> tf.Tensor:
-    """[B, L, ...] as [B * L, ...]."""
+    """Merges the first two dimensions: [B, L, ...] becomes [B * L, ...]."""
     return tf.reshape(leaf, (-1, *leaf.shape[2:]))

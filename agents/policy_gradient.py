@@ -1,7 +1,7 @@
 """Policy gradients: REINFORCE (Williams 1992), with or without a value baseline, and PPO (Schulman et al. 2017).
 
-Both learn from sequences that the present weights acted in: the pipeline sees to that, with a queue and collectors that
-wait. Old log-probabilities are therefore computed here, and frames need none.
+Both learn from sequences that the present weights collected: the pipeline ensures that, with a queue and collectors
+that wait. So old log-probabilities are computed here, and frames need not store them.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import tensorflow as tf
 from tf_agents.agents import tf_agent
 from tf_agents.trajectories import StepType
 
-from agents import draws, losses, normalization
+from agents import draws, normalization, policy_losses
 from agents.configs import PolicyGradientConfig, PpoConfig, ReinforceConfig
 from agents.policy_agent import PolicyAgent, flatten
 from agents.specs import Specs
@@ -22,7 +22,7 @@ _SMALLEST_DEVIATION = 1e-8
 
 
 class Frames(NamedTuple):
-    """The frames of a batch that are learned from, and what they were worth to the weights that acted in them."""
+    """The frames of a batch, with log-probabilities, advantages and returns under the weights that collected them."""
 
     observation: Any
     """Nest [B, L, ...]."""
@@ -37,11 +37,11 @@ class Frames(NamedTuple):
     advantage: tf.Tensor
     """float32 [B, L], normalised if so configured."""
     goal: tf.Tensor
-    """float32 [B, L], returns that the values are to be moved to."""
+    """float32 [B, L], the returns, which are the targets of the values."""
 
 
 class PolicyGradientAgent(PolicyAgent):
-    """Makes an update of each batch by the gradient of log pi(a|s) A(s, a); kinds have `_objective`s and `_parts`.
+    """Updates the policy by the gradient of log pi(a|s) A(s, a); a kind may have another `_objective` and `_parts`.
 
     Frames at an episode's end teach nothing, nor do those whose action their mask forbids: no policy chose it. Losses
     are divided by the frames of the global batch, these included, and gradients summed over replicas before they are
@@ -51,16 +51,18 @@ class PolicyGradientAgent(PolicyAgent):
     `train` takes a `Trajectory` [B, rollout + 1, ...]. The last frame is there to bootstrap from.
     """
 
+    _config: PolicyGradientConfig
+
     def __init__(self, specs: Specs, config: PolicyGradientConfig, seed: int, critic: bool, gae_lambda: float) -> None:
         super().__init__(specs, config, seed, critic)
         self._seed, self._gae_lambda = seed, gae_lambda
 
     def _objective(self, log_probability: tf.Tensor, frames: Frames) -> tf.Tensor:
-        """What is to be raised, float32 [N], of the flat frames' log-probabilities by the present weights."""
+        """The objective to maximise, float32 [N], from log-probabilities under the present weights; frames are flat."""
         return log_probability * frames.advantage
 
     def _parts(self, frames: Frames) -> tuple[int, Callable[[Any], Frames]]:
-        """How many updates a gradient step makes, and the frames of each by its number, an int or int32 []."""
+        """The number of updates of a gradient step, and a function from an update's number to its frames."""
         return 1, lambda _: frames
 
     def _train(self, experience: Any, weights: Any = None) -> tf_agent.LossInfo:
@@ -97,19 +99,19 @@ class PolicyGradientAgent(PolicyAgent):
         return tf_agent.LossInfo(self._mean_loss(frames, training), extra)
 
     def _mean_loss(self, frames: Frames, training: bool) -> tf.Tensor:
-        """float32 []: this replica's part of the global batch's mean."""
+        """Computes this replica's part of the global batch's mean loss, float32 []."""
         config, flat = self._config, tf.nest.map_structure(flatten, frames)
         logits, value = self._network.evaluate(flat.observation, training)
-        policy, log_policy = losses.soft_policy(logits, flat.mask if self._masked else None, 1.0)
-        loss = -self._objective(losses.log_probability(log_policy, flat.action), flat)
-        loss -= config.entropy_bonus * losses.entropy(policy, log_policy)
+        policy, log_policy = policy_losses.soft_policy(logits, flat.mask if self._masked else None, 1.0)
+        loss = -self._objective(policy_losses.log_probability(log_policy, flat.action), flat)
+        loss -= config.entropy_bonus * policy_losses.entropy(policy, log_policy)
         if value is not None:
             loss += config.value_loss_weight * 0.5 * tf.square(flat.goal - value)
         mean = tf.reduce_mean(tf.where(flat.valid, loss, 0.0))
         return mean / tf.distribute.get_strategy().num_replicas_in_sync
 
     def _frames(self, experience: Any) -> tuple[Frames, LossExtra]:
-        """What to learn from a batch; no gradient flows through it."""
+        """Makes the frames to learn from and the figures of a batch; no gradient flows through them."""
         config, shape = self._config, experience.reward.shape
         if shape[1] != config.window_length:
             raise ValueError(
@@ -118,15 +120,15 @@ class PolicyGradientAgent(PolicyAgent):
             )
         observation, mask = self._split(experience.observation)
         step_type = experience.step_type
-        log_probability, value = self._judged(observation, mask, experience.action)
+        log_probability, value = self._evaluated(observation, mask, experience.action)
         values = tf.zeros_like(experience.reward) if value is None else value
         rewards = clip_reward(experience.reward, config.reward_clip)
-        advantage = losses.generalised_advantages(
+        advantage = policy_losses.generalised_advantages(
             step_type, rewards, experience.discount, values, config.discount, self._gae_lambda
         )
         valid = tf.not_equal(step_type[:, :-1], StepType.LAST)
         if value is None:
-            valid &= losses.ends_within(step_type)
+            valid &= policy_losses.ends_within(step_type)
         if self._masked:
             valid &= tf.gather(mask, experience.action, axis=2, batch_dims=2)[:, :-1]
         used = observation, mask, experience.action, log_probability
@@ -143,12 +145,12 @@ class PolicyGradientAgent(PolicyAgent):
         )
         return frames, extra
 
-    def _judged(self, observation: Any, mask: Any, action: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
-        """Log-probabilities of the actions and values of the states, float32 [B, T], by the present weights."""
+    def _evaluated(self, observation: Any, mask: Any, action: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """Log-probabilities of the actions and values of the states under the present weights, float32 [B, T] each."""
         flat_observation, flat_mask, flat_action = tf.nest.map_structure(flatten, (observation, mask, action))
         logits, value = self._network.evaluate(flat_observation)
-        _, log_policy = losses.soft_policy(logits, flat_mask if self._masked else None, 1.0)
-        found = losses.log_probability(log_policy, flat_action)
+        _, log_policy = policy_losses.soft_policy(logits, flat_mask if self._masked else None, 1.0)
+        found = policy_losses.log_probability(log_policy, flat_action)
         length = action.shape[1]
 
         def unflatten(leaf: tf.Tensor) -> tf.Tensor:
@@ -166,19 +168,21 @@ class PolicyGradientAgent(PolicyAgent):
 
 
 class PpoAgent(PolicyGradientAgent):
-    """Several epochs of minibatches on each batch, with a clipped ratio of new to old probabilities.
+    """Learns from each batch in several epochs of minibatches, with a clipped ratio of new to old probabilities.
 
     Each `minibatches` successive sequences of the batch send one to every minibatch, in an order that is drawn for them
     and the epoch. Replicas draw for the global batch, so that a minibatch holds the same sequences however many there
     are, as long as a replica's share is a multiple of `minibatches`.
     """
 
+    _config: PpoConfig
+
     def _objective(self, log_probability: tf.Tensor, frames: Frames) -> tf.Tensor:
         ratio = tf.exp(log_probability - frames.log_probability)
-        return losses.clipped_surrogate(ratio, frames.advantage, self.config.clip_ratio)
+        return policy_losses.clipped_surrogate(ratio, frames.advantage, self._config.clip_ratio)
 
     def _parts(self, frames: Frames) -> tuple[int, Callable[[Any], Frames]]:
-        epochs, count, sequences = self.config.epochs, self.config.minibatches, frames.action.shape[0]
+        epochs, count, sequences = self._config.epochs, self._config.minibatches, frames.action.shape[0]
         if sequences % count:
             raise ValueError(f"a batch of {sequences} sequences does not divide into minibatches={count}")
         if count == 1:
@@ -196,7 +200,7 @@ class PpoAgent(PolicyGradientAgent):
 
 
 def _over_replicas(total: tf.Tensor) -> tf.Tensor:
-    """A sum of all replicas' sums."""
+    """Adds up all replicas' sums."""
     if tf.distribute.get_strategy().num_replicas_in_sync == 1:
         return total
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, total)

@@ -5,36 +5,74 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from agents import losses, networks
+from agents import distributional_losses, draws, losses
 from agents.configs import IqnConfig, QrDqnConfig, QuantileConfig
+from agents.networks import ValueNetworkBuilder, value_model
 from agents.specs import Specs
-from agents.td_agent import DeepTdAgent, Errors, Transitions, ValueNetwork, batch_size_of, silence
+from agents.td_agent import DeepTdAgent, Errors, NStepTransitions, ValueNetwork, batch_size_of
 
 
 def midpoints(count: int) -> tf.Tensor:
-    """The middles of `count` equal parts of (0, 1), float32 [1, count]."""
+    """Computes the middles of `count` equal parts of (0, 1), float32 [1, count]."""
     return tf.constant((np.arange(count)[np.newaxis] + 0.5) / count, tf.float32)
 
 
+def implicit_quantile_model(specs: Specs, config: IqnConfig, seed: int) -> tf.keras.Model:
+    """Builds a Keras model from observations and fractions in (0, 1) to the quantiles of each action's return there.
+
+    The embedding of a fraction, relu(W cos(pi i tau) + b) for i < n (Dabney et al. 2018b, equation 4), multiplies the
+    features before the last hidden layer.
+
+    Returns:
+      A functional model: a list of the observation nest, fractions float32 [B, N] and, in a noisy network, the noise ->
+      float32 [B, A, N].
+    """
+    builder = ValueNetworkBuilder(specs, config, seed)
+    features, hidden = builder.features, config.hidden_units
+    widths = (features.shape[-1], *hidden)
+    builder.expect(*zip(widths, hidden, strict=False), *builder.head_layers(widths[-1], None))
+    for units in hidden[:-1]:
+        features = builder.dense(features, units, config.activation)
+    width = features.shape[-1]
+    tau = tf.keras.Input((None,), dtype=tf.float32, name="fractions")
+    fractions = tf.shape(tau)[1]
+    cosines = tf.cos(np.pi * tf.range(config.embedding_cosines, dtype=tf.float32) * tf.reshape(tau, (-1, 1)))
+    embedding = tf.keras.layers.Dense(width, "relu", kernel_initializer=builder.seeds.he_uniform())(cosines)
+    merged = tf.reshape(features[:, tf.newaxis] * tf.reshape(embedding, (-1, fractions, width)), (-1, width))
+    for units in hidden[-1:]:
+        merged = builder.dense(merged, units, config.activation, repeats=fractions)
+    values = tf.reshape(builder.head(merged, None, repeats=fractions), (-1, fractions, specs.num_actions))
+    return builder.model(tf.transpose(values, (0, 2, 1)), tau)
+
+
+def mean_of_quantiles(model: tf.keras.Model, fractions: tf.Tensor) -> tf.keras.Model:
+    """Builds the mean of an implicit quantile model over fixed fractions [1, K]: observations (and noise) -> [B, A]."""
+    observation, _, *noise = model.input
+    batch = tf.shape(tf.nest.flatten(observation)[0])[0]
+    quantiles = model([observation, tf.tile(fractions, (batch, 1)), *noise])
+    inputs = [observation, *noise] if noise else observation
+    return tf.keras.Model(inputs, tf.reduce_mean(quantiles, axis=2))
+
+
 class QuantileNetwork(ValueNetwork):
-    """The quantiles of each action's return at fixed fractions."""
+    """A network that gives the quantiles of each action's return at fixed fractions."""
 
     def __init__(self, specs: Specs, config: QrDqnConfig, seed: int, name: str = "QuantileNetwork") -> None:
-        super().__init__(specs, lambda: networks.value_model(specs, config, config.num_quantiles, seed), name)
+        super().__init__(specs, lambda: value_model(specs, config, config.num_quantiles, seed), name)
 
     def call(
         self, observation: Any, step_type: Any = None, network_state: Any = (), training: bool = False
     ) -> tuple[tf.Tensor, Any]:
         """Q-values float32 [B, A]: the mean of the quantiles, without noise."""
-        quantiles = self.raw(observation, *silence(self.model, observation), training=training)
+        quantiles = self.raw(observation, *self.silence(observation), training=training)
         return tf.reduce_mean(quantiles, axis=2), network_state
 
 
 class ImplicitQuantileNetwork(ValueNetwork):
-    """The quantiles of each action's return at the fractions asked for."""
+    """A network that gives the quantiles of each action's return at any fractions."""
 
     def __init__(self, specs: Specs, config: IqnConfig, seed: int, name: str = "ImplicitQuantileNetwork") -> None:
-        super().__init__(specs, lambda: networks.implicit_quantile_model(specs, config, seed), name)
+        super().__init__(specs, lambda: implicit_quantile_model(specs, config, seed), name)
         self._acting_fractions = midpoints(config.acting_quantiles)
 
     def call(
@@ -42,12 +80,14 @@ class ImplicitQuantileNetwork(ValueNetwork):
     ) -> tuple[tf.Tensor, Any]:
         """Q-values float32 [B, A]: the mean at fixed fractions, without noise."""
         fractions = tf.tile(self._acting_fractions, (batch_size_of(observation), 1))
-        quantiles = self.raw(observation, fractions, *silence(self.model, observation), training=training)
+        quantiles = self.raw(observation, fractions, *self.silence(observation), training=training)
         return tf.reduce_mean(quantiles, axis=2), network_state
 
 
 class QuantileAgent(DeepTdAgent):
     """Learns quantiles of the return by regression on those of its Bellman update."""
+
+    _config: QuantileConfig
 
     def _fractions(self, batch: tf.Tensor, target: bool, training: bool) -> tf.Tensor:
         """Fractions float32 [batch or 1, N] to take quantiles at, of the target or of what is learned."""
@@ -59,8 +99,8 @@ class QuantileAgent(DeepTdAgent):
         """A network's quantiles float32 [B, A, N] at the fractions."""
         raise NotImplementedError
 
-    def _errors(self, batch: Transitions, training: bool) -> Errors:
-        config: QuantileConfig = self._config
+    def _errors(self, batch: NStepTransitions, training: bool) -> Errors:
+        config = self._config
         before, after, folded = batch.observation_tm1, batch.observation_t, batch.folded
         size = batch_size_of(before)
         learned, bootstrapped = self._fractions(size, False, training), self._fractions(size, True, training)
@@ -70,12 +110,12 @@ class QuantileAgent(DeepTdAgent):
         if config.double:
             selector_t = self._quantiles(self._q_network, after, bootstrapped, 2, training)
         mean_t = losses.masked_q(tf.reduce_mean(selector_t, axis=2), batch.mask_t)
-        next_quantiles = losses.of_action(quantiles_t, tf.argmax(mean_t, axis=1, output_type=tf.int32))
+        next_quantiles = distributional_losses.of_action(quantiles_t, tf.argmax(mean_t, axis=1, output_type=tf.int32))
         target = folded.reward[:, tf.newaxis] + folded.discount[:, tf.newaxis] * next_quantiles
         target = tf.stop_gradient(target)
-        taken_tm1 = losses.of_action(quantiles_tm1, batch.action)
+        taken_tm1 = distributional_losses.of_action(quantiles_tm1, batch.action)
         q_tm1 = tf.reduce_mean(quantiles_tm1, axis=2)
-        loss = losses.quantile_huber_loss(taken_tm1, learned, target, config.kappa)
+        loss = distributional_losses.quantile_huber_loss(taken_tm1, learned, target, config.kappa)
         if config.cql_alpha:
             loss += config.cql_alpha * losses.conservative_penalty(q_tm1, batch.mask_tm1, batch.action)
         td_error = tf.reduce_mean(target, axis=1) - tf.reduce_mean(taken_tm1, axis=1)
@@ -83,7 +123,9 @@ class QuantileAgent(DeepTdAgent):
 
 
 class QrDqnAgent(QuantileAgent):
-    """Quantiles at the midpoints of equal parts."""
+    """Learns quantiles at the midpoints of equal parts of (0, 1)."""
+
+    _config: QrDqnConfig
 
     def __init__(self, specs: Specs, config: QrDqnConfig, epsilon: float, seed: int) -> None:
         super().__init__(specs, config, QuantileNetwork(specs, config, seed), epsilon, seed)
@@ -100,18 +142,20 @@ class QrDqnAgent(QuantileAgent):
 
 
 class IqnAgent(QuantileAgent):
-    """Quantiles at fractions drawn anew in every gradient step; acts by the mean at fixed ones."""
+    """Learns quantiles at fractions drawn anew in every gradient step; acts by the mean at fixed ones."""
+
+    _config: IqnConfig
 
     def __init__(self, specs: Specs, config: IqnConfig, epsilon: float, seed: int) -> None:
         super().__init__(specs, config, ImplicitQuantileNetwork(specs, config, seed), epsilon, seed)
-        self._acting_model = networks.mean_of_quantiles(self._q_network.model, midpoints(config.acting_quantiles))
+        self._acting_model = mean_of_quantiles(self._q_network.model, midpoints(config.acting_quantiles))
 
     def _fractions(self, batch: tf.Tensor, target: bool, training: bool) -> tf.Tensor:
-        config: IqnConfig = self._config
-        count = config.target_quantile_samples if target else config.quantile_samples
+        count = self._config.target_quantile_samples if target else self._config.quantile_samples
         if not training:
             return tf.tile(midpoints(count), (batch, 1))
-        return self._draw(tf.random.stateless_uniform, batch, count, 5 if target else 4)
+        stream = 5 if target else 4
+        return draws.draw(tf.random.stateless_uniform, self._seed, self.train_step_counter, batch, count, stream)
 
     def _quantiles(
         self, network: ValueNetwork, observation: Any, fractions: tf.Tensor, stream: int, training: bool

@@ -1,22 +1,54 @@
 """Recurrent Q-learning from replayed sequences: R2D2 (Kapturowski et al. 2019) and its plain form, DRQN."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 from tf_agents.agents import tf_agent
 from tf_agents.trajectories import StepType
 
-from agents import losses, networks
+from agents import losses
 from agents.configs import R2d2Config
+from agents.networks import ValueNetworkBuilder
 from agents.specs import Specs
 from agents.td_agent import DeepTdAgent, Errors, ValueNetwork, clip_reward, loss_info
+
+
+class Recurrent(NamedTuple):
+    """The parts of a recurrent Q-network, and all of them as one step."""
+
+    encoder: tf.keras.Model
+    """Observation nest -> features float32 [B, n]."""
+    cell: tf.keras.layers.Layer
+    """Features and a list of output and cell state -> output [B, units] and the next list."""
+    head: tf.keras.Model
+    """Output float32 [B, units] -> Q-values [B, A]."""
+    step: tf.keras.Model
+    """A list of observation nest and state [B, 2 units] -> Q-values and next state side by side."""
+
+
+def recurrent_model(specs: Specs, config: R2d2Config, seed: int) -> Recurrent:
+    """Builds a network with an LSTM between its hidden layers and its head."""
+    builder = ValueNetworkBuilder(specs, config, seed)
+    features = builder.torso()
+    encoder = builder.model(features)
+    cell = tf.keras.layers.LSTMCell(
+        config.lstm_units,
+        kernel_initializer=builder.seeds.glorot_uniform(),
+        recurrent_initializer=builder.seeds.orthogonal(),
+    )
+    output = tf.keras.Input((config.lstm_units,))
+    head = tf.keras.Model(output, builder.head(output, None))
+    state = tf.keras.Input((config.state_units,), name="state")
+    following, states = cell(features, tf.split(state, 2, axis=1))
+    step = builder.model(tf.concat([head(following), *states], axis=1), state)
+    return Recurrent(encoder, cell, head, step)
 
 
 class RecurrentNetwork(ValueNetwork):
     """A Q-network with an LSTM; its state is one vector of output and cell."""
 
     def __init__(self, specs: Specs, config: R2d2Config, seed: int, name: str = "RecurrentNetwork") -> None:
-        parts = networks.recurrent_model(specs, config, seed)
+        parts = recurrent_model(specs, config, seed)
         super().__init__(specs, lambda: parts.step, name, tf.TensorSpec((config.state_units,), tf.float32))
         self._parts, self._actions = parts, specs.num_actions
 
@@ -29,7 +61,7 @@ class RecurrentNetwork(ValueNetwork):
         return both[:, : self._actions], both[:, self._actions :]
 
     def unroll(self, observation: Any, is_first: tf.Tensor, state: tf.Tensor, burn_in: int) -> tf.Tensor:
-        """Q-values of the frames behind the burn-in, through which no gradient flows.
+        """Computes Q-values of the frames after the burn-in, through which no gradient flows.
 
         Args:
           observation: nest [B, T, ...].
@@ -58,7 +90,9 @@ class RecurrentNetwork(ValueNetwork):
 
 
 class R2d2Agent(DeepTdAgent):
-    """Learns from every frame of a sequence behind its burn-in; the n last frames are there to bootstrap from."""
+    """Learns from every frame of a sequence after its burn-in; the n last frames are only bootstrapped from."""
+
+    _config: R2d2Config
 
     def __init__(self, specs: Specs, config: R2d2Config, epsilon: float, seed: int) -> None:
         super().__init__(
@@ -72,7 +106,7 @@ class R2d2Agent(DeepTdAgent):
         self._train_sequence_length = config.window_length
 
     def _loss(self, experience: Any, weights: Any = None, training: bool = False, **_: Any) -> tf_agent.LossInfo:
-        config: R2d2Config = self._config
+        config = self._config
         burn_in, length, n = config.burn_in, config.sequence, config.n_step
         if experience.reward.shape[1] != config.window_length:
             raise ValueError(
@@ -85,7 +119,7 @@ class R2d2Agent(DeepTdAgent):
         target = self._target_q_network.unroll(observation, is_first, self._state(experience), burn_in)
 
         def windows(leaf: tf.Tensor) -> tf.Tensor:
-            """[B * length, n + 1, ...], those that begin in each frame learned from."""
+            """The windows that begin in each frame learned from, [B * length, n + 1, ...]."""
             parts = [leaf[:, t : t + n + 1] for t in range(length)]
             return tf.reshape(tf.stack(parts, axis=1), (-1, n + 1, *leaf.shape[2:]))
 
@@ -116,7 +150,7 @@ class R2d2Agent(DeepTdAgent):
 
     def _state(self, experience: Any) -> tf.Tensor:
         """The state before a sequence's first frame: as stored, or zeros."""
-        config: R2d2Config = self._config
+        config = self._config
         if config.stored_state and tf.is_tensor(experience.policy_info):
             return experience.policy_info[:, 0]
         return tf.zeros((experience.reward.shape[0], config.state_units))

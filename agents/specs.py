@@ -1,4 +1,4 @@
-"""What an agent needs to know of its environment, in plain values (no TensorFlow)."""
+"""Describes an environment to an agent: observations, actions and masks, in plain values (no TensorFlow)."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Union
@@ -44,7 +44,7 @@ class Specs(NamedTuple):
 
     @classmethod
     def from_tf_agents(cls, time_step_spec: Any, action_spec: Any) -> "Specs":
-        """Specs of a TF-Agents environment.
+        """Makes the specs of a TF-Agents environment.
 
         Args:
           time_step_spec: `tf_env.time_step_spec()`; its observation is one bounded array spec or a flat dict of them.

@@ -1,4 +1,4 @@
-"""What the value-based agents share: windows folded into transitions, weighted losses, one gradient step."""
+"""The base of the value-based agents: windows folded into n-step transitions, weighted losses, one gradient step."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,19 +10,21 @@ from tf_agents.networks import network
 from tf_agents.trajectories import Transition
 from tf_agents.utils import common, nest_utils
 
-from agents import draws, losses, normalization, tf_specs
+from agents import losses, tf_specs
 from agents.configs import DeepConfig, WindowConfig
-from agents.optimizers import Adam
+from agents.optimizers import Adam, Optimizer
 from agents.specs import Specs
 
 
 class LossExtra(NamedTuple):
-    """What a gradient step says beside its loss."""
+    """Figures of a gradient step beside its loss."""
 
     td_error: tf.Tensor
-    """float32 [B]: target minus Q-value; 0 where none starts. Of a policy gradient mean absolute advantages."""
+    """float32 [B]: target minus Q-value; 0 where no n-step transition starts. Of a policy gradient mean absolute
+    advantages."""
     priority: tf.Tensor
-    """float32 [B], not negative: how much is left to learn of each transition; 0 where none starts, or on-policy."""
+    """float32 [B], not negative: the priority of each window (of its n-step transition or sequence); 0 where none
+    starts, or on-policy."""
     q: tf.Tensor
     """float32 [B]: Q-value of the action taken, of a sequence their mean; of a policy gradient the states' values."""
     q_max: tf.Tensor
@@ -34,8 +36,8 @@ class LossExtra(NamedTuple):
     `agent.loss`."""
 
 
-class Transitions(NamedTuple):
-    """A batch of experience as transitions: where they start, what was done, and where they lead."""
+class NStepTransitions(NamedTuple):
+    """A batch of n-step transitions: first observation, action, folded return, bootstrap observation."""
 
     observation_tm1: Any
     mask_tm1: tf.Tensor | None
@@ -48,41 +50,58 @@ class Transitions(NamedTuple):
 
 
 class Errors(NamedTuple):
-    """What an algorithm makes of a batch of transitions."""
+    """Losses, TD errors and priorities of a batch of n-step transitions."""
 
     loss: tf.Tensor
-    """float32 [B], of each transition, before importance weights."""
+    """float32 [B], of each n-step transition, before importance weights."""
     td_error: tf.Tensor
     """float32 [B]: target minus Q-value."""
     priority: tf.Tensor
     """float32 [B], not negative."""
     q_tm1: tf.Tensor
-    """float32 [B, A]: Q-values where the transitions start."""
+    """float32 [B, A]: Q-values of the first observations."""
 
 
 class ValueNetwork(network.Network):  # type: ignore[misc]
-    """A Keras model as the network that TF-Agents' policies and agents expect, noise aside: its copy is the target."""
+    """Wraps a Keras model as a network that TF-Agents' policies and agents can call, without noise.
+
+    TF-Agents copies it for the target network.
+    """
 
     def __init__(self, specs: Specs, make_model: Callable[[], tf.keras.Model], name: str, state_spec: Any = ()) -> None:
         super().__init__(input_tensor_spec=tf_specs.observation(specs), state_spec=state_spec, name=name)
         self.model = make_model()
 
     def raw(self, observation: Any, *more: Any, training: bool = False) -> tf.Tensor:
-        """What the model makes of a batch of observations and its further inputs."""
+        """Calls the model on a batch of observations and its further inputs, such as noise."""
         return self.model([observation, *more] if more else observation, training=training)
+
+    @property
+    def noise_units(self) -> int:
+        """Width of the model's noise input; 0 where it has none."""
+        inputs = tf.nest.flatten(self.model.inputs)
+        return int(sum(tensor.shape[-1] for tensor in inputs if tensor.name.split(":")[0] == "noise"))
+
+    def silence(self, observation: Any) -> list[tf.Tensor]:
+        """Noise of zeros for a noisy model, as its last input; nothing for another."""
+        units = self.noise_units
+        return [tf.zeros((batch_size_of(observation), units))] if units else []
 
 
 class TdAgent(dqn_agent.DqnAgent):  # type: ignore[misc]
-    """TF-Agents' DQN agent with losses of ours.
+    """TF-Agents' DQN agent with losses of ours, which a kind gives in `_errors`.
 
     It differs in four ways. Windows of n + 1 frames are folded by `losses.n_step_return`, which knows truncations.
-    Frames at an episode's end start no transition, and importance weights weigh each transition's loss. Gradients are
+    Frames at an episode's end start no n-step transition, and importance weights weigh each one's loss. Gradients are
     summed over the replicas before they are clipped, so that a replica count changes nothing. `LossInfo.extra` is a
-    `LossExtra`, with the priorities of the transitions.
+    `LossExtra`, with the priorities of the windows.
 
     `train` takes a `Trajectory` [B, n_step + 1, ...] or a `Transition` [B, ...] whose reward and discount already span
     its steps (without the last gamma, as TF-Agents has it); `reward_clip` then clips that sum.
     """
+
+    _config: WindowConfig
+    """A kind declares its own type."""
 
     def __init__(
         self,
@@ -95,7 +114,7 @@ class TdAgent(dqn_agent.DqnAgent):  # type: ignore[misc]
         **more: Any,
     ) -> None:
         self._specs, self._seed = specs, seed
-        self._config: Any = config  # each kind knows its own
+        self._config = config
         super().__init__(
             tf_specs.time_step(specs),
             tf_specs.action(specs),
@@ -117,19 +136,26 @@ class TdAgent(dqn_agent.DqnAgent):  # type: ignore[misc]
         """See `agents.builder.LearningAgent`."""
         return self._acting_model
 
-    def _errors(self, batch: Transitions, training: bool) -> Errors:
-        """Losses, TD errors and priorities of transitions; what starts at an episode's end is masked by the caller."""
+    def _errors(self, batch: NStepTransitions, training: bool) -> Errors:
+        """Losses, TD errors and priorities of n-step transitions; the caller masks those of frames that start none."""
         raise NotImplementedError
 
+    def _make_optimizer(self) -> Optimizer:
+        """Makes the optimizer of the Q-network's weights, of `agents.optimizers`."""
+        raise NotImplementedError
+
+    def _observe(self, observation: Any, batch_dimensions: int, applied: tf.Tensor) -> None:
+        """Takes the observations of an update into statistics of the network's own, if it has any."""
+
     @property
-    def config(self) -> Any:
+    def config(self) -> WindowConfig:
         """The configuration that the agent was built with."""
         return self._config
 
     @property
     def noise_units(self) -> int:
         """Noise numbers an observation that the acting model takes beside it; 0 where it takes none."""
-        return noise_units_of(self._q_network.model)
+        return int(self._q_network.noise_units)
 
     @property
     def learning_rate(self) -> tf.Tensor:
@@ -141,14 +167,11 @@ class TdAgent(dqn_agent.DqnAgent):  # type: ignore[misc]
         """See `agents.builder.LearningAgent`."""
         return self._optimizer.learning_rate_scale
 
-    def _make_optimizer(self) -> Any:
-        return Adam.of(self._q_network.trainable_weights, self._config)
-
-    def _transitions(self, experience: Any) -> Transitions:
+    def _transitions(self, experience: Any) -> NStepTransitions:
         first, action, following, folded = self._fold(experience)
         observation_tm1, mask_tm1 = self._split(first)
         observation_t, mask_t = self._split(following)
-        return Transitions(observation_tm1, mask_tm1, action, observation_t, mask_t, folded)
+        return NStepTransitions(observation_tm1, mask_tm1, action, observation_t, mask_t, folded)
 
     def _split(self, observation: Any) -> tuple[Any, Any]:
         splitter = self._observation_and_action_constraint_splitter
@@ -184,7 +207,7 @@ class TdAgent(dqn_agent.DqnAgent):  # type: ignore[misc]
             config.discount,
         )
         first = tf.nest.map_structure(lambda leaf: leaf[:, 0], experience.observation)
-        if config.n_step == 1:  # frame 1 follows; where it does not (no valid transition) its value is masked
+        if config.n_step == 1:  # frame 1 follows; where it does not, no n-step transition starts: its value is masked
             following = tf.nest.map_structure(lambda leaf: leaf[:, 1], experience.observation)
         else:
             following = tf.nest.map_structure(
@@ -213,11 +236,11 @@ class TdAgent(dqn_agent.DqnAgent):  # type: ignore[misc]
         self._update_target(applied)
         return tf_agent.LossInfo(loss, extra._replace(gradient_norm=norm, applied=applied))
 
-    def _observe(self, observation: Any, batch_dimensions: int, applied: tf.Tensor) -> None:
-        normalization.observe(self._q_network.model, self._split(observation)[0], batch_dimensions, applied)
-
     def _get_target_updater(self, tau: float = 1.0, period: int = 1) -> Callable[[tf.Tensor], None]:
-        """What moves the target network after every `period` applied updates; TF-Agents' would count skipped ones."""
+        """Makes a function that moves the target network after every `period` applied updates.
+
+        TF-Agents' own counts skipped updates, too.
+        """
 
         def move() -> Any:
             online, target = self._q_network.variables, self._target_q_network.variables
@@ -232,13 +255,11 @@ class TdAgent(dqn_agent.DqnAgent):  # type: ignore[misc]
 
         return lambda applied: tf.distribute.get_replica_context().merge_call(move_if_due, args=(applied,))
 
-    def _draw(self, distribution: Callable[..., tf.Tensor], batch: Any, width: int, stream: int) -> tf.Tensor:
-        """Random numbers float32 [batch, width] of this gradient step; see `draws.draw`."""
-        return draws.draw(distribution, self._seed, self.train_step_counter, batch, width, stream)
-
 
 class DeepTdAgent(TdAgent):
-    """A `TdAgent` with a target network and a network that may be noisy."""
+    """A `TdAgent` with Adam, a target network, and a network that may be noisy or normalise its observations."""
+
+    _config: DeepConfig
 
     def __init__(
         self, specs: Specs, config: DeepConfig, q_network: ValueNetwork, epsilon: float, seed: int, **more: Any
@@ -256,22 +277,31 @@ class DeepTdAgent(TdAgent):
 
     def _noise(self, observation: Any, stream: int, training: bool) -> list[tf.Tensor]:
         """The noise for one pass through a noisy network, as its last input; none for any other network."""
-        units = self.noise_units
-        if not units:
-            return []
+        if not training or not self.noise_units:
+            silence: list[tf.Tensor] = self._q_network.silence(observation)
+            return silence
+        from agents.noisy import draw_noise
+
         batch = batch_size_of(observation)
-        if not training:
-            return [tf.zeros((batch, units))]
-        return [losses.scaled_noise(self._draw(tf.random.stateless_normal, batch, units, stream))]
+        return [draw_noise(self._seed, self.train_step_counter, batch, self.noise_units, stream)]
+
+    def _make_optimizer(self) -> Optimizer:
+        return Adam.of(self._q_network.trainable_weights, self._config)
+
+    def _observe(self, observation: Any, batch_dimensions: int, applied: tf.Tensor) -> None:
+        if self._config.normalize_observations:
+            from agents import normalization
+
+            normalization.observe(self._q_network.model, self._split(observation)[0], batch_dimensions, applied)
 
 
 def loss_info(errors: Errors, action: tf.Tensor, weights: tf.Tensor | None) -> tf_agent.LossInfo:
-    """The weighted mean loss of a batch and its `LossExtra`.
+    """Computes the weighted mean loss of a batch and its `LossExtra`.
 
     Args:
       errors: float32 [B, ...], 0 where nothing is learned; of a recurrent agent the Q-values are of all frames, [F, A].
       action: int64 [B] or [F], taken where those Q-values are of.
-      weights: float32 [B], importance weights; None weighs all alike.
+      weights: float32 [B], importance weights; None gives all the same weight.
     """
     loss = errors.loss if weights is None else errors.loss * weights
     # Divided by the global batch, boundaries included: replicas' losses sum up to the loss of the whole batch.
@@ -284,29 +314,17 @@ def loss_info(errors: Errors, action: tf.Tensor, weights: tf.Tensor | None) -> t
 
 
 def gradient_step_counter() -> tf.Variable:
-    """int64 []: gradient steps taken, counted once for all replicas."""
+    """Makes the counter of gradient steps, int64 [], which counts once for all replicas."""
     first = tf.VariableAggregation.ONLY_FIRST_REPLICA
     return tf.Variable(0, dtype=tf.int64, trainable=False, aggregation=first, name="gradient_steps")
 
 
 def batch_size_of(observation: Any) -> Any:
-    """Examples of a batch of observations: an int where the graph knows it, else int32 []."""
+    """Number of observations in a batch: an int where the graph knows it, else int32 []."""
     leaf = tf.nest.flatten(observation)[0]
     return leaf.shape[0] or tf.shape(leaf)[0]
 
 
-def noise_units_of(model: tf.keras.Model) -> int:
-    """Width of a model's noise input; 0 where it has none."""
-    widths = [tensor.shape[-1] for tensor in tf.nest.flatten(model.inputs) if tensor.name.split(":")[0] == "noise"]
-    return int(sum(widths))
-
-
-def silence(model: tf.keras.Model, observation: Any) -> list[tf.Tensor]:
-    """Noise of zeros for a noisy model; nothing for another."""
-    units = noise_units_of(model)
-    return [tf.zeros((batch_size_of(observation), units))] if units else []
-
-
 def clip_reward(reward: tf.Tensor, bound: float) -> tf.Tensor:
-    """Rewards within [-bound, bound]; 0 does not clip."""
+    """Clips rewards to [-bound, bound]; 0 does not clip."""
     return tf.clip_by_value(reward, -bound, bound) if bound else reward

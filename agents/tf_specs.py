@@ -1,4 +1,4 @@
-"""What TF-Agents is told of an environment: tensor specs, without batch dimensions."""
+"""TF-Agents' tensor specs of an environment, without batch dimensions; apart from `specs`, which has no TensorFlow."""
 
 from typing import Any
 
@@ -11,18 +11,18 @@ from agents.specs import ArraySpec, Specs
 
 
 def time_step(specs: Specs) -> Any:
-    """Of a `TimeStep`; a masked environment's observation is a pair of observation and mask."""
+    """Makes the spec of a `TimeStep`; a masked environment's observation is a pair of observation and mask."""
     mask = tensor_spec.BoundedTensorSpec((specs.num_actions,), tf.bool, False, True)
     return time_steps.time_step_spec((observation(specs), mask) if specs.masked else observation(specs))
 
 
 def action(specs: Specs) -> tensor_spec.BoundedTensorSpec:
-    """Of an action, int64 []."""
+    """Makes the spec of an action, int64 []."""
     return tensor_spec.BoundedTensorSpec((), tf.int64, 0, specs.num_actions - 1)
 
 
 def observation(specs: Specs) -> Any:
-    """Of the observation, without its mask."""
+    """Makes the spec of the observation, without its mask."""
     return specs.pack({name: _tensor_spec(spec) for name, spec in specs.leaves().items()})
 
 

@@ -1,4 +1,4 @@
-"""What turns an image into features: the convolutions in front of a network's dense layers."""
+"""Turns images into features: the convolutions in front of a network's dense layers."""
 
 import importlib
 from collections.abc import Callable, Mapping
@@ -8,11 +8,11 @@ import tensorflow as tf
 from agents.initializers import Seeds
 
 _NATURE_LEAST = 36
-"""Pixels of the smallest side that leaves Nature's convolutions an output without padding."""
+"""Pixels of the smallest side for which Nature's convolutions need no padding."""
 
 
 def nature(image: tf.Tensor, seeds: Seeds, activation: str) -> tf.Tensor:
-    """The convolutions of Mnih et al. 2015 (Methods, Model architecture); images below 36 pixels are padded.
+    """Applies the convolutions of Mnih et al. 2015 (Methods, Model architecture); images below 36 pixels are padded.
 
     Args:
       image: float32 [B, height, width, channels].
@@ -29,7 +29,7 @@ def nature(image: tf.Tensor, seeds: Seeds, activation: str) -> tf.Tensor:
 
 
 def impala(image: tf.Tensor, seeds: Seeds, activation: str) -> tf.Tensor:
-    """The residual network of Espeholt et al. 2018 (figure 3, right) in its original width. See `nature`."""
+    """Applies the residual network of Espeholt et al. 2018 (figure 3, right) in its original width. See `nature`."""
     for filters in (16, 32, 32):
         image = _convolution(image, filters, 3, seeds, None)
         image = tf.keras.layers.MaxPool2D(3, 2, padding="same")(image)
@@ -41,7 +41,7 @@ def impala(image: tf.Tensor, seeds: Seeds, activation: str) -> tf.Tensor:
 
 
 def minatar(image: tf.Tensor, seeds: Seeds, activation: str) -> tf.Tensor:
-    """The one convolution of Young and Tian 2019 (section 3). See `nature`."""
+    """Applies the one convolution of Young and Tian 2019 (section 3). See `nature`."""
     return _convolution(image, 16, 3, seeds, activation, padding="valid")
 
 
@@ -50,7 +50,7 @@ TORSOS: Mapping[str, Torso] = {"nature": nature, "impala": impala, "minatar": mi
 
 
 def imported(import_path: str) -> Torso:
-    """A torso of the user's, `module:function`.
+    """Imports a torso of the user's own, given as `module:function`.
 
     Raises:
       ImportError: there is none.

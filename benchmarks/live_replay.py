@@ -8,16 +8,32 @@ import numpy as np
 
 from agents import Specs
 from pipeline.experiment.sections import Experiment
+from pipeline.messages.channel import Publisher
+from pipeline.records.counters import Counters
 from pipeline.replay.embedded import EmbeddedReplay
 from pipeline.replay.frames import MID, FrameLayout
 from pipeline.replay.writer import FrameWriter
 from pipeline.runtime.ports import free_port
 
 
-def serve(experiment: Experiment, specs: Specs) -> EmbeddedReplay:
-    """A replay server without a ratio to hold: it takes and gives as fast as it can."""
+def serve(experiment: Experiment, specs: Specs, port: int = 0) -> EmbeddedReplay:
+    """A replay server without a ratio to hold: it takes and gives as fast as it can.
+
+    Args:
+      experiment: of the replay.
+      specs: of its transitions.
+      port: to listen at; 0 finds a free one.
+    """
     folder = Path(tempfile.mkdtemp(prefix="reverb-dqn-"))
-    return EmbeddedReplay(experiment, specs, free_port(), folder, blocking=False)
+    return EmbeddedReplay(experiment, specs, port or free_port(), folder, blocking=False)
+
+
+def publish(experiment: Experiment, specs: Specs, address: str, environment_steps: int) -> None:
+    """Publishes weights that have learned nothing, as after so many environment steps: exploration falls with them."""
+    from pipeline.learner.learner import Learner  # processes that only write or draw do without
+
+    publication = Learner(experiment, specs).publication(Counters(environment_steps=environment_steps))
+    Publisher([address]).publish(publication, wait_for_all=True)
 
 
 def writer(experiment: Experiment, specs: Specs, address: str) -> FrameWriter:
@@ -59,6 +75,6 @@ def fill(experiment: Experiment, specs: Specs, address: str, transitions: int) -
         frames["step_type"] = frames["next_step_type"] = MID
         frame_writer.append(frames)
         frame_writer.confirm(lambda: True)
-    for _ in range(frame_writer.missing):
+    for _ in range(frame_writer.book.missing):
         frame_writer.pad(layout.padding(lanes))
     frame_writer.confirm(lambda: True, everything=True)

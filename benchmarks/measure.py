@@ -1,5 +1,6 @@
-"""What the benchmarks share: repeats, medians, the machine, the JSON line."""
+"""What the benchmarks share: repeats, medians, the machine, the time, the JSON line."""
 
+import datetime
 import json
 import os
 import platform
@@ -43,8 +44,7 @@ def spread(values: list[float]) -> str:
 
 def print_result(result: dict[str, Any]) -> None:
     """Prints the closing JSON line with the machine beside the result."""
-    cores = len(os.sched_getaffinity(0))
-    print(json.dumps({**result, "machine": f"{cores} cores, {platform.machine()}, Python {platform.python_version()}"}))
+    print(json.dumps({**result, "machine": machine()}))
 
 
 def machine() -> str:
@@ -53,3 +53,8 @@ def machine() -> str:
     model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return f"{len(os.sched_getaffinity(0))} cores ({model}), {memory:.0f} GiB, Python {platform.python_version()}"
+
+
+def now() -> str:
+    """UTC time, ISO 8601."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

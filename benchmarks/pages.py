@@ -1,7 +1,11 @@
 """Pages of the documentation whose tables are written from results: what stands outside the marks stays."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+"""Of the repository."""
+DOCS = ROOT / "docs"
 
 
 def write_between(path: Path, name: str, lines: Sequence[str], page: str = "") -> None:
@@ -23,3 +27,14 @@ def write_between(path: Path, name: str, lines: Sequence[str], page: str = "") -
     before, rest = text.split(begin, 1)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join([before + begin, "", *lines, "", end + rest.split(end, 1)[1]]))
+
+
+def table(head: str, rows: Iterable[Iterable[object]]) -> list[str]:
+    """A table as lines of Markdown.
+
+    Args:
+      head: its first line, as it stands in the page.
+      rows: cells of each line below.
+    """
+    rule = "|" + "---|" * (head.count("|") - 1)
+    return [head, rule, *(f"| {' | '.join(map(str, cells))} |" for cells in rows)]

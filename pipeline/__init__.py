@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pipeline.experiment.config import UsageError, load
     from pipeline.experiment.sections import Experiment
-    from pipeline.launchers.run import train
+    from pipeline.launchers import train
     from pipeline.records.results import Summary
 
 __all__ = ["Experiment", "Summary", "UsageError", "load", "train"]
@@ -20,7 +20,7 @@ _HOMES = {
     "Summary": "pipeline.records.results",
     "UsageError": "pipeline.experiment.config",
     "load": "pipeline.experiment.config",
-    "train": "pipeline.launchers.run",
+    "train": "pipeline.launchers",
 }
 
 

@@ -34,7 +34,7 @@ from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
 from pipeline.learner.workers import team as workers
 from pipeline.messages.addresses import Addresses, host_of, parse, port_of
-from pipeline.messages.dead_connections import give_up_silent
+from pipeline.messages.dead_connections import time_out_connections
 from pipeline.records.recorder import Recorder, mark_rest_ended
 from pipeline.records.results import ENVIRONMENT_FAULT
 from pipeline.runtime.process import die_with_parent, interruption, quieten_gym
@@ -135,7 +135,7 @@ def _serve(experiment: Experiment, addresses: Addresses, interrupted: threading.
 
 def _collect(experiment: Experiment, addresses: Addresses, interrupted: threading.Event) -> int:
     """A collector's process; returns the exit code."""
-    from pipeline.roles.acting_roles import run_collector
+    from pipeline.roles.collector_role import run_collector
 
     # Started by hand, so a random number stands for the count of starts: two starts must not look like one.
     incarnation = random.getrandbits(31) if INCARNATION.value is None else INCARNATION.value
@@ -145,7 +145,7 @@ def _collect(experiment: Experiment, addresses: Addresses, interrupted: threadin
 
 def _evaluate(experiment: Experiment, addresses: Addresses, interrupted: threading.Event) -> int:
     """The evaluator's process; returns the exit code."""
-    from pipeline.roles.acting_roles import run_evaluator
+    from pipeline.roles.evaluator_role import run_evaluator
 
     folder = RunDirectory(Path(RUN_DIR.value)).policies
     return run_evaluator(experiment, folder, addresses, interrupted, _recorder())
@@ -264,7 +264,7 @@ def main(arguments: list[str]) -> int:
     addresses = Addresses.of(shards, INDEX.value, WEIGHTS.value, REPORTS.value)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
     if ROLE.value != "replay" and not EMBEDDED.value:  # else it is its own server
-        give_up_silent((*addresses.shards, addresses.weights, addresses.reports))
+        time_out_connections((*addresses.shards, addresses.weights, addresses.reports))
     interrupted, started, code = interruption(), time.monotonic(), 1
     try:
         code = _ROLES[ROLE.value](experiment, addresses, interrupted)

@@ -20,8 +20,8 @@ from pipeline.command import refuse_more, run_command
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
-from pipeline.monitoring import status_text
-from pipeline.monitoring.console import read
+from pipeline.monitoring.console import read, remarks, result
+from pipeline.monitoring.status_table import table
 from pipeline.records.results import Status, Summary
 
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Directory of the run.")
@@ -64,7 +64,7 @@ def _follow(terminal: Terminal, run: RunDirectory, experiment: Experiment) -> No
         with Live(console=terminal, refresh_per_second=4, transient=True) as live:
             while (seen := _look(run)).is_running:
                 if seen.status is not None:
-                    live.update(status_text.screen(experiment, run.path, seen.status))
+                    live.update(table(experiment, run.path, seen.status))
                 time.sleep(_REFRESH_SECONDS)
     except KeyboardInterrupt:
         return
@@ -72,13 +72,13 @@ def _follow(terminal: Terminal, run: RunDirectory, experiment: Experiment) -> No
 
 def _show(terminal: Terminal, run: RunDirectory, experiment: Experiment, seen: _Seen) -> None:
     if seen.status is not None:
-        terminal.print(status_text.screen(experiment, run.path, seen.status))
+        terminal.print(table(experiment, run.path, seen.status))
     if seen.is_running:
         if seen.status is None:
             terminal.print(f"{run.path} starts: there is nothing to show yet; see {run.logs}", markup=False)
     elif seen.summary is not None:
-        terminal.print(status_text.result(experiment, seen.summary), style="bold", markup=False)
-        for remark in status_text.remarks(experiment, seen.summary):
+        terminal.print(result(experiment, seen.summary), style="bold", markup=False)
+        for remark in remarks(experiment, seen.summary):
             terminal.print(remark, markup=False)
     else:
         terminal.print(

@@ -16,8 +16,7 @@ from absl import flags
 from pipeline.command import refuse_more, run_command
 from pipeline.experiment.config import UsageError, load
 from pipeline.experiment.run_directory import RunDirectory
-from pipeline.launchers import ELASTIC, LAUNCHERS, Cluster
-from pipeline.launchers.run import launch
+from pipeline.launchers import ELASTIC, LAUNCHERS, Cluster, launch
 
 _CONFIG = flags.DEFINE_string("config", None, "Path of a TOML config, or the name of a shipped one, such as cartpole.")
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Where the run leaves everything; new, unless --resume is given.")

@@ -156,7 +156,13 @@ def test_the_page_of_the_design_has_these_rooms() -> None:
 
 
 def test_the_light_side_imports_no_tensorflow() -> None:
-    light = ("roles.acting_roles", "replay.shards.permits", "launchers.local", "monitoring.console")
+    light = (
+        "roles.collector_role",
+        "roles.evaluator_role",
+        "replay.shards.permits",
+        "launchers.local",
+        "monitoring.console",
+    )
     modules = ", ".join(("agents", "pipeline", *(f"pipeline.{name}" for name in light)))
     code = f"import sys, {modules}; print([m for m in ('tensorflow', 'reverb', 'tf_agents') if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)

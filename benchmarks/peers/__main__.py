@@ -7,7 +7,6 @@ Runs that the file of results has are not run again, so that a broken benchmark 
 result are.
 """
 
-import datetime
 import json
 import os
 import subprocess
@@ -18,13 +17,13 @@ from typing import Any
 
 from absl import flags
 
-from benchmarks.measure import machine
+from benchmarks.measure import machine, now
+from benchmarks.pages import ROOT
 from benchmarks.peers import plan, report, results
 from benchmarks.peers.virtual_environments import Unavailable, python_of, warm
 from pipeline.command import run_command
 from pipeline.experiment.config import UsageError
 
-ROOT = Path(__file__).parents[2]
 KNOWN_PEERS = (*plan.PEERS, plan.CEILINGS)
 
 _WORK = flags.DEFINE_list("work", list(plan.WORKS), "Works to run.")
@@ -115,7 +114,7 @@ def _prepare(path: Path) -> dict[str, Path | str]:
 
 
 def _keep(path: Path, work: str, peer: str, repeat: int, result: dict[str, Any]) -> None:
-    when = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    when = now()
     results.append(path, results.Run(work, peer, repeat, result, when, machine()))
     shown = {name: value for name, value in result.items() if name != "versions"}
     print(f"{when} {work} {repeat} {peer}: {json.dumps(shown)[:300]}", flush=True)

@@ -96,7 +96,7 @@ def learner(request: Request) -> dict[str, Any]:
 def collect(request: Request) -> dict[str, Any]:
     """Environment steps/s of one collector process into a live Reverb server in another process."""
     lanes = ",".join(str(count) for count in request.lanes)
-    command = [sys.executable, "-m", "benchmarks.collector", f"--lanes={lanes}", f"--seconds={request.seconds}"]
+    command = [sys.executable, "-m", "benchmarks.parts.collector", f"--lanes={lanes}", f"--seconds={request.seconds}"]
     output = subprocess.run(
         [*command, "--repeats=1", "--nopin"], check=True, capture_output=True, text=True, timeout=600
     ).stdout

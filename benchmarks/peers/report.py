@@ -6,17 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
-import matplotlib.figure
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 from matplotlib.ticker import NullFormatter
 
+from benchmarks.pages import table as markdown
+from benchmarks.pages import write_between
+from benchmarks.panels import panels
 from benchmarks.peers import plan
 from benchmarks.peers.results import Run, done, values
 
-BEGIN, END = "<!-- peers: begin -->", "<!-- peers: end -->"
 PROGRAMS = Path(__file__).parent / "programs"
 BLUE, GREY = "#1f6fb4", "#b0b7bf"
 
@@ -154,11 +151,8 @@ def table(runs: list[Run], figure: Figure) -> list[str]:
     if not found:
         return []
     solving = figure.work == "solve"
-    lines = ["", f"### {figure.title}", ""]
-    lines += [
-        "| | median | least to largest | runs |" + (" solved | environment steps |" if solving else "") + " ours |"
-    ]
-    lines += ["|---|---|---|---|" + ("---|---|" if solving else "") + "---|"]
+    head = "| | median | least to largest | runs |" + (" solved | environment steps |" if solving else "") + " ours |"
+    rows = []
     for peer, of_peer in found.items():
         seen = list(of_peer.values())
         times = ratio(found.get(plan.OURS, {}), of_peer, figure)
@@ -173,13 +167,13 @@ def table(runs: list[Run], figure: Figure) -> list[str]:
             mine = [run.result for run in runs if run.work == "solve" and run.peer == peer and "solved" in run.result]
             steps = statistics.median(result["environment_steps"] for result in mine)
             cells += [f"{sum(result['solved'] for result in mine)} of {len(mine)}", f"{steps:,.0f}"]
-        lines.append("| " + " | ".join([*cells, compared]) + " |")
-    return lines
+        rows.append([*cells, compared])
+    return ["", f"### {figure.title}", "", *markdown(head, rows)]
 
 
 def reached(runs: list[Run]) -> list[str]:
     """Markdown: each target, the peer it is measured by, and what was reached."""
-    lines = ["", "### Targets", "", "| figure | against | target | reached | |", "|---|---|---|---|---|"]
+    rows = []
     for target in TARGETS:
         figure = _NAMED[target.work, (target.key,)]
         found = by_peer(runs, figure)
@@ -190,8 +184,8 @@ def reached(runs: list[Run]) -> list[str]:
         times = ratio(found.get(plan.OURS, {}), found.get(peer, {}), figure)
         if times is not None:
             verdict = "reached" if times >= target.factor else "**missed**"
-            lines.append(f"| {figure.title} | {peer} | {target.factor:g}x | {times:.2f}x | {verdict} |")
-    return lines
+            rows.append((figure.title, peer, f"{target.factor:g}x", f"{times:.2f}x", verdict))
+    return ["", "### Targets", "", *markdown("| figure | against | target | reached | |", rows)]
 
 
 def _always_solved(runs: list[Run], figure: Figure, peer: str) -> bool:
@@ -202,7 +196,7 @@ def _always_solved(runs: list[Run], figure: Figure, peer: str) -> bool:
 def page(runs: list[Run]) -> str:
     """The section of docs/benchmarks.md."""
     machines = sorted({run.machine for run in runs})
-    lines = [BEGIN, "## Peers", ""]
+    lines = ["## Peers", ""]
     first, last = min(run.when for run in runs)[:10], max(run.when for run in runs)[:10]
     lines += [
         f"`python -m benchmarks.peers`, {first} to {last}, on {'; '.join(machines)}. Every run is in",
@@ -228,7 +222,7 @@ def page(runs: list[Run]) -> str:
     lines += ["", "### Settings and versions", ""]
     for peer in dict.fromkeys(run.peer for run in runs):
         lines += _settings(peer, runs)
-    return "\n".join([*lines, END])
+    return "\n".join(lines).rstrip()
 
 
 def _settings(peer: str, runs: list[Run]) -> list[str]:
@@ -250,59 +244,48 @@ def plot(runs: list[Run], path: Path) -> None:
     shown = [figure for figure in PANELS if by_peer(runs, figure)]
     if not shown:
         return
-    grid, axes = plt.subplots(-(-len(shown) // 3), 3, figsize=(15, 3.3 * -(-len(shown) // 3)), squeeze=False)
-    for axis, figure in zip(axes.flat, shown, strict=False):
-        found = by_peer(runs, figure)
-        peers = list(reversed(found))
-        middles = [statistics.median(found[peer].values()) for peer in peers]
-        below = [middle - min(found[peer].values()) for middle, peer in zip(middles, peers, strict=True)]
-        above = [max(found[peer].values()) - middle for middle, peer in zip(middles, peers, strict=True)]
-        colours = [BLUE if peer == plan.OURS else GREY for peer in peers]
-        axis.barh(peers, middles, xerr=[below, above], color=colours, ecolor="#555555", capsize=2)
-        axis.set_title(figure.title, fontsize=10)
-        axis.set_xscale("log")
-        axis.xaxis.set_minor_formatter(NullFormatter())  # labels of two decades and more would run into each other
-        axis.spines[["top", "right"]].set_visible(False)
-        for row, middle in enumerate(middles):
-            at = (1.01, row)  # beside the panel, where no bar reaches
-            axis.annotate(_number(middle), at, xycoords=("axes fraction", "data"), va="center", size=8)
-    for axis in list(axes.flat)[len(shown) :]:
-        axis.set_visible(False)
-    _save(grid, path)
+    with panels(path, len(shown), 3, (5.0, 3.3)) as (_, axes):
+        for axis, figure in zip(axes, shown, strict=True):
+            found = by_peer(runs, figure)
+            peers = list(reversed(found))
+            middles = [statistics.median(found[peer].values()) for peer in peers]
+            below = [middle - min(found[peer].values()) for middle, peer in zip(middles, peers, strict=True)]
+            above = [max(found[peer].values()) - middle for middle, peer in zip(middles, peers, strict=True)]
+            colours = [BLUE if peer == plan.OURS else GREY for peer in peers]
+            axis.barh(peers, middles, xerr=[below, above], color=colours, ecolor="#555555", capsize=2)
+            axis.set_title(figure.title, fontsize=10)
+            axis.set_xscale("log")
+            axis.xaxis.set_minor_formatter(NullFormatter())  # labels of two decades and more would run into each other
+            for row, middle in enumerate(middles):
+                at = (1.01, row)  # beside the panel, where no bar reaches
+                axis.annotate(_number(middle), at, xycoords=("axes fraction", "data"), va="center", size=8)
 
 
 def plot_growth(runs: list[Run], path: Path) -> None:
     """Rates over the transitions that a replay holds, peers beside ours, and over the number of collectors."""
-    panels = (
+    shown = (
         ("replay", "insert", "Transitions/s inserted by transitions held", ("10000", "100000", "1000000")),
         ("replay", "sample", "Transitions/s drawn by transitions held", ("10000", "100000", "1000000")),
         ("growth", "", "Steps/s of a run by collectors", ("1", "2", "4")),
     )
-    grid, axes = plt.subplots(1, len(panels), figsize=(15, 3.6))
-    for axis, (work, kind, title, points) in zip(axes, panels, strict=True):
-        lines: dict[str, list[float]] = {}
-        for point in points:
-            for name, keys in (
-                ((kind, (kind, point)),) if kind else ((k, (point, k)) for k in ("environment", "gradient"))
-            ):
-                for peer, found in by_peer(runs, _NAMED[work, keys]).items():
-                    line = lines.setdefault(peer if kind else f"{name} steps", [])
-                    line.append(statistics.median(found.values()))
-        for name, line in lines.items():
-            ours = name == plan.OURS or not kind
-            axis.plot([int(point) for point in points][: len(line)], line, marker="o", label=name, lw=2 if ours else 1)
-        axis.set(title=title, xscale="log", yscale="log")
-        axis.spines[["top", "right"]].set_visible(False)
-        if lines:
-            axis.legend(fontsize=8, frameon=False)
-    _save(grid, path)
-
-
-def _save(grid: matplotlib.figure.Figure, path: Path) -> None:
-    grid.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    grid.savefig(path, dpi=90)
-    plt.close(grid)
+    with panels(path, len(shown), len(shown), (5.0, 3.6)) as (_, axes):
+        for axis, (work, kind, title, points) in zip(axes, shown, strict=True):
+            lines: dict[str, list[float]] = {}
+            for point in points:
+                for name, keys in (
+                    ((kind, (kind, point)),) if kind else ((k, (point, k)) for k in ("environment", "gradient"))
+                ):
+                    for peer, found in by_peer(runs, _NAMED[work, keys]).items():
+                        line = lines.setdefault(peer if kind else f"{name} steps", [])
+                        line.append(statistics.median(found.values()))
+            for name, line in lines.items():
+                ours = name == plan.OURS or not kind
+                axis.plot(
+                    [int(point) for point in points][: len(line)], line, marker="o", label=name, lw=2 if ours else 1
+                )
+            axis.set(title=title, xscale="log", yscale="log")
+            if lines:
+                axis.legend(fontsize=8, frameon=False)
 
 
 def write(runs: list[Run], docs: Path) -> None:
@@ -312,11 +295,8 @@ def write(runs: list[Run], docs: Path) -> None:
     runs = with_totals(runs)
     path = docs / "benchmarks.md"
     text = path.read_text() if path.exists() else "# Benchmarks\n"
-    if BEGIN in text:
-        before, rest = text.split(BEGIN, 1)
-        text = before + page(runs) + rest.split(END, 1)[1]
-    else:
-        text = f"{text.rstrip()}\n\n{page(runs)}\n"
-    path.write_text(text)
+    if "<!-- peers: begin -->" not in text:
+        path.write_text(f"{text.rstrip()}\n\n<!-- peers: begin -->\n<!-- peers: end -->\n")
+    write_between(path, "peers", page(runs).splitlines())
     plot(runs, docs / "images" / "peers.png")
     plot_growth(runs, docs / "images" / "growth.png")

@@ -1,10 +1,12 @@
-"""The file of results: one line of JSON a run, appended as soon as it is there, so that a broken benchmark goes on."""
+"""What the file of results has: a line a run."""
 
-import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from benchmarks import json_lines
+from benchmarks.json_lines import append as append
 
 
 @dataclass(frozen=True)
@@ -30,16 +32,7 @@ class Run:
 
 def read(path: Path) -> list[Run]:
     """The runs of a file; none where there is no file."""
-    if not path.exists():
-        return []
-    return [Run(**json.loads(line)) for line in path.read_text().splitlines() if line.strip()]
-
-
-def append(path: Path, run: Run) -> None:
-    """Adds a run to the file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        file.write(json.dumps(asdict(run)) + "\n")
+    return json_lines.read(path, Run)
 
 
 def done(runs: list[Run]) -> set[tuple[str, str, int]]:

@@ -7,29 +7,24 @@ Real processes over gRPC, all of them on this machine. A part that is measured r
 it; --parts= measures nothing and writes the page anew.
 """
 
-import datetime
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from absl import flags
 
-from benchmarks.measure import machine, print_result
-from benchmarks.scaling import report, results
-from benchmarks.scaling.fan_out import FanOut
-from benchmarks.scaling.fixed import Fixed
-from benchmarks.scaling.processes import Failed
-from benchmarks.scaling.runs import Runs
-from benchmarks.scaling.units import Units
+from benchmarks.measure import machine, now, print_result
+from benchmarks.pages import ROOT
+from benchmarks.processes import Failed
+from benchmarks.scaling import fan_out, fixed, report, results, runs, units
+from benchmarks.scaling.measured.windows import Keep, Setting, in_turn
 from pipeline.command import run_command
 from pipeline.experiment.config import UsageError
 
-ROOT = Path(__file__).parents[2]
 PARTS = ("units", "runs", "fan_out", "fixed")
 
 _PARTS = flags.DEFINE_list("parts", list(PARTS), "Parts to measure.")
@@ -41,22 +36,23 @@ _RESULTS = flags.DEFINE_string("results", "benchmarks/scaling/results.jsonl", "F
 _DOCS = flags.DEFINE_string("docs", "docs", "Folder of scaling.md and images/; empty writes neither.")
 
 
-def part_of(name: str, folder: Path, stack: ExitStack) -> Any:
+def settings_of(part: str, folder: Path, stack: ExitStack) -> list[Setting]:
     """Starts what a part measures."""
-    if name == "fixed":
-        return Fixed(_STEPS.value)
-    if name == "fan_out":
-        return FanOut(folder, stack, _SECONDS.value, _CLIENTS.value)
-    return {"units": Units, "runs": Runs}[name](folder, stack, _SECONDS.value)
+    if part == "fixed":
+        return fixed.settings(_STEPS.value)
+    if part == "fan_out":
+        return fan_out.settings(folder, stack, _SECONDS.value, _CLIENTS.value)
+    if part == "runs":
+        return runs.settings(folder, stack, _SECONDS.value)
+    return units.Units(folder, stack, _SECONDS.value).settings()
 
 
-def keeper(path: Path, part: str) -> Callable[[str, int, Mapping[str, float]], None]:
+def keeper(path: Path, part: str) -> Keep:
     """What takes the measurements of a part into the file."""
     on = machine()
 
     def keep(setting: str, repeat: int, values: Mapping[str, float]) -> None:
-        when = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        results.append(path, results.Measurement(part, setting, repeat, dict(values), when, on))
+        results.append(path, results.Measurement(part, setting, repeat, dict(values), now(), on))
         shown = ", ".join(f"{name} {value:,.5g}" for name, value in values.items() if value)
         print(f"{part} {repeat} {setting}: {shown}", flush=True)
 
@@ -68,10 +64,10 @@ def measure(part: str, path: Path) -> bool:
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="scaling-") as folder, ExitStack() as stack:
         try:
-            measured = part_of(part, Path(folder), stack)
+            settings = settings_of(part, Path(folder), stack)
             print(f"{part}: started in {time.monotonic() - started:.0f} s", flush=True)
             results.drop(path, part)
-            measured.measure(_REPEATS.value, keeper(path, part))
+            in_turn(settings, _REPEATS.value, keeper(path, part))
         except Failed as failure:
             print(f"{part}: {failure}", file=sys.stderr, flush=True)
             return False

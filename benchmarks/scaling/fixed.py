@@ -3,29 +3,32 @@
 These are whole runs of the local launcher, one after the other.
 """
 
+import itertools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from benchmarks.peers.ours import fixed
 from benchmarks.peers.works import Request
+from benchmarks.scaling.measured.windows import Setting
 
 FORMS = {"embedded": 0, "one shard": 1}
 
 
-class Fixed:
-    """Runs the work in each form in turn.
+def settings(steps: int) -> list[Setting]:
+    """A setting for each form; a run's seed is the number of its repeat.
 
     Args:
       steps: gradient steps of one run.
     """
+    return [_setting(name, shards, steps) for name, shards in FORMS.items()]
 
-    def __init__(self, steps: int) -> None:
-        self._steps = steps
 
-    def measure(self, repeats: int, keep: Callable[[str, int, Mapping[str, float]], None]) -> None:
-        """Runs all forms in turn; see `processes.in_turn`."""
-        for repeat in range(repeats):
-            for name, shards in FORMS.items():
-                request = Request("fixed", repeat, self._steps, 60.0, (), (), time.time())
-                result = fixed(request, (f"replay.shards={shards}", 'replay.private="loopback"'))
-                keep(name, repeat, {name: float(value) for name, value in result.items()})
+def _setting(name: str, shards: int, steps: int) -> Setting:
+    seeds = itertools.count()
+
+    def measure() -> Mapping[str, float]:
+        request = Request("fixed", next(seeds), steps, 60.0, (), (), time.time())
+        result = fixed(request, (f"replay.shards={shards}", 'replay.private="loopback"'))
+        return {name: float(value) for name, value in result.items()}
+
+    return Setting(name, [], measure)

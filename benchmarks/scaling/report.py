@@ -6,15 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-
-from benchmarks.pages import write_between
+from benchmarks.pages import table, write_between
+from benchmarks.panels import panels
 from benchmarks.scaling import fan_out, model, runs, units
-from benchmarks.scaling.experiments import experiment_of
 from benchmarks.scaling.fixed import FORMS
+from benchmarks.scaling.measured.experiments import experiment_of
 from benchmarks.scaling.model import COLLECTOR, LEARNER, RELAY, SHARD, Host, Run, UnitCosts
 from benchmarks.scaling.results import Measurement, by_repeat, medians
 
@@ -64,40 +60,37 @@ def all_costs(measurements: Sequence[Measurement]) -> list[UnitCosts]:
 
 def unit_table(costs: Sequence[UnitCosts]) -> list[str]:
     """What each unit of work costs."""
-    lines = [
-        f"Medians (least to largest) of {len(costs)} measurements; items of {per_item()} transitions of CartPole:",
-        "",
-        "| who | unit | cost |",
-        "|---|---|---|",
-    ]
+    rows = []
     for field in fields(UnitCosts):
         who, unit = _UNITS[field.name]
         scale, of = next(kind for suffix, kind in _KINDS.items() if field.name.endswith(suffix))
         values = [getattr(one, field.name) * scale for one in costs]
         spread = f"{_short(statistics.median(values))} ({_short(min(values))} to {_short(max(values))})"
-        lines.append(f"| {who} | {unit} | {spread} {of} |")
-    return lines
+        rows.append((who, unit, f"{spread} {of}"))
+    return [
+        f"Medians (least to largest) of {len(costs)} measurements; items of {per_item()} transitions of CartPole:",
+        "",
+        *table("| who | unit | cost |", rows),
+    ]
 
 
 def check_table(checks: Sequence[runs.Check]) -> list[str]:
     """The model against the runs measured."""
-    lines = [
-        "| collectors | shards | environment steps/s | by the model | off by | cores: collectors | replay | learner |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    rows = []
     for check in checks:
         used = [
             f"{check.measured_cores[kind]:.2f} ({_percent(check.predicted_cores[kind], check.measured_cores[kind])})"
             for kind in (COLLECTOR, SHARD, LEARNER)
         ]
-        lines.append(
-            f"| {check.collectors} | {check.shards} | {check.measured:,.0f} | {check.predicted:,.0f} "
-            f"| {_percent(check.predicted, check.measured)} | {' | '.join(used)} |"
-        )
+        rates = f"{check.measured:,.0f}", f"{check.predicted:,.0f}", _percent(check.predicted, check.measured)
+        rows.append((check.collectors, check.shards, *rates, *used))
     others = [abs(model.error(check.predicted, check.measured)) for check in checks[1:]]
     worst = f"{max(others):.0%}" if others else "none"
+    head = (
+        "| collectors | shards | environment steps/s | by the model | off by | cores: collectors | replay | learner |"
+    )
     return [
-        *lines,
+        *table(head, rows),
         "",
         "In brackets: by how much the model's cores are off at the measured steps/s. The first row is what unit costs "
         f"were fitted to. Largest error of the others' steps/s: {worst}.",
@@ -106,31 +99,29 @@ def check_table(checks: Sequence[runs.Check]) -> list[str]:
 
 def fan_out_table(windows: Mapping[str, Mapping[str, float]]) -> list[str]:
     """What many clients that fetch cost."""
-    lines = [
-        "| weights from | clients | fetches/s | gradient steps/s | learner's process: us of CPU a gradient step "
-        "| replay: cores | relays: cores | clients: cores |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    rows = []
     experiment = experiment_of(fan_out.LINES, 1)
     steps_per_item = experiment.transitions_per_item / experiment.learner.batch_size
     for name, seen in windows.items():
         way, clients = name.removesuffix(" clients").rsplit(", ", 1)
         seconds, steps = seen["seconds"], max(1.0, seen["drawn"] * steps_per_item)
-        cores = " | ".join(f"{seen[f'cpu {kind}'] / seconds:.2f}" for kind in ("replay", "relay", "clients"))
-        lines.append(
-            f"| {way} | {clients} | {seen['handed out'] / seconds:,.0f} | {steps / seconds:,.0f} "
-            f"| {1e6 * seen['cpu learner'] / steps:.1f} | {cores} |"
-        )
-    return lines
+        rates = f"{seen['handed out'] / seconds:,.0f}", f"{steps / seconds:,.0f}"
+        cores = [f"{seen[f'cpu {kind}'] / seconds:.2f}" for kind in ("replay", "relay", "clients")]
+        rows.append((way, clients, *rates, f"{1e6 * seen['cpu learner'] / steps:.1f}", *cores))
+    return table(
+        "| weights from | clients | fetches/s | gradient steps/s | learner's process: us of CPU a gradient step "
+        "| replay: cores | relays: cores | clients: cores |",
+        rows,
+    )
 
 
 def reach_table(unit: Mapping[str, Mapping[str, float]], fixed: Mapping[str, Mapping[str, float]]) -> list[str]:
     """The figures that distributed runs on one machine were to reach."""
-    lines = ["| | measured | share | wanted |", "|---|---|---|---|"]
+    rows = []
 
     def add(what: str, first: float, second: float, wanted: str) -> None:
         share = f"{second / first:.0%}" if first else "none"
-        lines.append(f"| {what} | {first:,.0f} and {second:,.0f} | {share} | {wanted} |")
+        rows.append((what, f"{first:,.0f} and {second:,.0f}", share, wanted))
 
     if fixed:
         embedded, beside = (fixed[form]["steps_per_second"] for form in FORMS)
@@ -146,7 +137,7 @@ def reach_table(unit: Mapping[str, Mapping[str, float]], fixed: Mapping[str, Map
             for seen in (unit[f"collect {count}"] for count in units.COLLECTORS[:2])
         )
         add("environment steps for a second of a core's time: one collector, and two", alone, beside, "85%")
-    return lines
+    return table("| | measured | share | wanted |", rows)
 
 
 def _transitions(seen: Mapping[str, float], counted: str) -> float:
@@ -188,45 +179,36 @@ def large_table(costs: UnitCosts) -> list[str]:
         "out of the learner, MB/s",
         "gradient steps/s",
     ]
-    lines = [f"| | {' | '.join(shapes)} |", "|---|" + "---|" * len(shapes)]
-    return [*lines, *(f"| {name} | {' | '.join(row)} |" for name, *row in zip(names, *columns, strict=True))]
+    return table(f"| | {' | '.join(shapes)} |", zip(names, *columns, strict=True))
 
 
 def plot(checks: Sequence[runs.Check], costs: UnitCosts, path: Path) -> None:
     """Measured points against the model's lines, and where the parts of a large run are full."""
-    grid, (rates, used, full) = plt.subplots(1, 3, figsize=(15, 4))
-    places = range(len(checks))
-    names = [f"{check.collectors}, {check.shards}" for check in checks]
-    rates.plot(places, [check.measured for check in checks], "o", label="measured")
-    rates.plot(places, [check.predicted for check in checks], "-", label="model")
-    rates.set(title="Environment steps/s on this machine", ylim=(0, None))
-    for kind in (COLLECTOR, SHARD, LEARNER):
-        (line,) = used.plot(places, [check.predicted_cores[kind] for check in checks], "-", label=kind)
-        used.plot(places, [check.measured_cores[kind] for check in checks], "o", color=line.get_color())
-    used.set(title="Cores used: points measured, lines the model", ylim=(0, None))
-    for axis in (rates, used):
-        axis.set_xticks(list(places), names)
-        axis.set_xlabel("collectors, shards")
-    counts = [2**power for power in range(11)]
-    for shards in (1, 4, 16):
-        limits = [
-            min(
-                limit
-                for part, limit in model.full_at(costs, replace(CALM, collectors=count, shards=shards), HOST).items()
-                if part != COLLECTOR
-            )
-            for count in counts
-        ]
-        full.plot(counts, limits, label=f"{shards} shards")
-    full.plot(counts, [count / costs.collect for count in counts], "k:", label="collectors, a core each")
-    full.set(title="Where a run is full, by collectors (calm)", xscale="log", yscale="log", xlabel="collectors")
-    for axis in (rates, used, full):
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(fontsize=8, frameon=False)
-    grid.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    grid.savefig(path, dpi=90)
-    plt.close(grid)
+    with panels(path, 3, 3, (5.0, 4.0)) as (_, (rates, used, full)):
+        places = range(len(checks))
+        names = [f"{check.collectors}, {check.shards}" for check in checks]
+        rates.plot(places, [check.measured for check in checks], "o", label="measured")
+        rates.plot(places, [check.predicted for check in checks], "-", label="model")
+        rates.set(title="Environment steps/s on this machine", ylim=(0, None))
+        for kind in (COLLECTOR, SHARD, LEARNER):
+            (line,) = used.plot(places, [check.predicted_cores[kind] for check in checks], "-", label=kind)
+            used.plot(places, [check.measured_cores[kind] for check in checks], "o", color=line.get_color())
+        used.set(title="Cores used: points measured, lines the model", ylim=(0, None))
+        for axis in (rates, used):
+            axis.set_xticks(list(places), names)
+            axis.set_xlabel("collectors, shards")
+        counts = [2**power for power in range(11)]
+        for shards in (1, 4, 16):
+            shapes = [replace(CALM, collectors=count, shards=shards) for count in counts]
+            limits = [
+                min(limit for part, limit in model.full_at(costs, run, HOST).items() if part != COLLECTOR)
+                for run in shapes
+            ]
+            full.plot(counts, limits, label=f"{shards} shards")
+        full.plot(counts, [count / costs.collect for count in counts], "k:", label="collectors, a core each")
+        full.set(title="Where a run is full, by collectors (calm)", xscale="log", yscale="log", xlabel="collectors")
+        for axis in (rates, used, full):
+            axis.legend(fontsize=8, frameon=False)
 
 
 def write(measurements: Sequence[Measurement], docs: Path, number_of_cores: int) -> None:

@@ -1,10 +1,12 @@
-"""The file of results: one line of JSON a measurement, appended as soon as it is there."""
+"""What the file of results has: a line a measurement; and what is made of several."""
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+
+from benchmarks import json_lines
+from benchmarks.json_lines import append as append
 
 
 @dataclass(frozen=True)
@@ -30,23 +32,13 @@ class Measurement:
 
 def read(path: Path) -> list[Measurement]:
     """The measurements of a file; none where there is no file."""
-    if not path.exists():
-        return []
-    return [Measurement(**json.loads(line)) for line in path.read_text().splitlines() if line.strip()]
-
-
-def append(path: Path, measurement: Measurement) -> None:
-    """Adds a measurement to the file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        file.write(json.dumps(asdict(measurement)) + "\n")
+    return json_lines.read(path, Measurement)
 
 
 def drop(path: Path, part: str) -> None:
     """Removes what the file has of a part, which is measured anew: only what was measured in turn is compared."""
     if path.exists():
-        kept = [json.dumps(asdict(one)) + "\n" for one in read(path) if one.part != part]
-        path.write_text("".join(kept))
+        json_lines.write(path, [one for one in read(path) if one.part != part])
 
 
 def by_repeat(measurements: Sequence[Measurement], part: str) -> list[dict[str, Mapping[str, float]]]:

@@ -1,14 +1,14 @@
 """Whole runs with 1, 2 and 4 collectors and shards, and what the model makes of them from unit costs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.scaling import model
+from benchmarks.scaling.measured.systems import System
+from benchmarks.scaling.measured.windows import Setting
 from benchmarks.scaling.model import COLLECTOR, LEARNER, SHARD, Run, UnitCosts
-from benchmarks.scaling.processes import Setting, in_turn
-from benchmarks.scaling.systems import System
 
 SHAPES = ((1, 1), (2, 1), (4, 1), (4, 2), (4, 4))
 """Collectors and shards; unit costs are fitted to the first."""
@@ -23,39 +23,31 @@ def name_of(collectors: int, shards: int) -> str:
     return f"{collectors} collectors, {shards} shards"
 
 
-class Runs:
-    """Starts a run for each number of shards, and measures each with some of its collectors.
+def settings(folder: Path, stack: ExitStack, seconds: float) -> list[Setting]:
+    """Starts a run for each number of shards; a setting is one of them with some of its collectors.
 
     Args:
       folder: for logs and run directories.
       stack: ends the processes.
       seconds: of one measurement.
     """
+    systems: dict[int, System] = {}
+    for shards in sorted({shards for _, shards in SHAPES}):  # all of them start at once
+        most = max(collectors for collectors, of in SHAPES if of == shards)
+        systems[shards] = System(f"shards-{shards}", folder, stack, LINES, shards, most)
+    for system in systems.values():
+        system.begin()
+        for process in system.base:
+            process.rest()
+    return [
+        _setting(systems[shards], name_of(collectors, shards), collectors, seconds) for collectors, shards in SHAPES
+    ]
 
-    def __init__(self, folder: Path, stack: ExitStack, seconds: float) -> None:
-        self._seconds = seconds
-        self._systems: dict[int, System] = {}
-        for shards in sorted({shards for _, shards in SHAPES}):
-            most = max(collectors for collectors, of in SHAPES if of == shards)
-            self._systems[shards] = System(f"shards-{shards}", folder, stack, LINES, shards, most)
-        for system in self._systems.values():
-            system.begin()
-            for process in system.base:
-                process.rest()
 
-    def measure(self, repeats: int, keep: Callable[[str, int, Mapping[str, float]], None]) -> None:
-        """Measures all settings; see `in_turn`."""
-        settings = [self._setting(collectors, shards) for collectors, shards in SHAPES]
-        in_turn(settings, min(_SETTLE_SECONDS, self._seconds), repeats, keep)
-
-    def _setting(self, collectors: int, shards: int) -> Setting:
-        system = self._systems[shards]
-        active, servers = system.collectors[:collectors], system.servers()
-
-        def measure() -> dict[str, float]:
-            return system.window(servers, active, self._seconds)
-
-        return Setting(name_of(collectors, shards), [*system.base, *active], measure)
+def _setting(system: System, name: str, collectors: int, seconds: float) -> Setting:
+    active, servers = system.collectors[:collectors], system.servers()
+    settle_seconds = min(_SETTLE_SECONDS, seconds)
+    return Setting(name, [*system.base, *active], lambda: system.window(servers, active, seconds), settle_seconds)
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ from contextlib import ExitStack
 from dataclasses import fields
 from pathlib import Path
 
-from benchmarks.scaling.experiments import FREE_DRAWS, FREE_INSERTS
+from benchmarks.processes import Process
+from benchmarks.scaling.measured.experiments import FREE_DRAWS, FREE_INSERTS
+from benchmarks.scaling.measured.systems import System
+from benchmarks.scaling.measured.windows import Setting, window
 from benchmarks.scaling.model import UnitCosts
-from benchmarks.scaling.processes import Process, Setting, in_turn, window
-from benchmarks.scaling.systems import System
 
 COLLECTORS = (1, 2)
 SHARDS = (1, 2)
@@ -26,7 +27,7 @@ Windows = Mapping[str, Mapping[str, float]]
 
 
 class Units:
-    """Starts the processes and measures each kind of work in turn.
+    """The processes that do each kind of work, all of them started.
 
     Args:
       folder: for logs and run directories.
@@ -35,7 +36,7 @@ class Units:
     """
 
     def __init__(self, folder: Path, stack: ExitStack, seconds: float) -> None:
-        self._seconds = seconds
+        self._seconds, self._settle_seconds = seconds, min(_SETTLE_SECONDS, seconds)
         self._free: dict[int, System] = {}
         self._drawn: dict[int, System] = {}
         self._trainers: dict[int, Process] = {}
@@ -43,25 +44,23 @@ class Units:
         for shards in SHARDS:  # all of them start at once
             self._drawn[shards] = drawn = System(f"draws-{shards}", folder, stack, FREE_DRAWS, shards, learns=False)
             told = json.dumps([drawn.lines, drawn.addresses])
-            self._trainers[shards] = drawn.add("trainer", "benchmarks.scaling.trainer", told)
+            self._trainers[shards] = drawn.add("trainer", "benchmarks.scaling.measured.trainer", told)
             collectors = max(COLLECTORS) if shards == 1 else 0
             self._free[shards] = System(f"inserts-{shards}", folder, stack, FREE_INSERTS, shards, collectors)
         for trainer in self._trainers.values():
             trainer.answer()
-        self._fetchers = self._clients(self._drawn[1], "fetch", 0, _CLIENTS, _FETCH_SECONDS)
+        self._fetchers = self._drawn[1].clients("fetch", 0, _CLIENTS, _FETCH_SECONDS)
         for free in self._free.values():
             free.begin()
-        self._reporters = self._clients(self._free[1], "report", 0, _CLIENTS, _REPORT_SECONDS)
+        self._reporters = self._free[1].clients("report", 0, _CLIENTS, _REPORT_SECONDS)
         for shards in SHARDS:
-            self._writers[shards] = [
-                self._clients(self._free[shards], "write", number, 1, 0.0) for number in range(_WRITERS)
-            ]
+            self._writers[shards] = [self._free[shards].clients("write", number, 1, 0.0) for number in range(_WRITERS)]
 
-    def measure(self, repeats: int, keep: Callable[[str, int, Mapping[str, float]], None]) -> None:
-        """Measures all settings; see `in_turn`."""
+    def settings(self) -> list[Setting]:
+        """One for each kind of work."""
         free, drawn, trainer = self._free[1], self._drawn[1], self._trainers[1]
         fetching = [*drawn.replays, trainer]
-        settings = [
+        return [
             *(self._collecting(count) for count in COLLECTORS),
             self._with_clients("rest", free, [], free.base, self._wait),
             self._with_clients("report", free, [self._reporters], free.base, self._wait),
@@ -79,14 +78,6 @@ class Units:
                 "fetch weights", drawn, [self._fetchers], fetching, lambda: self._ask(1, "publish_at_pace")
             ),
         ]
-        in_turn(settings, min(_SETTLE_SECONDS, self._seconds), repeats, keep)
-
-    def _clients(self, system: System, what: str, first: int, count: int, seconds: float) -> Process:
-        told = json.dumps([what, system.addresses, first, count, seconds])
-        clients = system.add(f"{what}-clients-{first}", "benchmarks.scaling.clients", told)
-        clients.answer()
-        clients.rest()
-        return clients
 
     def _collecting(self, count: int) -> Setting:
         free = self._free[1]
@@ -95,7 +86,7 @@ class Units:
         def measure() -> dict[str, float]:
             return {**free.window(servers, collectors, self._seconds), "bytes per step": free.bytes_per_transition()}
 
-        return Setting(f"collect {count}", [*free.base, *collectors], measure)
+        return Setting(f"collect {count}", [*free.base, *collectors], measure, self._settle_seconds)
 
     def _training(self, name: str, shards: int, what: str) -> Setting:
         drawn = self._drawn[shards]
@@ -104,7 +95,7 @@ class Units:
         def measure() -> dict[str, float]:
             return window(servers, {"replay": drawn.replays}, lambda: self._ask(shards, what))
 
-        return Setting(name, [*drawn.replays, self._trainers[shards]], measure)
+        return Setting(name, [*drawn.replays, self._trainers[shards]], measure, self._settle_seconds)
 
     def _with_clients(
         self,
@@ -128,7 +119,7 @@ class Units:
             before, values, after = traffic(), window(servers, kinds, meanwhile), traffic()
             return {**values, "clients sent": after[0] - before[0], "clients received": after[1] - before[1]}
 
-        return Setting(name, [*others, *clients], measure)
+        return Setting(name, [*others, *clients], measure, self._settle_seconds)
 
     def _ask(self, shards: int, what: str) -> Mapping[str, float]:
         answer: dict[str, float] = self._trainers[shards].ask(f"{what} {self._seconds}", self._seconds)

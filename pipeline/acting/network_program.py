@@ -88,7 +88,7 @@ class TfliteActor:
 
 
 def noise_of(shape: tuple[int, ...], random: np.random.Generator | None) -> NDArray[np.float32]:
-    """`agents.losses.scaled_noise` of normal numbers, or zeros."""
+    """`agents.noisy.scaled_noise` of normal numbers, or zeros."""
     if random is None:
         return np.zeros(shape, np.float32)
     normal = random.standard_normal(shape, np.float32)

@@ -2,32 +2,31 @@
 
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
 from agents import Specs
 from agents.configs import WindowConfig
 from agents.exploration import epsilon, explore
-from agents.novelty import CountBonus
-from agents.priorities import Judge
 from pipeline import environments
-from pipeline.acting.frame_stacks import FrameStack
-from pipeline.acting.network_program import Actor, make_actor
-from pipeline.environments import LaneStep
+from pipeline.acting.network_program import make_actor
+from pipeline.collector.boundaries import Boundaries, Marks, mark
+from pipeline.collector.statistics import CollectorStatistics
 from pipeline.experiment.sections import Experiment
-from pipeline.messages.channel import VariablesReader
+from pipeline.experiment.seeds import seed_of
 from pipeline.messages.contents import CollectorReport, Counts, Variables
-from pipeline.messages.traffic import Traffic
-from pipeline.replay.frames import FIRST, LAST, MID, FrameLayout
-from pipeline.replay.shards.permits import Permits
+from pipeline.replay.frames import FIRST, LAST, FrameLayout
 from pipeline.replay.writer import FrameWriter
 
-
-def seed_of(experiment: Experiment, *stream: int) -> int:
-    """A seed for one purpose, independent of those of other streams."""
-    return int(np.random.SeedSequence([experiment.seed, *stream]).generate_state(1)[0] >> 1)
+if TYPE_CHECKING:
+    from agents.initial_priorities import TdErrorWindow
+    from agents.novelty import CountBonus
+    from pipeline.acting.frame_stacks import FrameStack
+    from pipeline.messages.traffic import Traffic
+    from pipeline.messages.variables_reader import VariablesReader
+    from pipeline.replay.shards.permits import Permits
 
 
 class Collector:
@@ -54,57 +53,43 @@ class Collector:
         address: str,
         variables: Variables,
         incarnation: int = 0,
-        traffic: Traffic | None = None,
-        permits: Permits | None = None,
+        traffic: "Traffic | None" = None,
+        permits: "Permits | None" = None,
     ) -> None:
-        collect = experiment.collect
-        self._experiment, self._index, self._process = experiment, index, process
+        self._experiment, self._index, collect = experiment, index, experiment.collect
+        lanes = collect.lanes
         self._random = np.random.default_rng([experiment.seed, 1, index, incarnation])
-        self._environment = environments.make(experiment.environment, collect.lanes, collect.faulty_episodes)
+        self._environment = environments.make(experiment.environment, lanes, collect.faulty_episodes)
         self._layout = FrameLayout.of(experiment, specs)
-        self._frames = self._layout.empty(collect.lanes)
+        self._frames = self._layout.empty(lanes)
         self._fields = {name: self._frames[name] for name, _ in self._layout.fields()}  # views
-        self._writer, self._permits, self._spent = FrameWriter.of(experiment, self._layout, address), permits, 0
-        exploration = experiment.exploration
-        seed = seed_of(experiment, 4, index, incarnation)
-        bonus = exploration.count_bonus
-        self._bonus = CountBonus(specs, bonus, exploration.count_cells, seed) if bonus else None
-        agent, replay = experiment.agent, experiment.replay
-        judged = replay.prioritized and replay.initial_priority == "td_error"
-        self._judge: Judge | None = None
-        if judged and isinstance(agent, WindowConfig):
-            self._judge = Judge(agent.window_length, agent.discount, agent.reward_clip)
+        self._observed = {name: self._fields[self._layout.leaf_field(name)] for name in specs.leaves()}
+        self._writer = FrameWriter.of(experiment, self._layout, address)
+        self._permits, self._spent = permits, 0
+        self._bonus = _count_bonus(experiment, specs, seed_of(experiment, 4, index, incarnation))
+        self._td_errors = _td_error_window(experiment)
         self._seen = self._environment.reset(seed_of(experiment, 2, index, incarnation))
-        self._step_type = np.full(collect.lanes, FIRST, np.uint8)
-        self._variables = variables
-        self._variables_since = time.monotonic()
+        self._step_type = np.full(lanes, FIRST, np.uint8)  # of the frames that come next
+        self._variables, self._variables_since = variables, time.monotonic()
         weights = [array.numpy() for array in variables.weights]
-        self._actor: Actor = make_actor(
-            experiment.agent, self._layout.agent_specs, collect.lanes, variables.program, weights, collect.threads
+        self._actor = make_actor(
+            experiment.agent, self._layout.agent_specs, lanes, variables.program, weights, collect.threads
         )
-        self._stack = FrameStack(specs, experiment.environment.frame_stack, collect.lanes)
+        self._stack = _frame_stack(experiment, specs)
         self._unanswered: NDArray[np.float32] | None = None  # scores of a step that the environment broke off
-        self._epsilon = 1.0
-        self._environment_steps = self._episodes = self._shielded_steps = 0
-        self._reward_sizes, self._largest_rewards = np.zeros((2, collect.lanes), np.float32)
-        self._returns: list[float] = []
-        self._lengths: list[int] = []
-        self._blocked_seconds = 0.0
-        self._process_info = psutil.Process()
-        self._traffic = traffic
-        self._bytes_sent = self._bytes_received = 0
+        self._statistics = CollectorStatistics(index, process, lanes, traffic)
 
     @property
     def environment_steps(self) -> int:
         """Environment steps of this collector; resets are none."""
-        return self._environment_steps
+        return self._statistics.environment_steps
 
     @property
     def has_completed_window(self) -> bool:
         """Whether the newest step completed a window of frames."""
-        return self._writer.has_completed_window
+        return self._writer.book.has_completed_window
 
-    def renew(self, reader: VariablesReader, keep_waiting: Callable[[], bool]) -> None:
+    def renew(self, reader: "VariablesReader", keep_waiting: Callable[[], bool]) -> None:
         """Waits for weights newer than those acting, and acts with them from the next step on.
 
         Args:
@@ -125,7 +110,7 @@ class Collector:
             return keep_waiting()
 
         newer = reader.newer_than(version, go_on)
-        self._blocked_seconds += time.monotonic() - started
+        self._statistics.blocked_seconds += time.monotonic() - started
         if newer is not None:
             self.use(newer)
 
@@ -138,77 +123,90 @@ class Collector:
         self._writer.initial_priority = variables.initial_priority
 
     def step(self) -> None:
-        """One step of every lane: act, step the environment, append the frames."""
-        environment, fields, seen = self._environment, self._fields, self._seen
-        actor = self._actor
-        begins = self._step_type == FIRST
-        if self._layout.state_units:
-            actor.state[begins] = 0.0
-            fields["state"][:] = actor.state
-        scores = actor.q_values(self._stack.push(seen.observation, begins), self._random)
-        self._shielded_steps += self._environment.overruled(scores)
-        steps = max(self._variables.environment_steps, self._environment_steps)
-        exploration = self._experiment.exploration
-        self._epsilon = epsilon(exploration, steps, self._index, self._experiment.collectors)
-        actions = explore(exploration, scores, self._epsilon, self._random, seen.mask)
+        """Steps every lane once: see, choose, step, mark boundaries, write."""
+        scores = self._see()
+        actions = self._choose(scores)
+        boundaries = self._step_lanes(actions, scores)
+        marks = mark(boundaries, self._step_type)
+        self._write(marks, scores)
 
-        self._fill(seen, actions)
-        resets = int(np.count_nonzero(environment.resetting)) if environment.any_resetting else 0
-        was_resetting = environment.resetting
-        self._unanswered = scores
-        self._seen = step = environment.step(actions)
+    def _see(self) -> NDArray[np.float32]:
+        """Writes what the lanes see into their frames; returns the network's scores of it, [lanes, actions]."""
+        self._fill()
+        return self._scores(self._random)
+
+    def _choose(self, scores: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Chooses each lane's action by its scores, with exploration, and writes it into the lane's frame."""
+        statistics, exploration = self._statistics, self._experiment.exploration
+        statistics.shielded_steps += self._environment.overruled(scores)
+        # A publication may be older than what this collector itself has done since.
+        steps = max(self._variables.environment_steps, statistics.environment_steps)
+        statistics.epsilon = epsilon(exploration, steps, self._index, self._experiment.collectors)
+        actions = explore(exploration, scores, statistics.epsilon, self._random, self._seen.mask)
+        self._fields["action"][:] = actions
+        return actions
+
+    def _step_lanes(self, actions: NDArray[np.int64], scores: NDArray[np.float32]) -> Boundaries:
+        """Takes the actions in the environments; returns which episodes that began and ended."""
+        environment = self._environment
+        resets, self._unanswered = environment.resetting, scores
+        self._seen = environment.step(actions)
         self._unanswered = None
-        self._step_type[:] = MID
-        if environment.any_resetting or resets:
-            self._step_type[environment.resetting] = LAST
-            self._step_type[was_resetting] = FIRST
-        no_step = was_resetting
-        if step.cut is not None:  # what these frames hold is the end of their episode, as after a truncation
-            fields["step_type"][step.cut] = LAST
-            self._step_type[step.cut] = FIRST
-            no_step = was_resetting | step.cut
-            resets = int(np.count_nonzero(no_step))
-        fields["reward"][:] = step.reward
+        return Boundaries(resets, environment.resetting, self._seen.cut)
+
+    def _write(self, marks: Marks, scores: NDArray[np.float32]) -> None:
+        """Writes what the step returned into the frames, appends them to the replay, and counts the step."""
+        fields, step = self._fields, self._seen
+        fields["step_type"][:] = marks.step_type
+        fields["next_step_type"][:] = marks.next_step_type
+        self._step_type = marks.next_step_type
+        reward = fields["reward"]
+        reward[:] = step.reward
         if self._bonus is not None:  # a reset earns nothing
-            fields["reward"] += np.where(no_step, 0.0, self._bonus(step.observation))
-        np.abs(fields["reward"], out=self._reward_sizes)
-        np.maximum(self._largest_rewards, self._reward_sizes, out=self._largest_rewards)
+            reward += np.where(marks.taken, self._bonus(step.observation), 0.0)
         fields["terminated"][:] = step.terminated
-        fields["next_step_type"][:] = self._step_type
-        priorities = None
-        if self._judge is not None:
-            ended = fields["step_type"] == LAST
-            priorities = self._judge.add(scores, seen.mask, actions, fields["reward"], step.terminated, ended)
-        self._writer.append(self._frames, priorities)
+        self._writer.append(self._frames, self._priorities(scores))
+        self._statistics.add_step(marks.environment_steps, reward, self._environment.episode_ends())
 
-        self._environment_steps += environment.lanes - resets
-        _, returns, lengths = environment.episode_ends()
-        self._episodes += len(returns)
-        self._returns += returns
-        self._lengths += lengths
-
-    def _fill(self, seen: LaneStep, actions: NDArray[np.int64]) -> None:
-        """Writes what the lanes saw and did into their frames, before the environment reuses its arrays."""
-        fields = self._fields
-        for name, values in seen.observation.items():
-            fields[self._layout.leaf_field(name)][...] = values
+    def _fill(self) -> None:
+        """Writes what the lanes see into their frames, before the environment reuses its arrays."""
+        seen, fields = self._seen, self._fields
+        for name, field in self._observed.items():
+            field[...] = seen.observation[name]
         if seen.mask is not None:
             fields["mask"][...] = seen.mask
-        fields["action"][:] = actions
-        fields["step_type"][:] = self._step_type
         fields["gradient_steps"][:] = self._variables.gradient_steps
+
+    def _scores(self, random: np.random.Generator | None) -> NDArray[np.float32]:
+        """The network's scores of what the lanes see and, where it has memory, have seen in their episodes."""
+        observation = self._seen.observation
+        if self._stack is not None:
+            observation = self._stack.push(observation, self._step_type == FIRST)
+        if self._layout.state_units:
+            self._actor.state[self._step_type == FIRST] = 0.0
+            self._fields["state"][:] = self._actor.state
+        return self._actor.q_values(observation, random)
+
+    def _priorities(self, scores: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
+        """Priorities of the windows that the frames complete; None leaves them to the writer."""
+        if self._td_errors is None or scores is None:
+            return None
+        fields = self._fields
+        ended = fields["step_type"] == LAST
+        taken = fields["action"], fields["reward"], fields["terminated"]
+        return self._td_errors.add(scores, fields.get("mask"), *taken, ended)
 
     def confirm(self, keep_waiting: Callable[[], bool], everything: bool = False) -> bool:
         """Waits while the rate limiter holds inserts back; see `FrameWriter.confirm` and `Permits.confirm`."""
         started = time.monotonic()
         confirmed = self._writer.confirm(keep_waiting, everything)
         if self._permits is not None:
-            stored = self._writer.confirmed_transitions
+            stored = self._writer.book.confirmed_transitions
             self._permits.spend(stored - self._spent)
             self._spent = stored
             if not everything:  # at the end of a run nobody is to be waited for
                 confirmed = self._permits.confirm(keep_waiting) and confirmed
-        self._blocked_seconds += time.monotonic() - started
+        self._statistics.blocked_seconds += time.monotonic() - started
         return confirmed
 
     def complete(self) -> None:
@@ -217,72 +215,41 @@ class Collector:
         The newest observations become ends of their episodes, which are bootstrapped from as after a truncation. Of an
         on-policy kind nothing is padded: it learns from no more of a run that ends.
         """
-        missing, fields, judge = self._writer.missing, self._fields, self._judge
+        missing, fields = self._writer.book.missing, self._fields
         if not missing:
             return
         scores = self._unanswered
         if scores is None:  # else the frames hold what the lanes saw last: the step from it failed
-            seen = self._seen
-            self._fill(seen, np.zeros(len(self._frames), np.int64) if seen.mask is None else seen.mask.argmax(axis=1))
-            if judge is not None:
-                scores = self._actor.q_values(self._stack.push(seen.observation, self._step_type == FIRST))
+            self._fill()
+            mask = self._seen.mask
+            fields["action"][:] = 0 if mask is None else mask.argmax(axis=1)  # any that is allowed: none is taken
+            scores = None if self._td_errors is None else self._scores(None)
         fields["step_type"][:] = fields["next_step_type"][:] = LAST
         fields["reward"][:] = 0.0
         fields["terminated"][:] = False
-        ended = fields["step_type"] == LAST
         for _ in range(missing):
-            priorities = None
-            if judge is not None and scores is not None:
-                more = fields["action"], fields["reward"], fields["terminated"], ended
-                priorities = judge.add(scores, fields.get("mask"), *more)
-            self._writer.pad(self._frames, priorities)
+            self._writer.pad(self._frames, self._priorities(scores))
 
     @property
     def counts(self) -> Counts:
         """What this process has collected so far."""
-        writer = self._writer
-        return Counts(
-            environment_steps=self._environment_steps,
-            episodes=self._episodes,
-            begun=writer.begun_transitions,
-            transitions=writer.confirmed_transitions,
-            items=writer.confirmed_items,
-            shielded_steps=self._shielded_steps,
-            dropped_episodes=self._environment.faults.dropped_episodes,
-            bytes_sent=self._bytes_sent,
-            bytes_received=self._bytes_received,
-        )
+        return self._statistics.counts(self._writer.book, self._environment.faults)
 
     def report(self, newest: Variables, last: bool = False, fault: str = "") -> CollectorReport:
-        """Counts so far, and the episodes ended since the last report."""
-        if self._traffic is not None:
-            self._bytes_sent, self._bytes_received = self._traffic.read()
-        returns, lengths, counts = tuple(self._returns), tuple(self._lengths), self.counts
-        self._returns.clear()
-        self._lengths.clear()
-        return CollectorReport(
-            index=self._index,
-            process=self._process,
-            environment_steps=counts.environment_steps,
-            transitions=counts.transitions,
-            unconfirmed=counts.begun - counts.transitions,
-            episodes=counts.episodes,
-            returns=returns,
-            lengths=lengths,
-            epsilon=self._epsilon,
-            weights_age=newest.gradient_steps - self._variables.gradient_steps,
-            weights_seconds=time.monotonic() - self._variables_since,
-            blocked_seconds=self._blocked_seconds,
-            resident_bytes=self._process_info.memory_info().rss,
-            shielded_steps=counts.shielded_steps,
-            items=counts.items,
-            dropped_episodes=counts.dropped_episodes,
-            bytes_sent=counts.bytes_sent,
-            bytes_received=counts.bytes_received,
-            newest_fault=self._environment.faults.newest,
-            largest_reward=float(self._largest_rewards.max()),
-            last=last,
-            fault=fault,
+        """Counts so far, and the episodes ended since the last report.
+
+        Args:
+          newest: the newest publication, for the age of the weights that act.
+          last: no report follows.
+          fault: that ended the collector; empty without one.
+        """
+        return self._statistics.report(
+            self._writer.book,
+            self._environment.faults,
+            newest.gradient_steps - self._variables.gradient_steps,
+            time.monotonic() - self._variables_since,
+            last,
+            fault,
         )
 
     def close(self) -> None:
@@ -291,3 +258,33 @@ class Collector:
         if self._permits is not None:
             self._permits.close()
         self._environment.close()
+
+
+def _count_bonus(experiment: Experiment, specs: Specs, seed: int) -> "CountBonus | None":
+    """A reward for states seldom seen, where the config pays one."""
+    exploration = experiment.exploration
+    if not exploration.count_bonus:
+        return None
+    from agents.novelty import CountBonus
+
+    return CountBonus(specs, exploration.count_bonus, exploration.count_cells, seed)
+
+
+def _td_error_window(experiment: Experiment) -> "TdErrorWindow | None":
+    """Priorities of new transitions from the collector's own TD errors, where the config asks for them."""
+    agent, replay = experiment.agent, experiment.replay
+    if not (replay.prioritized and replay.initial_priority == "td_error" and isinstance(agent, WindowConfig)):
+        return None
+    from agents.initial_priorities import TdErrorWindow
+
+    return TdErrorWindow(agent.window_length, agent.discount, agent.reward_clip)
+
+
+def _frame_stack(experiment: Experiment, specs: Specs) -> "FrameStack | None":
+    """The newest observations of each lane, where the network sees more than one."""
+    frames = experiment.environment.frame_stack
+    if frames == 1:
+        return None
+    from pipeline.acting.frame_stacks import FrameStack
+
+    return FrameStack(specs, frames, experiment.collect.lanes)

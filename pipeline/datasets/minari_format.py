@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from pipeline.datasets.datasets import Columns, Dataset, Selection, frames
 from pipeline.datasets.stored_frames import EpisodePart
-from pipeline.environments import suites
-from pipeline.environments.lanes.spaces import from_leaves, leaf_readers, specs_of
+from pipeline.environments import suite_of
+from pipeline.environments.lanes.leaves import from_leaves
+from pipeline.environments.lanes.spaces import leaf_readers, specs_of
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import EnvironmentConfig
 from pipeline.replay.frames import FrameLayout
@@ -130,7 +131,7 @@ def identity(folder: Path) -> str:
 def _env_spec(config: EnvironmentConfig) -> Any:
     """Gymnasium's own description of the environment; None where it would not make the same one."""
     is_plain = not config.import_path and config.engine == "gymnasium" and not config.frame_skip
-    if not is_plain or suites.suite_of(config.id) or config.id not in gymnasium.registry:
+    if not is_plain or suite_of(config.id) or config.id not in gymnasium.registry:
         return None
     spec = gymnasium.spec(config.id)
     limit = config.max_episode_steps or spec.max_episode_steps

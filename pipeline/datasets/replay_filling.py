@@ -63,16 +63,16 @@ def fill(address: str, experiment: Experiment, specs: Specs, dataset: Dataset) -
             for step in range(len(episode)):
                 writer.append(episode[step : step + 1])
                 writer.confirm(progress.goes_on)
-        while writer.missing:
+        while writer.book.missing:
             writer.pad(layout.padding(1))
         writer.confirm(progress.goes_on, everything=True)
     finally:
         writer.close()
-    if writer.confirmed_transitions > experiment.replay.capacity:
+    if writer.book.confirmed_transitions > experiment.replay.capacity:
         raise UsageError(
             f"offline.dataset={experiment.offline.dataset!r} has more transitions than it says: export it anew"
         )
-    return writer.confirmed_transitions
+    return writer.book.confirmed_transitions
 
 
 class _Progress:
@@ -85,8 +85,8 @@ class _Progress:
         Raises:
           TimeoutError: it has confirmed none for `_STILL_SECONDS`.
         """
-        if self._writer.confirmed_items != self._confirmed:
-            self._confirmed, self._at = self._writer.confirmed_items, time.monotonic()
+        if self._writer.book.confirmed_items != self._confirmed:
+            self._confirmed, self._at = self._writer.book.confirmed_items, time.monotonic()
         elif time.monotonic() - self._at > _STILL_SECONDS:
             raise TimeoutError(f"the replay has taken nothing of the dataset for {_STILL_SECONDS:.0f} s")
         return True

@@ -17,9 +17,9 @@ from agents import ArraySpec, Specs
 from pipeline.datasets.datasets import Columns, Dataset, Selection, frames
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.run_directory import write_json
+from pipeline.records.checkpoint import BadCheckpoint, verify_files
+from pipeline.records.checkpoint_writer import FileRecord, file_records
 from pipeline.replay.frames import FrameLayout
-from pipeline.runtime import manifest
-from pipeline.runtime.manifest import BadCheckpoint, FileRecord
 
 DESCRIPTION = "description.json"
 _FORMAT = "reverb-dqn experience 1"
@@ -120,7 +120,7 @@ def write(
     description = Description(
         format=_FORMAT,
         records=records,
-        files=manifest.records(folder),
+        files=file_records(folder),
         transitions=selection.steps,
         episodes=len(selection.taken),
         left_out=selection.left_out,
@@ -216,7 +216,7 @@ def find(folder: Path) -> Dataset | None:
 
     def verify(_: FrameLayout) -> None:
         try:
-            manifest.verify(folder, description.files)
+            verify_files(folder, description.files)
         except BadCheckpoint as bad:
             raise UsageError(f"{folder}: {bad}: export it anew") from None
 

@@ -15,7 +15,7 @@ import psutil
 
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.records import checkpoint
-from pipeline.records.checkpoint import Counters
+from pipeline.records.counters import Counters
 from pipeline.records.recorder import Recorder
 from pipeline.records.results import Status
 

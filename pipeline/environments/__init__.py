@@ -1,30 +1,71 @@
 """Environments: one factory for gymnasium's, those of optional suites, and classes of one's own.
 
-Belongs here: the factory, and a file for each suite, named in `suites.SUITES`. What all environments share, whatever
+Belongs here: the factory, and a file for each suite, named in `SUITES`. What all environments share, whatever
 suite they are from, is in `pipeline.environments.lanes`.
 """
 
 import functools
+import importlib
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import gymnasium
 
 from agents import Specs
-from pipeline.environments import suites
-from pipeline.environments.lanes import rendering
-from pipeline.environments.lanes.faults import EnvironmentFault, ShieldFault
-from pipeline.environments.lanes.lane_environment import LaneEnvironment, LaneStep
-from pipeline.environments.lanes.shield import load as load_shield
+from pipeline.environments.lanes.lane_environment import EnvironmentFault, LaneEnvironment, LaneStep, ShieldFault
 from pipeline.environments.lanes.spaces import specs_of
 from pipeline.environments.lanes.vectors import gymnasium_vector, one_line
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import EnvironmentConfig
+from pipeline.runtime.process import prepare_pygame
 
 MakeVector = Callable[..., gymnasium.vector.VectorEnv[Any, Any, Any]]
 """Of a configuration, the lanes and, by name, whether they are to draw."""
 
-__all__ = ["EnvironmentFault", "LaneEnvironment", "LaneStep", "ShieldFault", "Spaces", "describe", "make", "spaces_of"]
+__all__ = [
+    "SUITES",
+    "EnvironmentFault",
+    "LaneEnvironment",
+    "LaneStep",
+    "ShieldFault",
+    "Spaces",
+    "Suite",
+    "describe",
+    "make",
+    "spaces_of",
+    "suite_of",
+]
+
+
+class Suite(NamedTuple):
+    """Environments of one optional package."""
+
+    extra: str
+    """Of the project's optional dependencies: what installs it."""
+    starts: tuple[str, ...]
+    """Of the ids of its environments."""
+    module: str = ""
+    """Registers them with gymnasium when imported; empty where gymnasium does. One with a function `vector` makes
+    vector environments itself."""
+
+
+_DRIVING = ("highway-", "merge-", "intersection-", "roundabout-", "exit-", "two-way-", "u-turn-", "racetrack-")
+ENVPOOL = Suite("envpool", (), "pipeline.environments.envpool")
+"""No ids of its own: `environment.engine` asks for it."""
+SUITES = (
+    Suite("atari", ("ALE/",), "pipeline.environments.atari"),
+    Suite("box2d", ("LunarLander", "BipedalWalker", "CarRacing")),
+    Suite("driving", _DRIVING, "pipeline.environments.driving"),
+    ENVPOOL,
+    Suite("minatar", ("MinAtar/",), "pipeline.environments.minatar"),
+    Suite("trading", ("Trading/",), "pipeline.environments.trading"),
+)
+
+
+def suite_of(environment_id: str) -> Suite | None:
+    """The suite that an id belongs to; None for gymnasium's own and for a user's."""
+    return next((suite for suite in SUITES if environment_id.startswith(suite.starts)), None)
 
 
 def make(
@@ -36,19 +77,23 @@ def make(
       config: the environment.
       lanes: environments.
       faulty_episodes: share that faults may cost, see `collect.faulty_episodes`; 0 raises at the first.
-      render: whether `rendering.picture` will be asked what it looks like.
+      render: whether `lanes.rendering.picture` will be asked what it looks like.
 
     Raises:
       UsageError: it does not exist, is not installed, or its spaces or settings are not supported.
       NotRendered: it draws no pictures.
     """
-    rendering.prepare()
-    shield = load_shield(config.shield) if config.shield else None
-    suite = None if ":" in config.import_path else suites.suite_of(config.id)
+    prepare_pygame()
+    shield = None
+    if config.shield:
+        from pipeline.environments.lanes.shield import load
+
+        shield = load(config.shield)
+    suite = None if ":" in config.import_path else suite_of(config.id)
     if config.engine == "envpool":
-        suite = suites.ENVPOOL
+        suite = ENVPOOL
     try:
-        module = suites.prepare(suite) if suite else None
+        module = _prepare(suite) if suite else None
         make_vector: MakeVector = getattr(module, "vector", gymnasium_vector)
         if render:
             make_vector = functools.partial(make_vector, render=True)
@@ -56,17 +101,21 @@ def make(
     except UsageError:
         raise
     except gymnasium.error.DependencyNotInstalled as error:
-        how = suites.how_to_install(suite) if suite else str(error)
+        how = _how_to_install(suite) if suite else str(error)
         raise UsageError(f"environment {config.id!r} is not installed: {one_line(how)}") from None
     except Exception as error:  # whatever its constructor makes of environment.kwargs
         name = config.id or config.import_path
         reason = one_line(str(error))
         if render and "render_mode" in reason:
-            raise rendering.NotRendered(name, f"{type(error).__name__}: {reason}") from None
+            from pipeline.environments.lanes.rendering import NotRendered
+
+            raise NotRendered(name, f"{type(error).__name__}: {reason}") from None
         raise UsageError(f"environment {name!r} cannot be made: {type(error).__name__}: {reason}") from None
     name = config.import_path.partition(":")[2] or config.id
     if render:
-        rendering.refuse_undrawn(vector, name)
+        from pipeline.environments.lanes.rendering import refuse_undrawn
+
+        refuse_undrawn(vector, name)
     return LaneEnvironment(vector, name, shield, functools.partial(make_vector, config, lanes), faulty_episodes)
 
 
@@ -97,3 +146,24 @@ def spaces_of(config: EnvironmentConfig) -> Spaces:
 def describe(config: EnvironmentConfig) -> Specs:
     """The environment's interface as agents see it; raises as `spaces_of` does."""
     return specs_of(*spaces_of(config))
+
+
+def _prepare(suite: Suite) -> ModuleType | None:
+    """Imports a suite's module.
+
+    Raises:
+      UsageError: its package is not installed; says how to.
+    """
+    if not suite.module:
+        return None
+    try:
+        return importlib.import_module(suite.module)
+    except ModuleNotFoundError as error:
+        if error.name and error.name.startswith("pipeline"):
+            raise
+        raise UsageError(f"{error.name} is not installed: {_how_to_install(suite)}") from None
+
+
+def _how_to_install(suite: Suite) -> str:
+    """The command that installs a suite, in a sentence."""
+    return f"install its extra with `pip install '.[{suite.extra}]'`, or all of them with `make setup`"

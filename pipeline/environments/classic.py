@@ -12,7 +12,7 @@ _POSITIONS = [0, 2]
 
 
 class PositionCartPole(gymnasium.ObservationWrapper[Any, Any, Any]):
-    """CartPole-v1 without its velocities: only who remembers what was seen before can keep the pole up."""
+    """CartPole-v1 without its velocities: it takes memory of earlier observations to keep the pole up."""
 
     metadata = CartPoleEnv.metadata  # of the class, which gymnasium reads before it makes one
 

@@ -12,12 +12,12 @@ import msgspec
 from gymnasium import spaces
 from gymnasium.wrappers import TransformObservation
 
-from pipeline.environments.lanes.rendering import prepare
 from pipeline.environments.lanes.vectors import gymnasium_vector, options_of
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import EnvironmentConfig
+from pipeline.runtime.process import prepare_pygame
 
-prepare()
+prepare_pygame()
 import highway_env  # noqa: E402
 
 if os.environ.get("SDL_VIDEODRIVER", "dummy") == "dummy":

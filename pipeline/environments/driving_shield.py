@@ -1,4 +1,4 @@
-"""Shields for driving on straight lanes (`highway-fast-v0`, `highway-v0`): what no driver should try is not tried.
+"""Shields for highway-env on straight lanes: forbid lane changes and speeds that would soon end in a collision.
 
 They read `environment.kwargs = { observation = "surroundings" }` and forbid highway-env's actions LANE_LEFT, IDLE,
 LANE_RIGHT, FASTER; the fifth, SLOWER, they always allow. Both reckon with the speeds of the moment, so another who

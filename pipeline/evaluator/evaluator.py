@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -16,13 +16,15 @@ from agents.configs import PolicyGradientConfig, WindowConfig
 from agents.exploration import epsilon_greedy
 from pipeline import environments
 from pipeline.acting import policy_files
-from pipeline.acting.frame_stacks import FrameStack, stacked
 from pipeline.acting.network_program import make_actor
 from pipeline.acting.policy_files import Policy
 from pipeline.environments import EnvironmentFault, LaneStep, ShieldFault
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment
 from pipeline.messages.contents import Evaluation, Variables
+
+if TYPE_CHECKING:
+    from pipeline.acting.frame_stacks import FrameStack
 
 log = logging.getLogger(__name__)
 
@@ -104,8 +106,13 @@ class PolicyActor:
     def __init__(self, experiment: Experiment, specs: Specs, policy: Policy, lanes: int) -> None:
         frames = experiment.environment.frame_stack
         weights = [array.numpy() for array in policy.weights]
-        self._actor = make_actor(experiment.agent, stacked(specs, frames), lanes, policy.program, weights)
-        self._stack = FrameStack(specs, frames, lanes)
+        self._stack: FrameStack | None = None
+        if frames > 1:
+            from pipeline.acting import frame_stacks
+
+            self._stack = frame_stacks.FrameStack(specs, frames, lanes)
+            specs = frame_stacks.stacked(specs, frames)
+        self._actor = make_actor(experiment.agent, specs, lanes, policy.program, weights)
 
     def use(self, policy: Policy) -> None:
         """Takes the weights of another policy of the same network."""
@@ -113,8 +120,10 @@ class PolicyActor:
 
     def scores(self, observation: dict[str, NDArray[Any]], begins: NDArray[np.bool_]) -> NDArray[np.float32]:
         """float32 [lanes, actions] of observations [lanes, ...] by leaf name; `begins` where they begin an episode."""
+        if self._stack is not None:
+            observation = self._stack.push(observation, begins)
         self._actor.state[begins] = 0.0
-        return self._actor.q_values(self._stack.push(observation, begins))
+        return self._actor.q_values(observation)
 
 
 class GreedyRunner:

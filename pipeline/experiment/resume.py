@@ -62,7 +62,7 @@ _EACH_FOR_ITSELF = (
 """Fields that say nothing of what a collector or an evaluator does."""
 
 
-def adopt(stored: Experiment, experiment: Experiment) -> Experiment:
+def with_stored_item_shape(stored: Experiment, experiment: Experiment) -> Experiment:
     """An experiment whose items are those of a run's replay, where it leaves their shape open.
 
     Else another batch or number of lanes would ask for other items. What it sets itself stays.
@@ -85,7 +85,7 @@ def refusals(stored: Experiment, experiment: Experiment) -> list[str]:
         if top in REFUSED:
             by_reason.setdefault(REFUSED[top], []).append(f"{name} was {old!r}")
     sentences = [f"{reason}: {', '.join(names)}" for reason, names in by_reason.items()]
-    if "agent.kind" in dict.fromkeys(name for name, *_ in changed):  # what follows from it is not worth a sentence
+    if "agent.kind" in dict.fromkeys(name for name, *_ in changed):  # fields that only follow from it are not listed
         return [f"{_NETWORK}: agent.kind was {stored.agent.kind!r}"]
     return sentences + list(_of_items(stored, experiment))
 
@@ -124,6 +124,21 @@ def refuse_other_config(experiment: Experiment, learners: str) -> None:
         )
 
 
+def differences(old: Experiment, new: Experiment) -> list[str]:
+    """Dotted names of the fields in which two experiments differ."""
+    names: list[str] = []
+
+    def compare(a: Any, b: Any, prefix: str) -> None:
+        for key in sorted({*a, *b}):
+            if isinstance(a.get(key), dict) and isinstance(b.get(key), dict):
+                compare(a[key], b[key], f"{prefix}{key}.")
+            elif a.get(key) != b.get(key):
+                names.append(f"{prefix}{key}")
+
+    compare(msgspec.to_builtins(old), msgspec.to_builtins(new), "")
+    return names
+
+
 def _of_items(stored: Experiment, experiment: Experiment) -> Iterator[str]:
     if experiment.window != stored.window:
         yield (
@@ -149,7 +164,7 @@ def _shape(experiment: Experiment) -> tuple[int, int, int]:
 def _changes(stored: Experiment, experiment: Experiment) -> list[tuple[str, Any, Any]]:
     """Name, old and new value of every field that differs."""
     old, new = msgspec.to_builtins(stored), msgspec.to_builtins(experiment)
-    return [(name, _value(old, name), _value(new, name)) for name in config.differences(stored, experiment)]
+    return [(name, _value(old, name), _value(new, name)) for name in differences(stored, experiment)]
 
 
 def _value(tree: Any, name: str) -> Any:

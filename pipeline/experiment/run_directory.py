@@ -1,4 +1,4 @@
-"""What a run leaves on disk, and who may write there."""
+"""The run directory: paths of what a run leaves on disk, and a lock that keeps other runs out."""
 
 import fcntl
 import logging
@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 
 from pipeline.experiment import config
-from pipeline.experiment import resume as resuming
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment
 
@@ -60,8 +59,10 @@ class RunDirectory:
             return experiment
         if not resume:
             raise UsageError(f"{self.path} holds a run already: continue it with --resume, or choose another --run_dir")
+        from pipeline.experiment import resume as resuming
+
         stored = self.experiment()
-        experiment = resuming.adopt(stored, experiment)
+        experiment = resuming.with_stored_item_shape(stored, experiment)
         if sentences := resuming.refusals(stored, experiment):
             raise UsageError(f"{self.path} cannot be resumed so: {'; '.join(sentences)}")
         config.validate(experiment)

@@ -1,25 +1,30 @@
-"""What fits its type in an experiment but not the rest of it. No TensorFlow here."""
+"""Checks of a config across its fields: values that fit their types but not each other. No TensorFlow."""
 
 from collections.abc import Iterator
 
 from pipeline.experiment.sections import Experiment
 
-_Checks = list[tuple[bool, str]]
+Checks = list[tuple[bool, str]]
+"""Whether something is wrong, and the sentence that says what."""
 
 
 def problems(experiment: Experiment) -> Iterator[str]:
     """What is wrong with an experiment, each in a sentence that says what would do."""
     of_all = _of_all(experiment)
     if experiment.is_offline:
-        checks = _of_dataset(experiment) + of_all
+        from pipeline.experiment.validation_without_table import of_dataset
+
+        checks = of_dataset(experiment) + of_all
     elif experiment.agent.on_policy:
-        checks = _of_queue(experiment) + _of_items(experiment) + of_all
+        from pipeline.experiment.validation_without_table import of_queue
+
+        checks = of_queue(experiment) + _of_items(experiment) + of_all
     else:
         checks = _of_items(experiment) + of_all + _of_replay(experiment)
     return (sentence for is_wrong, sentence in checks if is_wrong)
 
 
-def _of_items(experiment: Experiment) -> _Checks:
+def _of_items(experiment: Experiment) -> Checks:
     collect, learner = experiment.collect, experiment.learner
     lanes, drawn = experiment.lanes_per_item, learner.batch_size * learner.steps_per_call
     return [
@@ -37,7 +42,7 @@ def _of_items(experiment: Experiment) -> _Checks:
     ]
 
 
-def _of_all(experiment: Experiment) -> _Checks:
+def _of_all(experiment: Experiment) -> Checks:
     replay, agent, collect = experiment.replay, experiment.agent, experiment.collect
     return [
         (
@@ -76,7 +81,7 @@ def _of_all(experiment: Experiment) -> _Checks:
     ]
 
 
-def _of_replay(experiment: Experiment) -> _Checks:
+def _of_replay(experiment: Experiment) -> Checks:
     replay, learner, transitions = experiment.replay, experiment.learner, experiment.transitions_per_item
     item = _items(experiment)
     return [
@@ -97,66 +102,6 @@ def _of_replay(experiment: Experiment) -> _Checks:
             experiment.agent.state_units > 0 and replay.initial_priority == "td_error",
             "replay.initial_priority='td_error' judges transitions, and a recurrent agent learns from sequences: set "
             "'largest'",
-        ),
-    ]
-
-
-def _of_dataset(experiment: Experiment) -> _Checks:
-    agent, stop = experiment.agent, experiment.stop
-    kind = f"agent.kind={agent.kind!r}"
-    return [
-        (
-            agent.on_policy,
-            f"{kind} learns from what its present policy did, and a dataset is of others: choose another kind, or set "
-            "offline.dataset=''",
-        ),
-        (
-            not stop.gradient_steps and not stop.seconds,
-            "a run from offline.dataset takes no environment steps to stop at: set stop.gradient_steps or stop.seconds",
-        ),
-        (
-            getattr(agent, "stored_state", False),
-            "agent.stored_state=true would start sequences from states of another run's network: set "
-            "agent.stored_state=false",
-        ),
-    ]
-
-
-def _of_queue(experiment: Experiment) -> _Checks:
-    agent, exploration, learner = experiment.agent, experiment.exploration, experiment.learner
-    sequences = experiment.collect.lanes * experiment.collect.collectors
-    kind = f"agent.kind={agent.kind!r}"
-    return [
-        (
-            experiment.replay.prioritized,
-            f"{kind} learns from every sequence once, in turn: set replay.prioritized=false",
-        ),
-        (
-            exploration.strategy != "boltzmann" or exploration.temperature != 1.0,
-            f"{kind} learns from what its policy itself draws: set exploration.strategy='boltzmann' and "
-            "exploration.temperature=1.0",
-        ),
-        (
-            learner.steps_per_call != 1,
-            f"{kind} acts with new weights after every gradient step: set learner.steps_per_call=1",
-        ),
-        (
-            experiment.collectors != experiment.collect.collectors,
-            f"{kind} waits for a sequence of every collector: set collect.max_collectors=0",
-        ),
-        (
-            learner.batch_size != sequences,
-            f"{kind} learns from one sequence of each lane at once: set learner.batch_size={sequences}, collect.lanes "
-            "times collect.collectors",
-        ),
-        (
-            experiment.replay.samples_per_insert != 1.0,
-            f"{kind} learns from every sequence once: set replay.samples_per_insert=1.0",
-        ),
-        (
-            learner.batch_size % agent.batch_parts != 0,
-            f"learner.batch_size={learner.batch_size} sequences do not divide into agent.minibatches="
-            f"{agent.batch_parts}: change agent.minibatches or collect.lanes",
         ),
     ]
 

@@ -17,7 +17,8 @@ from agents.configs import PolicyConfig
 from pipeline import environments
 from pipeline.acting.frame_stacks import stacked
 from pipeline.environments import Spaces
-from pipeline.environments.lanes.spaces import first_action, given_leaves, specs_of
+from pipeline.environments.lanes.leaves import given_leaves
+from pipeline.environments.lanes.spaces import first_action, specs_of
 from pipeline.experiment.sections import Experiment
 
 BARE = "observation"

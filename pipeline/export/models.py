@@ -20,8 +20,8 @@ from tensorflow.lite.python.convert import ConverterError
 from agents import build
 from pipeline.acting.frame_stacks import newest, stacked
 from pipeline.acting.policy_files import Policy
+from pipeline.environments.lanes.leaves import drawn
 from pipeline.environments.lanes.shield import Shield, load
-from pipeline.environments.lanes.spaces import drawn
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment
 from pipeline.export.interface import ACTION, MASK, NEXT_STATE, STATE, Interface

@@ -15,8 +15,8 @@ from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
 from pipeline.inspection.replay_summary import share
 from pipeline.records import checkpoint
-from pipeline.records.account import NOTHING, Tally
-from pipeline.records.checkpoint import Checkpoint, Counters
+from pipeline.records.checkpoint import Checkpoint
+from pipeline.records.counters import NOTHING, Counters, Tally
 from pipeline.replay import reverb_checkpoint
 from pipeline.replay.frames import FrameLayout
 from pipeline.replay.reverb_checkpoint import StoredItem

@@ -1,17 +1,31 @@
-"""How the roles of a run become processes: the registry that `--launcher` chooses from.
+"""Running an experiment: the checks before a run, and how its roles become processes.
 
-Belongs here: a file for each launcher, and the checks before a run. What a role does in its process is in
-`pipeline.roles`.
+Belongs here: `launch` and `train`, the registry that `--launcher` chooses from, and a file for each launcher. What a
+role does in its process is in `pipeline.roles`.
 """
 
+import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.experiment.config import UsageError
+import msgspec
+
+from agents import Specs
+from pipeline import environments
+from pipeline.experiment.config import UsageError, validate
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
+from pipeline.records.recorder import mark_rest_ended
+from pipeline.records.results import Summary
+from pipeline.runtime.ports import refuse_used_port
+from pipeline.security import privacy
 from pipeline.security.privacy import Privacy
+
+_REACHED = (
+    "roles on other nodes of a Ray cluster reach the replay; Ray's own ports are open, too, and run what they are sent"
+)
 
 
 class Cluster(NamedTuple):
@@ -78,3 +92,110 @@ SEPARATE = frozenset({"local"})
 
 ELASTIC = frozenset({"ray"})
 """Those whose roles may be on other machines, and come and go with them."""
+
+
+def describe(experiment: Experiment) -> Specs:
+    """Makes an experiment's environment, to see what it observes and whether the agent can learn from it.
+
+    Raises:
+      UsageError: there is no such environment here, or not for this agent.
+    """
+    try:
+        specs = environments.describe(experiment.environment)
+        if experiment.evaluation.kwargs and environments.describe(experiment.evaluation_environment) != specs:
+            raise UsageError(
+                "evaluation.kwargs make an environment with other observations or actions than environment.kwargs do"
+            )
+    except environments.EnvironmentFault as fault:
+        raise UsageError(str(fault)) from None
+    if (stack := experiment.environment.frame_stack) > 1:
+        from pipeline.acting.frame_stacks import stacked
+
+        seen = stacked(specs, stack)
+    else:
+        seen = specs
+    if reason := experiment.agent.unsuitable_for(seen):
+        raise UsageError(f"agent.kind={experiment.agent.kind!r}: {reason}")
+    return specs
+
+
+def launch(
+    experiment: Experiment,
+    run_dir: Path,
+    *,
+    launcher: str = "local",
+    resume: bool = False,
+    started: float | None = None,
+    require_private: bool = False,
+    cluster: Cluster | None = None,
+) -> int:
+    """Checks an experiment and runs it to its end; returns the exit code.
+
+    Raises:
+      UsageError: it cannot be run as it is; nothing has been written.
+    """
+    started = time.time() if started is None else started
+    if launcher not in LAUNCHERS:
+        raise UsageError(f"no launcher {launcher!r}; there are {', '.join(LAUNCHERS)}")
+    validate(experiment)
+    if launcher not in ELASTIC and experiment.collectors > experiment.collect.collectors:
+        raise UsageError(
+            f"collect.max_collectors={experiment.collect.max_collectors} is for nodes that join a run of "
+            f"--launcher=ray: set it to 0 with --launcher={launcher}"
+        )
+    run = RunDirectory(run_dir.resolve())
+    specs = describe(experiment)
+    if experiment.is_offline:
+        from pipeline.datasets import offline
+
+        experiment = (resume and offline.adopted(experiment, run)) or offline.adopt(experiment, specs)
+    experiment = run.check(experiment, resume)
+    refuse_used_port(experiment.replay.port)
+    refuse_used_port(experiment.replay.weights_port)
+    cluster, reached = cluster or Cluster(), _REACHED if launcher in ELASTIC else ""
+    with (
+        privacy.arranged(experiment, launcher in SEPARATE, require_private, reached) as (experiment, private),
+        joined(experiment, cluster) if launcher in ELASTIC else nullcontext(),
+    ):
+        run.lock()
+        try:
+            run.create(experiment)
+            mark_rest_ended(run.recorders)
+            return LAUNCHERS[launcher](Launch(experiment, run, started, resume, private, cluster))
+        finally:
+            run.unlock()
+
+
+def train(
+    experiment: Experiment,
+    run_dir: str | Path,
+    *,
+    launcher: str = "local",
+    resume: bool = False,
+    require_private: bool = False,
+    cluster: Cluster | None = None,
+) -> Summary:
+    """Runs an experiment to its end.
+
+    Args:
+      experiment: what to run, such as `pipeline.experiment.config.load("cartpole")`.
+      run_dir: where it leaves config, summary, TensorBoard files, checkpoints, policies and logs.
+      launcher: "local", each role a process; "inline", all in this one; or "ray", each on some node of a cluster.
+      resume: go on from the newest checkpoint in `run_dir`.
+      require_private: refuse to run where others could reach the replay over the network.
+      cluster: of "ray"; None is the one that this machine is a node of.
+
+    Returns:
+      The summary that is also in `run_dir/summary.json`.
+
+    Raises:
+      UsageError: the experiment cannot be run as it is; nothing has been written.
+      RuntimeError: a role failed before there was a summary; its log says why.
+    """
+    run = RunDirectory(Path(run_dir).resolve())
+    code = launch(
+        experiment, run.path, launcher=launcher, resume=resume, require_private=require_private, cluster=cluster
+    )
+    if not run.summary.is_file():
+        raise RuntimeError(f"the run ended with exit code {code} and no summary; see {run.logs}")
+    return msgspec.json.decode(run.summary.read_bytes(), type=Summary)

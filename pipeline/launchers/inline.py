@@ -9,7 +9,6 @@ import threading
 from pipeline import environments
 from pipeline.collector.collector import Collector
 from pipeline.evaluator.evaluator import Evaluator
-from pipeline.evaluator.filming import Filmstrips
 from pipeline.experiment.sections import Experiment
 from pipeline.launchers import Launch
 from pipeline.monitoring.console import Console
@@ -66,7 +65,11 @@ class _Inline:
             self._collectors.append(collector)
         evaluated_at = self.learning.ledger.evaluated_at
         self._evaluator = Evaluator(launch.experiment, specs, launch.run.policies, evaluated_at)
-        self._filmstrips = Filmstrips(launch.experiment, specs)
+        self._filmstrips = None
+        if launch.experiment.evaluation.images:
+            from pipeline.evaluator.filming import Filmstrips
+
+            self._filmstrips = Filmstrips(launch.experiment, specs)
 
     def run(self, interrupted: threading.Event) -> Summary:
         """Alternates the roles until the run ends."""
@@ -131,7 +134,8 @@ class _Inline:
     def _evaluate(self, last: bool = False) -> None:
         variables = self.learning.publication(stopping=last, evaluate_last=last)
         if self._evaluator.is_due(variables) and (evaluation := self._evaluator.evaluate(variables)) is not None:
-            strip = self._filmstrips.draw(variables, evaluation, self._evaluator.is_last(variables))
-            if strip is not None:
-                self.learning.accept(strip)
+            if self._filmstrips is not None:
+                strip = self._filmstrips.draw(variables, evaluation, self._evaluator.is_last(variables))
+                if strip is not None:
+                    self.learning.accept(strip)
             self.learning.accept(evaluation)

@@ -31,7 +31,7 @@ class Supervisor:
         self._signals = 0
         self._stop_deadline: float | None = None
         self._verdict: tuple[int, str] | None = None
-        """What a failure that no restart helps against makes of the run: exit code and reason."""
+        """Exit code and stop reason for a role that failed too often."""
 
     def run(self) -> int:
         """Runs to the end and returns the exit code."""

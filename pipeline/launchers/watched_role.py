@@ -195,7 +195,7 @@ class Watched:
         return True
 
     def postpone(self) -> None:
-        """Puts the next start off, as one has failed for want of resources; no failure of the role."""
+        """Delays the next start after one that failed for lack of resources, without counting a failure."""
         self.restart_at = time.monotonic() + _POSTPONED_SECONDS
 
     def _has_progressed(self) -> bool:
@@ -225,7 +225,7 @@ class Watched:
     def last_words(self) -> str:
         """How the process ended and, from its log, why."""
         code = self.process.returncode
-        if code == -signal.SIGKILL:  # by someone else: its log knows nothing of it
+        if code == -signal.SIGKILL:  # from outside, so its log says nothing about it
             return f"{self.name} was killed (SIGKILL)"
         with self._log.open("rb") as log:
             log.seek(self.log_from)
@@ -238,7 +238,7 @@ class Watched:
 
 
 def _environment(role: str) -> dict[str, str]:
-    """Environment variables of a role: each library's thread pool bounded, so that roles do not fight for cores."""
+    """Environment variables of a role's process, which limit the thread pools of its libraries."""
     environment = dict(os.environ)
     environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     environment.setdefault("GRPC_VERBOSITY", "ERROR")

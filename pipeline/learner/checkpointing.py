@@ -11,8 +11,7 @@ from pipeline.experiment import config
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
 from pipeline.learner.learner import Learner
-from pipeline.records import checkpoint
-from pipeline.records.checkpoint import Checkpoint
+from pipeline.records import checkpoint_writer
 from pipeline.records.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ class Saver:
         pause = time.monotonic() - started
 
         def write() -> Saved:
-            written: Checkpoint = checkpoint.write(
+            written = checkpoint_writer.write(
                 self._run.checkpoints,
                 self._config,
                 counters,

@@ -9,7 +9,6 @@ import tensorflow as tf
 
 from agents import losses
 from agents.builder import LearningAgent
-from agents.priorities import LARGEST
 from pipeline.experiment.sections import Experiment
 
 
@@ -132,7 +131,7 @@ class GradientLoop:
         written = []
         for array in priorities:
             priority = tf.reshape(step.priority, [-1])
-            written.append(array.write(k, tf.where(applied | (priority <= LARGEST), priority, 0.0)))
+            written.append(array.write(k, _writable(priority, applied)))
         return k + 1, (*sums, q_max), flags.write(k, tf.cast(applied, tf.float32)), newest, batches, written
 
     def _of_all_replicas(self, result: Any) -> Any:
@@ -167,6 +166,13 @@ class GradientLoop:
         """
         firsts = [tf.reshape(variable, [-1])[0] for variable in self._agent.variables if variable.dtype == tf.float32]
         return tf.cast(tf.math.is_nan(tf.add_n(firsts)), tf.int32)  # an addend of 0 that XLA cannot fold away
+
+
+def _writable(priority: tf.Tensor, applied: tf.Tensor) -> tf.Tensor:
+    """The priorities of a step to write back; 0 for those of a skipped step that a table does not take."""
+    from agents.priorities import LARGEST
+
+    return tf.where(applied | (priority <= LARGEST), priority, 0.0)
 
 
 def set_compiler_flags() -> None:

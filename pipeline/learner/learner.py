@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from agents import Specs, build, losses
 from agents.builder import LearningAgent
 from pipeline.acting import network_program
-from pipeline.collector.collector import seed_of
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment
+from pipeline.experiment.seeds import seed_of
 from pipeline.learner.gradient_loop import GradientLoop, Workers, set_compiler_flags
 from pipeline.messages.contents import Array, Variables
-from pipeline.records.checkpoint import Counters
+from pipeline.records.counters import Counters
 from pipeline.replay.frames import FrameLayout
 from pipeline.replay.sampling import Sample, decode
 

@@ -5,7 +5,7 @@ import logging
 import numpy as np
 
 from pipeline.experiment.sections import Experiment
-from pipeline.records.checkpoint import Counters
+from pipeline.records.counters import Counters
 from pipeline.records.results import Ended
 from pipeline.replay.client import TableClient
 from pipeline.replay.frames import FrameLayout

@@ -1,7 +1,7 @@
 """What the learner's process does about updates that were skipped: batches written aside, rollbacks, warnings."""
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +11,11 @@ from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
 from pipeline.learner.divergence import SkippedUpdates, ValueSentinel, Verdict
 from pipeline.learner.learner import Learner, Outcome
-from pipeline.records.checkpoint import Checkpoint, Counters
+from pipeline.records.counters import Counters
 from pipeline.replay.sampling import Sample
+
+if TYPE_CHECKING:
+    from pipeline.records.checkpoint import Checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +99,7 @@ class Recovery:
             return f"{advice}; {self._experiment.learner.rollbacks} rollbacks did not help"
         factor = self._experiment.learner.rollback_learning_rate_factor
 
-        def use(found: Checkpoint) -> None:
+        def use(found: "Checkpoint") -> None:
             self._learner.roll_back(found.learner_state(), factor)
 
         from pipeline.records.restoring import restore

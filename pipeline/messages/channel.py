@@ -1,32 +1,30 @@
-"""How messages travel through Reverb, beside experience: weights and counters from the learner, reports to it.
+"""Sends messages through Reverb, beside experience: weights and counters from the learner, reports to it.
 
 Each is one item of a byte table: `variables` keeps the newest announcement and `weights` the newest weights, `reports`
-is a queue that hands each out once.
+is a queue that hands each out once. `pipeline.messages.variables_reader` fetches the first two. No TensorFlow.
 """
 
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from pipeline.messages.addresses import accepts, respelled
-from pipeline.messages.contents import Announcement, Variables, Weights
+from pipeline.messages.contents import Variables
 from pipeline.runtime import native
 
 VARIABLES_TABLE = "variables"
 WEIGHTS_TABLE = "weights"
 REPORTS_TABLE = "reports"
 SERVER_TABLE = "server"
-_HURRY_SECONDS = 0.001
-_MOST_HURRY_SECONDS = 0.2
-"""Between fetches for one who waits for new weights, at least and at most."""
-_PROBE_SECONDS = 0.5
-_ANSWER_SECONDS = 2.0
+ANSWER_SECONDS = 2.0
 _FIRST_ANSWER_SECONDS = 5.0
 """Over a far link and proxies it takes several round trips."""
+_SEND_SECONDS = 10.0
+_REPEAT_SECONDS = 5.0
+"""Weights that have not changed are sent again after this time: a server that was restarted has lost them."""
 _BLOCK = 1024  # messages are padded to whole blocks: a writer's column has one shape
 
 
@@ -34,7 +32,7 @@ class Sender:
     """Inserts messages into a table."""
 
     def __init__(self, address: str, table: str) -> None:
-        self._address, self._spellings = address, respelled(address)
+        self._address, self._spellings = address, _spellings(address)
         self._client = native.reverb_client(address)
         self._table = table
         self._writer: Any = None
@@ -63,7 +61,7 @@ class Sender:
 
     def _take_another_way(self) -> None:
         """Has the next message go by a new connection: the one that there is may wait long before it tries again."""
-        if accepts(self._address, _ANSWER_SECONDS):
+        if _accepts(self._address):
             self.close()
             self._client = native.reverb_client(next(self._spellings))
 
@@ -72,6 +70,72 @@ class Sender:
         if self._writer is not None:
             self._writer.Close()
             self._writer = None
+
+
+class Publisher:
+    """Sends publications to servers, which hand them out: what it costs does not grow with those who fetch them.
+
+    Each server has a thread and connections of its own, so that one that is away holds up no other.
+
+    Args:
+      addresses: of the servers.
+    """
+
+    def __init__(self, addresses: Sequence[str]) -> None:
+        self._lines = [_Line(address) for address in addresses]
+
+    def publish(self, variables: Variables, wait_for_all: bool = False) -> bool:
+        """Sends a publication; a server that is still being sent an earlier one is left out.
+
+        Args:
+          variables: to send.
+          wait_for_all: leave none out, and come back when all have it or are found to be away.
+
+        Returns:
+          Whether all have it; False without waiting.
+        """
+        for line in self._lines:
+            line.send(variables, wait_for_all)
+        if not wait_for_all:
+            return False
+        arrived = [line.sending.result() for line in self._lines if line.sending is not None]
+        return all(arrived)
+
+    def close(self) -> None:
+        """Waits for what is on its way and ends the connections."""
+        for line in self._lines:
+            line.close()
+
+
+class _Line:
+    def __init__(self, address: str) -> None:
+        self._announcements, self._weights = Sender(address, VARIABLES_TABLE), Sender(address, WEIGHTS_TABLE)
+        self._thread = ThreadPoolExecutor(1, "publication")
+        self.sending: Future[bool] | None = None
+        self._version: tuple[int, int, int] | None = None  # of the weights that the server has
+        self._sent_at = 0.0
+
+    def send(self, variables: Variables, behind_earlier: bool) -> None:
+        if self.sending is not None:
+            if not self.sending.done() and not behind_earlier:
+                return
+            if self.sending.done():
+                self.sending.result()
+        self.sending = self._thread.submit(self._send, variables)
+
+    def _send(self, variables: Variables) -> bool:
+        announcement, weights = variables.parts()
+        # The weights first: who reads the announcement finds them.
+        if weights.version != self._version or time.monotonic() - self._sent_at > _REPEAT_SECONDS:
+            if not self._weights.send(weights, _SEND_SECONDS):
+                return False
+            self._version, self._sent_at = weights.version, time.monotonic()
+        return self._announcements.send(announcement, _SEND_SECONDS)
+
+    def close(self) -> None:
+        self._thread.shutdown()
+        self._announcements.close()
+        self._weights.close()
 
 
 def take(client: Any, table: str, kind: Any, count: int, handle: Callable[[Any], None]) -> None:
@@ -107,11 +171,8 @@ def wait_for_server(address: str, seconds: float, who: str) -> None:
     Raises:
       TimeoutError: it did not within `seconds`; says who waited for what.
     """
-    deadline, spellings = time.monotonic() + seconds, respelled(address)
-    while not (
-        accepts(address, _ANSWER_SECONDS)
-        and server_answers(native.reverb_client(next(spellings)), _FIRST_ANSWER_SECONDS)
-    ):
+    deadline, spellings = time.monotonic() + seconds, _spellings(address)
+    while not (_accepts(address) and server_answers(native.reverb_client(next(spellings)), _FIRST_ANSWER_SECONDS)):
         if time.monotonic() > deadline:
             raise TimeoutError(
                 f"{who} waited {seconds:.0f} s for the replay server at {address}, which does not answer"
@@ -119,124 +180,14 @@ def wait_for_server(address: str, seconds: float, who: str) -> None:
         time.sleep(0.05)
 
 
-class VariablesReader:
-    """Fetches the newest announcement, and its weights if they are new, in a thread: its owner never waits for them.
+def _spellings(address: str) -> Iterator[str]:
+    """See `addresses.respelled`; imported with the first that is asked for: while servers are there, none is."""
+    from pipeline.messages.addresses import respelled
 
-    Args:
-      address: of the replay server.
-      seconds: between fetches.
-    """
+    yield from respelled(address)
 
-    def __init__(self, address: str, seconds: float) -> None:
-        self._address, self._seconds = address, seconds
-        self._client = native.reverb_client(address)
-        self._newest: Variables | None = None
-        self._weights: Weights | None = None
-        self._arrived, self._hurried = threading.Event(), threading.Event()
-        self.fetched_at = time.monotonic()
-        """Monotonic time of the newest fetch; it stands still when the server does not answer."""
-        self._fetcher: threading.Thread | None = None
-        self._is_closed = False
-        threading.Thread(target=self._keep_fetching, name="variables watch", daemon=True).start()
 
-    @property
-    def newest(self) -> Variables | None:
-        """The newest publication that has arrived."""
-        return self._newest
+def _accepts(address: str) -> bool:
+    from pipeline.messages.addresses import accepts
 
-    def wait(self, seconds: float, who: str) -> Variables:
-        """The first publication.
-
-        Raises:
-          TimeoutError: there was none within `seconds`.
-        """
-        if not self._arrived.wait(seconds) or self._newest is None:
-            raise TimeoutError(f"{who} waited {seconds:.0f} s for the learner's first weights at {self._address}")
-        return self._newest
-
-    def newer_than(self, version: tuple[int, int, int], keep_waiting: Callable[[], bool]) -> Variables | None:
-        """The first publication of weights newer than those of that version; fetches without pause meanwhile.
-
-        Args:
-          version: `Variables.version` of the older weights.
-          keep_waiting: asked again and again; False gives up.
-
-        Returns:
-          None if it gave up.
-        """
-        self._hurried.set()
-        try:
-            while (newest := self._newest) is None or newest.version <= version:
-                if not keep_waiting():
-                    return None
-                time.sleep(_HURRY_SECONDS)
-            return newest
-        finally:
-            self._hurried.clear()
-
-    def refuse_silence(self, seconds: float, who: str) -> None:
-        """Checks that the server has answered of late.
-
-        Raises:
-          TimeoutError: the last fetch is longer ago than that many seconds.
-        """
-        silence = time.monotonic() - self.fetched_at
-        if silence > seconds:
-            raise TimeoutError(f"{who} has not heard from the replay at {self._address} for {silence:.0f} s")
-
-    def close(self) -> None:
-        """Has the threads end, after the fetch under way; one from a server that is away keeps its thread."""
-        self._is_closed = True
-        self._hurried.set()
-
-    def _keep_fetching(self) -> None:
-        """Has a thread fetch, and another one in its place when the server was away and is back.
-
-        A fetch from a server that goes away waits until gRPC tries again, which may take half a minute. Nothing ends
-        it: so there is no other one before the server answers again, and none at all while it is only slow.
-        """
-        spellings = respelled(self._address)
-        while not self._is_closed:
-            self._fetcher = fetcher = threading.Thread(target=self._fetch_for_ever, name="variables", daemon=True)
-            fetcher.start()
-            while not self._is_closed and not self._is_away():
-                time.sleep(_PROBE_SECONDS)
-            client = native.reverb_client(next(spellings))
-            while not self._is_closed and not (
-                accepts(self._address, _ANSWER_SECONDS) and server_answers(client, _ANSWER_SECONDS)
-            ):
-                time.sleep(_PROBE_SECONDS)
-                client = native.reverb_client(next(spellings))
-            self._client = client
-
-    def _is_away(self) -> bool:
-        """Whether the server does not answer, for another reason than that it or the way to it is slow."""
-        asked = time.monotonic()
-        if server_answers(self._client, _ANSWER_SECONDS):
-            return False
-        return time.monotonic() - asked < _ANSWER_SECONDS / 2 or not accepts(self._address, _ANSWER_SECONDS)
-
-    def _fetch_for_ever(self) -> None:
-        while threading.current_thread() is self._fetcher and not self._is_closed:
-            started = time.monotonic()
-            try:
-                take(self._client, VARIABLES_TABLE, Announcement, 1, self._accept)
-            except Exception:  # the server is away: its absence is seen in `fetched_at`, and it is asked again
-                time.sleep(self._seconds)
-            took = time.monotonic() - started
-            if self._hurried.wait(self._seconds):
-                # Half of the time, so that large weights leave the learner some. One that waited for a server that
-                # was away took its time for another reason.
-                time.sleep(min(max(_HURRY_SECONDS, took), _MOST_HURRY_SECONDS))
-
-    def _accept(self, announcement: Announcement) -> None:
-        self.fetched_at = time.monotonic()
-        if self._weights is None or self._weights.version < announcement.version:
-            take(self._client, WEIGHTS_TABLE, Weights, 1, self._keep)
-        if self._weights is not None:
-            self._newest = Variables.of(announcement, self._weights)
-            self._arrived.set()
-
-    def _keep(self, weights: Weights) -> None:
-        self._weights = weights
-        self.fetched_at = time.monotonic()
+    return accepts(address, ANSWER_SECONDS)

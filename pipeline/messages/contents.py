@@ -49,7 +49,7 @@ class Announcement(msgspec.Struct, frozen=True):
     evaluate_last: bool = False
     """Of a stopping run: the evaluator scores these last weights before it leaves."""
     life: int = 0
-    """How often the learner was started before: a restarted one goes on from older weights."""
+    """Number of earlier starts of the learner. A restarted one has older weights: versions compare this first."""
     renewals: int = 0
     """How often, on-policy, it has asked for experience anew with the weights that it has."""
     evaluated_at: tuple[int, int] | None = None
@@ -66,7 +66,7 @@ class Announcement(msgspec.Struct, frozen=True):
 
     @property
     def version(self) -> tuple[int, int, int]:
-        """Of the weights: a later one is greater, also where a restarted learner took gradient steps back."""
+        """Of the weights: grows with every publication, also after a restart that lost gradient steps."""
         return self.life, self.renewals, self.gradient_steps
 
 
@@ -83,7 +83,7 @@ class Weights(msgspec.Struct, frozen=True):
 
 
 class Variables(Announcement, frozen=True, kw_only=True):
-    """The learner's publication: an announcement and the weights that it is of."""
+    """A publication: the announcement and the weights of the same version."""
 
     program: bytes
     """See `Weights.program`."""
@@ -122,7 +122,7 @@ class Counts(msgspec.Struct, frozen=True):
     environment_steps: int = 0
     episodes: int = 0
     begun: int = 0
-    """Transitions that began: one for every frame handed to the writer."""
+    """Windows begun: one for every frame handed to the writer."""
     transitions: int = 0
     """Of these, those that the replay has confirmed."""
     items: int = 0
@@ -153,9 +153,9 @@ class CollectorReport(msgspec.Struct, frozen=True, tag="collector"):
     """Identifies the process: counts start anew in another one."""
     environment_steps: int
     transitions: int
-    """Transitions handed to Reverb and confirmed by it."""
+    """Windows that Reverb has confirmed."""
     unconfirmed: int
-    """Transitions handed over that Reverb has not confirmed; of a last report, they are lost."""
+    """Windows handed over that Reverb has not confirmed; of a last report, they are lost."""
     episodes: int
     returns: tuple[float, ...]
     lengths: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""Connections to a server that has fallen silent, as its host or the way there is down. No TensorFlow here.
+"""Closes TCP connections to servers that have stopped answering, as their host or the way there is down.
 
 Linux sends what is not acknowledged again and again for a quarter of an hour, after pauses that double up to two
 minutes: a link that was cut for a minute is used again up to a minute after it is back, and nobody looks whether the
@@ -21,7 +21,7 @@ _DESCRIPTORS = "/proc/self/fd"
 _LOOK_SECONDS = 1.0
 
 
-def give_up_silent(addresses: Iterable[str]) -> None:
+def time_out_connections(addresses: Iterable[str]) -> None:
     """From now on, connections of this process to servers at these addresses end when they have been silent.
 
     Args:
@@ -39,7 +39,10 @@ def _look_for_ever(ports: set[int]) -> None:
 
 
 def _limit(descriptor: int, ports: set[int]) -> None:
-    """Limits one connection, if it is one. Others own the descriptor, and may close it at any time."""
+    """Sets TCP_USER_TIMEOUT on a descriptor if it is a connection to one of the servers.
+
+    Others own the descriptor, and may close it at any time.
+    """
     try:
         if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
             return

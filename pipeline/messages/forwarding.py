@@ -1,12 +1,12 @@
-"""Publications that one server has, given to another. No TensorFlow."""
+"""Copies the learner's publications from one server to another. No TensorFlow."""
 
-from pipeline.messages.channel import VariablesReader
+from pipeline.messages.channel import Publisher
 from pipeline.messages.contents import Variables
-from pipeline.messages.publisher import Publisher
+from pipeline.messages.variables_reader import VariablesReader
 
 
-class HandingOn:
-    """Publications that one server has, given to another.
+class Relay:
+    """Copies the learner's publications from one server to another.
 
     Args:
       reader: of the one.
@@ -18,7 +18,7 @@ class HandingOn:
         self._given: Variables | None = None
 
     def tend(self) -> None:
-        """Gives what has come since the last call."""
+        """Sends on the publication that arrived since the last call, if any."""
         newest = self._reader.newest
         if newest is not None and newest is not self._given:
             self._publisher.publish(newest, wait_for_all=newest.stopping)

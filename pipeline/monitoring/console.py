@@ -1,4 +1,4 @@
-"""What a run shows in the terminal: one live table there, plain lines in a log."""
+"""What a run prints: lines in a log, one live table in a terminal (`status_table`), and its result as a sentence."""
 
 import contextlib
 import shlex
@@ -6,17 +6,20 @@ import sys
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 from rich.console import Console as Terminal
-from rich.live import Live
 
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
-from pipeline.monitoring import status_text
+from pipeline.records.counters import Account
 from pipeline.records.results import Status, Summary
-from pipeline.security.privacy import Privacy
+
+if TYPE_CHECKING:
+    from rich.live import Live
+
+    from pipeline.security.privacy import Privacy
 
 _LIVE_SECONDS = 0.25
 _LINE_SECONDS = 2.0
@@ -43,6 +46,8 @@ class Console:
         for stale in (self._run.status, self._run.summary):
             stale.unlink(missing_ok=True)
         if self._terminal.is_terminal:
+            from rich.live import Live
+
             self._live = Live(console=self._terminal, refresh_per_second=4, transient=True)
             self._live.start()
         else:
@@ -53,8 +58,8 @@ class Console:
         if self._live is not None:
             self._live.stop()
 
-    def say_privacy(self, privacy: Privacy, port: int) -> None:
-        """Says who reaches the replay; a live display is spared what needs no attention."""
+    def say_privacy(self, privacy: "Privacy", port: int) -> None:
+        """Prints who can reach the replay; on a live display only if that needs attention."""
         text = privacy.sentence(port)
         if privacy.measure == "open":
             self.note(text)
@@ -73,9 +78,11 @@ class Console:
         self._shown = status
         self._warn(status)
         if self._live is not None:
-            self._live.update(status_text.screen(self._experiment, self._run.path, status))
+            from pipeline.monitoring.status_table import table
+
+            self._live.update(table(self._experiment, self._run.path, status))
         else:
-            self._terminal.print(status_text.line(status))
+            self._terminal.print(line(status))
             role = status.bottleneck.partition(":")[0]
             if role and role != self._bottleneck and now - self._bottleneck_at > _BOTTLENECK_SECONDS:
                 self._bottleneck, self._bottleneck_at = role, now
@@ -118,8 +125,8 @@ class Console:
             return
         if summary.message and summary.message not in self._noted:
             self.note(f"{summary.stop_reason}: {summary.message}")
-        self._terminal.print(status_text.result(self._experiment, summary), style="bold", markup=False)
-        for remark in status_text.remarks(self._experiment, summary):
+        self._terminal.print(result(self._experiment, summary), style="bold", markup=False)
+        for remark in remarks(self._experiment, summary):
             self._terminal.print(remark, markup=False)
         folder = shlex.quote(str(self._run.path))
         self._terminal.print(
@@ -133,3 +140,62 @@ def read(path: Path, kind: type[_Read]) -> _Read | None:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except FileNotFoundError:
         return None
+
+
+def line(status: Status) -> str:
+    """What a log shows of a run now."""
+    return (
+        f"{status.train_seconds:7.1f} s  {status.phase:<19}  {status.environment_steps:>9,} environment steps "
+        f"({status.environment_steps_per_second:,.0f}/s)  {status.gradient_steps:>9,} gradient steps "
+        f"({status.gradient_steps_per_second:,.0f}/s)  episode return {number(status.episode_return)}  "
+        f"evaluation {number(status.evaluation_return)}"
+    )
+
+
+def title(experiment: Experiment) -> str:
+    """Its environment."""
+    return experiment.environment.id or experiment.environment.import_path
+
+
+def result(experiment: Experiment, summary: Summary) -> str:
+    """How a run ended."""
+    verdict = "ended" if experiment.stop.target_return is None else "solved" if summary.solved else "not solved"
+    taken = experiment.progress(summary.environment_steps, summary.gradient_steps)
+    steps = f"{taken:,} {'gradient' if experiment.is_offline else 'environment'} steps"
+    mean = "none" if summary.mean_return is None else f"{summary.mean_return:.1f}"
+    return (
+        f"{title(experiment)} {verdict}: {steps}, "
+        f"{summary.train_seconds:.1f} s of training after {summary.startup_seconds:.1f} s of start-up, "
+        f"mean evaluation return {mean} (stopped by: {summary.stop_reason})"
+    )
+
+
+def remarks(experiment: Experiment, summary: Summary) -> list[str]:
+    """What there is to add to it."""
+    found = []
+    if experiment.environment.shield:
+        found.append(f"The shield stepped in at {share(summary.shielded_steps, summary.environment_steps)}.")
+    if summary.dropped_episodes:
+        found.append(
+            f"{summary.dropped_episodes:,} episodes were dropped for faults; the newest: {summary.newest_fault}"
+        )
+    if losses := lost(summary.account):
+        found.append(f"Transitions lost: {losses}.")
+    return found
+
+
+def lost(account: Account | None) -> str:
+    """What has been lost, by what; empty if nothing has."""
+    losses = {name: count for name, count in (account.lost if account else {}).items() if count}
+    return ", ".join(f"{count:,} ({name})" for name, count in losses.items())
+
+
+def share(shielded_steps: int, environment_steps: int) -> str:
+    """Of the environment steps, in words."""
+    percent = 100.0 * shielded_steps / max(1, environment_steps)
+    return f"{shielded_steps:,} of {environment_steps:,} environment steps ({percent:.2f} %)"
+
+
+def number(value: float | None) -> str:
+    """With one digit, or a dash for None."""
+    return "-" if value is None else f"{value:.1f}"

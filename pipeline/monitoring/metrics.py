@@ -18,7 +18,7 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from pipeline.learner.learner import Outcome
 from pipeline.messages.contents import CollectorReport, Evaluation, Filmstrip
-from pipeline.records.checkpoint import Counters
+from pipeline.records.counters import Counters
 
 log = logging.getLogger(__name__)
 

@@ -17,9 +17,8 @@ from pipeline.learner.learner import Learner, Outcome
 from pipeline.learner.recovery import Recovery
 from pipeline.messages.contents import CollectorReport, Evaluation, Report
 from pipeline.monitoring import dashboards, metrics
-from pipeline.monitoring.bottleneck import Waits, bottleneck
-from pipeline.monitoring.replay_ratio import RatioWatch
-from pipeline.records import account
+from pipeline.monitoring.pace import RatioMonitor, Waits, bottleneck
+from pipeline.records.counters import Account, account
 from pipeline.records.ledger import Ledger
 from pipeline.records.results import Summary
 
@@ -72,7 +71,7 @@ class Reporter:
         self._unwritten = ""
         call = experiment.learner.batch_size * experiment.learner.steps_per_call
         ratio = experiment.replay.samples_per_insert
-        self._ratio = RatioWatch(ratio, least=_LUMPS * call) if not experiment.is_offline else None
+        self._ratio = RatioMonitor(ratio, least=_LUMPS * call) if not experiment.is_offline else None
         self._processes = {"learner": psutil.Process()}
         if not alone and (parent := psutil.Process().parent()) is not None:
             self._processes["supervisor"] = parent
@@ -85,11 +84,11 @@ class Reporter:
         """Shows a warning until the end of this process."""
         self._warnings.append(sentence)
 
-    def account(self) -> account.Account | None:
+    def account(self) -> Account | None:
         """Where every transition is; None offline, where none is collected."""
         if self._experiment.is_offline:
             return None
-        return account.account(self._experiment, self._ledger.counters, self._replay.tally())
+        return account(self._experiment, self._ledger.counters, self._replay.tally())
 
     def show_report(self, report: Report) -> None:
         """Writes what a collector or the evaluator has reported."""

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.environments.lanes.rendering import prepare
 from pipeline.experiment.config import UsageError
+from pipeline.runtime.process import prepare_pygame
 
 Pixels = NDArray[np.uint8]
 
@@ -47,7 +47,7 @@ class Window:
     """
 
     def __init__(self, title: str) -> None:
-        prepare()
+        prepare_pygame()
         import pygame  # takes a quarter of a second
 
         self._pygame: Any = pygame

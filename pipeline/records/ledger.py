@@ -1,4 +1,4 @@
-"""The run's book: exact global counts from the roles' reports, recent results, and when to stop. No TensorFlow."""
+"""The ledger: adds up the roles' reports exactly, keeps recent results and decides when to stop. No TensorFlow."""
 
 import time
 from collections import deque
@@ -9,8 +9,17 @@ import numpy as np
 
 from pipeline.experiment.sections import Experiment
 from pipeline.messages.contents import CollectorReport, Counts, Evaluation
-from pipeline.records.account import FAILED, KILLED, RESTARTED, SILENT, UNCONFIRMED, Account, Seen, Tally
-from pipeline.records.checkpoint import Best, Counters, KnownServer
+from pipeline.records.counters import (
+    FAILED,
+    KILLED,
+    SILENT,
+    UNCONFIRMED,
+    Account,
+    BestEvaluation,
+    Counters,
+    Seen,
+    Tally,
+)
 from pipeline.records.results import Status, Summary
 
 _RECENT_EPISODES = 100
@@ -78,7 +87,7 @@ class Ledger:
             self._leave(process, KILLED if return_code < 0 else FAILED if return_code else UNCONFIRMED)
 
     def hear(self, process: str) -> None:
-        """Takes a sign of life of a process, which is then waited for at the end."""
+        """Notes that a process is alive; the end of the run waits for its last report."""
         self._heard[process] = time.monotonic()
 
     def count(self, process: str, counts: Counts) -> None:
@@ -101,54 +110,29 @@ class Ledger:
             self.counters.lost[how] = self.counters.lost.get(how, 0) + lost
 
     def accept_restart(self, restored_items: int, drawn: int) -> None:
-        """Takes what a replay that was restored from a checkpoint has, before collectors reach it.
+        """Takes what a replay in this process was restored with; see `losses.add_replay_restart`."""
+        if self.counters.items or drawn:
+            from pipeline.records import losses
 
-        Args:
-          restored_items: that it had inserted when the checkpoint was written.
-          drawn: transitions that had been sampled by then.
-        """
-        counters, experiment = self.counters, self._experiment
-        if gone := max(0, counters.items - restored_items - counters.lost_items):
-            counters.lost_items += gone
-            lost = counters.lost.get(RESTARTED, 0)
-            counters.lost[RESTARTED] = lost + gone * experiment.transitions_per_item
-            counters.interruptions += experiment.collectors
-        counters.discarded = drawn - counters.learned
-        self._first_environment_steps = counters.environment_steps
+            losses.add_replay_restart(self._experiment, self.counters, restored_items, drawn)
+        self._first_environment_steps = self.counters.environment_steps
 
     def accept_learner_restart(self, tally: Tally) -> None:
         """Takes what a replay in processes of its own has, which went on while there was no learner."""
-        counters = self.counters
-        drawn = (tally.sampled + counters.drawn_before) * self._experiment.transitions_per_item
-        counters.discarded = drawn - counters.learned
-        self._first_environment_steps = counters.environment_steps
+        from pipeline.records import losses
+
+        losses.add_learner_restart(self._experiment, self.counters, tally)
+        self._first_environment_steps = self.counters.environment_steps
 
     def see_servers(self, seen: Sequence[Seen]) -> None:
-        """Takes what the servers of a replay in processes of its own have, in the order of their shards.
+        """Takes what servers in processes of their own have, if there are any; see `losses.update_from_servers`."""
+        if seen:
+            from pipeline.records import losses
 
-        One that was restarted has lost what its checkpoint did not hold. How much it took after it last answered is
-        known when the run ends, see `account.reconcile`.
-        """
-        counters, experiment = self.counters, self._experiment
-        for shard, (served, tally) in enumerate((now.served, now.tally) for now in seen):
-            fastest = 0
-            if shard == len(counters.servers):
-                counters.servers.append(KnownServer(served.identity, tally.inserted, tally.sampled, 0))
-            known = counters.servers[shard]
-            if known.identity != served.identity and not experiment.agent.on_policy:
-                gone = max(0, known.inserted - served.inserted)
-                counters.lost_items += gone
-                lost = counters.lost.get(RESTARTED, 0)
-                counters.lost[RESTARTED] = lost + gone * experiment.transitions_per_item
-                counters.drawn_before += max(0, known.sampled - served.sampled)
-                counters.unseen_items += 2 * known.fastest
-                counters.interruptions += experiment.collectors
-            else:
-                fastest = max(known.fastest, tally.inserted - known.inserted)
-            counters.servers[shard] = KnownServer(served.identity, tally.inserted, tally.sampled, fastest)
+            losses.update_from_servers(self._experiment, self.counters, seen)
 
-    def give_up_silent(self) -> None:
-        """Takes the last report of collectors of which no end is known as their last: the run ends."""
+    def close_silent_collectors(self) -> None:
+        """Takes the newest report of each collector that has not said goodbye as its last: the run ends."""
         for process in list(self.counters.processes):
             self.counters.unreported += 2 * self._most_begun
             self.counters.interruptions += 1
@@ -167,7 +151,7 @@ class Ledger:
             self.evaluation = self.counters.evaluation = evaluation
         best = self.counters.best
         if best is None or evaluation.mean_return > best.mean_return:
-            self.counters.best = Best(evaluation.mean_return, *evaluation.at)
+            self.counters.best = BestEvaluation(evaluation.mean_return, *evaluation.at)
 
     @property
     def best_mean_return(self) -> float | None:
@@ -180,7 +164,7 @@ class Ledger:
         return self.evaluation.at if self.evaluation is not None else None
 
     def await_last_reports(self) -> None:
-        """Gives every collector its time to leave: one that the rate limiter held back has been silent."""
+        """Restarts every collector's deadline for its last report: one that the rate limiter blocked sent none."""
         now = time.monotonic()
         self._heard = dict.fromkeys(self._heard, now)
 
@@ -234,7 +218,7 @@ class Ledger:
         return None
 
     def samples_per_insert(self) -> float:
-        """Transitions learned from for each one stored."""
+        """Windows learned from for each one stored."""
         return self.counters.learned / max(1, self.counters.transitions)
 
     def status(

@@ -1,4 +1,4 @@
-"""What outlives a process: its counts and its heartbeat, in a small file mapped into memory. No TensorFlow.
+"""A process's counts and heartbeat, in a small memory-mapped file that stays readable when it is killed. No TensorFlow.
 
 A killed process sends no last report. What it had counted up to its last environment step is in its record, which the
 kernel keeps however the process ends, so that the ledger stays exact. The heartbeat tells a process that waits for
@@ -9,11 +9,15 @@ import mmap
 import os
 import signal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 
 from pipeline.messages.contents import Counts
+
+if TYPE_CHECKING:
+    from pipeline.records.ledger import Ledger
 
 _BEATS, _SLOT, _ENDED, _LEAVING, _PROGRESS = range(5)
 _HEADER = 8
@@ -90,6 +94,39 @@ class Recorder:
         """How the process ended; None while it lives."""
         ended = int(self._words[_ENDED])
         return ended - _RETURN_CODE if ended else None
+
+
+class LocalRecorders:
+    """The records of a run's collectors on this machine, entered into its ledger; also of those that were killed.
+
+    Args:
+      folder: of the recorders; on another host it stays empty, and counts come in reports alone.
+      ledger: that counts are entered into.
+    """
+
+    def __init__(self, folder: Path, ledger: "Ledger") -> None:
+        self._folder, self._ledger = folder, ledger
+        self._beats: dict[str, int] = {}
+
+    def read(self, starting: bool = False) -> None:
+        """Takes what those had counted that ended without a last report.
+
+        Args:
+          starting: a learner that goes on takes the counts of those that still run, too.
+        """
+        ledger = self._ledger
+        for path in self._folder.glob("collector-*"):
+            if path.name in ledger.counters.left:
+                continue
+            recorder = Recorder(path)
+            if (code := recorder.return_code) is not None:
+                ledger.accept_ended(path.name, recorder.counts, code)
+                continue
+            if starting:
+                ledger.count(path.name, recorder.counts)
+            if recorder.beats != self._beats.get(path.name):
+                self._beats[path.name] = recorder.beats
+                ledger.hear(path.name)
 
 
 def mark_rest_ended(folder: Path) -> None:

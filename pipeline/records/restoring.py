@@ -6,8 +6,7 @@ from pathlib import Path
 
 from pipeline.experiment.config import UsageError
 from pipeline.records import checkpoint
-from pipeline.records.checkpoint import Checkpoint
-from pipeline.runtime.manifest import BadCheckpoint
+from pipeline.records.checkpoint import BadCheckpoint, Checkpoint
 
 log = logging.getLogger(__name__)
 

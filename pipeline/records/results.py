@@ -1,8 +1,8 @@
-"""What a run says of itself while it goes on and when it has ended. No TensorFlow."""
+"""A run's status while it goes on and its summary when it has ended: the contents of two files. No TensorFlow."""
 
 import msgspec
 
-from pipeline.records.account import Account
+from pipeline.records.counters import Account
 
 EXIT_CODES = {
     "target_return": 0,
@@ -47,7 +47,7 @@ class Summary(msgspec.Struct, frozen=True):
     environment_steps_per_second: float
     gradient_steps_per_second: float
     samples_per_insert: float
-    """Transitions learned from for each one stored."""
+    """Windows learned from for each one stored."""
     lost_transitions: int
     dropped_episodes: int = 0
     """Cut off by a fault of their environment; they are not in `episodes`."""
@@ -62,7 +62,7 @@ class Summary(msgspec.Struct, frozen=True):
     best_mean_return: float | None = None
     evaluations: int = 0
     account: Account | None = None
-    """Where every transition is."""
+    """How many windows are stored, on their way or lost."""
     message: str = ""
     failed_checkpoints: int = 0
 
@@ -90,11 +90,11 @@ class Status(msgspec.Struct, frozen=True):
     resident_bytes: dict[str, int]
     shielded_steps: int = 0
     account: Account | None = None
-    """Where every transition is."""
+    """How many windows are stored, on their way or lost."""
     dropped_episodes: int = 0
     newest_fault: str = ""
     bytes_per_transition: float | None = None
-    """Sent by collectors over TCP, reports included, for each transition confirmed; None while neither are counted."""
+    """Sent by collectors over TCP, reports included, for each window confirmed; None while neither are counted."""
     bottleneck: str = ""
     """The role that the others wait for, and what to change; empty while it is not known."""
     warnings: list[str] = []

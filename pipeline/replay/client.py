@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from agents import Specs
 from pipeline.experiment.sections import Experiment
-from pipeline.records.account import NOTHING, Tally
+from pipeline.records.counters import NOTHING, Tally
 from pipeline.replay.frames import FrameLayout
 from pipeline.replay.sampling import COLUMN, Sample, arrange, draws_ahead, priorities_of_items
 

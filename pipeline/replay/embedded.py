@@ -5,7 +5,7 @@ from pathlib import Path
 
 from agents import Specs
 from pipeline.experiment.sections import Experiment
-from pipeline.records.account import NOTHING, Seen, Tally
+from pipeline.records.counters import NOTHING, Seen, Tally
 from pipeline.replay.client import TableClient
 from pipeline.replay.server import ReplayServer
 

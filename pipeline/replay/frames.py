@@ -29,12 +29,8 @@ class FrameLayout:
 
     def __init__(self, specs: Specs, state_units: int = 0, stack: int = 1) -> None:
         self.specs, self.state_units, self.stack = specs, state_units, stack
-        self.agent_specs = specs
+        self.agent_specs = specs if stack == 1 else _stacked(specs, stack)
         """Of what the network sees."""
-        if stack > 1:
-            from pipeline.acting.frame_stacks import stacked
-
-            self.agent_specs = stacked(specs, stack)
         fields: list[Any] = [(self.leaf_field(name), spec.dtype, spec.shape) for name, spec in specs.leaves().items()]
         if specs.masked:
             fields.append(("mask", "bool", (specs.num_actions,)))
@@ -89,3 +85,9 @@ class FrameLayout:
     def as_bytes(self, frames: NDArray[Any]) -> NDArray[np.uint8]:
         """The same memory as uint8 [lanes, num_bytes]."""
         return frames.view(np.uint8).reshape(len(frames), self.num_bytes)
+
+
+def _stacked(specs: Specs, frames: int) -> Specs:
+    from pipeline.acting.frame_stacks import stacked
+
+    return stacked(specs, frames)

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.records.account import Seen, Tally
+from pipeline.records.counters import Seen, Tally
 from pipeline.replay.sampling import Sample
 
 

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from reverb.cc import schema_pb2
 from reverb.cc.checkpointing import checkpoint_pb2
 
-from pipeline.records.account import Tally
-from pipeline.records.checkpoint import link_or_copy
-from pipeline.runtime import native
-from pipeline.runtime.manifest import BadCheckpoint
+from pipeline.records.checkpoint import BadCheckpoint
+from pipeline.records.checkpoint_writer import link_or_copy
+from pipeline.records.counters import Tally
+from pipeline.runtime import snappy
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class StoredChunk(NamedTuple):
         """The column's bytes, [steps, ...]."""
         (tensor,) = self.data.data.tensors
         shape = [dimension.size for dimension in tensor.tensor_shape.dim]
-        return np.frombuffer(native.uncompressed(tensor.tensor_content), np.uint8).reshape(shape)
+        return np.frombuffer(snappy.uncompressed(tensor.tensor_content), np.uint8).reshape(shape)
 
 
 def items(source: Path, table: str) -> Iterator[StoredItem]:

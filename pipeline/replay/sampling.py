@@ -7,7 +7,6 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from tf_agents.trajectories import Trajectory
 
-from agents.priorities import bounded
 from pipeline.experiment.sections import Experiment
 from pipeline.replay.frames import FIRST, FrameLayout
 
@@ -75,6 +74,8 @@ def arrange(
 
 def priorities_of_items(priorities: NDArray[np.float32], items: int) -> NDArray[np.float32]:
     """Of the items drawn for a call, from their transitions' [K, B]: the mean, within the bounds of a table."""
+    from agents.priorities import bounded
+
     return bounded(priorities.reshape(-1, items).mean(axis=0))
 
 

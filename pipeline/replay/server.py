@@ -13,11 +13,10 @@ import tensorflow as tf
 from agents import Specs
 from pipeline.experiment.sections import Experiment
 from pipeline.messages.channel import REPORTS_TABLE, VARIABLES_TABLE, WEIGHTS_TABLE
-from pipeline.records.account import NOTHING, Tally
+from pipeline.records.counters import NOTHING, Tally
 from pipeline.replay.client import REFUSALS
 from pipeline.replay.frames import FrameLayout
 from pipeline.replay.sampling import COLUMN, draws_ahead, item_shape
-from pipeline.runtime.manifest import BadCheckpoint
 from pipeline.runtime.ports import HOST, refuse_used_port
 from pipeline.security.privacy import guarding
 
@@ -164,6 +163,8 @@ class ReplayServer:
             except REFUSALS as error:
                 if source is None:
                     raise
+                from pipeline.records.checkpoint import BadCheckpoint
+
                 raise BadCheckpoint(f"its replay cannot be restored: {error}") from None
 
 

@@ -1,4 +1,4 @@
-"""Writing frames into the replay: the collectors' side, without TensorFlow."""
+"""Writes a collector's frames into the replay, and the items that are made of them. No TensorFlow."""
 
 import time
 from collections import deque
@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.priorities import bounded
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment
-from pipeline.records.in_flight import BURST_ITEMS, MOST_ITEMS
+from pipeline.records.counters import BURST_ITEMS, MOST_ITEMS
 from pipeline.replay.frames import FrameLayout
+from pipeline.replay.item_book import ItemBook
 from pipeline.runtime import native
 
 _UNCONFIRMED_ITEMS = 32
@@ -26,7 +26,10 @@ _FLUSH_MS = 200
 
 
 class FrameWriter:
-    """Makes items of each group of lanes' windows, and bounds what the server has not confirmed.
+    """Appends frames to the replay, and sends the items of their windows in bursts.
+
+    Its `book` says which windows have begun, which items are complete and which of them the replay has. What the
+    server has not confirmed is bounded.
 
     Args:
       address: of the replay server.
@@ -57,9 +60,12 @@ class FrameWriter:
         lead: int = 0,
         whole: bool = False,
     ) -> None:
-        self._layout = layout
+        self.book = ItemBook(lanes, lanes_per_item, window, steps_per_item, stride, whole)
+        """What is counted of the frames appended."""
+        self.initial_priority = 1.0
+        """Of items whose transitions come without priorities."""
+        self._layout, self._lanes, self._lanes_per_item, self._lead = layout, lanes, lanes_per_item, lead
         self._groups = lanes // lanes_per_item
-        self._lanes_per_item = lanes_per_item
         self._client = native.reverb_client(address)
         # Steps of a chunk are compressed and stored as one, which halves the memory of small ones; but a sample
         # decompresses whole chunks, so large steps get a chunk each.
@@ -70,24 +76,16 @@ class FrameWriter:
         padding = window + item_steps  # comes at once, whatever the limiter holds back
         keep_alive = window + 2 * item_steps + self._chunk_length + BURST_ITEMS + padding
         self._writer = native.reverb_writer(self._client, self._chunk_length, keep_alive)
-        self._lanes, self._window, self._steps_per_item, self._stride = lanes, window, steps_per_item, stride
         length = window + steps_per_item - 1
         self._recent: list[deque[Any]] = [deque(maxlen=length) for _ in range(self._groups)]  # frames, by group
-        self._lead, self._whole = lead, whole
-        self._steps = 0  # frames appended, with padding
-        self._real_steps = 0
-        self._uncovered = 0  # of the newest windows, those that no item has yet
+        self._priorities: deque[NDArray[np.float32]] = deque(maxlen=steps_per_item)  # [groups], of the newest windows
+        self._is_begun = False
         self._frames: NDArray[Any] | None = None
         self._columns: list[NDArray[np.uint8]] = []  # the bytes of `_frames`, by group
-        self._pending: list[tuple[list[Any], float]] = []
+        self._pending: list[tuple[list[Any], float]] = []  # complete items that are not created yet
         self._burst_at = time.monotonic()
         self._is_due = False
-        self._created = 0
-        self._unconfirmed = 0
-        self.initial_priority = 1.0
-        """Of items whose transitions come without priorities."""
-        self._priorities: deque[NDArray[np.float32]] = deque(maxlen=steps_per_item)  # [groups], of the newest windows
-        self._empty_windows = 0  # of a lane, in the last item of its group: they begin in padding
+        self._unconfirmed = 0  # items created and on their way
 
     @classmethod
     def of(cls, experiment: Experiment, layout: FrameLayout, address: str) -> "FrameWriter":
@@ -104,49 +102,6 @@ class FrameWriter:
             experiment.agent.on_policy,
         )
 
-    @property
-    def confirmed_items(self) -> int:
-        """Items that the server has stored for certain."""
-        return self._created - self._unconfirmed
-
-    @property
-    def begun_transitions(self) -> int:
-        """Transitions that began in the frames appended: one in each, or in one of `stride` where windows lie further
-        apart; with `whole`, those that are complete. Always those confirmed and those unconfirmed.
-        """
-        if self._whole:
-            return self._complete_windows * self._lanes
-        return -(-self._real_steps // self._stride) * self._lanes
-
-    @property
-    def confirmed_transitions(self) -> int:
-        """Transitions that the server has stored for certain."""
-        last = max(0, self._groups - self._unconfirmed - len(self._pending))
-        windows = (self._created - self._unconfirmed) * self._steps_per_item - self._empty_windows * last
-        return windows * self._lanes_per_item
-
-    @property
-    def unconfirmed_transitions(self) -> int:
-        """Transitions of this writer that the server may not have: on their way, or waiting for more frames."""
-        return self.begun_transitions - self.confirmed_transitions
-
-    @property
-    def _complete_windows(self) -> int:
-        return 0 if self._steps < self._window else (self._steps - self._window) // self._stride + 1
-
-    @property
-    def has_completed_window(self) -> bool:
-        """Whether the newest frame completed a window; so does every frame where windows begin at every step."""
-        return self._steps >= self._window and (self._steps - self._window) % self._stride == 0
-
-    @property
-    def missing(self) -> int:
-        """Frames of padding that would complete the items of all transitions that have begun."""
-        if self._whole or not self._real_steps:
-            return 0
-        items = -(-self._real_steps // (self._stride * self._steps_per_item))
-        return max(0, (items * self._steps_per_item - 1) * self._stride + self._window - self._steps)
-
     def append(self, frames: NDArray[Any], priorities: NDArray[np.float32] | None = None) -> None:
         """Appends one frame a lane; the items they complete follow soon.
 
@@ -154,27 +109,25 @@ class FrameWriter:
           frames: a structured array [lanes] of the layout.
           priorities: float32 [lanes], of the windows that these frames complete; an item takes their mean.
         """
-        if self._steps < self._lead:
+        if not self._is_begun:
+            self._is_begun = True
             padding = self._layout.padding(self._lanes)
             padding["gradient_steps"] = frames["gradient_steps"]
             for _ in range(self._lead):
-                self._append(padding, None)
-        self._real_steps += 1
-        self._append(frames, priorities)
+                self._append(padding, None, is_padding=True)
+        self._append(frames, priorities, is_padding=False)
 
     def pad(self, frames: NDArray[Any], priorities: NDArray[np.float32] | None = None) -> None:
-        """Appends one frame a lane in which no transition begins; `missing` of them at the end leave none incomplete.
+        """Appends one frame a lane in which no transition begins; `book.missing` at the end leave none incomplete.
 
         Args:
           frames: a structured array [lanes], of step type LAST. The first ones hold the newest observations, which the
             transitions before them bootstrap from.
           priorities: see `append`.
         """
-        self._append(frames, priorities)
-        if not self.missing:
-            self._empty_windows = self._complete_windows - -(-self._real_steps // self._stride)
+        self._append(frames, priorities, is_padding=True)
 
-    def _append(self, frames: NDArray[Any], priorities: NDArray[np.float32] | None) -> None:
+    def _append(self, frames: NDArray[Any], priorities: NDArray[np.float32] | None, is_padding: bool) -> None:
         if frames is not self._frames:  # a collector fills the same array again and again
             self._frames = frames
             self._columns = list(self._layout.as_bytes(frames).reshape(self._groups, self._lanes_per_item, -1))
@@ -182,13 +135,10 @@ class FrameWriter:
         self._chunk_steps = (self._chunk_steps + 1) % self._chunk_length
         for recent, reference in zip(self._recent, references, strict=True):
             recent.append(reference)
-        self._steps += 1
         if priorities is not None:
             self._priorities.append(priorities.reshape(self._groups, -1).mean(axis=1))
-        if self.has_completed_window:
-            self._uncovered += 1
-        if self._uncovered == self._steps_per_item:
-            self._cover()
+        if self.book.add(is_padding):
+            self._complete_items()
         # Reverb's writer thread sleeps at the first item whose chunk is not complete. Items created while their chunk
         # lacks one step are therefore sent together after that step; others wake the thread one by one.
         completes_next = self._chunk_steps == self._chunk_length - 1
@@ -223,12 +173,14 @@ class FrameWriter:
         """Drops what is unconfirmed and ends the connection; a writer that is only deleted waits for the limiter."""
         self._writer.Close()
 
-    def _cover(self) -> None:
+    def _complete_items(self) -> None:
+        """Makes an item of each group's newest windows; it waits for its burst."""
         priorities = [self.initial_priority] * self._groups
         if self._priorities:
+            from agents.priorities import bounded
+
             priorities = bounded(np.mean(self._priorities, axis=0)).tolist()
         self._pending += [(list(recent), priority) for recent, priority in zip(self._recent, priorities, strict=True)]
-        self._uncovered = 0
 
     def _create(self) -> None:
         """Creates what is pending, as far as there is room for it."""
@@ -241,13 +193,15 @@ class FrameWriter:
             raise UsageError(
                 f"the replay takes frames of another layout: does this process see the learner's environment? ({error})"
             ) from None
-        self._created += len(now)
         self._unconfirmed += len(now)
         self._is_due = bool(self._pending)
         self._burst_at = time.monotonic()
 
     def _flush(self, allowed: int) -> bool:
+        """Waits a little until no more than `allowed` items are on their way; returns whether that is so."""
         if not native.flush(self._writer, allowed, _FLUSH_MS):
             return False
-        self._unconfirmed = min(self._unconfirmed, allowed)
+        left = min(self._unconfirmed, allowed)
+        self.book.confirm(self._unconfirmed - left)
+        self._unconfirmed = left
         return True

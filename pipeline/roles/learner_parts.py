@@ -13,17 +13,18 @@ from pipeline.learner.checkpointing import Saver
 from pipeline.learner.feeder import Feeder
 from pipeline.learner.learner import Learner
 from pipeline.learner.recovery import Recovery
-from pipeline.messages.publisher import Publisher
+from pipeline.messages.channel import Publisher
 from pipeline.monitoring.reporter import Reporter
-from pipeline.records import checkpoint
-from pipeline.records.checkpoint import Checkpoint
+from pipeline.records.checkpoint_writer import reverb_folder
+from pipeline.records.counters import Counters
 from pipeline.records.ledger import Ledger
-from pipeline.records.local_recorders import Records
+from pipeline.records.recorder import LocalRecorders
 from pipeline.replay.embedded import EmbeddedReplay
 
 if TYPE_CHECKING:
     from pipeline.learner.on_policy import OnPolicy
     from pipeline.learner.workers.collectives import Team
+    from pipeline.records.checkpoint import Checkpoint
     from pipeline.replay.replay import Replay
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ class LearnerParts(NamedTuple):
     """What the learner's process is made of."""
 
     ledger: Ledger
-    records: Records
+    records: LocalRecorders
     replay: "Replay"
     learner: Learner
     feeder: Feeder
@@ -85,7 +86,7 @@ def learner_parts(
     skipped: list[str] = []
     opened: list[_Opened] = []
 
-    def use(found: Checkpoint | None) -> None:
+    def use(found: "Checkpoint | None") -> None:
         opened.append(_open(experiment, team.size if team else 1, specs, run, place, found))
 
     if resume:
@@ -110,7 +111,7 @@ def learner_parts(
 
 class _Opened(NamedTuple):
     ledger: Ledger
-    records: Records
+    records: LocalRecorders
     replay: "Replay"
     state: dict[str, NDArray[Any]]
     """The learner's arrays; empty of a run that begins."""
@@ -122,11 +123,11 @@ def _open(
     specs: Specs,
     run: RunDirectory,
     place: Place,
-    found: Checkpoint | None,
+    found: "Checkpoint | None",
 ) -> _Opened:
     """Starts or finds the replay; takes what a checkpoint has, if the run goes on from one."""
-    ledger = Ledger(experiment, found.counters if found else checkpoint.Counters())
-    records = Records(run.recorders, ledger)
+    ledger = Ledger(experiment, found.counters if found else Counters())
+    records = LocalRecorders(run.recorders, ledger)
     records.read(starting=True)  # before a replay answers: until then collectors have nothing confirmed
     state = found.learner_state() if found else {}
     if place.addresses:
@@ -144,10 +145,10 @@ def _start(
     run: RunDirectory,
     place: Place,
     ledger: Ledger,
-    found: Checkpoint | None,
+    found: "Checkpoint | None",
 ) -> EmbeddedReplay:
     """A replay in this process."""
-    folder = checkpoint.reverb_folder(run.checkpoints)
+    folder = reverb_folder(run.checkpoints)
     if experiment.is_offline and not found:  # from then on the run's own checkpoints hold the dataset
         from pipeline.datasets.replay_filling import filled
 

@@ -10,13 +10,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.priorities import bounded
 from pipeline.experiment import config
 from pipeline.experiment.run_directory import RunDirectory, write_json
 from pipeline.experiment.sections import Experiment
 from pipeline.messages.channel import REPORTS_TABLE, take
 from pipeline.messages.contents import CollectorReport, Evaluation, Report, Variables
-from pipeline.records import account
+from pipeline.records.counters import reconcile
 from pipeline.records.recorder import Recorder
 from pipeline.records.results import Ended, Summary, UnwrittenSummary
 from pipeline.replay.sampling import Sample
@@ -172,11 +171,11 @@ class LearningProcess:
           UnwrittenSummary: the disk does not take it.
         """
         self._records.read()
-        self.ledger.give_up_silent()
+        self.ledger.close_silent_collectors()
         self.replay.refresh()
         self.ledger.see_servers(self.replay.seen())
         if not self._experiment.is_offline:
-            unaccounted = account.reconcile(self._experiment, self.ledger.counters, self.replay.tally())
+            unaccounted = reconcile(self._experiment, self.ledger.counters, self.replay.tally())
             if unaccounted and not self.ledger.counters.processes:
                 log.error("%d transitions are unaccounted for: %s", unaccounted, self._reporter.account())
         if save:
@@ -239,6 +238,8 @@ class LearningProcess:
 
     def _prioritize(self, sample: Sample, priorities: NDArray[np.float32]) -> None:
         """Writes priorities back beside the next call's gradient steps; one write is on its way at most."""
+        from agents.priorities import bounded
+
         counters = self.ledger.counters
         counters.largest_priority = max(counters.largest_priority, float(bounded(priorities).max()))
         if self._prioritizing is not None:

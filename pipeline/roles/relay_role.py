@@ -6,8 +6,9 @@ Each collector of a host or a rack that asks a relay is one less that asks the r
 import logging
 import threading
 
-from pipeline.messages.channel import VARIABLES_TABLE, WEIGHTS_TABLE, VariablesReader
-from pipeline.messages.forwarding import HandingOn
+from pipeline.messages.channel import VARIABLES_TABLE, WEIGHTS_TABLE
+from pipeline.messages.forwarding import Relay
+from pipeline.messages.variables_reader import VariablesReader
 from pipeline.runtime import native
 from pipeline.runtime.ports import refuse_used_port
 from pipeline.security.privacy import guarding
@@ -36,7 +37,7 @@ def run_relay(address: str, port: int, private: str, seconds: float, interrupted
         server = native.newest_server((VARIABLES_TABLE, WEIGHTS_TABLE), port)
     reader = VariablesReader(address, seconds)
     reader.wait(_CONNECT_SECONDS, "the relay")
-    handing_on = HandingOn(reader, f"127.0.0.1:{port}")
+    handing_on = Relay(reader, f"127.0.0.1:{port}")
     log.info("relays %s on port %d", address, port)
     while not interrupted.wait(seconds):
         handing_on.tend()

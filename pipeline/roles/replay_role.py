@@ -9,9 +9,11 @@ from agents import Specs
 from pipeline.experiment import config
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
-from pipeline.messages.channel import VariablesReader
-from pipeline.messages.forwarding import HandingOn
-from pipeline.records import checkpoint
+from pipeline.messages.forwarding import Relay
+from pipeline.messages.variables_reader import VariablesReader
+from pipeline.records import checkpoint_writer
+from pipeline.records.checkpoint import Checkpoint
+from pipeline.records.counters import Counters
 from pipeline.records.recorder import Recorder
 from pipeline.records.restoring import restore
 from pipeline.replay.shards.separate_server import SeparateServer
@@ -50,9 +52,9 @@ def run_replay(
     """
     servers: list[SeparateServer] = []
 
-    def start(found: checkpoint.Checkpoint | None) -> None:
+    def start(found: Checkpoint | None) -> None:
         source = found.replay if found else None
-        folder = checkpoint.reverb_folder(run.checkpoints)
+        folder = checkpoint_writer.reverb_folder(run.checkpoints)
         servers.append(SeparateServer(experiment, specs, port, folder, source, shard=shard))
 
     if not (resume and restore(run.checkpoints, start)):
@@ -60,7 +62,7 @@ def run_replay(
     server = servers[0]
     log.info("shard %d of the replay listens on port %d", shard, port)
     reader = VariablesReader(server.address, _READ_SECONDS)
-    handing_on = HandingOn(reader, server.weights_address) if experiment.replay.weights_port else None
+    handing_on = Relay(reader, server.weights_address) if experiment.replay.weights_port else None
     saver, code = _Saver(experiment, run, server), 0
     while not interrupted.is_set():
         recorder.beat()
@@ -84,7 +86,7 @@ class _Saver:
         self._config = config.dump(experiment).encode()
         self._run, self._server = run, server
         self._thread = ThreadPoolExecutor(1, "checkpoint")
-        self._writing: Future[checkpoint.Checkpoint] | None = None
+        self._writing: Future[checkpoint_writer.Written] | None = None
         self._due = time.monotonic() + self._every
 
     def tend(self) -> None:
@@ -109,9 +111,9 @@ class _Saver:
                 self._end()
 
     def _start(self) -> None:
-        def write() -> checkpoint.Checkpoint:
-            return checkpoint.write(
-                self._run.checkpoints, self._config, checkpoint.Counters(), {}, self._server.checkpoint, self._keep
+        def write() -> checkpoint_writer.Written:
+            return checkpoint_writer.write(
+                self._run.checkpoints, self._config, Counters(), {}, self._server.checkpoint, self._keep
             )
 
         self._writing = self._thread.submit(write)

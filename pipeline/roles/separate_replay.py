@@ -13,7 +13,7 @@ from pipeline.learner.workers import team
 from pipeline.messages.addresses import respelled
 from pipeline.messages.channel import VARIABLES_TABLE, take
 from pipeline.messages.contents import Announcement
-from pipeline.records.account import NOTHING, Tally
+from pipeline.records.counters import NOTHING, Tally
 from pipeline.records.ledger import Ledger
 from pipeline.replay.replay import Replay
 from pipeline.replay.shards.remote_replay import RemoteReplay

@@ -1,4 +1,4 @@
-"""Becomes a program that ends when its parent does, however that dies.
+"""Runs a program that Linux kills when its parent process ends.
 
 `python -m pipeline.runtime.ends_with_parent PARENT COMMAND...`, with the parent's process id. A function that runs
 between fork and exec would do the same, but not safely in a process of many threads.
@@ -11,7 +11,7 @@ from pipeline.runtime.process import die_with_parent
 
 
 def main(parent: str, *command: str) -> None:
-    """Becomes the command; Linux keeps the tie over that."""
+    """Replaces this process with the command; the kernel's death signal stays set."""
     die_with_parent(int(parent))
     os.execv(command[0], command)
 

@@ -23,12 +23,11 @@ from numpy.typing import NDArray
 _TFLITE = "tensorflow.lite.python.interpreter_wrapper._pywrap_tensorflow_interpreter_wrapper"
 _REVERB = "reverb.libpybind"
 _NO_BOUND = sys.float_info.max
-_SNAPPY_LENGTH = "_ZN3tsl4port28Snappy_GetUncompressedLengthEPKcmPm"
-_SNAPPY_UNCOMPRESS = "_ZN3tsl4port17Snappy_UncompressEPKcmPc"
 _BUILTIN_OPERATIONS = 1  # tf.lite.experimental.OpResolverType.BUILTIN
 
 
-def _package(name: str) -> Path:
+def package_folder(name: str) -> Path:
+    """Where a package lies, which is not imported."""
     spec = importlib.util.find_spec(name)  # does not execute a top-level package
     if spec is None or not spec.submodule_search_locations:
         raise ImportError(f"{name} is not installed in this Python")
@@ -42,8 +41,8 @@ def _load(name: str) -> ModuleType:
         return importlib.import_module(name)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # its C++ code announces oneDNN on stderr otherwise
     package, *path = name.split(".")
-    folder = _package(package).joinpath(*path)
-    ctypes.CDLL(str(_package("tensorflow") / "libtensorflow_framework.so.2"))
+    folder = package_folder(package).joinpath(*path)
+    ctypes.CDLL(str(package_folder("tensorflow") / "libtensorflow_framework.so.2"))
     spec = importlib.util.spec_from_file_location(name, folder.with_suffix(".so"))
     if spec is None or spec.loader is None:
         raise ImportError(f"{name} cannot be loaded")
@@ -78,23 +77,6 @@ def flush(writer: Any, unconfirmed: int, milliseconds: int) -> bool:
             raise
         return False
     return True
-
-
-def uncompressed(data: bytes) -> bytes:
-    """What was compressed with Snappy, as Reverb stores its data: by the code in TensorFlow's library.
-
-    Raises:
-      ValueError: it was not.
-    """
-    library = ctypes.CDLL(str(_package("tensorflow") / "libtensorflow_framework.so.2"))
-    size = ctypes.c_size_t()
-    length = getattr(library, _SNAPPY_LENGTH)
-    if not length(data, ctypes.c_size_t(len(data)), ctypes.byref(size)):
-        raise ValueError("the data is not compressed with Snappy")
-    found = ctypes.create_string_buffer(size.value)
-    if not getattr(library, _SNAPPY_UNCOMPRESS)(data, ctypes.c_size_t(len(data)), found):
-        raise ValueError("the data compressed with Snappy is damaged")
-    return found.raw
 
 
 def newest_server(tables: Sequence[str], port: int) -> Any:

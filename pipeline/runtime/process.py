@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from ctypes import CDLL
 
 _PR_SET_PDEATHSIG = 1
@@ -37,3 +38,10 @@ def quieten_gym() -> None:
     finally:
         sys.stderr.close()
         sys.stderr = stderr
+
+
+def prepare_pygame() -> None:
+    """Has pygame, by which most environments draw, import and start without a word and without a sound card."""
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
+    warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)  # of the pygame that TF-Agents pins

@@ -32,8 +32,8 @@ _BIND = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_u
 _patching = threading.Lock()
 
 
-class Unpatchable(Exception):
-    """Reverb's library cannot be led to the loopback address; says why."""
+class LoopbackError(Exception):
+    """Reverb's library could not be patched to bind to the loopback address; says why."""
 
 
 @contextlib.contextmanager
@@ -41,14 +41,14 @@ def bound(port: int) -> Iterator[None]:
     """A Reverb server that is made within listens on `port` of the loopback address, to IPv4.
 
     Raises:
-      Unpatchable: it cannot be; before anything is made.
+      LoopbackError: it cannot be; before anything is made.
       OSError: nor can the library be read.
     """
     with _patching:
         library = Path(native.reverb_bindings().__file__ or "").resolve()
         entries = [_base(library) + offset for offset in table_entries(library, "bind")]
         if not entries:
-            raise Unpatchable(f"{library} does not call bind through its global offset table")
+            raise LoopbackError(f"{library} does not call bind through its global offset table")
         pointers = [ctypes.c_void_p.from_address(entry) for entry in entries]
         before = [pointer.value for pointer in pointers]
         ours = _rewriting(port, _BIND(before[0] or 0))
@@ -97,7 +97,7 @@ def attempt() -> str:
     try:
         with bound(port):
             server = native.reverb_bindings().Server([], port, None)
-    except (Unpatchable, OSError) as error:
+    except (LoopbackError, OSError) as error:
         return str(error)
     addresses = listeners(port)
     server.Stop()
@@ -107,8 +107,8 @@ def attempt() -> str:
 def _rewriting(port: int, real: "ctypes._FuncPointer") -> "ctypes._FuncPointer":
     """`bind` with the loopback address in the place of every address, at that port."""
     head4, head6 = (struct.pack("=H", family) + port.to_bytes(2, "big") for family in (socket.AF_INET, socket.AF_INET6))
-    # A socket of IPv6 has 127.0.0.1 in its mapped form. With ::1, whoever asks for the number would find nobody; under
-    # "localhost" clients look at both.
+    # A socket of IPv6 has 127.0.0.1 in its mapped form: with ::1, nobody would listen on 127.0.0.1. Under "localhost"
+    # clients look at both.
     loopback4 = ctypes.create_string_buffer(head4 + ipaddress.ip_address("127.0.0.1").packed + bytes(8), 16)
     mapped = ipaddress.ip_address("::ffff:127.0.0.1").packed
     loopback6 = ctypes.create_string_buffer(head6 + bytes(4) + mapped + bytes(4), 28)
@@ -137,7 +137,7 @@ def _base(library: Path) -> int:
     for addresses, _, offset, file in _mappings():
         if file == str(library) and offset == 0:
             return addresses.start
-    raise Unpatchable(f"{library} is not in this process's memory")
+    raise LoopbackError(f"{library} is not in this process's memory")
 
 
 def _write(entry: int, pointer: ctypes.c_void_p, value: int | None) -> None:
@@ -149,7 +149,7 @@ def _write(entry: int, pointer: ctypes.c_void_p, value: int | None) -> None:
     flags = {"r": mmap.PROT_READ, "w": mmap.PROT_WRITE, "x": mmap.PROT_EXEC}
     before = sum(flag for letter, flag in flags.items() if letter in letters)
     if protect(page, mmap.PAGESIZE, before | mmap.PROT_WRITE) != 0:
-        raise Unpatchable(f"the library's offset table cannot be written: {os.strerror(ctypes.get_errno())}")
+        raise LoopbackError(f"the library's offset table cannot be written: {os.strerror(ctypes.get_errno())}")
     pointer.value = value
     protect(page, mmap.PAGESIZE, before)
 
@@ -158,13 +158,13 @@ def table_entries(library: Path, symbol: str) -> list[int]:
     """Where in a shared library of x86-64 the entries of its global offset table for a symbol lie, from its start.
 
     Raises:
-      Unpatchable: it is no such library.
+      LoopbackError: it is no such library.
     """
     data = library.read_bytes()
     try:
         return _table_entries(data, symbol.encode() + b"\0")
     except (struct.error, LookupError, ValueError, OverflowError, StopIteration) as error:
-        raise Unpatchable(f"{library} cannot be read as a shared library: {error!r}") from None
+        raise LoopbackError(f"{library} cannot be read as a shared library: {error!r}") from None
 
 
 def _table_entries(data: bytes, symbol: bytes) -> list[int]:

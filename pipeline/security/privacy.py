@@ -7,7 +7,7 @@ server.
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 import psutil
@@ -15,7 +15,9 @@ import psutil
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment
 from pipeline.security import loopback
-from pipeline.security.network_namespace import Namespace
+
+if TYPE_CHECKING:
+    from pipeline.security.network_namespace import Namespace
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +35,8 @@ class Privacy(msgspec.Struct, frozen=True):
 
     measure: Literal["namespace", "loopback", "open"]
     without: str = ""
-    """Why it is none that keeps more out, in words."""
-    namespace: Namespace | None = None
+    """Why no stricter measure was taken, in words."""
+    namespace: "Namespace | None" = None
 
     def command(self, command: Sequence[str]) -> list[str]:
         """A command as its process has to be started to be where the replay is; give it `descriptors`."""
@@ -115,13 +117,15 @@ _ADVICE = {
 }
 
 
-def _take(measure: str, may_isolate: bool) -> tuple[str, Namespace | None]:
-    """What stands in the way of a measure, or the namespace of one that has any."""
+def _take(measure: str, may_isolate: bool) -> "tuple[str, Namespace | None]":
+    """Tries a measure: why it cannot be taken, or an empty text; and its namespace, if it has one."""
     if measure == "loopback":
         obstacle = loopback.obstacle()
         return obstacle and f"the server cannot be kept to the loopback address: {obstacle}", None
     if not may_isolate:
         return "this launcher's roles cannot be given a network namespace", None
+    from pipeline.security.network_namespace import Namespace
+
     try:
         return "", Namespace()
     except OSError as error:
@@ -143,7 +147,7 @@ def guarding(port: int, private: str) -> Iterator[None]:
         if private != "off":
             try:
                 stack.enter_context(loopback.bound(port))
-            except (loopback.Unpatchable, OSError) as error:
+            except (loopback.LoopbackError, OSError) as error:
                 log.warning("the replay cannot be kept to the loopback address: %s", error)
         yield
     addresses = loopback.listeners(port)

@@ -9,9 +9,10 @@ import msgspec
 from pipeline.datasets import offline
 from pipeline.experiment import config
 from pipeline.experiment.config import UsageError
+from pipeline.experiment.resume import differences
 from pipeline.experiment.run_directory import RunDirectory, write_atomically
 from pipeline.experiment.sections import Experiment
-from pipeline.launchers.run import describe
+from pipeline.launchers import describe
 from pipeline.records.results import EXIT_CODES, Status, Summary
 from pipeline.sweep.combinations import Combination
 
@@ -122,7 +123,7 @@ class Plan:
             return
         for name, wanted in self.experiments.items():
             path = self.folder / name / _EXPERIMENT
-            if path.is_file() and (changed := config.differences(_stored(path), wanted)):
+            if path.is_file() and (changed := differences(_stored(path), wanted)):
                 raise UsageError(
                     f"{path.parent} was run with other values of {', '.join(changed)}: choose another --out"
                 )

@@ -344,3 +344,17 @@ print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
     modules = set(json.loads(done.stdout))
     assert {"agents", "numpy"} <= modules
     assert not modules & {"tensorflow", "tf_agents", "keras", "tensorflow_probability", "reverb", "pipeline", "absl"}
+
+
+def test_a_plain_dqn_agent_imports_nothing_that_its_config_does_not_use() -> None:
+    script = """
+import json, sys
+import agents
+from agents import ArraySpec, DqnConfig, Specs
+agents.build("dqn", Specs(ArraySpec((4,), "float32"), 2), DqnConfig())
+print(json.dumps(sorted(name for name in sys.modules if name.startswith("agents."))))
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    light = {"builder", "config_fields", "configs", "exploration", "specs"}
+    used = {"dqn", "initializers", "losses", "networks", "optimizers", "td_agent", "tf_specs"}
+    assert {name.removeprefix("agents.") for name in json.loads(done.stdout)} == light | used

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from agents import losses
+from agents import distributional_losses, losses, noisy, policy_losses
 
 LOWEST = np.finfo(np.float32).min
 HALF_LN_3 = 0.5 * math.log(3.0)
@@ -59,7 +59,7 @@ def algorithm_1(support: np.ndarray, atoms: np.ndarray, probabilities: np.ndarra
 
 
 def project(support: np.ndarray, atoms: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    return losses.project(tf.constant(support), tf.constant(atoms), tf.constant(probabilities)).numpy()
+    return distributional_losses.project(tf.constant(support), tf.constant(atoms), tf.constant(probabilities)).numpy()
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_projection_within_the_support_preserves_the_mean(
 )
 def test_quantile_huber_loss_by_hand(kappa: float, expected: float) -> None:
     quantiles, targets = tf.constant([[1.0, 4.0]]), tf.constant([[2.0, 0.0]])
-    loss = losses.quantile_huber_loss(quantiles, tf.constant([0.25, 0.75]), targets, kappa)
+    loss = distributional_losses.quantile_huber_loss(quantiles, tf.constant([0.25, 0.75]), targets, kappa)
     np.testing.assert_array_equal(loss, [expected])
 
 
@@ -151,7 +151,7 @@ def test_quantile_huber_loss_is_that_of_a_triple_loop(
     own = data.draw(floats((batch, learned), 0.0, 1.0))
     shared = own[0]
     for fractions, of_each in ((own, own), (shared, np.tile(shared, (batch, 1)))):
-        loss = losses.quantile_huber_loss(*map(tf.constant, (quantiles, fractions, targets)), kappa)
+        loss = distributional_losses.quantile_huber_loss(*map(tf.constant, (quantiles, fractions, targets)), kappa)
         expected = quantile_huber_by_loops(quantiles, of_each, targets, kappa)
         np.testing.assert_allclose(loss, expected, rtol=1e-4, atol=1e-4)
 
@@ -161,14 +161,14 @@ def test_the_minimiser_is_the_quantile_for_a_tiny_kappa(fraction: float) -> None
     targets = np.random.default_rng(0).permutation(np.float32([0, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89]))
     grid = np.arange(-5.0, 95.0, 0.25, dtype=np.float32)[:, np.newaxis]
     every = np.tile(targets, (len(grid), 1))
-    loss = losses.quantile_huber_loss(*map(tf.constant, (grid, np.float32([fraction]), every)), 1e-3)
+    loss = distributional_losses.quantile_huber_loss(*map(tf.constant, (grid, np.float32([fraction]), every)), 1e-3)
     assert grid[np.argmin(loss), 0] == np.quantile(targets, fraction, method="inverted_cdf")
 
 
 def test_the_minimiser_at_one_half_is_the_mean_for_a_huge_kappa() -> None:
     targets = np.float32([0, 1, 2, 13])
     grid = np.arange(-5.0, 15.0, 0.25, dtype=np.float32)[:, np.newaxis]
-    loss = losses.quantile_huber_loss(
+    loss = distributional_losses.quantile_huber_loss(
         tf.constant(grid), tf.constant([0.5]), tf.constant(np.tile(targets, (len(grid), 1))), 100.0
     )
     assert grid[np.argmin(loss), 0] == 4.0
@@ -176,7 +176,9 @@ def test_the_minimiser_at_one_half_is_the_mean_for_a_huge_kappa() -> None:
 
 def test_of_action_takes_the_numbers_of_each_action() -> None:
     values = tf.constant([[[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], [[10.0, 20.0], [30.0, 40.0], [50.0, 60.0]]])
-    np.testing.assert_array_equal(losses.of_action(values, tf.constant([2, 0])), [[5.0, 6.0], [10.0, 20.0]])
+    np.testing.assert_array_equal(
+        distributional_losses.of_action(values, tf.constant([2, 0])), [[5.0, 6.0], [10.0, 20.0]]
+    )
 
 
 @st.composite
@@ -218,7 +220,7 @@ def log_policy(row: dict[int, float], temperature: float) -> dict[int, float]:
 
 def test_soft_policy_by_hand() -> None:
     q, mask = tf.constant([[0.0, HALF_LN_3, 7.0]]), tf.constant([[True, True, False]])
-    policy, scaled_logarithm = losses.soft_policy(q, mask, 0.5)
+    policy, scaled_logarithm = policy_losses.soft_policy(q, mask, 0.5)
     np.testing.assert_allclose(policy, [[0.25, 0.75, 0.0]], rtol=1e-6)
     np.testing.assert_allclose(scaled_logarithm, [[0.5 * math.log(0.25), 0.5 * math.log(0.75), LOWEST]], rtol=1e-6)
 
@@ -229,7 +231,7 @@ def test_soft_policy_is_the_softmax_over_allowed_actions(
     drawn: tuple[np.ndarray, np.ndarray | None, np.ndarray], temperature: float
 ) -> None:
     q, mask, _ = drawn
-    policy, scaled_logarithm = (part.numpy() for part in losses.soft_policy(*tensors_of(q, mask), temperature))
+    policy, scaled_logarithm = (part.numpy() for part in policy_losses.soft_policy(*tensors_of(q, mask), temperature))
     for i, row in enumerate(rows_of(q, mask)):
         expected = log_policy(row, temperature)
         for action in range(q.shape[1]):
@@ -246,7 +248,7 @@ def test_soft_policy_is_the_softmax_over_allowed_actions(
 def test_soft_policy_of_large_q_values_does_not_overflow(temperature: float) -> None:
     q = tf.constant([[1e4, -1e4, 5e3], [-1e4, -1e4, -1e4], [1e30, -1e30, 0.0]])
     mask = tf.constant([[True, True, True], [True, False, True], [True, True, True]])
-    policy, scaled_logarithm = losses.soft_policy(q, mask, temperature)
+    policy, scaled_logarithm = policy_losses.soft_policy(q, mask, temperature)
     np.testing.assert_allclose(policy, [[1.0, 0.0, 0.0], [0.5, 0.0, 0.5], [1.0, 0.0, 0.0]])
     half = -temperature * math.log(2.0)
     np.testing.assert_allclose(
@@ -268,7 +270,7 @@ def test_soft_policy_of_large_q_values_does_not_overflow(temperature: float) -> 
 )
 def test_munchausen_bonus_by_hand(action: int, floor: float, expected: float) -> None:
     q, mask = tf.constant([[0.0, HALF_LN_3, 7.0]]), tf.constant([[True, True, False]])
-    bonus = losses.munchausen_bonus(q, mask, tf.constant([action]), 0.9, 0.5, floor)
+    bonus = policy_losses.munchausen_bonus(q, mask, tf.constant([action]), 0.9, 0.5, floor)
     np.testing.assert_allclose(bonus, [expected], rtol=1e-6)
 
 
@@ -278,7 +280,7 @@ def test_munchausen_bonus_is_the_scaled_clipped_log_policy(
     drawn: tuple[np.ndarray, np.ndarray | None, np.ndarray], temperature: float, floor: float
 ) -> None:
     q, mask, action = drawn
-    bonus = losses.munchausen_bonus(*tensors_of(q, mask), tf.constant(action), 0.9, temperature, floor)
+    bonus = policy_losses.munchausen_bonus(*tensors_of(q, mask), tf.constant(action), 0.9, temperature, floor)
     expected = [
         0.9 * max(temperature * log_policy(row, temperature)[taken], floor)
         for row, taken in zip(rows_of(q, mask), action.tolist(), strict=True)
@@ -287,14 +289,14 @@ def test_munchausen_bonus_is_the_scaled_clipped_log_policy(
 
 
 def test_munchausen_bonus_of_large_q_values_is_finite() -> None:
-    bonus = losses.munchausen_bonus(tf.constant([[1e4, -1e4]] * 2), None, tf.constant([0, 1]), 0.9, 0.03, -1.0)
+    bonus = policy_losses.munchausen_bonus(tf.constant([[1e4, -1e4]] * 2), None, tf.constant([0, 1]), 0.9, 0.03, -1.0)
     np.testing.assert_allclose(bonus, [0.0, -0.9], rtol=1e-6)
 
 
 def test_soft_bootstrap_value_by_hand() -> None:
     # By the definition: 1/4 (0 - 0.5 ln 1/4) + 3/4 (0.5 ln 3 - 0.5 ln 3/4) = 0.5 ln 4.
     q, mask = tf.constant([[0.0, HALF_LN_3, 7.0]]), tf.constant([[True, True, False]])
-    np.testing.assert_allclose(losses.soft_bootstrap_value(q, mask, 0.5), [0.5 * math.log(4.0)], rtol=1e-6)
+    np.testing.assert_allclose(policy_losses.soft_bootstrap_value(q, mask, 0.5), [0.5 * math.log(4.0)], rtol=1e-6)
 
 
 @settings(deadline=None, max_examples=100)
@@ -308,7 +310,7 @@ def test_soft_bootstrap_value_is_the_mean_of_q_less_the_scaled_log_policy(
         logarithms = log_policy(row, temperature)
         terms = [math.exp(logarithms[a]) * (value - temperature * logarithms[a]) for a, value in row.items()]
         expected.append(math.fsum(terms))
-    value = losses.soft_bootstrap_value(*tensors_of(q, mask), temperature)
+    value = policy_losses.soft_bootstrap_value(*tensors_of(q, mask), temperature)
     np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-4)
 
 
@@ -318,7 +320,7 @@ def test_soft_bootstrap_value_approaches_the_maximum_as_it_cools(
     drawn: tuple[np.ndarray, np.ndarray | None, np.ndarray],
 ) -> None:
     q, mask, _ = drawn
-    value = losses.soft_bootstrap_value(*tensors_of(q, mask), 1e-5)
+    value = policy_losses.soft_bootstrap_value(*tensors_of(q, mask), 1e-5)
     np.testing.assert_allclose(value, [max(row.values()) for row in rows_of(q, mask)], rtol=1e-6, atol=1e-4)
 
 
@@ -326,7 +328,7 @@ def test_soft_bootstrap_value_approaches_the_maximum_as_it_cools(
 def test_soft_bootstrap_value_of_large_q_values_does_not_overflow(temperature: float) -> None:
     q = tf.constant([[1e4, -1e4, 2e4], [-1e4, -1e4, -3e4]])
     mask = tf.constant([[True, True, False], [True, True, True]])
-    value = losses.soft_bootstrap_value(q, mask, temperature)
+    value = policy_losses.soft_bootstrap_value(q, mask, temperature)
     np.testing.assert_allclose(value, [1e4, -1e4 + temperature * math.log(2.0)], rtol=1e-6)
 
 
@@ -410,4 +412,4 @@ def test_linear_schedule_by_hand(initial: float, final: float, steps: int, count
 
 
 def test_scaled_noise_is_the_root_with_the_sign() -> None:
-    np.testing.assert_array_equal(losses.scaled_noise(tf.constant([-4.0, 0.0, 0.25, 9.0])), [-2.0, 0.0, 0.5, 3.0])
+    np.testing.assert_array_equal(noisy.scaled_noise(tf.constant([-4.0, 0.0, 0.25, 9.0])), [-2.0, 0.0, 0.5, 3.0])

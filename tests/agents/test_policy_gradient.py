@@ -9,7 +9,7 @@ from kinds import VECTOR, changed, config_of, experience
 from tf_agents.trajectories import Trajectory
 
 import agents
-from agents import ArraySpec, PpoConfig, ReinforceConfig, Specs, losses
+from agents import ArraySpec, PpoConfig, ReinforceConfig, Specs, policy_losses
 
 FIRST, MID, LAST = 0, 1, 2
 PLAIN = Specs(ArraySpec((4,), "float32"), 3)
@@ -39,7 +39,7 @@ def slow_advantages(
 
 def test_advantages_by_hand() -> None:
     # delta = 1 + 0.5 * 4 - 2 = 1 and 3 + 0.5 * 6 - 4 = 2; A_1 = 2, A_0 = 1 + 0.5 * 0.5 * 2.
-    found = losses.generalised_advantages(
+    found = policy_losses.generalised_advantages(
         row(FIRST, MID, MID, dtype=tf.int32), row(1, 3, 99), row(1, 1, 1), row(2, 4, 6), 0.5, 0.5
     )
     np.testing.assert_allclose(found, [[1.5, 2.0]])
@@ -49,21 +49,21 @@ def test_a_termination_bootstraps_from_nothing_and_a_truncation_from_the_last_fr
     step_type, value = row(MID, MID, LAST, FIRST, MID, dtype=tf.int32), row(2, 4, 6, 8, 10)
     reward = row(1, 3, 77, 5, 99)
     # Terminated: A_1 = 3 - 4, A_0 = 1 + 0.5 * 4 - 2 + 0.5 * A_1. The reset's own reward counts nowhere.
-    ended = losses.generalised_advantages(step_type, reward, row(1, 0, 1, 1, 1), value, 0.5, 1.0)
+    ended = policy_losses.generalised_advantages(step_type, reward, row(1, 0, 1, 1, 1), value, 0.5, 1.0)
     np.testing.assert_allclose(ended, [[0.5, -1.0, 0.0, 5.0 + 5.0 - 8.0]])
     # Truncated: A_1 = 3 + 0.5 * 6 - 4.
-    cut = losses.generalised_advantages(step_type, reward, row(1, 1, 1, 1, 1), value, 0.5, 1.0)
+    cut = policy_losses.generalised_advantages(step_type, reward, row(1, 1, 1, 1, 1), value, 0.5, 1.0)
     np.testing.assert_allclose(cut, [[2.0, 2.0, 0.0, 2.0]])
 
 
 def test_lambda_1_is_the_return_and_lambda_0_the_td_error() -> None:
     step_type, ones = row(MID, MID, MID, MID, dtype=tf.int32), row(1, 1, 1, 1)
     reward, value = row(1, 2, 4, 99), row(3, 5, 7, 16)
-    returns = losses.generalised_advantages(step_type, reward, ones, value, 0.5, 1.0) + value[:, :-1]
+    returns = policy_losses.generalised_advantages(step_type, reward, ones, value, 0.5, 1.0) + value[:, :-1]
     np.testing.assert_allclose(returns, [[1 + 1 + 1 + 2, 2 + 2 + 4, 4 + 8]])
-    errors = losses.generalised_advantages(step_type, reward, ones, value, 0.5, 0.0)
+    errors = policy_losses.generalised_advantages(step_type, reward, ones, value, 0.5, 0.0)
     np.testing.assert_allclose(errors, [[1 + 2.5 - 3, 2 + 3.5 - 5, 4 + 8 - 7]])
-    alone = losses.generalised_advantages(step_type, reward, ones, tf.zeros_like(value), 0.5, 1.0)
+    alone = policy_losses.generalised_advantages(step_type, reward, ones, tf.zeros_like(value), 0.5, 1.0)
     np.testing.assert_allclose(alone, [[3.0, 4.0, 4.0]])
 
 
@@ -74,46 +74,48 @@ def test_advantages_equal_the_slow_sum(length: int) -> None:
     step_type = random.choice([FIRST, MID, LAST], shape, p=[0.1, 0.8, 0.1])
     discount, (reward, value) = (random.random(shape) < 0.9) * 1.0, random.normal(size=(2, *shape))
     tensors = [tf.constant(array, tf.float32) for array in (reward, discount, value)]
-    found = losses.generalised_advantages(tf.constant(step_type, tf.int32), *tensors, 0.97, 0.9)
+    found = policy_losses.generalised_advantages(tf.constant(step_type, tf.int32), *tensors, 0.97, 0.9)
     assert found.shape == (50, length - 1)
     np.testing.assert_allclose(found, slow_advantages(step_type, reward, discount, value, 0.97, 0.9), atol=1e-5)
 
 
 def test_an_episode_ends_within_its_window_where_a_last_frame_follows() -> None:
     step_type = tf.constant([[MID, LAST, FIRST, MID, MID], [MID, MID, MID, MID, LAST]])
-    found = losses.ends_within(step_type).numpy().tolist()
+    found = policy_losses.ends_within(step_type).numpy().tolist()
     assert found == [[True, False, False, False], [True, True, True, True]]
 
 
 def test_the_clipped_surrogate_by_hand() -> None:
     ratio = tf.constant([0.5, 0.9, 1.1, 1.5] * 2)
     advantage = tf.constant([2.0] * 4 + [-2.0] * 4)
-    found = losses.clipped_surrogate(ratio, advantage, 0.2)
+    found = policy_losses.clipped_surrogate(ratio, advantage, 0.2)
     np.testing.assert_allclose(found, [1.0, 1.8, 2.2, 2.4, -1.6, -1.8, -2.2, -3.0], rtol=1e-6)
 
 
 def test_what_is_clipped_has_no_gradient() -> None:
     ratio = tf.Variable([0.5, 1.5, 0.5, 1.5])
     with tf.GradientTape() as tape:
-        total = tf.reduce_sum(losses.clipped_surrogate(ratio, tf.constant([2.0, 2.0, -2.0, -2.0]), 0.2))
+        total = tf.reduce_sum(policy_losses.clipped_surrogate(ratio, tf.constant([2.0, 2.0, -2.0, -2.0]), 0.2))
     np.testing.assert_allclose(tape.gradient(total, ratio), [2.0, 0.0, 0.0, -2.0])
 
 
 def test_log_probabilities_and_entropy_are_of_the_allowed_actions() -> None:
     logits = tf.constant([[0.0, np.log(3.0), 50.0], [1e4, -1e4, 0.0]], tf.float32)
     mask = tf.constant([[True, True, False], [True, True, True]])
-    policy, log_policy = losses.soft_policy(logits, mask, 1.0)
+    policy, log_policy = policy_losses.soft_policy(logits, mask, 1.0)
     np.testing.assert_allclose(policy, [[0.25, 0.75, 0.0], [1.0, 0.0, 0.0]], atol=1e-6)
-    np.testing.assert_allclose(losses.log_probability(log_policy, tf.constant([1, 0])), [np.log(0.75), 0.0], atol=1e-5)
+    np.testing.assert_allclose(
+        policy_losses.log_probability(log_policy, tf.constant([1, 0])), [np.log(0.75), 0.0], atol=1e-5
+    )
     expected = -(0.25 * np.log(0.25) + 0.75 * np.log(0.75))
-    np.testing.assert_allclose(losses.entropy(policy, log_policy), [expected, 0.0], atol=1e-5)
+    np.testing.assert_allclose(policy_losses.entropy(policy, log_policy), [expected, 0.0], atol=1e-5)
 
 
 def test_the_entropy_of_a_masked_policy_has_a_finite_gradient() -> None:
     logits = tf.Variable([[0.0, 1.0, 2.0]])
     with tf.GradientTape() as tape:
-        policy, log_policy = losses.soft_policy(logits, tf.constant([[True, True, False]]), 1.0)
-        total = losses.entropy(policy, log_policy) + losses.log_probability(log_policy, tf.constant([1]))
+        policy, log_policy = policy_losses.soft_policy(logits, tf.constant([[True, True, False]]), 1.0)
+        total = policy_losses.entropy(policy, log_policy) + policy_losses.log_probability(log_policy, tf.constant([1]))
     gradient = tape.gradient(total, logits).numpy()
     assert np.isfinite(gradient).all()
     assert gradient[0, 2] == 0.0

@@ -13,7 +13,7 @@ import tensorflow as tf
 from tf_agents.trajectories import Trajectory
 
 import agents
-from agents import BUILDERS, ArraySpec, Specs, networks
+from agents import BUILDERS, ArraySpec, Specs, noisy
 
 FIRST, MID, LAST = 0, 1, 2
 VECTOR = Specs(ArraySpec((3,), "float32"), 4)
@@ -430,23 +430,23 @@ def test_iqn_draws_fractions_of_each_example_for_what_it_learns_and_for_what_it_
 
 
 @pytest.fixture(scope="module")
-def noisy_layer() -> networks.NoisyDense:
+def noisy_layer() -> noisy.NoisyDense:
     """Five inputs and three units, with weights and scales of any sign."""
-    layer = networks.NoisyDense(3, 0.5, "tanh", ("zeros", "zeros"))
+    layer = noisy.NoisyDense(3, 0.5, "tanh", ("zeros", "zeros"))
     layer.build(((None, 5), (None, 5), (None, 3)))
     random = np.random.default_rng(0)
     layer.set_weights([random.normal(scale=0.5, size=weight.shape) for weight in layer.weights])
     return layer
 
 
-def test_noise_of_zeros_leaves_the_mean_layer(noisy_layer: networks.NoisyDense) -> None:
+def test_noise_of_zeros_leaves_the_mean_layer(noisy_layer: noisy.NoisyDense) -> None:
     features = np.random.default_rng(1).normal(size=(4, 5)).astype(np.float32)
     outputs = noisy_layer((tf.constant(features), tf.zeros((4, 5)), tf.zeros((4, 3))))
     kernel, bias = noisy_layer.kernel.numpy(), noisy_layer.bias.numpy()
     np.testing.assert_allclose(outputs, np.tanh(features @ kernel + bias), rtol=1e-5, atol=1e-6)
 
 
-def test_noise_moves_each_weight_by_its_scale_times_a_product(noisy_layer: networks.NoisyDense) -> None:
+def test_noise_moves_each_weight_by_its_scale_times_a_product(noisy_layer: noisy.NoisyDense) -> None:
     random = np.random.default_rng(2)
     inputs = [random.normal(size=(4, n)).astype(np.float32) for n in (5, 5, 3)]
     expected = []

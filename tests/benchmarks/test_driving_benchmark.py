@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("highway_env", reason="the extra driving is not installed")
-from benchmarks import driving
+from benchmarks.learning import driving
 from pipeline import environments
 from pipeline.experiment.sections import EnvironmentConfig
 

@@ -1,4 +1,4 @@
-"""benchmarks.reach: a short form of it, end to end, and the page that it writes."""
+"""benchmarks.learning.reach: a short form of it, end to end, and the page that it writes."""
 
 import subprocess
 import sys
@@ -6,20 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.reach import report
-from benchmarks.reach.tasks import TASKS, Result
+from benchmarks.learning.reach import report
+from benchmarks.learning.reach.tasks import TASKS, Result
 from pipeline.experiment.config import load, shipped
 
 ROOT = Path(__file__).resolve().parents[2]
 OTHERS = {
     "atari",  # for a machine with a GPU
     "highway_image",
-    "highway_shielded",  # benchmarks.driving has it beside the unshielded one
+    "highway_shielded",  # benchmarks.learning.driving has it beside the unshielded one
     "intersection",
     "merge",
     "minatar_seaquest",
     "minatar_spaceinvaders",
-    "trading",  # benchmarks.trading: a return there says little without its baselines
+    "trading",  # benchmarks.learning.trading: a return there says little without its baselines
     "trading_forex",
 }
 """Configs without a target."""
@@ -32,10 +32,17 @@ SHORT = (
 
 
 def run(folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "benchmarks.reach", f"--results={folder / 'reach.jsonl'}", f"--docs={folder}"]
-    return subprocess.run([*command, *flags], capture_output=True, text=True, timeout=200, check=False, cwd=ROOT)
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.learning.reach",
+        f"--results={folder / 'reach.jsonl'}",
+        f"--docs={folder}",
+    ]
+    return subprocess.run([*command, *flags], capture_output=True, text=True, timeout=1_200, check=False, cwd=ROOT)
 
 
+@pytest.mark.timeout(1_300)
 def test_what_is_missing_is_run_and_kept_and_the_page_written_from_all(tmp_path: Path) -> None:
     path, kept = tmp_path / "reach.jsonl", Result("cartpole", 0, 499.0, 49_000, 1.0, [(1_000, 20.0), (2_000, 499.0)])
     report.add(path, kept)

@@ -1,4 +1,4 @@
-"""benchmarks.trading: a short form of it, end to end, and a user's run beside its baselines."""
+"""benchmarks.learning.trading: a short form of it, end to end, and a user's run beside its baselines."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import pipeline
-from benchmarks.trading.walks import Decisions, Walk, constant, replayed, walk
+from benchmarks.learning.trading.walks import Decisions, Walk, constant, replayed, walk
 from pipeline.experiment.config import UsageError, load
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,10 +22,11 @@ SHORT = (
 
 
 def run(*flags: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "benchmarks.trading", "--coins=3", *flags]
-    return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, cwd=ROOT)
+    command = [sys.executable, "-m", "benchmarks.learning.trading", "--coins=3", *flags]
+    return subprocess.run(command, capture_output=True, text=True, timeout=1_200, check=False, cwd=ROOT)
 
 
+@pytest.mark.timeout(1_300)
 def test_what_is_missing_is_trained_and_kept_and_the_page_written_from_all(tmp_path: Path) -> None:
     results, page = tmp_path / "results.jsonl", tmp_path / "trading.md"
     kept = Decisions("trading", 2, "01" * 1_000, "0" * 701)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.wire import Wire
+from benchmarks.reliability.wire import Wire
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HERE, THERE = "10.0.0.1", "10.0.0.2"
@@ -91,7 +91,7 @@ def test_other_protocols_are_left_out() -> None:
 
 def test_the_command_listens_to_a_real_interface() -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.wire", "lo"],
+        [sys.executable, "-m", "benchmarks.reliability.wire", "lo"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
     )  # fmt: skip
     assert process.stdout is not None

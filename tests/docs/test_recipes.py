@@ -20,6 +20,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+from command_lines import command_lines, parsed
 
 from pipeline.experiment import config
 from pipeline.learner.workers import team
@@ -45,35 +46,6 @@ NEEDED = {
 Manifest = dict[str, Any]
 
 
-@cache
-def flags_of(command: str) -> Mapping[str, str]:
-    """Flags of a command by name, as its help has them: what they take, or an empty text for a switch."""
-    result = subprocess.run(
-        [sys.executable, "-m", f"pipeline.{command}", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    return dict(re.findall(r"^  --(?:\[no\])?(\w+)(?:=(\S+))?$", result.stdout, re.MULTILINE))
-
-
-def parsed(command: str, arguments: Sequence[str]) -> dict[str, str]:
-    """Values by flag of a command line that the command takes."""
-    flags, values = flags_of(command), {}
-    for argument in arguments:
-        match = re.fullmatch(r"--(\w+)(?:=(.*))?", argument)
-        assert match, f"{command}: {argument!r} is no flag"
-        name, value = match[1], match[2]
-        assert name in flags, f"{command} has no --{name}"
-        takes = flags[name]
-        assert (value is None) == (takes == ""), f"{command}: {argument}"
-        if takes == "N":
-            assert value.isdecimal(), argument
-        elif "|" in takes:
-            assert value in takes.split("|"), argument
-        assert "$" not in (value or ""), f"{argument} was not expanded"
-        assert name == "set" or name not in values, f"--{name} is there twice"
-        values[name] = value or ""
-    return values
-
-
 def check_role(arguments: Sequence[str]) -> dict[str, str]:
     """Values by flag of a role's command line that has what the role needs, and a config that is valid."""
     values = parsed("role", arguments)
@@ -88,13 +60,6 @@ def check_role(arguments: Sequence[str]) -> dict[str, str]:
         most = {"collector": experiment.collectors, "replay": values["replay"].count(",") + 1}.get(values["role"])
         assert most is None or int(values["index"] if most > 1 else values.get("index", 0)) < most
     return values
-
-
-def command_lines(text: str) -> Iterator[tuple[str, list[str]]]:
-    """Commands of ours with their arguments, from shell lines without variables of their own."""
-    joined = text.replace("\\\n", " ").replace("$PWD", "/home/me")
-    for command, arguments in re.findall(r"-m pipeline\.(\w+) ([^\n]*)", joined):
-        yield command, shlex.split(arguments, comments=True)
 
 
 def blocks(language: str) -> str:

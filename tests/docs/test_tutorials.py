@@ -1,5 +1,8 @@
 """Tutorials, followed to the letter: their files are saved, their commands run, and what they promise is looked for."""
 
+import ast
+import importlib
+import itertools
 import json
 import os
 import re
@@ -9,7 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from command_lines import command_lines, parsed
 from tiers import tiered
+
+import pipeline
+from pipeline.experiment.config import shipped
 
 ROOT = Path(__file__).resolve().parents[2]
 TUTORIALS = ROOT / "docs" / "tutorials"
@@ -27,6 +34,7 @@ PROMISES = {
     "deploy.md": "predictions",
 }
 """Of each tutorial, words that its commands print at the end."""
+OURS = ("agents", "pipeline")
 
 
 def blocks(text: str) -> Iterator[tuple[str, str, str]]:
@@ -83,6 +91,38 @@ def test_a_tutorial_does_what_it_says(tmp_path: Path, name: str) -> None:
         assert json.loads(printed.splitlines()[-1])["mean_return"] > 33.0  # of 34.5; ordering the same earns 24.9
 
 
+@pytest.mark.parametrize("name", ["README.md", *(f"docs/tutorials/{name}" for name in PROMISES)])
+def test_the_commands_of_a_page_are_taken(name: str) -> None:
+    text = "\n".join(content for language, _, content in blocks((ROOT / name).read_text()) if language == "sh")
+    for variable, value in re.findall(r'^(\w+)="(.*)"$', text, re.MULTILINE):
+        text = text.replace(f"${variable}", value)
+    for command, given in command_lines(text):
+        words = list(itertools.takewhile(lambda word: word not in (">", "2>&1", "&"), given))
+        subcommands = list(itertools.takewhile(lambda word: not word.startswith("--"), words))
+        values = parsed(" ".join([command, *subcommands]), words[len(subcommands) :])
+        if values.get("config", "") in shipped():
+            pipeline.load(values["config"], tuple(word[len("--set=") :] for word in words if word.startswith("--set=")))
+
+
+@pytest.mark.parametrize("name", ["README.md", *(f"docs/tutorials/{name}" for name in PROMISES)])
+def test_the_python_of_a_page_names_what_there_is(name: str) -> None:
+    for language, _, content in blocks((ROOT / name).read_text()):
+        if language != "python":
+            continue
+        program, modules = ast.parse(content), {}
+        for node in ast.walk(program):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in OURS:
+                module = importlib.import_module(str(node.module))
+                for alias in node.names:
+                    assert hasattr(module, alias.name) or importlib.import_module(f"{node.module}.{alias.name}")
+            elif isinstance(node, ast.Import):
+                names = [alias for alias in node.names if alias.name in OURS]
+                modules |= {alias.asname or alias.name: importlib.import_module(alias.name) for alias in names}
+        for node in ast.walk(program):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
+                assert hasattr(modules[node.value.id], node.attr), f"there is no {node.value.id}.{node.attr}"
+
+
 def test_the_environment_of_ones_own_is_short() -> None:
     (_, _, environment), *_ = blocks((TUTORIALS / "custom_environment.md").read_text())
     assert len(environment.splitlines()) <= 40
@@ -110,6 +150,8 @@ def test_the_readmes_own_task_is_solved(tmp_path: Path) -> None:
     assert json.loads(printed.splitlines()[-1])["mean_return"] == 1.0  # the best there is; at random -0.7
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(2_400)
 def test_the_readme_does_what_it_says(tmp_path: Path) -> None:
     """In one folder and in order, but for a reader's own task, and for `make test`, which is what runs this."""
     for language, _, content in blocks(README.replace(OWN_TASK, "")):

@@ -12,8 +12,10 @@ from typing import Any
 
 import psutil
 import pytest
+from one_after_another import refusals
 
 from benchmarks.pages import write_between
+from pipeline.experiment.config import dump, load
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SECONDS = 420
@@ -27,21 +29,31 @@ def command(module: str, *flags: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def test_a_run_goes_on_through_every_fault_and_nothing_is_lost_without_a_name(tmp_path: Path) -> None:
+SHORT = ('learner.loop="plain"', "learner.steps_per_call=8", "evaluation.every_steps=1000", "stop.target_return=50.0")
+
+
+def test_a_drill_kills_a_role_has_the_task_solved_and_balances_the_ledger(tmp_path: Path) -> None:
     folder = tmp_path / "drill"
-    result = command("pipeline.drill", "--config=cartpole", f"--run_dir={folder}", "--kills=4", "--seed=2")
+    flags = [f"--set={line}" for line in SHORT]
+    result = command("pipeline.drill", "--config=cartpole", f"--run_dir={folder}", "--kills=1", "--seed=1", *flags)
     assert result.returncode == 0, result.stdout + result.stderr
     report: dict[str, Any] = json.loads((folder / "drill.json").read_text())
-    assert report["problems"] == []
-    assert len(report["done"]) == 4
-    account = report["summary"]["account"]
-    assert report["summary"]["solved"]
-    assert (account["unaccounted"], account["in_flight"]) == (0, 0)
-    assert account["begun"] == account["stored"] + sum(account["lost"].values())
+    check(report)
+    assert [done["fault"] for done in report["done"]] == ["collector killed"]
+    assert set(report["summary"]["account"]["lost"]) <= {"collector killed", "replay restarted"}
     assert "All held" in result.stdout
     assert (folder / "logs" / "learner.log").is_file()
     assert not (folder / "disk" / "run").exists(), "the small disk ends with the drill"
     assert not processes_of(folder)
+
+
+def check(report: dict[str, Any]) -> None:
+    """That all held."""
+    assert report["problems"] == []
+    account = report["summary"]["account"]
+    assert report["summary"]["solved"]
+    assert (account["unaccounted"], account["in_flight"]) == (0, 0)
+    assert account["begun"] == account["stored"] + sum(account["lost"].values())
 
 
 def processes_of(folder: Path) -> list[psutil.Process]:
@@ -62,25 +74,21 @@ def wait_until(condition: Callable[[], Any]) -> Any:
     return found
 
 
-@pytest.mark.parametrize(
-    ("flags", "words"),
-    [
-        (("--config=cartpole",), "--run_dir"),
-        (("--config=nope", "--run_dir={}"), "cartpole"),
-        (("--config=cartpole", "--run_dir={}", "--set=agent.n_step=0"), "agent.n_step"),
-        (("--config=trading", "--run_dir={}"), "stop.target_return"),
-        (("--config=cartpole", "--run_dir={}", "--kills=0"), "kills"),
-    ],
-)
-def test_bad_input_is_one_line_and_nothing_is_written(tmp_path: Path, flags: tuple[str, ...], words: str) -> None:
+def test_bad_input_is_one_line_and_nothing_is_written(tmp_path: Path) -> None:
     folder = tmp_path / "drill"
-    result = command("pipeline.drill", *(flag.format(folder) for flag in flags))
-    assert (result.returncode, result.stdout) == (2, "")
-    assert words in result.stderr
-    assert len(result.stderr.splitlines()) == 1
+    run_dir = f"--run_dir={folder}"
+    cases = [
+        (("--config=cartpole",), "--run_dir"),
+        (("--config=nope", run_dir), "cartpole"),
+        (("--config=cartpole", run_dir, "--set=agent.n_step=0"), "agent.n_step"),
+        (("--config=trading", run_dir), "stop.target_return"),
+        (("--config=cartpole", run_dir, "--kills=0"), "kills"),
+    ]
+    refusals("drill", cases)
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_a_drill_that_is_killed_takes_its_run_with_it(tmp_path: Path) -> None:
     folder = tmp_path / "drill"
     flags = ("--config=cartpole", f"--run_dir={folder}", "--kills=50")
@@ -93,20 +101,27 @@ def test_a_drill_that_is_killed_takes_its_run_with_it(tmp_path: Path) -> None:
     assert wait_until(lambda: not processes_of(folder)), processes_of(folder)
 
 
+@pytest.mark.slow
 def test_many_drills_make_a_table(tmp_path: Path) -> None:
-    folder = tmp_path / "drills"
-    result = command("benchmarks.drills", "--seeds=1", "--kills=1", f"--folder={folder}")
+    folder, config = tmp_path / "drills", tmp_path / "short.toml"
+    config.write_text(dump(load("cartpole", SHORT)))
+    flags = (f"--config={config}", "--seeds=1", "--kills=4", f"--folder={folder}")
+    result = command("benchmarks.reliability.drills", *flags)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "1 of 1 drills passed, with 1 faults in" in result.stdout
+    report = json.loads((folder / "0" / "drill.json").read_text())
+    check(report)
+    assert len(report["done"]) == 4
+    assert "1 of 1 drills passed, with 4 faults in" in result.stdout
     assert "unaccounted for: 0." in result.stdout
-    again = command("benchmarks.drills", "--seeds=1", "--kills=1", f"--folder={folder}")
+    again = command("benchmarks.reliability.drills", *flags)
     assert again.stdout.splitlines()[1:] == result.stdout.splitlines()[-len(again.stdout.splitlines()) + 1 :]
 
 
+@pytest.mark.slow
 def test_a_soak_shows_what_each_role_takes(tmp_path: Path) -> None:
     # The first kill comes once the run is seen to learn, whenever that is; these are some more seconds of it.
     flags = ("--environment_steps=1000000", "--kill_seconds=60", f"--folder={tmp_path / 'soak'}")
-    result = command("benchmarks.soak", *flags)
+    result = command("benchmarks.reliability.soak", *flags)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "unaccounted for: 0." in result.stdout
     assert re.search(r"with [1-9]\d* kills", result.stdout), result.stdout

@@ -13,6 +13,7 @@ LINES = (
     "agent.hidden_units=[32]",
     "collect.lanes=16",
     "learner.steps_per_call=20",
+    'learner.loop="plain"',
     "replay.capacity=10000",
     "replay.samples_per_insert=16",
     "exploration.epsilon_decay_steps=5000",

@@ -16,10 +16,11 @@ from pipeline import environments
 from pipeline.datasets import offline
 from pipeline.experiment.config import UsageError, parse
 from pipeline.experiment.run_directory import RunDirectory
-from pipeline.records import checkpoint
+from pipeline.records import checkpoint, checkpoint_writer
 from pipeline.replay.embedded import EmbeddedReplay
 from pipeline.runtime.ports import free_port
 
+pytestmark = pytest.mark.xdist_group("offline")  # one dataset for all
 ROOT = Path(__file__).resolve().parents[2]
 COMMON = (
     'environment.id="FrozenLake-v1"',
@@ -68,7 +69,12 @@ OFFLINE = {
 }
 
 
-@pytest.mark.parametrize("name", list(OFFLINE))
+FIRST = ("dqn by priority", "behaviour_cloning")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in FIRST else pytest.param(name, marks=pytest.mark.slow) for name in OFFLINE]
+)
 def test_every_kind_learns_from_a_dataset_and_resumes(name: str, dataset: Path, tmp_path: Path) -> None:
     run, lines = tmp_path / "run", lines_of(dataset, *kind_lines(name.split()[0]), *OFFLINE[name])
     first = pipeline.train(parse("", lines), run, launcher="inline")
@@ -107,7 +113,7 @@ def test_processes_of_their_own_learn_without_a_collector(dataset: Path, tmp_pat
     base, run = tmp_path / "base.toml", tmp_path / "run"
     base.write_text("")
     arguments = [sys.executable, "-m", "pipeline.train", f"--config={base}", f"--run_dir={run}", *flags]
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=120, cwd=ROOT, check=False)
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=240, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "80 gradient steps" in done.stdout
     assert not list((run / "logs").glob("collector*"))
@@ -176,7 +182,7 @@ def test_a_run_that_was_interrupted_before_it_stored_anything_is_no_dataset(tmp_
     assert stored is not None
     shutil.copytree(stored.replay, replay)
     counters = msgspec.structs.replace(stored.counters, transitions=0)
-    checkpoint.write(run.checkpoints, b"", counters, {}, lambda: replay, keep=1)
+    checkpoint_writer.write(run.checkpoints, b"", counters, {}, lambda: replay, keep=1)
     with pytest.raises(UsageError, match="no whole checkpoint with experience"):
         pipeline.train(parse("", lines_of(run.path)), tmp_path / "run", launcher="inline")
 

@@ -31,7 +31,10 @@ KINDS = {
 TWO_COLLECTORS = ("collect.collectors=2", f"learner.batch_size={2 * LANES}")
 
 
-@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(lines, id=name, marks=() if name == "ppo" else pytest.mark.slow) for name, lines in KINDS.items()],
+)
 def test_the_optimal_return_is_reached(kind: tuple[str, ...], tmp_path: Path) -> None:
     experiment = pipeline.experiment.config.parse(
         "", (*ON_POLICY, *kind, "stop.target_return=6", "stop.environment_steps=60000")
@@ -48,13 +51,18 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("launcher", ["inline", "local"])
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_runs_and_resumes(
-    case: tuple[str, ...], launcher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+# In processes of their own only one resumes: those of test_kinds.py have two collectors of every kind, too.
+CELLS = [*((name, "inline") for name in CASES), ("ppo, two collectors", "local")]
+FIRST = ("ppo, two collectors", "inline")
+
+
+@pytest.mark.parametrize(
+    ("case", "launcher"),
+    [pytest.param(*cell, id="-".join(cell), marks=() if cell == FIRST else pytest.mark.slow) for cell in CELLS],
+)
+def test_runs_and_resumes(case: str, launcher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[1] / "support"))
-    lines = (*ON_POLICY, *case)
+    lines = (*ON_POLICY, *CASES[case])
     steps, found = 0, []
     before = {thread for thread in threading.enumerate() if thread.name == "samples"}  # of other tests
     for budget in (30, 70):

@@ -13,16 +13,7 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-SHRUNK = (
-    "learner.steps_per_call=8",
-    'learner.loop="plain"',
-    "replay.min_size=128",
-    "evaluation.episodes=3",
-    "evaluation.every_steps=500",
-    "stop.environment_steps=0",
-    "stop.target_return=1e9",
-    "stop.gradient_steps=200",
-)
+pytestmark = pytest.mark.xdist_group("trained")
 
 
 def run(module: str, *flags: str) -> Any:
@@ -37,19 +28,10 @@ def run(module: str, *flags: str) -> Any:
     )
 
 
-@pytest.fixture(scope="module")
-def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("play") / "run"
-    sets = [f"--set={line}" for line in SHRUNK]
-    trained = run("pipeline.train", "--config=cartpole", f"--run_dir={path}", *sets)
-    assert trained.returncode == 0, trained.stdout + trained.stderr
-    return path
-
-
-def test_tensorboard_has_the_last_policys_episode(run_dir: Path) -> None:
+def test_tensorboard_has_the_last_policys_episode(trained: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    accumulator = EventAccumulator(str(run_dir / "tensorboard" / "evaluator"), size_guidance={"tensors": 0})
+    accumulator = EventAccumulator(str(trained / "tensorboard" / "evaluator"), size_guidance={"tensors": 0})
     accumulator.Reload()
     assert accumulator.SummaryMetadata("evaluation/episode").plugin_data.plugin_name == "images"
     events = accumulator.Tensors("evaluation/episode")
@@ -61,11 +43,11 @@ def test_tensorboard_has_the_last_policys_episode(run_dir: Path) -> None:
     assert image.convert("L").getextrema() != (0, 0)
 
 
-def test_a_video_shows_the_episode_that_evaluate_scores(run_dir: Path, tmp_path: Path) -> None:
+def test_a_video_shows_the_episode_that_evaluate_scores(trained: Path, tmp_path: Path) -> None:
     video = tmp_path / "episode.mp4"
-    played = run("pipeline.play", f"--run_dir={run_dir}", "--seed=5", f"--video={video}", "--policy=latest")
+    played = run("pipeline.play", f"--run_dir={trained}", "--seed=5", f"--video={video}", "--policy=latest")
     assert played.returncode == 0, played.stdout + played.stderr
-    scored = run("pipeline.evaluate", f"--run_dir={run_dir}", "--seed=5", "--episodes=1", "--policy=latest")
+    scored = run("pipeline.evaluate", f"--run_dir={trained}", "--seed=5", "--episodes=1", "--policy=latest")
     mean_return = json.loads(scored.stdout.splitlines()[-1])["mean_return"]
     steps = round(mean_return)  # CartPole pays 1 a step
     assert played.stdout.splitlines() == [
@@ -90,8 +72,8 @@ def test_a_video_shows_the_episode_that_evaluate_scores(run_dir: Path, tmp_path:
         (("--episodes=0",), "--episodes"),
     ],
 )
-def test_what_cannot_be_shown_is_refused_in_one_line(run_dir: Path, flags: tuple[str, ...], said: str) -> None:
-    refused = run("pipeline.play", f"--run_dir={run_dir}", *flags)
+def test_what_cannot_be_shown_is_refused_in_one_line(trained: Path, flags: tuple[str, ...], said: str) -> None:
+    refused = run("pipeline.play", f"--run_dir={trained}", *flags)
     assert refused.returncode == 2
     (line,) = [line for line in refused.stderr.splitlines() if line.startswith("error: ")]
     assert said in line

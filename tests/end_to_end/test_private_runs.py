@@ -88,7 +88,7 @@ def processes_of(run_dir: Path) -> list[psutil.Process]:
 def run_dir(tmp_path: Path) -> Iterator[Path]:
     path = tmp_path / "run"
     yield path
-    wait_until(lambda: not processes_of(path), 20, "all processes of the run have ended")
+    wait_until(lambda: not processes_of(path), 60, "all processes of the run have ended")
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def run_dir_of_nobody() -> Iterator[Path]:
     if os.geteuid() == 0:
         os.chown(folder, NOBODY, NOBODY)
     yield folder / "run"
-    wait_until(lambda: not processes_of(folder / "run"), 20, "all processes of the run have ended")
+    wait_until(lambda: not processes_of(folder / "run"), 60, "all processes of the run have ended")
     shutil.rmtree(folder)
 
 
@@ -143,6 +143,7 @@ def test_an_unprivileged_run_is_out_of_everyones_reach(run_dir_of_nobody: Path) 
 
 
 @needs_namespaces
+@pytest.mark.slow
 def test_a_killed_supervisor_leaves_nothing_running_in_its_namespace(run_dir_of_nobody: Path) -> None:
     run_dir = run_dir_of_nobody
     process = subprocess.Popen(
@@ -156,10 +157,11 @@ def test_a_killed_supervisor_leaves_nothing_running_in_its_namespace(run_dir_of_
     assert len(processes_of(run_dir)) > 3
     process.kill()
     process.wait()
-    wait_until(lambda: not processes_of(run_dir), 20, "the roles have died with their supervisor")
+    wait_until(lambda: not processes_of(run_dir), 60, "the roles have died with their supervisor")
 
 
 @needs_namespaces
+@pytest.mark.slow
 def test_a_collector_that_is_restarted_is_where_the_replay_is(run_dir_of_nobody: Path) -> None:
     run_dir = run_dir_of_nobody
     process = subprocess.Popen(
@@ -211,6 +213,7 @@ def collectors_once_inside(run_dir: Path, without: tuple[int, ...]) -> list[psut
     return found
 
 
+@pytest.mark.slow
 def test_a_run_without_namespaces_says_who_can_reach_it(run_dir: Path) -> None:
     result = finish(out_of_namespaces(*command(run_dir, *BRIEF, flags=("--require_private",))))
     assert result.returncode == 0, result.stdout + result.stderr
@@ -232,6 +235,7 @@ def test_a_run_that_cannot_be_private_is_refused_if_it_has_to_be(run_dir: Path, 
     assert not run_dir.exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_is_open_says_so_loudly(run_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "library").mkdir()
     outsiders.library_without_entry(tmp_path / "library")
@@ -246,6 +250,7 @@ def log_of(run_dir: Path) -> str:
     return (run_dir / "logs" / "learner.log").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("private", ["off", "loopback"])
 def test_a_run_takes_the_measure_that_it_is_told(run_dir: Path, private: str) -> None:
     result = finish(command(run_dir, *BRIEF, f"replay.private={private!r}"))
@@ -257,6 +262,7 @@ def test_a_run_takes_the_measure_that_it_is_told(run_dir: Path, private: str) ->
     assert ISOLATED in again.stdout or "127.0.0.1" in again.stdout, "a resumed run may take another"
 
 
+@pytest.mark.slow
 def test_an_inline_run_listens_on_the_loopback_address(run_dir: Path) -> None:
     code = """
 import logging, sys
@@ -273,6 +279,7 @@ print(summary.gradient_steps)
     assert result.stdout.splitlines()[-1] == "400"
 
 
+@pytest.mark.slow
 def test_a_program_that_trains_stays_in_its_own_network(run_dir: Path) -> None:
     code = """
 import os, sys

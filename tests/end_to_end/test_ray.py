@@ -17,7 +17,10 @@ from pipeline.records.results import Summary
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install .[ray]")
 
-pytestmark = pytest.mark.timeout(900)  # much waits for Ray, which waits for much
+pytestmark = [
+    pytest.mark.timeout(900),  # much waits for Ray, which waits for much
+    pytest.mark.xdist_group("ray"),  # one cluster for all
+]
 ROOT = Path(__file__).resolve().parent.parent.parent
 SECONDS = 180.0
 SMALL = (
@@ -138,6 +141,7 @@ def kill_actor_and_await(run: Drilled, role: str) -> None:
     assert is_gone(run, process)
 
 
+@pytest.mark.slow
 def test_nodes_come_and_go_and_actors_are_killed(cluster: Any, drilled: Callable[..., Drilled]) -> None:
     run = drilled("collect.max_collectors=2", "stop.environment_steps=0")
     wait(run, lambda: learned(run) > 0 and run.saved() is not None, "there is a checkpoint")

@@ -4,13 +4,11 @@ import itertools
 import json
 import re
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from one_after_another import answers, refusals
 
 import pipeline
 from pipeline.datasets import datasets
@@ -19,9 +17,9 @@ from pipeline.experiment.config import UsageError, load, parse
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.inspection import dataset_export, replay_picture, replay_summary, stored_replay
 from pipeline.records import checkpoint
-from pipeline.records.account import account
+from pipeline.records.counters import account
 
-ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.xdist_group("replay command")  # two runs for all
 SHRUNK = (
     "collect.lanes=4",
     "agent.hidden_units=[8]",
@@ -50,23 +48,6 @@ def run(folder: Path, *lines: str) -> Path:
     return folder
 
 
-ONE_AFTER_THE_OTHER = """
-import contextlib, io, json, sys
-from absl import flags
-from pipeline.replay import __main__ as replay
-from pipeline.command import run_command
-flags.FLAGS.set_gnu_getopt()
-for arguments in json.loads(sys.argv[1]):
-    sys.argv[1:] = arguments
-    with contextlib.redirect_stderr(io.StringIO()) as said:
-        code = run_command(replay.main, "")
-    print("\\n" + json.dumps([code, said.getvalue()]))
-    for name in flags.FLAGS:
-        flags.FLAGS[name].unparse()
-"""
-"""Commands in one process, as importing takes long."""
-
-
 @pytest.fixture(scope="module")
 def cartpole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run(tmp_path_factory.mktemp("cartpole") / "run", "agent.n_step=3", "replay.prioritized=true")
@@ -93,12 +74,9 @@ def commands(cartpole: Path, tmp_path_factory: pytest.TempPathFactory) -> Comman
         ["inspect", f"--run_dir={cartpole}", f"--out={picture}"],
         ["export", f"--run_dir={cartpole}", "--format=tfrecord", f"--out={dataset}"],
     ]
-    done = subprocess.run(
-        [sys.executable, "-c", ONE_AFTER_THE_OTHER, json.dumps(lines)],
-        capture_output=True, text=True, timeout=120, check=False, cwd=ROOT,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return Commands(dataset, picture, done.stdout)
+    said = answers("replay", lines)
+    assert [answer.code for answer in said] == [0, 0], said
+    return Commands(dataset, picture, "".join(answer.output for answer in said))
 
 
 def frames_of(run_dir: Path) -> set[bytes]:
@@ -129,7 +107,6 @@ def test_what_is_read_is_what_the_ledger_says(source: str, request: pytest.Fixtu
 def test_the_commands_say_so_and_draw(cartpole: Path, commands: Commands) -> None:
     stored = checkpoint.newest(RunDirectory(cartpole).checkpoints)
     assert stored is not None
-    assert commands.said.count('[0, "') == 2, commands.said
     (line,) = (line for line in commands.said.splitlines() if line.startswith("  windows  "))
     assert line.split()[1] == f"{stored.counters.transitions:,}"
     for word in ("episode return", "priority of an item", "age in gradient steps", "duplicates", "faults"):
@@ -151,9 +128,9 @@ def test_images_are_drawn_as_images(camera: Path, tmp_path: Path) -> None:
     ("source", "form", "whole_episodes", "lines"),
     [
         ("cartpole", "minari", True, ("agent.n_step=3",)),
-        ("cartpole", "tfrecord", True, R2D2),
+        pytest.param("cartpole", "tfrecord", True, R2D2, marks=pytest.mark.slow),
         ("cartpole", "tfrecord", False, ("agent.n_step=2", "replay.prioritized=true")),
-        ("camera", "tfrecord", True, (*CAMERA, "environment.frame_stack=2")),
+        pytest.param("camera", "tfrecord", True, (*CAMERA, "environment.frame_stack=2"), marks=pytest.mark.slow),
     ],
 )
 def test_an_export_has_what_was_stored_and_is_learned_from(
@@ -222,12 +199,9 @@ WRONG = [
 ]
 
 
-def test_wrong_usage_is_one_line_before_anything_heavy_is_imported(run_python: Callable[..., str]) -> None:
+def test_wrong_usage_is_one_line_before_anything_heavy_is_imported() -> None:
     light = "assert not {'tensorflow', 'reverb', 'matplotlib.pyplot'} & set(sys.modules)"
-    said = run_python(ONE_AFTER_THE_OTHER + light, json.dumps([arguments for arguments, _ in WRONG]))
-    results = [line for line in said.splitlines() if line]
-    for (arguments, words), result in zip(WRONG, map(json.loads, results), strict=True):
-        assert (result[0], words in result[1], result[1].count("\n")) == (2, True, 1), (arguments, result)
+    refusals("replay", WRONG, then=light)
 
 
 def test_what_has_no_experience_or_a_name_that_is_taken_is_refused(cartpole: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from one_after_another import refusals
 
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.records import checkpoint
@@ -91,10 +92,9 @@ def summary(run: Path) -> Summary:
     return msgspec.json.decode(RunDirectory(run).summary.read_bytes(), type=Summary)
 
 
-@pytest.mark.parametrize("shards", [1, 2])
-def test_roles_find_each_other_in_any_order_and_outlive_each_other(
-    tmp_path: Path, start: Callable[..., Role], shards: int
-) -> None:
+@pytest.mark.slow
+def test_roles_find_each_other_in_any_order_and_outlive_each_other(tmp_path: Path, start: Callable[..., Role]) -> None:
+    shards = 2  # learners that learn together have one
     flags = flags_of("stop.environment_steps=1_000_000", shards=shards)
     learner_dir, replay_dir = tmp_path / "learner", tmp_path / "replay-0"
     collectors = [start("collector", flags, index) for index in range(2)]
@@ -109,6 +109,10 @@ def test_roles_find_each_other_in_any_order_and_outlive_each_other(
     def steps() -> int:
         now = status(learner_dir)
         return now.gradient_steps if now else 0
+
+    def environment_steps() -> int:
+        now = status(learner_dir)
+        return now.environment_steps if now else 0
 
     wait_until(learns, "the learner learns", learner, *replays)
     wait_until(lambda: any((replay_dir / "checkpoints").glob("0*")), "a shard has written a checkpoint", replays[0])
@@ -127,7 +131,8 @@ def test_roles_find_each_other_in_any_order_and_outlive_each_other(
     collectors[0].process.wait()
     collectors[0] = start("collector", flags, 0)
     wait_until(lambda: "environment steps" in collectors[0].log.read_text().rpartition("role:")[2], "it collects")
-    time.sleep(1.0)
+    collected = environment_steps()
+    wait_until(lambda: environment_steps() > collected + 500, "the learner hears of more", learner)
     learner.process.send_signal(signal.SIGTERM)
     assert learner.wait() == 1
     assert [role.wait() for role in (*collectors, evaluator, *replays)] == [7] * (3 + shards), "the run may be resumed"
@@ -143,6 +148,7 @@ def test_roles_find_each_other_in_any_order_and_outlive_each_other(
         assert list((tmp_path / f"replay-{shard}" / "checkpoints").glob("0*"))
 
 
+@pytest.mark.slow
 def test_learners_that_learn_together_go_on_when_one_is_killed_and_started_again(
     tmp_path: Path, start: Callable[..., Role]
 ) -> None:
@@ -182,15 +188,25 @@ def test_learners_that_learn_together_go_on_when_one_is_killed_and_started_again
     assert result.account.unaccounted == 0
 
 
-def test_the_learners_process_can_be_the_replay_too(tmp_path: Path, start: Callable[..., Role]) -> None:
+def test_the_learners_process_can_be_the_replay_and_roles_of_another_experiment_take_no_part(
+    tmp_path: Path, start: Callable[..., Role]
+) -> None:
     flags = flags_of("stop.environment_steps=4000", "collect.collectors=1")
     learner = start("learner", flags, 0, "--embedded", f"--run_dir={tmp_path / 'learner'}")
+    more = ["--set=agent.discount=0.5"], 0, f"--run_dir={tmp_path / 'other'}"
+    for other in [start(role, [*flags, *more[0]], *more[1:]) for role in ("collector", "evaluator")]:
+        assert other.wait() == 2
+        assert "agent.discount=0.5 and the learner with 0.98: give all roles the same --config" in other.words()
     others = [start("collector", flags), start("evaluator", flags, 0, f"--run_dir={tmp_path / 'evaluator'}")]
     assert learner.wait() == 0, learner.words()
     assert [role.wait() for role in others] == [0, 0]
-    assert summary(tmp_path / "learner").environment_steps >= 4000
+    result = summary(tmp_path / "learner")
+    assert result.environment_steps >= 4000
+    assert result.account is not None
+    assert result.account.unaccounted == 0
 
 
+@pytest.mark.slow
 def test_a_relay_hands_the_publications_on(tmp_path: Path, start: Callable[..., Role]) -> None:
     flags = flags_of("stop.environment_steps=4000", "collect.collectors=1")
     relay_address = f"127.0.0.1:{free_port()}"
@@ -204,48 +220,31 @@ def test_a_relay_hands_the_publications_on(tmp_path: Path, start: Callable[..., 
     assert relay.wait() == 0
 
 
-def test_a_role_of_another_experiment_takes_no_part(tmp_path: Path, start: Callable[..., Role]) -> None:
-    flags = flags_of("stop.environment_steps=1_000_000", "collect.collectors=1")
-    start("learner", flags, 0, "--embedded", f"--run_dir={tmp_path / 'learner'}")
-    for role in ("collector", "evaluator"):
-        other = start(role, [*flags, "--set=agent.discount=0.5"], 0, f"--run_dir={tmp_path / 'other'}")
-        assert other.wait() == 2
-        assert "agent.discount=0.5 and the learner with 0.98: give all roles the same --config" in other.words()
+REFUSED: list[tuple[list[str], str]] = [
+    ([], "--role is missing"),
+    (["--role=collector"], "--replay is missing for --role=collector"),
+    (["--role=collector", "--replay=here"], "'here' is not host:port"),
+    (["--role=collector", "--replay=a:1,a:1"], "names an address twice"),
+    (["--role=collector", "--replay=a:1"], "--config is missing"),
+    (["--role=collector", "--replay=a:1", "--config=cartpole", "--index=7"], "numbered from 0"),
+    (
+        ["--role=collector", "--replay=a:1", "--config=cartpole", "--index=7", "--set=collect.max_collectors=7"],
+        "there are 7 collect.max_collectors",
+    ),
+    (
+        ["--role=replay", "--replay=a:1,b:1", "--config=cartpole", "--index=2", "--run_dir=r"],
+        "there are 2 --replay addresses",
+    ),
+    (["--role=replay", "--replay=a:1", "--config=cartpole"], "--run_dir is missing for --role=replay"),
+    (["--role=replay", "--replay=unix:/x", "--config=cartpole", "--run_dir=r"], "a server cannot listen at"),
+    (["--role=relay", "--replay=a:1", "--config=cartpole"], "--listen is missing"),
+    (["--role=learner", "--replay=a:1,b:1", "--embedded", "--config=cartpole"], "--embedded is one server"),
+    (["--role=learner", "--replay=a:1", "--config=cartpole", "--set=replay.shards=2"], "--replay has 1 addresses"),
+    (["--role=learner", "--replay=a:1,b:1", "--config=cartpole_ppo"], "set replay.shards=1"),
+    (["--role=learner", "--replay=a:1", "--config=cartpole", "more"], "unexpected argument 'more'"),
+]
 
 
-@pytest.mark.parametrize(
-    ("flags", "words"),
-    [
-        ([], "--role is missing"),
-        (["--role=collector"], "--replay is missing for --role=collector"),
-        (["--role=collector", "--replay=here"], "'here' is not host:port"),
-        (["--role=collector", "--replay=a:1,a:1"], "names an address twice"),
-        (["--role=collector", "--replay=a:1"], "--config is missing"),
-        (["--role=collector", "--replay=a:1", "--config=cartpole", "--index=7"], "numbered from 0"),
-        (
-            ["--role=collector", "--replay=a:1", "--config=cartpole", "--index=7", "--set=collect.max_collectors=7"],
-            "there are 7 collect.max_collectors",
-        ),
-        (
-            ["--role=replay", "--replay=a:1,b:1", "--config=cartpole", "--index=2", "--run_dir=r"],
-            "there are 2 --replay addresses",
-        ),
-        (["--role=replay", "--replay=a:1", "--config=cartpole"], "--run_dir is missing for --role=replay"),
-        (["--role=replay", "--replay=unix:/x", "--config=cartpole", "--run_dir=r"], "a server cannot listen at"),
-        (["--role=relay", "--replay=a:1", "--config=cartpole"], "--listen is missing"),
-        (["--role=learner", "--replay=a:1,b:1", "--embedded", "--config=cartpole"], "--embedded is one server"),
-        (["--role=learner", "--replay=a:1", "--config=cartpole", "--set=replay.shards=2"], "--replay has 1 addresses"),
-        (["--role=learner", "--replay=a:1,b:1", "--config=cartpole_ppo"], "set replay.shards=1"),
-        (["--role=learner", "--replay=a:1", "--config=cartpole", "more"], "unexpected argument 'more'"),
-    ],
-)
-def test_mistakes_are_one_line(tmp_path: Path, flags: list[str], words: str) -> None:
-    command = [sys.executable, "-m", "pipeline.role", *flags]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    result = subprocess.run(
-        command, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path, env=environment
-    )
-    assert result.returncode == 2
-    assert words in result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+def test_mistakes_are_one_line(tmp_path: Path) -> None:
+    refusals("role", REFUSED, folder=tmp_path)
     assert not list(tmp_path.iterdir())

@@ -14,6 +14,7 @@ from hosts import needs_hosts
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 pytestmark = [
+    pytest.mark.slow,
     needs_hosts,
     pytest.mark.skipif(
         shutil.which("haproxy", path=f"{os.environ.get('PATH', '')}:/usr/sbin") is None,
@@ -24,7 +25,7 @@ pytestmark = [
 
 def test_a_run_outlives_a_link_that_is_cut_and_a_host_that_goes_down(tmp_path: Path) -> None:
     folder = tmp_path / "hosts"
-    command = [sys.executable, "-m", "benchmarks.several_hosts", f"--folder={folder}", "--cut_seconds=8"]
+    command = [sys.executable, "-m", "benchmarks.reliability.several_hosts", f"--folder={folder}", "--cut_seconds=8"]
     result = subprocess.run(
         command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=280,
         env={**os.environ, "PYTHONPATH": str(ROOT)},

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from one_after_another import refusals
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SECONDS = 240
@@ -63,7 +64,7 @@ def processes_of(folder: Path) -> list[list[str]]:
     return found
 
 
-def wait_until(holds: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
+def wait_until(holds: Callable[[], bool], what: str, seconds: float = 180.0) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, f"waited {seconds} s until {what}"
@@ -74,29 +75,15 @@ def wait_until(holds: Callable[[], bool], what: str, seconds: float = 60.0) -> N
 def out(tmp_path: Path) -> Iterator[Path]:
     path = tmp_path / "sweep"
     yield path
-    wait_until(lambda: not processes_of(path), "all processes of the sweep have ended", 10)
+    wait_until(lambda: not processes_of(path), "all processes of the sweep have ended", 60)
 
 
-def test_a_sweep_is_killed_interrupted_gone_on_with_and_compared(out: Path, tmp_path: Path) -> None:
+def runs_of(out: Path) -> list[Path]:
+    return [out / f"agent.discount={discount}" / "seed-0" for discount in (0.9, 0.99)]
+
+
+def test_a_sweep_is_compared_and_its_runs_are_not_done_again(out: Path, tmp_path: Path) -> None:
     flags = [*SWEEP, *sets(*SHRUNK), f"--out={out}"]
-    runs = [out / f"agent.discount={discount}" / "seed-0" for discount in (0.9, 0.99)]
-
-    sweep = start("pipeline.sweep", *flags)
-    wait_until(lambda: all((run / "logs" / "learner.log").exists() for run in runs), "both runs have started")
-    sweep.kill()
-    sweep.wait()
-    wait_until(lambda: not processes_of(out), "nothing is left of a killed sweep", 10)
-
-    sweep = start("pipeline.sweep", *flags)
-    wait_until(lambda: all((run / "recorders" / "learner.1").exists() for run in runs), "both runs have gone on")
-    code, output = run("pipeline.sweep", *flags)
-    assert (code, output) == (2, f"error: {out} is in use by a sweep: wait for its end, or choose another --out\n")
-    sweep.send_signal(signal.SIGTERM)
-    output, _ = sweep.communicate(timeout=SECONDS)
-    assert sweep.returncode == 1
-    assert "interrupted: the same command goes on" in output
-    assert not processes_of(out)
-
     code, output = run("pipeline.sweep", *flags)
     assert code == 0, output
     results = json.loads((out / "sweep.json").read_text())
@@ -112,12 +99,12 @@ def test_a_sweep_is_killed_interrupted_gone_on_with_and_compared(out: Path, tmp_
     ]
     assert (out / "sweep.png").stat().st_size > 5_000
 
-    ended = [(path / "summary.json").stat().st_mtime_ns for path in runs]
+    ended = [(path / "summary.json").stat().st_mtime_ns for path in runs_of(out)]
     again = run("pipeline.sweep", *flags)
     assert again[0] == 0
     assert "2 runs have ended before" in again[1]
     assert again[1].splitlines()[1:] == output.splitlines()[-4:], "the table is the same"
-    assert [(path / "summary.json").stat().st_mtime_ns for path in runs] == ended
+    assert [(path / "summary.json").stat().st_mtime_ns for path in runs_of(out)] == ended
 
     code, output = run("pipeline.sweep", *flags, *sets("agent.learning_rate=0.5"))
     assert (code, output.count("\n")) == (2, 1)
@@ -133,6 +120,33 @@ def test_a_sweep_is_killed_interrupted_gone_on_with_and_compared(out: Path, tmp_
         "figure:",
     ]
     assert figure.stat().st_size > 5_000
+
+
+@pytest.mark.slow
+def test_a_sweep_that_was_killed_and_interrupted_goes_on(out: Path) -> None:
+    flags = [*SWEEP, *sets(*SHRUNK), f"--out={out}"]
+    runs = runs_of(out)
+    sweep = start("pipeline.sweep", *flags)
+    wait_until(lambda: all((run / "logs" / "learner.log").exists() for run in runs), "both runs have started")
+    sweep.kill()
+    sweep.wait()
+    wait_until(lambda: not processes_of(out), "nothing is left of a killed sweep")
+
+    sweep = start("pipeline.sweep", *flags)
+    wait_until(lambda: all((run / "recorders" / "learner.1").exists() for run in runs), "both runs have gone on")
+    code, output = run("pipeline.sweep", *flags)
+    assert (code, output) == (2, f"error: {out} is in use by a sweep: wait for its end, or choose another --out\n")
+    sweep.send_signal(signal.SIGTERM)
+    output, _ = sweep.communicate(timeout=SECONDS)
+    assert sweep.returncode == 1
+    assert "interrupted: the same command goes on" in output
+    assert not processes_of(out)
+
+    code, output = run("pipeline.sweep", *flags)
+    assert code == 0, output
+    assert json.loads((out / "sweep.json").read_text())["is_ended"]
+    rows = list(csv.DictReader((out / "sweep.csv").open()))
+    assert [row["stop_reason"] for row in rows] == ["gradient_steps", "gradient_steps"]
 
 
 def test_runs_that_fail_are_named_and_the_others_go_on(out: Path) -> None:
@@ -163,26 +177,24 @@ def test_runs_that_fail_are_named_and_the_others_go_on(out: Path) -> None:
     assert not (out / "sweep.png").exists()
 
 
-@pytest.mark.parametrize(
-    ("module", "flags", "words"),
-    [
-        ("sweep", ("--config=cartpole", "--grid=agent.n_step=[1, 0]"), "agent.n_step"),
-        ("sweep", ("--config=cartpole", "--grid=agent.n_step=3"), "as a list"),
-        ("sweep", ("--config=cartpole", "--parallel=0"), "parallel"),
-        ("sweep", ("--config=cartpole", "more"), "--name=value"),
-        ("sweep", (), "--config"),
-        ("plot", ("--runs=nothing*",), "matches no run"),
-        ("plot", (), "--runs"),
-        ("plot", ("--runs=*", "--x=minutes"), "environment_steps|seconds"),
-        ("plot", ("--runs=*", "more"), "in quotes"),
+REFUSED = {
+    "sweep": [
+        (("--config=cartpole", "--grid=agent.n_step=[1, 0]"), "agent.n_step"),
+        (("--config=cartpole", "--grid=agent.n_step=3"), "as a list"),
+        (("--config=cartpole", "--parallel=0"), "parallel"),
+        (("--config=cartpole", "more"), "--name=value"),
+        ((), "--config"),
     ],
-)
-def test_a_bad_command_line_is_one_line_exit_code_2_and_nothing_written(
-    tmp_path: Path, module: str, flags: tuple[str, ...], words: str
-) -> None:
-    code, output = run(f"pipeline.{module}", f"--out={tmp_path / 'new.png'}", *flags)
-    assert code == 2, output
-    assert output.startswith("error: ")
-    assert words in output
-    assert output.count("\n") == 1
+    "plot": [
+        (("--runs=nothing*",), "matches no run"),
+        ((), "--runs"),
+        (("--runs=*", "--x=minutes"), "environment_steps|seconds"),
+        (("--runs=*", "more"), "in quotes"),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_bad_command_line_is_one_line_exit_code_2_and_nothing_written(tmp_path: Path, name: str) -> None:
+    refusals(name, [((f"--out={tmp_path / 'new.png'}", *flags), words) for flags, words in REFUSED[name]])
     assert not list(tmp_path.iterdir())

@@ -20,11 +20,10 @@ from agents.networks import value_model
 from pipeline.acting import network_program
 from pipeline.experiment.config import load, parse
 from pipeline.messages.addresses import Addresses
-from pipeline.messages.channel import REPORTS_TABLE, take
+from pipeline.messages.channel import REPORTS_TABLE, Publisher, take
 from pipeline.messages.contents import Array, CollectorReport, Report, Variables
-from pipeline.messages.publisher import Publisher
 from pipeline.replay.embedded import EmbeddedReplay
-from pipeline.roles.acting_roles import run_collector
+from pipeline.roles.collector_role import run_collector
 from pipeline.runtime import native
 from pipeline.runtime.ports import free_port
 from pipeline.runtime.process import die_with_parent

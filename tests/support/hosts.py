@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.hosts import Host, hosts, unavailable
+from benchmarks.reliability.hosts import Host, hosts, unavailable
 
 __all__ = ["Host", "hosts", "needs_hosts"]
 

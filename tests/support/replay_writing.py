@@ -29,7 +29,7 @@ def write_frames(
         write = writer.append if step < len(frames) - after else writer.pad
         write(frame, given)
         assert writer.confirm(lambda: True)
-    for _ in range(writer.missing):  # windows that begin in these are the last item's only
+    for _ in range(writer.book.missing):  # windows that begin in these are the last item's only
         writer.pad(layout.padding(frames.shape[1]))
     assert writer.confirm(lambda: True, everything=True)
     return writer

@@ -9,8 +9,6 @@ the same algorithm, faster than the defaults. PyTorch has one thread, faster tha
 small; the learner is measured with one and with two, and the better counts.
 """
 
-import time
-from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -19,98 +17,29 @@ import stable_baselines3
 import torch
 from stable_baselines3 import DQN
 from stable_baselines3.common.buffers import ReplayBuffer
-from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.vec_env import DummyVecEnv
 
+from benchmarks.peers.programs import baselines
+from benchmarks.peers.programs.baselines import COMMON, ENDLESS, QUIET, ZOO, Until, collected_per_second, environments
 from benchmarks.peers.works import (
     BATCH_SIZE,
     CHECK_EVERY,
     ENVIRONMENT,
     FILLED,
     HIDDEN_UNITS,
-    REPLAY_CAPACITY,
-    WARM_UP,
     Request,
     Solving,
     main,
     rate,
 )
 
-ZOO_STEPS = 50_000
-ENDLESS = 1_000_000_000  # environment steps: the callbacks end training
-QUIET = 1_000_000_000  # episodes between two logs
-TRAINING_WARM_UP = 50
 GRADIENT_STEPS_PER_CALL = 50
 INSERTS_PER_CALL = 1_000
 SAMPLES_PER_CALL = 100
 LEARNER_THREADS = (1, 2)
 REPLAY_SIZES = (10_000, 100_000, 1_000_000)
 
-ZOO: dict[str, Any] = {
-    "learning_rate": 2.3e-3,
-    "batch_size": 64,
-    "buffer_size": 100_000,
-    "learning_starts": 1_000,
-    "gamma": 0.99,
-    "target_update_interval": 10,
-    "train_freq": 256,
-    "gradient_steps": 128,
-    "exploration_fraction": 0.16 * ZOO_STEPS / ENDLESS,
-    "exploration_final_eps": 0.04,
-}
-COMMON: dict[str, Any] = {
-    "learning_rate": 1e-3,
-    "batch_size": BATCH_SIZE,
-    "buffer_size": REPLAY_CAPACITY,
-    "gamma": 0.99,
-    "target_update_interval": 500,
-    "exploration_initial_eps": 0.05,
-    "exploration_final_eps": 0.05,
-}
 
-
-class Until(BaseCallback):
-    """Ends training as soon as a function of the environment steps says so."""
-
-    def __init__(self, ended: Callable[[int], bool]) -> None:
-        super().__init__()
-        self._ended = ended
-
-    def _on_step(self) -> bool:
-        return not self._ended(self.num_timesteps)
-
-
-class Stopwatch:
-    """Times the environment steps after the first `skipped`: at most `steps` of them, for at most `seconds`."""
-
-    def __init__(self, skipped: int, steps: int, seconds: float) -> None:
-        self._skipped, self._limit, self._seconds = skipped, steps, seconds
-        self._started = 0.0
-        self._first = 0
-        self.steps = 0
-        self.passed = 0.0
-
-    def ended(self, environment_steps: int) -> bool:
-        if environment_steps < self._skipped:
-            return False
-        if not self._started:
-            self._started, self._first = time.perf_counter(), environment_steps
-            return False
-        self.passed = time.perf_counter() - self._started
-        self.steps = environment_steps - self._first
-        return self.steps >= self._limit or self.passed >= self._seconds
-
-    @property
-    def rate(self) -> float:
-        """Environment steps per second."""
-        return self.steps / self.passed
-
-
-def environments(lanes: int) -> DummyVecEnv:
-    return DummyVecEnv([lambda: gymnasium.make(ENVIRONMENT, disable_env_checker=True) for _ in range(lanes)])
-
-
-def build(request: Request, hidden_units: tuple[int, ...], lanes: int = 1, **settings: Any) -> DQN:
+def build(request: Request, lanes: int = 1, hidden_units: tuple[int, ...] = HIDDEN_UNITS, **settings: Any) -> DQN:
     torch.set_num_threads(1)
     network = {"net_arch": list(hidden_units), "optimizer_kwargs": {"fused": True}}
     return DQN("MlpPolicy", environments(lanes), policy_kwargs=network, seed=request.seed, device="cpu", **settings)
@@ -124,7 +53,7 @@ def optimizer_steps(model: DQN) -> int:
 
 def solve(request: Request) -> dict[str, Any]:
     solving = Solving(request)
-    model = build(request, (256, 256), **ZOO)
+    model = build(request, hidden_units=(256, 256), **ZOO)
 
     def policy(observations: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         return model.predict(observations, deterministic=True)[0]
@@ -138,16 +67,11 @@ def solve(request: Request) -> dict[str, Any]:
 
 
 def fixed(request: Request) -> dict[str, Any]:
-    model = build(request, HIDDEN_UNITS, learning_starts=WARM_UP, train_freq=1, gradient_steps=1, **COMMON)
-    stopwatch = Stopwatch(WARM_UP + TRAINING_WARM_UP, request.steps, request.seconds)
-    model.learn(ENDLESS, Until(stopwatch.ended), log_interval=QUIET)
-    # the step that ends the run isn't trained on, nor are those up to WARM_UP
-    assert optimizer_steps(model) == stopwatch.steps + TRAINING_WARM_UP - 1
-    return {"steps_per_second": stopwatch.rate, "steps": stopwatch.steps}
+    return baselines.fixed(request, build, optimizer_steps)
 
 
 def learner(request: Request) -> dict[str, Any]:
-    model = build(request, HIDDEN_UNITS, learning_starts=FILLED + 1, **COMMON)
+    model = build(request, learning_starts=FILLED + 1, **COMMON)
     model.learn(FILLED, log_interval=QUIET)
     counted = 0
 
@@ -169,15 +93,8 @@ def learner(request: Request) -> dict[str, Any]:
     return result
 
 
-def collected_per_second(request: Request, lanes: int) -> float:
-    model = build(request, HIDDEN_UNITS, lanes, learning_starts=0, train_freq=64, gradient_steps=0, **COMMON)
-    stopwatch = Stopwatch(10 * lanes, ENDLESS, request.seconds)
-    model.learn(ENDLESS, Until(stopwatch.ended), log_interval=QUIET)
-    return stopwatch.rate
-
-
 def collect(request: Request) -> dict[str, Any]:
-    return {str(lanes): collected_per_second(request, lanes) for lanes in request.lanes}
+    return {str(lanes): collected_per_second(request, build, lanes, 10 * lanes) for lanes in request.lanes}
 
 
 def replay(request: Request) -> dict[str, Any]:

@@ -1,16 +1,16 @@
 """What environments look like: pictures as RGB arrays, of those that draw themselves (`render_mode="rgb_array"`)."""
 
-import os
-import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 from numpy.typing import NDArray
 
-from pipeline.environments.lanes.lane_environment import LaneEnvironment
 from pipeline.experiment.config import UsageError
+
+if TYPE_CHECKING:
+    from pipeline.environments.lanes.lane_environment import LaneEnvironment
 
 Picture = NDArray[np.uint8]
 """uint8 [height, width, 3], red, green and blue."""
@@ -27,13 +27,6 @@ class NotRendered(UsageError):
 
     def __init__(self, name: str, why: str = f"it has no render mode {_MODE!r}") -> None:
         super().__init__(f"environment {name!r} cannot be rendered: {why}")
-
-
-def prepare() -> None:
-    """Has pygame, by which most environments draw, import and start without a word, a screen or a sound card."""
-    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
-    warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)  # of the pygame that TF-Agents pins
 
 
 def ask_for_pictures(spec: EnvSpec, name: str) -> None:
@@ -61,7 +54,7 @@ def refuse_undrawn(vector: gymnasium.vector.VectorEnv[Any, Any, Any], name: str)
         raise NotRendered(name)
 
 
-def picture(environment: LaneEnvironment) -> Picture:
+def picture(environment: "LaneEnvironment") -> Picture:
     """What the first lane looks like now.
 
     Args:
@@ -87,6 +80,6 @@ def picture(environment: LaneEnvironment) -> Picture:
     return np.ascontiguousarray(pixels[..., :3], np.uint8)
 
 
-def pictures_a_second(environment: LaneEnvironment) -> float:
+def pictures_a_second(environment: "LaneEnvironment") -> float:
     """How fast its pictures, one an action, are meant to be seen."""
     return float(environment.vector.metadata.get("render_fps") or _USUAL_RATE)

@@ -1,5 +1,6 @@
-"""Lanes of environments with gymnasium's interface: registered, or of a class of one's own."""
+"""Lanes of environments with gymnasium's interface, which vectorise themselves or are stepped one after the other."""
 
+import contextlib
 import copy
 import functools
 from collections.abc import Callable, Sequence
@@ -7,16 +8,14 @@ from typing import Any, TypeVar
 
 import gymnasium
 import msgspec
+import numpy as np
+from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
+from gymnasium.vector import SyncVectorEnv
+from gymnasium.vector.utils import concatenate
 
-from pipeline.environments.lanes.contract import ContractCheck
-from pipeline.environments.lanes.custom import adapted, imported
-from pipeline.environments.lanes.rendering import ask_for_pictures
-from pipeline.environments.lanes.serial import SerialVectorEnv
-from pipeline.environments.lanes.skipping import FrameSkip
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import EnvironmentConfig
-from pipeline.runtime.process import die_with_parent
 
 _Options = TypeVar("_Options")
 Wrap = Callable[[gymnasium.Env[Any, Any]], gymnasium.Wrapper[Any, Any, Any, Any]]
@@ -39,6 +38,8 @@ def gymnasium_vector(
     """
     spec = _spec(config)
     if render:
+        from pipeline.environments.lanes.rendering import ask_for_pictures
+
         ask_for_pictures(spec, config.import_path.partition(":")[2] or config.id)
     skip, limit = config.frame_skip or 1, config.max_episode_steps or None
     mode = config.vectorization
@@ -54,9 +55,15 @@ def gymnasium_vector(
         return gymnasium.make_vec(spec, num_envs=lanes, vectorization_mode=mode)
     if limit:
         spec.max_episode_steps = limit
-    wrappers: list[Wrap] = [*suite_wrappers, *([functools.partial(FrameSkip, frames=skip)] if skip > 1 else [])]
+    wrappers: list[Wrap] = [*suite_wrappers]
+    if skip > 1:
+        from pipeline.environments.lanes.wrappers import FrameSkip
+
+        wrappers.append(functools.partial(FrameSkip, frames=skip))
     if mode == "async":
-        wrappers += [ContractCheck, _ending_with_collector]
+        from pipeline.environments.lanes.wrappers import ContractCheck, ending_with_collector
+
+        wrappers += [ContractCheck, ending_with_collector]
         return gymnasium.make_vec(spec, num_envs=lanes, vectorization_mode=mode, wrappers=wrappers)
 
     def make_one() -> gymnasium.Env[Any, Any]:
@@ -68,14 +75,10 @@ def gymnasium_vector(
     return SerialVectorEnv([make_one] * lanes)
 
 
-def _ending_with_collector(environment: Any) -> Any:
-    """Has the worker's process, in which this runs, end with the one that started it, however that ends."""
-    die_with_parent()
-    return environment
-
-
 def _spec(config: EnvironmentConfig) -> EnvSpec:
     if config.import_path:
+        from pipeline.environments.lanes.custom import adapted, imported
+
         found = imported(config.import_path, "environment.import_path")
         if attribute := config.import_path.partition(":")[2]:
             return EnvSpec(f"{attribute}-v0", entry_point=adapted(found), kwargs=dict(config.kwargs))
@@ -107,3 +110,114 @@ def options_of(config: EnvironmentConfig, kind: type[_Options], task: str) -> _O
 def one_line(text: str) -> str:
     """A message without its line breaks."""
     return " ".join(text.split())
+
+
+class SerialVectorEnv(SyncVectorEnv):
+    """gymnasium's `SyncVectorEnv` with a leaner step: of the 15 us that it takes with one CartPole, half were its own.
+
+    A step's arrays are valid until the next one, and of the environments' infos it passes on `action_mask` alone. What
+    goes wrong in one lane leaves the others alone: it is in `faults`, and `renew` begins that lane anew.
+    """
+
+    def __init__(self, env_fns: Sequence[Callable[[], gymnasium.Env[Any, Any]]]) -> None:
+        super().__init__(env_fns, copy=False)
+        self._makers = list(env_fns)
+        self._rewards: Any = np.zeros(self.num_envs, np.float32)
+        space = self.single_observation_space
+        self._row_shape = space.shape if isinstance(space, spaces.Box) else None
+        self._row_dtype = space.dtype
+        self.faults: dict[int, str] = {}
+        """What went wrong in the newest step, by lane. Such a lane has the observation before, and earned nothing."""
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Steps every environment; one whose episode has ended is reset instead (`AutoresetMode.NEXT_STEP`)."""
+        if self.faults:
+            self.faults.clear()
+        ended = self._autoreset_envs
+        infos: dict[str, Any] = {}
+        reward: Any
+        for lane, (environment, action) in enumerate(zip(self.envs, actions, strict=True)):
+            try:
+                if ended[lane]:
+                    observation, info = environment.reset()
+                    reward, terminated, truncated = 0.0, False, False
+                else:
+                    observation, reward, terminated, truncated, info = environment.step(action)
+                self._rewards[lane] = reward
+                self._terminations[lane] = terminated
+                self._truncations[lane] = truncated
+                ended[lane] = terminated or truncated
+                self._keep(lane, observation)
+                if "action_mask" in info:
+                    infos = self._add_info(infos, {"action_mask": info["action_mask"]}, lane)
+            except Exception as error:  # whatever a lane's environment raises is that lane's alone
+                self._give_up(lane, error)
+        if self._row_shape is None:
+            self._gather()
+        return self._observations, self._rewards, self._terminations, self._truncations, infos
+
+    def renew(self, lanes: Sequence[int], seeds: Sequence[int]) -> tuple[Any, dict[str, Any]]:
+        """Closes these lanes' environments, makes them anew and begins an episode in each; `faults` are of this.
+
+        Returns:
+          The observations of all lanes, and the infos of the new ones.
+        """
+        self.faults.clear()
+        infos: dict[str, Any] = {}
+        for lane, seed in zip(lanes, seeds, strict=True):
+            self._autoreset_envs[lane] = False
+            try:
+                with contextlib.suppress(Exception):  # it is broken
+                    self.envs[lane].close()
+                self.envs[lane] = self._makers[lane]()
+                observation, info = self.envs[lane].reset(seed=seed)
+                self._keep(lane, observation)
+                if "action_mask" in info:
+                    infos = self._add_info(infos, {"action_mask": info["action_mask"]}, lane)
+            except Exception as error:  # see `step`
+                self._give_up(lane, error)
+        if self._row_shape is None:
+            self._gather()
+        return self._observations, infos
+
+    def _give_up(self, lane: int, error: Exception) -> None:
+        self.faults[lane] = str(error) if isinstance(error, _Misfit) else f"it raised {error!r}"
+        self._rewards[lane] = 0.0
+        self._terminations[lane] = self._truncations[lane] = self._autoreset_envs[lane] = False
+
+    def _keep(self, lane: int, observation: Any) -> None:
+        if self._row_shape is None:
+            self._env_obs[lane] = observation
+            return
+        row = np.asarray(observation)
+        is_usual = row.shape == self._row_shape and row.dtype is self._row_dtype
+        if not is_usual:  # NumPy would repeat a smaller one
+            from pipeline.environments.lanes.wrappers import misfit
+
+            if wrong := misfit(self.single_observation_space, row):
+                raise _Misfit(wrong)
+        rows: Any = self._observations
+        rows[lane] = row
+
+    def _gather(self) -> None:
+        """Puts the lanes' observations together; where one does not fit, another lane's takes its place."""
+        try:
+            self._observations = concatenate(self.single_observation_space, self._env_obs, self._observations)
+        except Exception:
+            from pipeline.environments.lanes.wrappers import misfit
+
+            fits: list[Any] = []
+            for lane, observation in enumerate(self._env_obs):
+                if wrong := misfit(self.single_observation_space, observation):
+                    self._give_up(lane, _Misfit(wrong))
+                else:
+                    fits.append(observation)
+            if len(fits) == self.num_envs:
+                raise
+            if fits:
+                whole = [fits[0] if lane in self.faults else seen for lane, seen in enumerate(self._env_obs)]
+                self._observations = concatenate(self.single_observation_space, whole, self._observations)
+
+
+class _Misfit(Exception):
+    """An observation is not of its space."""

@@ -13,7 +13,7 @@ from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment
 from pipeline.messages.addresses import respelled
 from pipeline.messages.channel import SERVER_TABLE, wait_for_server
-from pipeline.records.account import NOTHING, Seen, Tally
+from pipeline.records.counters import NOTHING, Seen, Tally
 from pipeline.replay.client import REFUSALS, TableClient
 from pipeline.replay.frames import FrameLayout
 from pipeline.replay.sampling import Sample

@@ -18,7 +18,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from pipeline.messages.addresses import respelled
-from pipeline.records.account import Tally
+from pipeline.records.counters import Tally
 from pipeline.replay.client import REFUSALS
 from pipeline.replay.sampling import COLUMN
 from pipeline.replay.shards.sample_stream import Stream

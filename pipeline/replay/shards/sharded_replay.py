@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from agents import Specs
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment
-from pipeline.records.account import Seen, Tally
+from pipeline.records.counters import Seen, Tally
 from pipeline.replay.frames import FrameLayout
 from pipeline.replay.sampling import Sample, arrange, item_shape, priorities_of_items
 from pipeline.replay.shards import permits, stalls

@@ -9,7 +9,7 @@ import reverb
 from pipeline.messages.addresses import accepts, respelled
 from pipeline.messages.channel import SERVER_TABLE, take
 from pipeline.messages.contents import Served
-from pipeline.records.account import NOTHING, Seen, Tally
+from pipeline.records.counters import NOTHING, Seen, Tally
 from pipeline.runtime import native
 
 log = logging.getLogger(__name__)

@@ -15,10 +15,11 @@ from environments_for_tests import LANES_APART, episode_length, is_truncation, r
 
 from agents import Specs
 from pipeline import environments
-from pipeline.collector.collector import Collector, seed_of
+from pipeline.collector.collector import Collector
 from pipeline.environments import EnvironmentFault
 from pipeline.experiment.config import dump
 from pipeline.experiment.sections import Experiment
+from pipeline.experiment.seeds import seed_of
 from pipeline.replay.frames import FIRST, LAST
 from pipeline.runtime.ports import free_port
 

@@ -16,7 +16,8 @@ from pipeline.datasets import datasets, minari_format, tfrecord_format
 from pipeline.datasets.datasets import Columns, Selection
 from pipeline.datasets.minari_format import Spaces
 from pipeline.datasets.stored_frames import STILL_GOING, EpisodePart, Lane
-from pipeline.environments.lanes.spaces import from_leaves, leaf_readers, specs_of
+from pipeline.environments.lanes.leaves import from_leaves
+from pipeline.environments.lanes.spaces import leaf_readers, specs_of
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import EnvironmentConfig
 from pipeline.replay.frames import FIRST, LAST, MID, FrameLayout

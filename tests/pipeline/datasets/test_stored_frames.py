@@ -15,7 +15,7 @@ from pipeline.datasets.stored_frames import BEGAN_EARLIER, BROKEN_OFF, STILL_GOI
 from pipeline.experiment.sections import Experiment
 from pipeline.replay import reverb_checkpoint
 from pipeline.replay.frames import FIRST, LAST, MID, FrameLayout
-from pipeline.runtime import native
+from pipeline.runtime import snappy
 
 SPECS = Specs(ArraySpec((2,), "float32"), 3)
 LAYOUT = FrameLayout(SPECS)
@@ -188,7 +188,7 @@ def test_what_a_writer_wrote_is_read_back_from_the_servers_checkpoint(
         assert own.tobytes() == frames[: len(own), index].tobytes()
         assert len(own) == steps - after
         if experiment.agent.stride == 1:
-            assert len(own) * lanes == writer.confirmed_transitions
+            assert len(own) * lanes == writer.book.confirmed_transitions
     writer.close()
 
 
@@ -210,5 +210,5 @@ def test_reverbs_own_sampler_gives_the_bytes_that_are_read_from_disk(
 def test_what_is_not_compressed_is_refused() -> None:
     for data in (b"", b"\xff" * 20, b"\x05abc"):
         with pytest.raises(ValueError, match="Snappy"):
-            native.uncompressed(data)
-    assert native.uncompressed(b"\x03\x08abc") == b"abc"
+            snappy.uncompressed(data)
+    assert snappy.uncompressed(b"\x03\x08abc") == b"abc"

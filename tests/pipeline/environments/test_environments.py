@@ -24,10 +24,10 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from agents import ArraySpec
 from pipeline import environments
-from pipeline.environments import EnvironmentFault, LaneEnvironment, LaneStep, suites
+from pipeline.environments import EnvironmentFault, LaneEnvironment, LaneStep
 from pipeline.environments.lanes.faults import Faults
-from pipeline.environments.lanes.serial import SerialVectorEnv
-from pipeline.environments.lanes.spaces import misfit
+from pipeline.environments.lanes.vectors import SerialVectorEnv
+from pipeline.environments.lanes.wrappers import misfit
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import EnvironmentConfig
 
@@ -856,4 +856,4 @@ def test_a_reset_forgets_unfinished_episodes(make: Make) -> None:
 
 def test_every_extra_that_is_named_exists() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert {suite.extra for suite in suites.SUITES} <= set(project["optional-dependencies"])
+    assert {suite.extra for suite in environments.SUITES} <= set(project["optional-dependencies"])

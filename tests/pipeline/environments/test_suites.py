@@ -15,7 +15,7 @@ from agents import ArraySpec
 from pipeline import environments
 from pipeline.environments import LaneEnvironment
 from pipeline.environments.lanes.rendering import NotRendered
-from pipeline.environments.lanes.skipping import FrameSkip
+from pipeline.environments.lanes.wrappers import FrameSkip
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import EnvironmentConfig
 

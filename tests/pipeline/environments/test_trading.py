@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import agents
 from agents.exploration import greedy
-from benchmarks.trading.walks import PERIODS, coin, constant, greedily, walk
+from benchmarks.learning.trading.walks import PERIODS, coin, constant, greedily, walk
 from pipeline import environments
 from pipeline.acting import network_program
 from pipeline.acting.keras_actor import KerasActor

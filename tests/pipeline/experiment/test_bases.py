@@ -15,7 +15,9 @@ import tomli_w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.experiment.config import SHIPPED, UsageError, differences, dump, load, merged, parse, shipped
+from pipeline.experiment.bases import merged
+from pipeline.experiment.config import SHIPPED, UsageError, dump, load, parse, shipped
+from pipeline.experiment.resume import differences
 from pipeline.experiment.run_directory import RunDirectory
 
 Write = Callable[[str, str], str]

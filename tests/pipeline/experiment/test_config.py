@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from msgspec import inspect
 
 from pipeline.experiment import config
-from pipeline.experiment.config import UsageError, differences, dump, load, parse
+from pipeline.experiment.config import UsageError, dump, load, parse
+from pipeline.experiment.resume import differences
 from pipeline.experiment.sections import Experiment
 
 ROOT = Path(config.__file__).parents[2]

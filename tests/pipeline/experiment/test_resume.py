@@ -14,8 +14,9 @@ from pipeline.experiment.config import UsageError, parse
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
 from pipeline.learner.learner import Learner
-from pipeline.records import checkpoint
-from pipeline.records.checkpoint import Checkpoint, Counters
+from pipeline.records import checkpoint_writer
+from pipeline.records.checkpoint import Checkpoint
+from pipeline.records.counters import Counters
 from pipeline.replay.frames import FrameLayout
 
 BASE = (
@@ -54,15 +55,15 @@ def stored(tmp_path_factory: pytest.TempPathFactory, counting_specs: Specs) -> A
             experiment = parse("", (*BASE, *overrides))
             run = RunDirectory(tmp_path_factory.mktemp("run") / "run")
             run.create(experiment)
-            folder = checkpoint.reverb_folder(run.checkpoints)
+            folder = checkpoint_writer.reverb_folder(run.checkpoints)
             server = EmbeddedReplay(experiment, counting_specs, free_port(), folder, blocking=False)
             write(server, experiment, FrameLayout.of(experiment, counting_specs), 60)
             learner = Learner(experiment, counting_specs)
             for sample in server.dataset().take(2):
                 learner.learn(sample)
             counters = Counters(gradient_steps=learner.gradient_steps)
-            written = checkpoint.write(run.checkpoints, b"", counters, learner.state(), server.save, 1)
-            runs[overrides] = run, written, learner.state()
+            written = checkpoint_writer.write(run.checkpoints, b"", counters, learner.state(), server.save, 1)
+            runs[overrides] = run, Checkpoint(written.path), learner.state()
             server.stop()
         return runs[overrides]
 

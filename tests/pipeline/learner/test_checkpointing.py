@@ -18,12 +18,12 @@ from pipeline.experiment.sections import Experiment
 from pipeline.learner import checkpointing
 from pipeline.learner.learner import Learner
 from pipeline.records import checkpoint
-from pipeline.records.checkpoint import Checkpoint, Counters
+from pipeline.records.checkpoint import BadCheckpoint, Checkpoint
+from pipeline.records.counters import Counters
 from pipeline.records.ledger import Ledger
 from pipeline.records.restoring import restore
 from pipeline.replay.frames import FrameLayout
 from pipeline.replay.writer import FrameWriter
-from pipeline.runtime.manifest import BadCheckpoint
 
 SMALL = ("agent.hidden_units=[8]", "learner.loop='plain'")
 

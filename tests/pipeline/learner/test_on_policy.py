@@ -13,11 +13,11 @@ from agents import Specs
 from pipeline.collector.collector import Collector
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.messages.addresses import Addresses
-from pipeline.messages.channel import VariablesReader
+from pipeline.messages.channel import Publisher
 from pipeline.messages.contents import Variables
-from pipeline.messages.publisher import Publisher
+from pipeline.messages.variables_reader import VariablesReader
 from pipeline.replay.sampling import Sample
-from pipeline.roles.acting_roles import run_collector
+from pipeline.roles.collector_role import run_collector
 from pipeline.runtime.ports import free_port
 
 COLLECTORS, LANES, ROLLOUT, ROUNDS = 2, 4, 6, 25

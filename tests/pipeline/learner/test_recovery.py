@@ -16,8 +16,8 @@ from pipeline.experiment.sections import Experiment, LearnerConfig
 from pipeline.learner import bad_batches
 from pipeline.learner.learner import Learner
 from pipeline.learner.recovery import Recovery
-from pipeline.records import checkpoint
-from pipeline.records.checkpoint import Counters
+from pipeline.records import checkpoint_writer
+from pipeline.records.counters import Counters
 from pipeline.replay.frames import FrameLayout
 from pipeline.replay.sampling import Sample, decode
 
@@ -61,7 +61,7 @@ class Setting:
         replay.mkdir(exist_ok=True)
         (replay / "DONE").write_bytes(b"")
         self.counters.gradient_steps = self.learner.gradient_steps
-        checkpoint.write(self.run.checkpoints, b"", self.counters, self.learner.state(), lambda: replay, keep=2)
+        checkpoint_writer.write(self.run.checkpoints, b"", self.counters, self.learner.state(), lambda: replay, keep=2)
 
     def state(self) -> list[Any]:
         return [variable.numpy() for variable in self.learner.agent.variables]

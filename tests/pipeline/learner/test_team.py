@@ -26,7 +26,7 @@ from pipeline.learner.workers import team
 from pipeline.learner.workers.team import Cluster, Wish, await_peers
 from pipeline.runtime.ports import free_port
 
-pytestmark = [pytest.mark.xdist_group("workers"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.xdist_group("workers"), pytest.mark.timeout(1_200)]
 
 PROGRAM = Path(two_workers.__file__)
 TWO = ("10.0.0.1:2222", "10.0.0.2:2222")
@@ -186,7 +186,7 @@ class Pair:
         lines = self._log(index).read_text(errors="replace").split("\n")[:-1]
         return [json.loads(line) for line in lines if line.startswith("{")]
 
-    def wait_for(self, index: int, key: str, seconds: float = 200.0) -> dict[str, Any]:
+    def wait_for(self, index: int, key: str, seconds: float = 500.0) -> dict[str, Any]:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             for line in self.said(index):
@@ -208,7 +208,7 @@ class Pair:
 
     def wait(self, index: int) -> int:
         """The exit code of the worker that was started at that place."""
-        return self._processes[index].wait(200)
+        return self._processes[index].wait(500)
 
     def end(self) -> None:
         for process in self._processes:
@@ -249,7 +249,7 @@ def revived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
         found.kill(1)
         third = found.start(1, life=1)  # at once: the first may not have noticed yet
         found.wait_for(0, "lost")
-        assert (found.wait(0), third.wait(200)) == (0, 0), found.logs()
+        assert (found.wait(0), third.wait(500)) == (0, 0), found.logs()
         yield found
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from pipeline.messages.dead_connections import SILENT_SECONDS, give_up_silent
+from pipeline.messages.dead_connections import SILENT_SECONDS, time_out_connections
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_connections_to_the_port_are_limited_and_no_others(listener: socket.sock
     address = listener.getsockname()
     with socket.create_server(("127.0.0.1", 0)) as other, socket.create_connection(other.getsockname()) as elsewhere:
         with socket.create_connection(address) as before:
-            give_up_silent([f"127.0.0.1:{address[1]}"])
+            time_out_connections([f"127.0.0.1:{address[1]}"])
             with socket.create_connection(address) as after:
                 wait_until(lambda: limit_of(before) == limit_of(after) == 1_000 * SILENT_SECONDS)
         assert limit_of(elsewhere) == 0
@@ -39,7 +39,7 @@ def test_connections_to_the_port_are_limited_and_no_others(listener: socket.sock
 
 def test_a_proxys_sockets_need_no_thread() -> None:
     threads = threading.active_count()
-    give_up_silent(["unix:/somewhere/replay"])
+    time_out_connections(["unix:/somewhere/replay"])
     assert threading.active_count() == threads
 
 
@@ -50,7 +50,7 @@ import os, socket, threading, time
 from pipeline.messages import dead_connections
 dead_connections._LOOK_SECONDS = 0.0
 with socket.create_server(("127.0.0.1", 0)) as server:
-    dead_connections.give_up_silent([f"127.0.0.1:{server.getsockname()[1]}"])
+    dead_connections.time_out_connections([f"127.0.0.1:{server.getsockname()[1]}"])
     until = time.monotonic() + 2.0
     while time.monotonic() < until:
         with socket.create_connection(server.getsockname()) as one, server.accept()[0] as two:

@@ -13,12 +13,11 @@ from bad_link import BadLink
 from agents import Specs
 from pipeline.experiment import config
 from pipeline.messages.addresses import Addresses
-from pipeline.messages.channel import REPORTS_TABLE, take
+from pipeline.messages.channel import REPORTS_TABLE, Publisher, take
 from pipeline.messages.contents import Array, CollectorReport, Variables
-from pipeline.messages.publisher import Publisher
 from pipeline.replay.frames import MID, FrameLayout
 from pipeline.replay.writer import FrameWriter
-from pipeline.roles.acting_roles import run_collector
+from pipeline.roles.collector_role import run_collector
 from pipeline.runtime import native
 
 LANES, STEPS = 4, 60
@@ -85,7 +84,7 @@ def test_every_frame_is_stored_once_as_it_was(
         assert writer.confirm(lambda: time.monotonic() < deadline, everything=True)
         step += 1
     disturber.join()
-    assert writer.confirmed_transitions == (step - 1) * LANES
+    assert writer.book.confirmed_transitions == (step - 1) * LANES
     assert server.tally().inserted * experiment.transitions_per_item == (step - 1) * LANES
     stored = set()
     for sample in server.client.sample(layout.table, 40 * step * LANES, emit_timesteps=False):
@@ -132,7 +131,8 @@ READING = """
     from pipeline.experiment.config import parse
     from pipeline.replay.frames import MID, FrameLayout
     from pipeline.environments import describe
-    from pipeline.messages.channel import REPORTS_TABLE, Sender, VariablesReader
+    from pipeline.messages.channel import REPORTS_TABLE, Sender
+    from pipeline.messages.variables_reader import VariablesReader
     from pipeline.replay.writer import FrameWriter
 
     experiment, narrow, versions = parse(sys.argv[1], source="the test"), sys.argv[2], int(sys.argv[4])
@@ -152,7 +152,7 @@ READING = """
             time.sleep(0.05)
         assert received.send(newest.gradient_steps, 100)
     assert writer.confirm(lambda: time.monotonic() < deadline, everything=True)
-    print(fetchers, writer.confirmed_transitions, flush=True)
+    print(fetchers, writer.book.confirmed_transitions, flush=True)
     os._exit(0)  # without the thread that fetches
 """
 
@@ -204,7 +204,7 @@ def test_a_clock_that_is_a_day_off_changes_nothing(
         time.time_ns = lambda: nanoseconds() + {days} * 86_400 * 10**9
         import sys, threading
         from pipeline.messages.addresses import Addresses
-        from pipeline.roles.acting_roles import run_collector
+        from pipeline.roles.collector_role import run_collector
         from pipeline.experiment.config import parse
         experiment = parse(sys.argv[1], source="the test")
         print(run_collector(experiment, 0, Addresses.of([sys.argv[2]]), "p", threading.Event()))

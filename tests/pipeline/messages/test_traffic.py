@@ -9,8 +9,8 @@ from relay import Relay
 
 from agents import Specs
 from pipeline.experiment import config
+from pipeline.messages.channel import Publisher
 from pipeline.messages.contents import CollectorReport
-from pipeline.messages.publisher import Publisher
 
 SOCKETS = """
 import os, random, socket, tempfile, threading, time
@@ -166,7 +166,7 @@ def test_a_collectors_reports_say_what_has_passed(
         import os, sys, threading
         from pipeline.experiment import config
         from pipeline.messages.addresses import Addresses
-        from pipeline.roles.acting_roles import run_collector
+        from pipeline.roles.collector_role import run_collector
         experiment = config.parse(sys.argv[1], ())
         run_collector(experiment, 0, Addresses.of([sys.argv[2]]), "p", threading.Event())
         os._exit(0)

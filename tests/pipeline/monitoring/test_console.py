@@ -7,10 +7,9 @@ import pytest
 
 from pipeline.experiment.run_directory import RunDirectory, write_json
 from pipeline.experiment.sections import Experiment
-from pipeline.monitoring import status_text
+from pipeline.monitoring import status_table
 from pipeline.monitoring.console import Console
-from pipeline.records.account import Tally, account
-from pipeline.records.checkpoint import Counters
+from pipeline.records.counters import Counters, Tally, account
 from pipeline.records.ledger import Ledger
 
 
@@ -29,7 +28,7 @@ def test_a_warning_is_printed_once_and_in_the_table(tmp_path: Path, capsys: pyte
     console.say_end(1, "")
     printed = capsys.readouterr().out
     assert [printed.count(f"warning: {text}\n") for text in ("one [is] wrong", "two", "three")] == [1, 1, 1]
-    console._terminal.print(status_text.screen(Experiment(), tmp_path, status("one [is] wrong")))
+    console._terminal.print(status_table.table(Experiment(), tmp_path, status("one [is] wrong")))
     assert "one [is] wrong" in capsys.readouterr().out
 
 
@@ -39,7 +38,7 @@ def test_what_was_lost_is_shown_by_what_lost_it(tmp_path: Path, capsys: pytest.C
         Experiment(), Counters(begun=20, transitions=18, lost={"collector killed": 2, "replay restarted": 0})
     )
     found = account(Experiment(), ledger.counters, Tally(0, 0, 0))
-    console._terminal.print(status_text.screen(Experiment(), tmp_path, ledger.status("learning", 0, None, {}, found)))
+    console._terminal.print(status_table.table(Experiment(), tmp_path, ledger.status("learning", 0, None, {}, found)))
     assert "2 (collector killed)" in capsys.readouterr().out
     write_json(tmp_path / "summary.json", ledger.summary("seconds", 1.0, account=found))
     console.say_end(0, "")
@@ -51,7 +50,7 @@ def test_a_run_that_lost_nothing_says_nothing_of_it(tmp_path: Path, capsys: pyte
     ledger = Ledger(Experiment(), Counters())
     write_json(tmp_path / "summary.json", ledger.summary("seconds", 1.0))
     console.say_end(0, "")
-    console._terminal.print(status_text.screen(Experiment(), tmp_path, ledger.status("learning", 0, None, {})))
+    console._terminal.print(status_table.table(Experiment(), tmp_path, ledger.status("learning", 0, None, {})))
     assert "ransitions lost" not in capsys.readouterr().out
 
 

@@ -15,9 +15,9 @@ from rich.console import Console as Terminal
 from agents import PpoConfig
 from pipeline.experiment.sections import Experiment, StopConfig
 from pipeline.messages.contents import CollectorReport
-from pipeline.monitoring import status_text
-from pipeline.monitoring.bottleneck import Waits, bottleneck
-from pipeline.records.checkpoint import Counters
+from pipeline.monitoring import status_table
+from pipeline.monitoring.pace import Waits, bottleneck
+from pipeline.records.counters import Counters
 from pipeline.records.ledger import Ledger
 from pipeline.records.results import Status
 
@@ -33,7 +33,7 @@ def stopping(**fields: Any) -> Experiment:
 
 def test_a_budget_is_reached_at_the_present_speed() -> None:
     now = status(environment_steps=25_000, environment_steps_per_second=5_000.0, train_seconds=6.0)
-    found = status_text.goals(stopping(environment_steps=100_000, seconds=10.0), now)
+    found = status_table.goals(stopping(environment_steps=100_000, seconds=10.0), now)
     assert [(goal.name, goal.words, goal.reached, goal.seconds) for goal in found] == [
         ("environment steps", "25,000 of 100,000", 0.25, 15.0),
         ("seconds", "6 of 10", 0.6, 4.0),
@@ -41,29 +41,29 @@ def test_a_budget_is_reached_at_the_present_speed() -> None:
 
 
 def test_a_budget_says_no_time_while_nothing_moves() -> None:
-    assert status_text.goals(stopping(gradient_steps=10), status())[0].seconds is None
+    assert status_table.goals(stopping(gradient_steps=10), status())[0].seconds is None
 
 
 def test_a_target_is_reached_by_the_trend_of_evaluations() -> None:
     rising = [(float(second), -200.0 + 10.0 * second) for second in range(6)]
     now = status(evaluation_return=-150.0, recent_evaluations=rising, train_seconds=5.0)
-    goal = status_text.goals(stopping(target_return=-100.0), now)[0]
+    goal = status_table.goals(stopping(target_return=-100.0), now)[0]
     assert goal.reached == pytest.approx(0.5)
     assert goal.seconds == pytest.approx(5.0)  # it is at -150 after 5 s, and gains 10 a second
     falling = [(second, -value) for second, value in rising]
-    assert status_text.goals(stopping(target_return=500.0), msgspec.structs.replace(now, recent_evaluations=falling))[
+    assert status_table.goals(stopping(target_return=500.0), msgspec.structs.replace(now, recent_evaluations=falling))[
         0
     ].seconds is None  # fmt: skip
 
 
 def test_a_target_that_is_reached_is_done() -> None:
-    goal = status_text.goals(stopping(target_return=-100.0), status(evaluation_return=-99.0))[0]
+    goal = status_table.goals(stopping(target_return=-100.0), status(evaluation_return=-99.0))[0]
     assert (goal.reached, goal.seconds) == (1.0, 0.0)
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=80))
 def test_a_sparkline_keeps_the_order_of_its_values(values: list[float]) -> None:
-    newest, bars = values[-30:], status_text.sparkline(values)
+    newest, bars = values[-30:], status_table.sparkline(values)
     assert len(bars) == len(newest)
     for first, before in zip(newest, bars, strict=True):
         for second, after in zip(newest, bars, strict=True):
@@ -75,7 +75,7 @@ def test_a_sparkline_keeps_the_order_of_its_values(values: list[float]) -> None:
     [(8.54, "8.5 s"), (59.99, "60.0 s"), (200, "3 min 20 s"), (7_500, "2 h 5 min"), (200_000, "2 d 7 h")],
 )
 def test_durations_are_words(seconds: float, words: str) -> None:
-    assert status_text.duration(seconds) == words
+    assert status_table.duration(seconds) == words
 
 
 def test_the_screen_has_everything(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_the_screen_has_everything(tmp_path: Path) -> None:
         warnings=["one [is] wrong"], environment_steps=1_234,
     )  # fmt: skip
     terminal = Terminal(file=io.StringIO(), width=100)
-    terminal.print(status_text.screen(stopping(target_return=475.0), tmp_path, now))
+    terminal.print(status_table.table(stopping(target_return=475.0), tmp_path, now))
     shown = terminal.file.getvalue()  # type: ignore[attr-defined]
     for words in ("▁█", "learner: it [works]", "one [is] wrong", "1,234", "120.0 of 475", "22%"):
         assert words in shown

@@ -9,18 +9,18 @@ from hypothesis import strategies as st
 from pipeline.experiment.config import parse
 from pipeline.experiment.sections import Experiment
 from pipeline.messages.contents import Counts, Served
-from pipeline.records.account import (
+from pipeline.records.counters import (
     KILLED,
     RESTARTED,
     SILENT,
     UNCONFIRMED,
+    Counters,
     Seen,
     Tally,
     account,
     in_flight_bound,
     reconcile,
 )
-from pipeline.records.checkpoint import Counters
 from pipeline.records.ledger import Ledger
 
 EXPERIMENT = parse(
@@ -256,7 +256,7 @@ def test_a_restart_does_not_explain_more_than_a_server_takes_between_two_answers
 def test_a_collector_of_another_host_that_falls_silent_has_lost_what_it_had_not_stored() -> None:
     ledger = Ledger(EXPERIMENT, Counters())
     reported(ledger, "collector-0.5", 10, unconfirmed=3)
-    ledger.give_up_silent()
+    ledger.close_silent_collectors()
     assert ledger.counters.lost == {SILENT: 3 * PER_ITEM}
     # Two of the three had been stored, and five more that it began after its last report.
     assert reconcile(EXPERIMENT, ledger.counters, Tally(17, 0, 17)) == 0

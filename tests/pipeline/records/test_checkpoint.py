@@ -19,8 +19,9 @@ import pytest
 from agents import Specs
 from pipeline.messages.channel import REPORTS_TABLE, VARIABLES_TABLE, Sender
 from pipeline.messages.contents import Array, Counts, Evaluation
-from pipeline.records import checkpoint
-from pipeline.records.checkpoint import Best, Checkpoint, Counters, KnownServer
+from pipeline.records import checkpoint, checkpoint_writer
+from pipeline.records.checkpoint import Checkpoint
+from pipeline.records.counters import BestEvaluation, Counters, ServerRecord
 from pipeline.replay.frames import FrameLayout
 from pipeline.replay.writer import FrameWriter
 from pipeline.runtime import native
@@ -34,13 +35,13 @@ def write_to(folder: Path, counters: Counters, content: str = "items", keep: int
     """Writes a checkpoint with a stand-in for Reverb."""
 
     def write_replay() -> Path:
-        reverb = checkpoint.reverb_folder(folder) / "2026-01-01"
+        reverb = checkpoint_writer.reverb_folder(folder) / "2026-01-01"
         reverb.mkdir(parents=True)
         for name in ("tables.tfrecord", "items.tfrecord", "DONE"):
             (reverb / name).write_text("" if name == "DONE" else content)
         return reverb
 
-    return checkpoint.write(folder, b"config", counters, STATE, write_replay, keep)
+    return Checkpoint(checkpoint_writer.write(folder, b"config", counters, STATE, write_replay, keep).path)
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def write(folder: Path) -> Write:
     """Writes a checkpoint at some gradient steps, after a best evaluation at some."""
 
     def write_one(gradient_steps: int, best: int | None = None, **more: Any) -> Checkpoint:
-        record = None if best is None else Best(float(best), best, best)
+        record = None if best is None else BestEvaluation(float(best), best, best)
         return write_to(folder, Counters(gradient_steps=gradient_steps, best=record), **more)
 
     return write_one
@@ -113,7 +114,7 @@ def test_the_first_one_after_the_best_evaluation_is_kept_and_linked(write: Write
 
 def test_a_checkpoint_outlives_the_replays_own_folder(write: Write, folder: Path) -> None:
     written = write(1, content="frames")
-    shutil.rmtree(checkpoint.reverb_folder(folder), ignore_errors=True)
+    shutil.rmtree(checkpoint_writer.reverb_folder(folder), ignore_errors=True)
     assert (written.replay / "items.tfrecord").read_text() == "frames"
     written.verify()
 
@@ -143,9 +144,9 @@ def test_what_was_written_comes_back(write: Write, folder: Path) -> None:
         rollbacks=1,
         largest_reward=2.5,
         train_seconds=7.25,
-        best=Best(7.5, 5, 6),
+        best=BestEvaluation(7.5, 5, 6),
         failed_checkpoints=2,
-        servers=[KnownServer("a", 5, 6, 7)],
+        servers=[ServerRecord("a", 5, 6, 7)],
         drawn_before=18,
         unseen_items=19,
         unreported=20,
@@ -289,7 +290,7 @@ def test_a_write_that_fails_leaves_the_checkpoint_before_it(write: Write, folder
         return folder / what
 
     with pytest.raises(OSError, match=what):
-        checkpoint.write(folder, b"", Counters(gradient_steps=2), STATE, replay, 2)
+        checkpoint_writer.write(folder, b"", Counters(gradient_steps=2), STATE, replay, 2)
     assert newest(folder) == 1
     assert [path.name for path in folder.glob("*.part")] == []
     assert write(2).path.is_dir()
@@ -305,12 +306,12 @@ WRITER = """
 import sys
 from pathlib import Path
 from test_checkpoint import write_to
-from pipeline.records.checkpoint import Best, Counters
+from pipeline.records.counters import BestEvaluation, Counters
 
 folder, step = Path(sys.argv[1]), int(sys.argv[2])
 while True:
     step += 1
-    write_to(folder, Counters(gradient_steps=step, best=Best(1.0, step // 3, 1)), content=str(step) * 100_000)
+    write_to(folder, Counters(gradient_steps=step, best=BestEvaluation(1.0, step // 3, 1)), content=str(step) * 100_000)
     print(step, flush=True)
 """
 
@@ -371,7 +372,7 @@ def test_the_replays_own_folder_starts_empty(tmp_path: Path) -> None:
     old = tmp_path / "reverb" / "2026-01-01"
     old.mkdir(parents=True)
     (old / "DONE").touch()
-    assert checkpoint.reverb_folder(tmp_path) == tmp_path / "reverb"
+    assert checkpoint_writer.reverb_folder(tmp_path) == tmp_path / "reverb"
     assert not old.exists()
 
 
@@ -412,9 +413,9 @@ def test_a_restored_replay_holds_the_same_transitions(
     assert {number for number, _ in before} == set(range(10, 30))
     counters = Counters(environment_steps=124, transitions=120, gradient_steps=640)
 
-    written = checkpoint.write(tmp_path / "c", b"", counters, STATE, server.save, keep=1)
+    written = checkpoint_writer.write(tmp_path / "c", b"", counters, STATE, server.save, keep=1)
 
-    found = checkpoint.newest(tmp_path / "c") or written
+    found = checkpoint.newest(tmp_path / "c") or Checkpoint(written.path)
     restored = serve(experiment, counting_specs, found.replay)
     assert found.counters == counters
     assert restored.info().current_size == server.info().current_size == 20
@@ -434,10 +435,10 @@ def test_checkpoints_of_one_replay_follow_each_other(
     for round_ in range(3):
         fill(server, layout, 10 * round_, 11)
         counters = Counters(gradient_steps=round_)
-        written.append(checkpoint.write(tmp_path / "c", b"", counters, STATE, server.save, keep=2))
+        written.append(checkpoint_writer.write(tmp_path / "c", b"", counters, STATE, server.save, keep=2))
     assert not written[0].path.exists()
     for one, items in zip(written[1:], (20, 30), strict=True):
-        assert serve(make_experiment(), counting_specs, one.replay).info().current_size == items
+        assert serve(make_experiment(), counting_specs, Checkpoint(one.path).replay).info().current_size == items
 
 
 def test_messages_of_an_earlier_life_are_gone(

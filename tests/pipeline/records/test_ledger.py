@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pipeline.experiment.config import parse
 from pipeline.experiment.sections import Experiment
 from pipeline.messages.contents import CollectorReport, Counts, Evaluation
-from pipeline.records.checkpoint import Counters
+from pipeline.records.counters import Counters
 from pipeline.records.ledger import Ledger
 from pipeline.records.results import EXIT_CODES, Status, Summary
 

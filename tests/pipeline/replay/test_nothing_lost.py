@@ -17,9 +17,10 @@ from agents.losses import n_step_return
 from pipeline import environments
 from pipeline.acting import network_program
 from pipeline.acting.frame_stacks import stacked
-from pipeline.collector.collector import Collector, seed_of
+from pipeline.collector.collector import Collector
 from pipeline.environments import EnvironmentFault
 from pipeline.experiment.sections import Experiment
+from pipeline.experiment.seeds import seed_of
 from pipeline.messages.contents import Array, Variables
 from pipeline.replay.frames import LAST
 

@@ -8,7 +8,8 @@ import pytest
 from replay_writing import write_frames
 
 from agents import Specs, losses
-from agents.priorities import SMALLEST, td_errors
+from agents.initial_priorities import td_errors
+from agents.priorities import SMALLEST
 from pipeline.collector.collector import Collector
 from pipeline.experiment.config import parse
 from pipeline.experiment.sections import Experiment

@@ -39,7 +39,7 @@ def test_sequences_begin_every_period_and_none_is_lost(
     writer = write_frames(server, experiment, layout, frames)
     starts = [max(0, start - BURN_IN) for start in range(0, steps - LENGTH + BURN_IN + 1, PERIOD)]
     assert server.tally().inserted == len(starts) * 4 // lanes_per_item
-    assert (writer.confirmed_transitions, writer.unconfirmed_transitions) == (len(starts) * 4, 0)
+    assert (writer.book.confirmed_transitions, writer.book.unconfirmed_transitions) == (len(starts) * 4, 0)
     seen = set()
     for sample in server.dataset().take(40).as_numpy_iterator():
         trajectory = sample.trajectory

@@ -61,8 +61,8 @@ def test_what_is_written_is_drawn_byte_for_byte(
     writer = write_frames(server, experiment, layout, frames)
     items = 8 // steps_per_item * 8 // lanes_per_item
     assert server.tally().inserted == server.info().current_size == items
-    assert writer.confirmed_transitions == (steps - n_step) * 8
-    assert writer.unconfirmed_transitions == 0
+    assert writer.book.confirmed_transitions == (steps - n_step) * 8
+    assert writer.book.unconfirmed_transitions == 0
 
     drawn = draw(server, 80)
 
@@ -92,16 +92,16 @@ def test_a_writer_that_ends_within_an_item_fills_it_up_with_padding(
     for step in frames:
         writer.append(step)
     assert writer.confirm(lambda: True, everything=True)
-    assert (writer.confirmed_transitions, writer.unconfirmed_transitions) == (8 * 4, 3 * 4)
+    assert (writer.book.confirmed_transitions, writer.book.unconfirmed_transitions) == (8 * 4, 3 * 4)
     padding = layout.padding(4)
     padding["gradient_steps"] = 11
-    assert writer.missing == 2
+    assert writer.book.missing == 2
     for _ in range(2):
         writer.pad(padding)
-    assert writer.missing == 0
-    assert (writer.confirmed_transitions, writer.unconfirmed_transitions) == (8 * 4, 3 * 4)
+    assert writer.book.missing == 0
+    assert (writer.book.confirmed_transitions, writer.book.unconfirmed_transitions) == (8 * 4, 3 * 4)
     assert writer.confirm(lambda: True, everything=True)
-    assert (writer.confirmed_transitions, writer.unconfirmed_transitions) == (11 * 4, 0)
+    assert (writer.book.confirmed_transitions, writer.book.unconfirmed_transitions) == (11 * 4, 0)
     assert server.tally().inserted == 3 * groups
     drawn = draw(server, 40)
     assert set(drawn["gradient_steps"]) == set(range(12))
@@ -114,7 +114,7 @@ def test_a_writer_too_short_for_one_item_stores_what_it_has(
     experiment = make_experiment("replay.steps_per_item=8", "learner.batch_size=64")
     layout, server = FrameLayout(counting_specs), serve(experiment, counting_specs)
     writer = write_frames(server, experiment, layout, numbered_frames(layout, 4, 6))
-    assert (writer.confirmed_transitions, writer.unconfirmed_transitions) == (5 * 4, 0)
+    assert (writer.book.confirmed_transitions, writer.book.unconfirmed_transitions) == (5 * 4, 0)
     assert server.tally().inserted == 1
     writer.close()
 
@@ -128,10 +128,10 @@ def test_a_long_end_is_created_in_full_though_many_items_wait(
     writer = FrameWriter.of(experiment, layout, server.address)
     for step in range(steps):
         writer.append(numbered_frames(layout, 4, steps)[step])
-    while writer.missing:  # all at once, as at the end of a collector
+    while writer.book.missing:  # all at once, as at the end of a collector
         writer.pad(layout.padding(4))
     assert writer.confirm(lambda: True, everything=True)
-    assert (writer.confirmed_transitions, writer.unconfirmed_transitions) == (steps * 4, 0)
+    assert (writer.book.confirmed_transitions, writer.book.unconfirmed_transitions) == (steps * 4, 0)
     assert server.tally().inserted == steps * 4
 
 
@@ -147,11 +147,11 @@ def test_what_is_unconfirmed_stays_bounded(
         frames["gradient_steps"] = step
         writer.append(frames)
         assert writer.confirm(lambda: True)
-        assert writer.unconfirmed_transitions <= (32 + 32) * lanes_per_item + 4  # and the newest frames
-        handed_over = writer.unconfirmed_transitions + writer.confirmed_transitions
+        assert writer.book.unconfirmed_transitions <= (32 + 32) * lanes_per_item + 4  # and the newest frames
+        handed_over = writer.book.unconfirmed_transitions + writer.book.confirmed_transitions
         assert handed_over == (step + 1) * 4
     assert writer.confirm(lambda: True, everything=True)
-    assert writer.confirmed_transitions == (steps - 1) * 4
+    assert writer.book.confirmed_transitions == (steps - 1) * 4
     assert server.tally().inserted == (steps - 1) * groups
 
 
@@ -394,7 +394,7 @@ def test_free_ports_are_free() -> None:
 def held_back(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What the cases of `held_back.py` saw, by their names."""
     program = Path(held_back_program.__file__)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (program.parent.parent, program.parent)))}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (program.parents[2], program.parent)))}
     command = [sys.executable, str(program), str(tmp_path_factory.mktemp("held_back"))]
     result = subprocess.run(command, capture_output=True, text=True, timeout=280, env=environment, check=False)
     assert result.returncode == 0, result.stdout + result.stderr

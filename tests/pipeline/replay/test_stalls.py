@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pipeline.experiment.config import parse
-from pipeline.monitoring.replay_ratio import RatioWatch
+from pipeline.monitoring.pace import RatioMonitor
 from pipeline.replay.shards import stalls as shard_stalls
 from pipeline.replay.shards.stalls import ShardState
 from pipeline.replay.stalls import explain, waits_for_collectors
@@ -74,7 +74,7 @@ def test_the_permits_and_the_shards_say_who_waits(permits: Any, shards: Any, wai
 
 def watch_of(seconds: int, learned_per_stored: float, least: int = 100) -> str:
     """What is said in the end, of 1,000 transitions stored in each second."""
-    watch, said = RatioWatch(wanted=8.0, least=least), ""
+    watch, said = RatioMonitor(wanted=8.0, least=least), ""
     for second in range(seconds + 1):
         said = watch.warning(1000 * second, int(learned_per_stored * 1000 * second), now=float(second))
     return said
@@ -94,7 +94,7 @@ def test_a_ratio_that_is_off_for_a_minute_is_said_with_who_is_behind() -> None:
 
 
 def test_a_warning_ends_a_minute_after_its_cause() -> None:
-    watch, learned, said = RatioWatch(wanted=8.0, least=100), 0, {}
+    watch, learned, said = RatioMonitor(wanted=8.0, least=100), 0, {}
     for second in range(241):
         learned += 2000 if second <= 100 else 8000
         said[second] = watch.warning(1000 * (second + 1), learned, now=float(second))

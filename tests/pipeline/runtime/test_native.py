@@ -108,7 +108,18 @@ def test_argument_names_hold_positions() -> None:
     assert [argument_position(name) for name in names] == [12, 2, 0]
 
 
-@pytest.mark.parametrize("module", ["collecting", "collector", "evaluator", "evaluate", "role", "writer", "variables"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "roles.collector_role",
+        "collector.collector",
+        "evaluator.evaluator",
+        "evaluate",
+        "role",
+        "replay.writer",
+        "messages.channel",
+    ],
+)
 def test_what_acts_imports_no_tensorflow(run_python: Callable[..., str], module: str) -> None:
     printed = run_python(f"""
         import sys

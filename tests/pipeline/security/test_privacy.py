@@ -119,7 +119,7 @@ def test_table_entries_are_those_that_readelf_finds() -> None:
 @pytest.mark.parametrize("content", [b"", b"no library", b"\x7fELF" + bytes(100), b"\x7fELF" + b"\xff" * 200])
 def test_what_is_no_library_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "library.so").write_bytes(content)
-    with pytest.raises(loopback.Unpatchable, match=r"library\.so"):
+    with pytest.raises(loopback.LoopbackError, match=r"library\.so"):
         loopback.table_entries(tmp_path / "library.so", "bind")
 
 

@@ -1,0 +1,114 @@
+"""Gradient steps per second drawing from a filled Reverb table: compiled and plain loop, and one call a step.
+
+Example:
+  python -m benchmarks.parts.learner --batch_size=64
+
+`per_call` is `tf.function(agent.train)` called once a gradient step on the same samples; `tf_agents_per_call` is the
+same for TF-Agents' own DdqnAgent with Keras' Adam. `gradient_steps_per_second` is the loop that the learner chooses.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+from absl import flags
+
+from agents import DqnConfig, Specs, build
+from agents.dqn import QNetwork
+from benchmarks import live_replay
+from benchmarks.measure import median, print_result, rates, spread
+from pipeline import Experiment, environments, load
+from pipeline.command import run_command
+from pipeline.learner.learner import Learner
+from pipeline.runtime.process import quieten_gym
+
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Transitions of a gradient step.", lower_bound=1)
+_SECONDS = flags.DEFINE_float("seconds", 2.0, "Of one measurement.", lower_bound=0.01)
+_REPEATS = flags.DEFINE_integer("repeats", 5, "Measurements of each.", lower_bound=1)
+_SET = flags.DEFINE_multi_string("set", [], "A line of TOML that overrides the config.")
+
+
+def main(_: list[str]) -> int:
+    """Measures the forms in turn."""
+    quieten_gym()
+    fixed = (f"learner.batch_size={_BATCH_SIZE.value}", "agent.n_step=1", *_SET.value)
+    experiment = load("cartpole", fixed)
+    specs = environments.describe(experiment.environment)
+    server = live_replay.serve(experiment, specs)
+    live_replay.fill(experiment, specs, server.address, experiment.replay.capacity)
+    samples = iter(server.dataset())
+    calls: dict[str, Callable[[], int]] = {}
+    learner = Learner(experiment, specs)
+    learner.choose_loop()
+    for loop in ("compiled", "plain"):
+        one = Learner(load("cartpole", (*fixed, f'learner.loop="{loop}"')), specs)
+        one.choose_loop()
+        calls[loop] = _fused(one, samples, experiment.learner.steps_per_call)
+    plain_agent = build(experiment.agent.kind, specs, experiment.agent)
+    calls["per_call"] = _per_call(plain_agent, samples, experiment.learner.steps_per_call)
+    calls["tf_agents_per_call"] = _per_call(_stock_agent(experiment, specs), samples, experiment.learner.steps_per_call)
+    for call in calls.values():
+        call()
+    results = rates(calls, _SECONDS.value, _REPEATS.value)
+    for name, values in results.items():
+        print(f"{name:20s} {spread(values)} gradient steps/s")
+    medians = {name: median(values) for name, values in results.items()}
+    chosen = medians[learner.loop]
+    print_result(
+        {
+            "batch_size": _BATCH_SIZE.value,
+            "gradient_steps_per_second": chosen,
+            "chosen": learner.loop,
+            **medians,
+            "ratio_to_per_call": round(chosen / medians["per_call"], 2),
+            "ratio_to_tf_agents_per_call": round(chosen / medians["tf_agents_per_call"], 2),
+        }
+    )
+    return 0
+
+
+def _fused(learner: Learner, samples: Any, steps: int) -> Callable[[], int]:
+    def call() -> int:
+        learner.learn(next(samples))
+        return steps
+
+    return call
+
+
+def _per_call(agent: Any, samples: Any, steps: int) -> Callable[[], int]:
+    train = tf.function(agent.train)
+
+    def call() -> int:
+        trajectory = next(samples).trajectory
+        for k in range(steps):
+            train(tf.nest.map_structure(lambda leaf, k=k: leaf[k], trajectory))
+        return steps
+
+    return call
+
+
+def _stock_agent(experiment: Experiment, specs: Specs) -> Any:
+    from tf_agents.agents.dqn import dqn_agent
+    from tf_agents.utils import common
+
+    from agents import tf_specs
+
+    config = experiment.agent
+    assert isinstance(config, DqnConfig)
+    agent = dqn_agent.DdqnAgent(
+        tf_specs.time_step(specs),
+        tf_specs.action(specs),
+        q_network=QNetwork(specs, config, seed=0),
+        optimizer=tf.keras.optimizers.Adam(config.learning_rate),
+        td_errors_loss_fn=common.element_wise_huber_loss,
+        gamma=config.discount,
+        target_update_period=config.target_update_period,
+        gradient_clipping=config.gradient_clip_norm,
+    )
+    agent.initialize()
+    return agent
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, __doc__))

@@ -1,1 +1,0 @@
-"""What the shipped configs reach: tasks with targets, every seed counted, and the page of results."""

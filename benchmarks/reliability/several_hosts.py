@@ -1,0 +1,320 @@
+"""A run on several hosts that are all on this machine, one of which is cut off for a while and one of which goes down.
+
+Example:
+  python -m benchmarks.reliability.several_hosts --folder=runs/several-hosts --write
+
+Replay and learner are on one host, collectors on two and the evaluator on a fourth, in network namespaces on a bridge;
+the roles are started one by one, and pipeline.proxy speaks TLS between the hosts. The link of one collectors' host is
+cut and restored, then everything on the other one is killed at once and the host comes back. The evaluator's host joins
+last: only then can the run be solved. With --write the results go into docs/several_hosts.md. The exit code is 0
+only if all of it held: nobody else stood still, both hosts contribute again soon, the run is solved, the ledger
+balances to the unit, Reverb's own ports are out of reach, and nothing but TLS crosses the bridge.
+"""
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import msgspec
+from absl import flags
+
+from benchmarks.pages import DOCS, write_between
+from benchmarks.reliability.hosts import hosts, unavailable
+from benchmarks.reliability.site import (
+    COLLECTORS,
+    CUT,
+    EVALUATOR,
+    KILLED,
+    LEARNER,
+    POLL_SECONDS,
+    PROXY_PORT,
+    REPLAY_PORT,
+    SECONDS,
+    WEIGHTS_PORT,
+    Site,
+)
+from benchmarks.reliability.wire import Seen
+from pipeline.command import refuse_more, run_command
+from pipeline.experiment.config import UsageError
+from pipeline.experiment.run_directory import write_json
+from pipeline.messages.variables_reader import VariablesReader
+from pipeline.records.counters import SILENT, UNCONFIRMED
+from pipeline.records.recorder import Recorder
+from pipeline.records.results import Summary
+
+_FOLDER = flags.DEFINE_string("folder", None, "Where each host leaves its files; new.")
+_CUT_SECONDS = flags.DEFINE_float("cut_seconds", 60.0, "How long a link is cut.", lower_bound=5.0)
+_SEED = flags.DEFINE_integer("seed", 0, "Of the run.", lower_bound=0)
+_WRITE = flags.DEFINE_bool("write", False, "Put the results into docs/several_hosts.md.")
+_WATCH = flags.DEFINE_string("watch", None, "Of a process of its own: says whenever weights come from this address.")
+
+_NAMED = {SILENT, UNCONFIRMED}
+_SETTLE_SECONDS = 1.0
+_DOWN_SECONDS = 3.0
+_FIRST_TRANSITIONS = 2_000
+_MOST_STANDSTILL_SECONDS = 10.0
+_MOST_BACK_SECONDS = 20.0
+
+
+class Report(msgspec.Struct):
+    """`several_hosts.json`."""
+
+    cut_seconds: float
+    gradient_steps_while_cut: int = 0
+    transitions_while_cut: int = 0
+    """Of the collector on the other host."""
+    standstill_seconds: float = 0.0
+    """The longest while in which the learner or that collector got no further, as the link was cut."""
+    frames_back_seconds: float = 0.0
+    """From the link's restoration until frames of the host that was cut off were stored."""
+    weights_back_seconds: float = 0.0
+    """And until weights reached it."""
+    host_back_seconds: float = 0.0
+    """From the start of the processes of the host that had gone down until frames of theirs were stored."""
+    wire: Seen | None = None
+    """What crossed the learner's interface."""
+    summary: Summary | None = None
+    problems: list[str] = []
+    """What did not hold; empty if all did."""
+
+
+class Trial:
+    """The run and what is done to it.
+
+    Args:
+      site: its hosts.
+      cut_seconds: how long a link is cut.
+    """
+
+    def __init__(self, site: Site, cut_seconds: float) -> None:
+        self._site, self._report = site, Report(cut_seconds)
+        self._collectors: dict[str, Recorder] = {}
+
+    def run(self) -> Report:
+        """Does all of it.
+
+        Raises:
+          RuntimeError: it could not be done to its end.
+        """
+        site, report = self._site, self._report
+        wire = site.start(
+            LEARNER,
+            "wire",
+            "benchmarks.reliability.wire",
+            "eth0",
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._start()
+        self._look_at_ports()
+        self._cut()
+        self._kill()
+        addresses = site.start_proxy(EVALUATOR, "evaluator")
+        site.start_role(EVALUATOR, "evaluator", *addresses, f"--run_dir={site.home(EVALUATOR) / 'run'}")
+        site.wait_until(site.run.summary.exists, "the run is solved")
+        self._end()
+        output, _ = wire.process.communicate(timeout=SECONDS)
+        report.wire = msgspec.json.decode(output.splitlines()[-1], type=Seen)
+        report.summary = msgspec.json.decode(site.run.summary.read_bytes(), type=Summary)
+        self._check(report.wire, report.summary)
+        return report
+
+    def _stored(self, host: str) -> int:
+        return self._collectors[host].counts.transitions
+
+    def _start(self) -> None:
+        site, here = self._site, f"--replay=127.0.0.1:{REPLAY_PORT}"
+        site.start_role(LEARNER, "replay", here, f"--run_dir={site.home(LEARNER) / 'replay'}")
+        site.start_role(LEARNER, "learner", here, f"--run_dir={site.run.path}")
+        site.start(
+            LEARNER, "proxy", "pipeline.proxy", "--side=server", f"--listen=0.0.0.0:{PROXY_PORT}",
+            f"--certificates={site.certificates(LEARNER, 'replay')}",
+            f"--replay_port={REPLAY_PORT}", f"--weights_port={WEIGHTS_PORT}",
+        )  # fmt: skip
+        self._collectors = {host: site.start_collector(host) for host in COLLECTORS}
+        site.wait_until(
+            lambda: site.gradient_steps() > 0 and all(self._stored(host) > _FIRST_TRANSITIONS for host in COLLECTORS),
+            "the run learns from both hosts' collectors",
+        )
+
+    def _look_at_ports(self) -> None:
+        site, problems = self._site, self._report.problems
+        for host in (CUT, KILLED, EVALUATOR):
+            if not site.reaches(host, PROXY_PORT):
+                problems.append(f"{host} does not reach the proxy")
+            problems += [
+                f"{host} reaches Reverb's port {port}"
+                for port in (REPLAY_PORT, WEIGHTS_PORT)
+                if site.reaches(host, port)
+            ]
+
+    def _cut(self) -> None:
+        site, report = self._site, self._report
+        weights = site.home(CUT) / "watch.log"
+        address = f"unix:{site.sockets(CUT) / 'messages.sock'}"
+        watch = site.start(CUT, "watch", "benchmarks.reliability.several_hosts", f"--watch={address}")
+        site.wait_until(lambda: weights.stat().st_size > 0, "weights reach who watches for them")
+        site.host(CUT).cut()
+        time.sleep(_SETTLE_SECONDS)  # what was on its way may still be confirmed
+        cut_off, others, steps, seen = (
+            self._stored(CUT), self._stored(KILLED), site.gradient_steps(), weights.stat().st_size
+        )  # fmt: skip
+        report.standstill_seconds = self._standstill(report.cut_seconds - _SETTLE_SECONDS)
+        report.gradient_steps_while_cut = site.gradient_steps() - steps
+        report.transitions_while_cut = self._stored(KILLED) - others
+        if self._stored(CUT) != cut_off or weights.stat().st_size != seen:
+            report.problems.append("something passed the link that was cut")
+        site.host(CUT).restore()
+        restored, back = time.monotonic(), dict[str, float]()
+
+        def is_back() -> bool:
+            passed = time.monotonic() - restored
+            if self._stored(CUT) > cut_off:
+                back.setdefault("frames", passed)
+            if weights.stat().st_size > seen:
+                back.setdefault("weights", passed)
+            return len(back) == 2
+
+        site.wait_until(is_back, "the host that was cut off contributes again")
+        report.frames_back_seconds, report.weights_back_seconds = back["frames"], back["weights"]
+        watch.process.kill()
+        watch.process.wait()
+        del site.processes[watch.name]
+
+    def _standstill(self, seconds: float) -> float:
+        """Waits; returns the longest while in which the learner, or the other host's collector, got no further."""
+        ways: list[Callable[[], int]] = [self._site.gradient_steps, lambda: self._stored(KILLED)]
+        now = time.monotonic()
+        longest, end, since = 0.0, now + seconds, [(way(), now) for way in ways]
+        while now < end:
+            time.sleep(POLL_SECONDS)
+            now = time.monotonic()
+            for place, way in enumerate(ways):
+                before, at = since[place]
+                longest = max(longest, now - at)
+                if (count := way()) > before:
+                    since[place] = count, now
+        return longest
+
+    def _kill(self) -> None:
+        site = self._site
+        site.host(KILLED).kill()
+        site.forget(KILLED)
+        time.sleep(_DOWN_SECONDS)
+        site.host(KILLED).restore()
+        self._collectors[KILLED] = site.start_collector(KILLED)
+        self._report.host_back_seconds = site.wait_until(
+            lambda: self._stored(KILLED) > 0, "the host that had gone down contributes again"
+        )
+
+    def _end(self) -> None:
+        """Waits for the roles, which leave by themselves, and ends the proxies; all should end with 0."""
+        processes = [process for process in self._site.processes.values() if "wire" not in process.name]
+        for process in sorted(processes, key=lambda process: "proxy" in process.name):
+            if "proxy" in process.name:
+                process.process.terminate()
+            try:
+                code = process.process.wait(SECONDS)
+            except subprocess.TimeoutExpired:
+                self._report.problems.append(f"the {process.name} has not ended")
+                continue
+            if code != 0:
+                self._report.problems.append(f"the {process.name} ended with {code}: {process.words()}")
+
+    def _check(self, wire: Seen, summary: Summary) -> None:
+        report, problems = self._report, self._report.problems
+        if not summary.solved:
+            problems.append(f"the run was not solved: {summary.stop_reason}, mean return {summary.mean_return}")
+        account = summary.account
+        if account is None or account.unaccounted or account.in_flight:
+            problems.append(f"the ledger does not balance: {account}")
+        elif {name for name, count in account.lost.items() if count} - _NAMED:
+            problems.append(f"lost: {account.lost}")
+        if report.standstill_seconds > _MOST_STANDSTILL_SECONDS:
+            problems.append(f"others stood still for {report.standstill_seconds:.1f} s while a link was cut")
+        longest = max(report.frames_back_seconds, report.weights_back_seconds)
+        if longest > _MOST_BACK_SECONDS:
+            problems.append(f"the host that was cut off was back after {longest:.1f} s")
+        if wire.clear:
+            problems.append(f"not all is TLS: {wire.clear[:3]}")
+        if wire.records < 100 or wire.skipped > sum(wire.sent.values()) / 100:
+            problems.append(f"too little was seen of the wire: {wire}")
+
+
+def bytes_per_transition(report: Report, addresses: Sequence[str]) -> float:
+    """What these hosts sent for each transition stored, with all headers and what was sent again."""
+    assert report.wire is not None
+    assert report.summary is not None
+    assert report.summary.account is not None
+    return sum(report.wire.sent.get(address, 0) for address in addresses) / report.summary.account.stored
+
+
+def rows(report: Report, sent: float, received: float) -> list[str]:
+    """The results as lines of Markdown."""
+    summary = report.summary
+    assert summary is not None
+    assert summary.account is not None
+    lost = ", ".join(f"{count:,} ({name})" for name, count in summary.account.lost.items() if count) or "none"
+    return [
+        "| | |",
+        "|---|---|",
+        f"| a link cut | {report.cut_seconds:.0f} s |",
+        f"| meanwhile | {report.gradient_steps_while_cut:,} gradient steps, {report.transitions_while_cut:,} "
+        f"transitions from the other host; nobody there stood still for more than {report.standstill_seconds:.1f} s |",
+        f"| after its restoration, frames were stored again | after {report.frames_back_seconds:.1f} s |",
+        f"| and weights arrived | after {report.weights_back_seconds:.1f} s |",
+        f"| new processes on the host that had gone down contributed | after {report.host_back_seconds:.1f} s |",
+        f"| solved | after {summary.train_seconds:.0f} s and {summary.environment_steps:,} environment steps |",
+        f"| transitions | {summary.account.begun:,} = {summary.account.stored:,} stored + lost: {lost} |",
+        f"| bytes for each transition | {sent:.0f} sent by the collectors' hosts, {received:.0f} by the learner's |",
+    ]
+
+
+def watch(address: str) -> None:
+    """Says whenever a publication comes; until it is killed."""
+    reader, newest = VariablesReader(address, POLL_SECONDS), None
+    while True:
+        if reader.newest is not newest:
+            newest = reader.newest
+            print("publication", flush=True)
+        time.sleep(POLL_SECONDS)
+
+
+def main(arguments: list[str]) -> int:
+    """Checks the command line, tries and prints."""
+    refuse_more(arguments)
+    if _WATCH.value:
+        watch(_WATCH.value)
+    if not _FOLDER.value:
+        raise UsageError("--folder is missing: where should the hosts leave their files?")
+    if reason := unavailable():
+        raise UsageError(reason)
+    folder = Path(_FOLDER.value).resolve()
+    if folder.exists() and any(folder.iterdir()):
+        raise UsageError(f"{folder} is not empty: choose another --folder")
+    names = LEARNER, CUT, KILLED, EVALUATOR
+    for name in names:
+        (folder / name).mkdir(parents=True)
+    certificates = [sys.executable, "-m", "pipeline.certificates", f"--folder={folder / 'certificates'}"]
+    subprocess.run([*certificates, f"--hosts={LEARNER}"], check=True, stdout=subprocess.DEVNULL)
+    with ExitStack() as stack:
+        sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hosts-")))
+        network = stack.enter_context(hosts(*names))
+        report = Trial(Site(folder, sockets, network, _SEED.value), _CUT_SECONDS.value).run()
+        sent = bytes_per_transition(report, [network[host].address for host in COLLECTORS])
+        received = bytes_per_transition(report, [network[LEARNER].address])
+    write_json(folder / "several_hosts.json", report)
+    lines = rows(report, sent, received)
+    print("\n".join([*lines, *(f"FAILED: {problem}" for problem in report.problems)]))
+    if _WRITE.value:
+        write_between(DOCS / "several_hosts.md", "several hosts", lines)
+    return 1 if report.problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, __doc__))

@@ -1,0 +1,154 @@
+"""The hosts of a run on several hosts, what runs on each of them, and what there is to see of it."""
+
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from benchmarks.reliability.hosts import Host
+from pipeline.experiment.run_directory import RunDirectory
+from pipeline.records.recorder import Recorder
+from pipeline.records.results import Status
+
+LEARNER, CUT, KILLED, EVALUATOR = "learner", "collectors-a", "collectors-b", "evaluator"
+COLLECTORS = {CUT: 0, KILLED: 1}
+"""Number of the collector on each of their hosts."""
+REPLAY_PORT, WEIGHTS_PORT, PROXY_PORT = 9000, 9001, 9443
+_CHANGES = (
+    f"replay.weights_port={WEIGHTS_PORT}",
+    'replay.private="loopback"',
+    "collect.collectors=2",
+    'learner.loop="plain"',
+    "stop.environment_steps=0",
+)
+SECONDS = 300.0
+"""For whatever is waited for."""
+POLL_SECONDS = 0.02
+_CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 10).close()"
+
+
+class Process(NamedTuple):
+    """A process on one of the hosts."""
+
+    name: str
+    process: "subprocess.Popen[Any]"
+    log: Path
+
+    def words(self) -> str:
+        """The last lines of its log."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-5:])
+
+
+class Site:
+    """The hosts of one run, and what runs there.
+
+    Args:
+      folder: each host has one of its own in it.
+      sockets: as well, of a short path: a socket's is limited.
+      network: the hosts by name.
+      seed: of the run.
+    """
+
+    def __init__(self, folder: Path, sockets: Path, network: Mapping[str, Host], seed: int) -> None:
+        self.folder, self._sockets, self._network = folder, sockets, network
+        self._experiment = ["--config=cartpole", f"--seed={seed}", *(f"--set={line}" for line in _CHANGES)]
+        self._starts = 0
+        self.run = RunDirectory(self.home(LEARNER) / "run")
+        self.processes: dict[str, Process] = {}
+        """By host and name; of those that were started again, the last."""
+
+    def host(self, name: str) -> Host:
+        """One of the hosts."""
+        return self._network[name]
+
+    def home(self, host: str) -> Path:
+        """A host's folder."""
+        return self.folder / host
+
+    def sockets(self, host: str) -> Path:
+        """The folder of a host's proxy's sockets."""
+        return self._sockets / host
+
+    def start(self, host: str, name: str, module: str, *arguments: str, **options: Any) -> Process:
+        """Starts a module there."""
+        log = self.home(host) / f"{name}.log"
+        with log.open("ab") as output:
+            streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": output, **options}
+            command = [sys.executable, "-m", module, *arguments]
+            process = Process(f"{name} on {host}", self.host(host).start(command, **streams), log)
+        self.processes[process.name] = process
+        return process
+
+    def start_role(self, host: str, role: str, *arguments: str, index: int = 0) -> Recorder:
+        """Starts a role there; returns its record."""
+        self._starts += 1
+        record = self.home(host) / f"{role}-{self._starts}"
+        recorder = Recorder(record)
+        arguments = (f"--role={role}", f"--index={index}", *self._experiment, f"--recorder={record}", *arguments)
+        self.start(host, f"{role}-{index}", "pipeline.role", *arguments)
+        return recorder
+
+    def start_proxy(self, host: str, role: str) -> Sequence[str]:
+        """Starts the proxy of a host that is not the learner's; returns its roles' flags."""
+        sockets = self.sockets(host)
+        self.start(
+            host, "proxy", "pipeline.proxy", "--side=client", f"--certificates={self.certificates(host, role)}",
+            f"--role={role}", f"--connect={LEARNER}:{PROXY_PORT}", f"--sockets={sockets}",
+        )  # fmt: skip
+        frames, messages = (f"unix:{sockets / name}.sock" for name in ("frames", "messages"))
+        return f"--replay={frames}", f"--weights={messages}", f"--reports={messages}"
+
+    def start_collector(self, host: str) -> Recorder:
+        """Starts what runs on a collectors' host."""
+        addresses = self.start_proxy(host, "collector")
+        return self.start_role(host, "collector", *addresses, index=COLLECTORS[host])
+
+    def certificates(self, host: str, role: str) -> Path:
+        """Copies those of a role to a host, and nothing else."""
+        folder = self.home(host) / "certificates"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        for name in ("ca.pem", f"{role}.pem"):
+            shutil.copy2(self.folder / "certificates" / name, folder)
+        return folder
+
+    def status(self) -> Status | None:
+        """What the learner says of itself; None before it says anything."""
+        try:
+            return msgspec.json.decode(self.run.status.read_bytes(), type=Status)
+        except (OSError, msgspec.MsgspecError):
+            return None
+
+    def gradient_steps(self) -> int:
+        """Of the learner."""
+        status = self.status()
+        return status.gradient_steps if status is not None else 0
+
+    def wait_until(self, holds: Callable[[], bool], what: str) -> float:
+        """Waits; returns the seconds that it took.
+
+        Raises:
+          RuntimeError: it has not come to hold, or a process has ended that should not have.
+        """
+        started = time.monotonic()
+        while not holds():
+            ended = [process for process in self.processes.values() if process.process.poll()]
+            if ended or time.monotonic() - started > SECONDS:
+                words = "\n".join(f"{process.name}: {process.words()}" for process in ended)
+                raise RuntimeError(f"waited {time.monotonic() - started:.0f} s until {what}\n{words}")
+            time.sleep(POLL_SECONDS)
+        return time.monotonic() - started
+
+    def forget(self, host: str) -> None:
+        """Takes the processes of a host out of the book: it has gone down."""
+        for name in [name for name in self.processes if name.endswith(f" on {host}")]:
+            del self.processes[name]
+
+    def reaches(self, host: str, port: int) -> bool:
+        """Whether a process on a host can connect to a port of the learner's."""
+        command = [*self.host(host).prefix, sys.executable, "-I", "-S", "-c", _CONNECT, LEARNER, str(port)]
+        return subprocess.run(command, capture_output=True, timeout=SECONDS, check=False).returncode == 0

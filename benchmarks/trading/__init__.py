@@ -1,1 +1,0 @@
-"""What the trading configs earn on a held-out period, beside buy-and-hold and chance."""

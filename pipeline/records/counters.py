@@ -1,0 +1,215 @@
+"""What a run has counted, and the balance of it: how many windows are stored, on their way or lost. No TensorFlow.
+
+One window (a transition; of r2d2 a sequence) begins at every frame that a collector hands to its writer. The counts of
+the two sides are independent: collectors count what they began and what was confirmed to them (`Counters`), the replay
+counts what it inserted (`Tally`). `Account` holds one against the other.
+"""
+
+from typing import Any, NamedTuple
+
+import msgspec
+
+from pipeline.experiment.sections import Experiment
+from pipeline.messages.contents import Counts, Evaluation, Served
+
+MOST_ITEMS = 48
+"""So many of a writer are on their way at most: Reverb prints a warning from 50 on."""
+BURST_ITEMS = 16
+"""A writer creates items of one step in bursts of at least so many, larger ones in bursts of as many steps. Created one
+by one, each wakes Reverb's writer thread and makes a gRPC message of its own: three times the CPU."""
+
+RESTARTED = "replay restarted"
+"""Confirmed to a collector after the newest checkpoint, and gone with the replay's process."""
+KILLED = "collector killed"
+FAILED = "collector failed"
+UNCONFIRMED = "unconfirmed at the end"
+SILENT = "collector fell silent"
+"""Of another host, where nobody says how it ended: begun by its last report, and not stored."""
+
+
+class BestEvaluation(msgspec.Struct, frozen=True):
+    """The evaluation with the best mean return."""
+
+    mean_return: float
+    environment_steps: int
+    gradient_steps: int
+
+
+class ServerRecord(msgspec.Struct, frozen=True):
+    """One of the replay's servers in processes of their own, when it last answered."""
+
+    identity: str
+    """Of its process."""
+    inserted: int
+    """Items that it had inserted."""
+    sampled: int
+    fastest: int
+    """Most items that it inserted between two answers."""
+
+
+class Counters(msgspec.Struct):
+    """Global counts of a run; a resumed run goes on from them."""
+
+    environment_steps: int = 0
+    episodes: int = 0
+    transitions: int = 0
+    """Windows confirmed by the replay since the run began; the oldest may have left it."""
+    begun: int = 0
+    """Windows begun in the frames that collectors handed to their writers."""
+    items: int = 0
+    """Replay items confirmed."""
+    lost: dict[str, int] = {}
+    """Windows that began and are not stored, by cause."""
+    lost_items: int = 0
+    """Items that went with a replay's process."""
+    interruptions: int = 0
+    """Collectors that ended without a last report, and replays that ended without a last checkpoint, each for every
+    collector."""
+    processes: dict[str, Counts] = {}
+    """What each collector process that has not ended had counted."""
+    left: list[str] = []
+    """Collector processes whose counts are final."""
+    taken_before: tuple[int, int] = (0, 0)
+    """On-policy: items that the queue had taken and given before it was last emptied, which its own counts forget."""
+    servers: list[ServerRecord] = []
+    """Of the replay, by shard; empty where it is in the learner's process."""
+    drawn_before: int = 0
+    """Items that servers had given since the checkpoint from which they were restored, which their counts forget."""
+    unseen_items: int = 0
+    """Items that servers which were restarted may have taken after they last answered, at most."""
+    unreported: int = 0
+    """Windows that collectors of which nothing more was heard may have begun after their last report, at most."""
+    learned: int = 0
+    """Windows that gradient steps learned from, counted each time."""
+    discarded: int = 0
+    """Windows drawn ahead by learners' processes that have ended."""
+    evaluations: int = 0
+    evaluation: Evaluation | None = None
+    """The newest."""
+    dropped_episodes: int = 0
+    """Cut off by a fault of their environment."""
+    shielded_steps: int = 0
+    """Environment steps in which the shield forbade what would have been the best action."""
+    bytes_sent: int = 0
+    """By collectors over TCP: frames and reports."""
+    bytes_received: int = 0
+    """By collectors over TCP: weights."""
+    gradient_steps: int = 0
+    skipped_updates: int = 0
+    """Gradient steps of these that changed nothing, as loss or gradient was not finite."""
+    rollbacks: int = 0
+    largest_reward: float = 0.0
+    """Largest absolute reward that collectors have seen, or offline the learner."""
+    largest_priority: float = 1.0
+    """That the learner has given."""
+    train_seconds: float = 0.0
+    best: BestEvaluation | None = None
+    failed_checkpoints: int = 0
+    """Checkpoints that could not be written."""
+
+    @property
+    def lost_transitions(self) -> int:
+        """Windows lost, whatever the cause."""
+        return sum(self.lost.values())
+
+    @property
+    def bytes_per_transition(self) -> float | None:
+        """Bytes sent by collectors for each window confirmed; None while neither are counted."""
+        return self.bytes_sent / self.transitions if self.bytes_sent and self.transitions else None
+
+
+class Tally(NamedTuple):
+    """The replay's own counts of items, since the run began."""
+
+    inserted: int
+    sampled: int
+    present: int
+
+
+NOTHING = Tally(0, 0, 0)
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """A server as it was when it last answered."""
+
+    served: Served
+    """Which process it was."""
+    tally: Tally
+    info: Any
+    """Reverb's `TableInfo`s by the names of their tables."""
+    at: float
+    """Monotonic time."""
+
+
+class Account(msgspec.Struct, frozen=True):
+    """The balance at one moment, in windows."""
+
+    begun: int
+    """In frames handed to the collectors' writers."""
+    stored: int
+    """Of these, those that the replay has inserted."""
+    present: int
+    evicted: int
+    """Inserted once and removed since; by a queue, handed to the learner."""
+    in_flight: int
+    """Not confirmed yet to collectors that run; some of them may be stored already."""
+    in_flight_bound: int
+    """Never more than so many."""
+    lost: dict[str, int]
+    """By cause."""
+    unaccounted: int
+    """Begun, but neither stored nor on their way nor lost; 0 once nothing is on its way. While something is, what is
+    stored and not yet confirmed counts twice, and makes it negative."""
+    drawn: int
+    """Sampled by the learner's data path."""
+    learned: int
+    """Of these, those that gradient steps learned from."""
+    discarded: int
+    """Of these, those that a learner's process had drawn ahead when it ended."""
+    prefetched: int
+    """Of these, those that wait for their gradient steps."""
+
+
+def in_flight_bound(experiment: Experiment) -> int:
+    """The largest number of unconfirmed windows of all collectors: what each of them loses at most if it is killed."""
+    lanes, groups = experiment.collect.lanes, experiment.collect.lanes // experiment.lanes_per_item
+    items = MOST_ITEMS + 2 * BURST_ITEMS + groups
+    steps = experiment.window + experiment.steps_per_item * experiment.agent.stride
+    return experiment.collectors * (items * experiment.transitions_per_item + steps * lanes)
+
+
+def account(experiment: Experiment, counters: Counters, tally: Tally) -> Account:
+    """The balance now, from the run's counters and the replay's own counts."""
+    per_item = experiment.transitions_per_item
+    empty = counters.items * per_item - counters.transitions  # windows that fill a collector's last items
+    stored = tally.inserted * per_item - empty
+    present = tally.present * per_item
+    in_flight = sum(counts.begun - counts.transitions for counts in counters.processes.values())
+    drawn = (tally.sampled + counters.drawn_before) * per_item
+    return Account(
+        begun=counters.begun,
+        stored=stored,
+        present=present,
+        evicted=tally.inserted * per_item - present,
+        in_flight=in_flight,
+        in_flight_bound=in_flight_bound(experiment),
+        lost=dict(counters.lost),
+        unaccounted=counters.begun - stored - in_flight - sum(counters.lost.values()),
+        drawn=drawn,
+        learned=counters.learned,
+        discarded=counters.discarded,
+        prefetched=drawn - counters.learned - counters.discarded,
+    )
+
+
+def reconcile(experiment: Experiment, counters: Counters, tally: Tally) -> int:
+    """Windows that are unaccounted for at the end of a run, once the causes of losses are put right: 0 if all is well.
+
+    See `losses.correct`.
+    """
+    unaccounted = account(experiment, counters, tally).unaccounted
+    if unaccounted and not counters.processes:
+        from pipeline.records import losses
+
+        return losses.correct(experiment, counters, unaccounted)
+    return unaccounted

@@ -1,0 +1,91 @@
+"""What is lost when processes end without a last report or a last checkpoint, by cause. No TensorFlow.
+
+Imported when it happens: a process was restarted, the replay is in processes of its own, or the balance of the run is
+not even at its end.
+"""
+
+from collections.abc import Sequence
+
+from pipeline.experiment.sections import Experiment
+from pipeline.records.counters import (
+    FAILED,
+    KILLED,
+    RESTARTED,
+    SILENT,
+    UNCONFIRMED,
+    Counters,
+    Seen,
+    ServerRecord,
+    Tally,
+    in_flight_bound,
+)
+
+
+def add_replay_restart(experiment: Experiment, counters: Counters, restored_items: int, drawn: int) -> None:
+    """Takes what a replay that was restored from a checkpoint has, before collectors reach it.
+
+    Args:
+      experiment: the run.
+      counters: of the run.
+      restored_items: that it had inserted when the checkpoint was written.
+      drawn: windows that had been sampled by then.
+    """
+    if gone := max(0, counters.items - restored_items - counters.lost_items):
+        _lose_items(experiment, counters, gone)
+        counters.interruptions += experiment.collectors
+    counters.discarded = drawn - counters.learned
+
+
+def add_learner_restart(experiment: Experiment, counters: Counters, tally: Tally) -> None:
+    """Takes what a replay in processes of its own has, which went on while there was no learner."""
+    drawn = (tally.sampled + counters.drawn_before) * experiment.transitions_per_item
+    counters.discarded = drawn - counters.learned
+
+
+def update_from_servers(experiment: Experiment, counters: Counters, seen: Sequence[Seen]) -> None:
+    """Takes what the servers of a replay in processes of its own have, in the order of their shards.
+
+    One that was restarted has lost what its checkpoint did not hold. How much it took after it last answered is
+    known when the run ends, see `correct`.
+    """
+    for shard, (served, tally) in enumerate((now.served, now.tally) for now in seen):
+        fastest = 0
+        if shard == len(counters.servers):
+            counters.servers.append(ServerRecord(served.identity, tally.inserted, tally.sampled, 0))
+        known = counters.servers[shard]
+        if known.identity != served.identity and not experiment.agent.on_policy:
+            _lose_items(experiment, counters, max(0, known.inserted - served.inserted))
+            counters.drawn_before += max(0, known.sampled - served.sampled)
+            counters.unseen_items += 2 * known.fastest
+            counters.interruptions += experiment.collectors
+        else:
+            fastest = max(known.fastest, tally.inserted - known.inserted)
+        counters.servers[shard] = ServerRecord(served.identity, tally.inserted, tally.sampled, fastest)
+
+
+def correct(experiment: Experiment, counters: Counters, unaccounted: int) -> int:
+    """Corrects what was lost by what only the end of a run can tell; returns what stays unaccounted, 0 if all is well.
+
+    A collector that was killed, or that had no time left, may have had items stored whose confirmation never reached
+    it: they were counted as lost, and are not. A replay that was killed may have saved items that it had not confirmed:
+    sent once more, they are no new ones. Neither is more than what a collector may have in flight, once for each such
+    event. What reached a server of another process after it last answered, and what a collector on another host began
+    after its last report, has bounds of its own.
+    """
+    most = counters.interruptions * (in_flight_bound(experiment) // max(1, experiment.collectors))
+    most += counters.unseen_items * experiment.transitions_per_item + counters.unreported
+    if 0 < abs(unaccounted) <= most:
+        for name in (KILLED, FAILED, SILENT, UNCONFIRMED, RESTARTED):
+            change = max(unaccounted, -counters.lost.get(name, 0)) if unaccounted < 0 or name == RESTARTED else 0
+            if change:
+                counters.lost[name] = counters.lost.get(name, 0) + change
+                unaccounted -= change
+        begun_later = min(max(0, -unaccounted), counters.unreported)
+        counters.begun += begun_later
+        unaccounted += begun_later
+    return unaccounted
+
+
+def _lose_items(experiment: Experiment, counters: Counters, items: int) -> None:
+    counters.lost_items += items
+    counters.lost[RESTARTED] = counters.lost.get(RESTARTED, 0) + items * experiment.transitions_per_item

@@ -1,0 +1,147 @@
+"""A collector's process, from its start to its last report. No TensorFlow."""
+
+import gc
+import logging
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from pipeline import environments
+from pipeline.collector.collector import Collector
+from pipeline.environments import EnvironmentFault
+from pipeline.experiment.resume import refuse_other_config
+from pipeline.experiment.sections import Experiment
+from pipeline.messages.addresses import Addresses
+from pipeline.messages.channel import REPORTS_TABLE, Sender, wait_for_server
+from pipeline.messages.contents import CollectorReport
+from pipeline.messages.traffic import Traffic
+from pipeline.messages.variables_reader import VariablesReader
+from pipeline.records.recorder import Recorder
+
+log = logging.getLogger(__name__)
+
+_CONNECT_SECONDS = 300.0
+_REPORT_SECONDS = 5.0
+_LEAVE_SECONDS = 15.0
+"""For the last transitions: a writer whose server was restarted just now may not have reached it again."""
+_LOG_SECONDS = 10.0
+
+
+def run_collector(
+    experiment: Experiment,
+    index: int,
+    addresses: Addresses,
+    process: str,
+    interrupted: threading.Event,
+    recorder: Recorder | None = None,
+    incarnation: int = 0,
+) -> int:
+    """Collects until the learner says that the run ends; returns the exit code.
+
+    Args:
+      experiment: the run.
+      index: which of the run's collectors this is, from 0.
+      addresses: where it writes frames and reports, and reads weights.
+      process: names this process in reports.
+      interrupted: ends it.
+      recorder: keeps its counts if it is killed, and says that it is alive.
+      incarnation: how often this collector was started before; it has a seed stream of its own.
+
+    Raises:
+      UsageError: it was started with another config than the learner.
+      TimeoutError: the replay did not answer for `collect.away_seconds` or, on-policy, there were no new weights for
+        so long.
+      EnvironmentFault: an environment broke its contract.
+    """
+    recorder = recorder or Recorder(None)
+    specs = environments.describe(experiment.environment)
+    wait_for_server(addresses.frames, _CONNECT_SECONDS, f"collector {index}")
+    reader = VariablesReader(addresses.weights, experiment.collect.variables_seconds)
+    newest = reader.wait(_CONNECT_SECONDS, f"collector {index}")
+    refuse_other_config(experiment, newest.config)
+    permits = None
+    if experiment.replay.shards > 1:
+        from pipeline.replay.shards.permits import Permits
+
+        permits = Permits(experiment, addresses.shards[0])
+    own = Traffic()
+    collector = Collector(experiment, specs, index, process, addresses.frames, newest, incarnation, own, permits)
+    sender = Sender(addresses.reports, REPORTS_TABLE)
+    gc.freeze()  # what is here now stays: collections need not look at it again
+    fault: EnvironmentFault | None = None
+    try:
+        try:
+            _collect(experiment, collector, reader, sender, interrupted, recorder)
+        except EnvironmentFault as error:
+            fault = error
+        deadline = time.monotonic() + _LEAVE_SECONDS
+
+        def keep_waiting() -> bool:
+            recorder.beat()
+            return time.monotonic() < deadline
+
+        collector.complete()
+        recorder.record(collector.counts)
+        collector.confirm(keep_waiting, everything=True)
+        recorder.record(collector.counts)
+        last = collector.report(reader.newest or newest, last=True, fault=str(fault or ""))
+        sender.send(last, _REPORT_SECONDS)
+    finally:
+        reader.close()
+        sender.close()
+        collector.close()
+    if fault is not None:
+        raise fault
+    newest = reader.newest or newest
+    return newest.exit_code if newest.stopping else 0
+
+
+def _collect(
+    experiment: Experiment,
+    collector: Collector,
+    reader: VariablesReader,
+    sender: Sender,
+    interrupted: threading.Event,
+    recorder: Recorder,
+) -> None:
+    """Collects and reports until the run ends.
+
+    On-policy, no window begins before the weights are new ones. Within one they stay, as the learner waits for it.
+    """
+    on_policy, away_seconds = experiment.agent.on_policy, experiment.collect.away_seconds
+    newest = reader.wait(_CONNECT_SECONDS, "a collector")
+    sending: Future[bool] | None = None
+    report_at = log_at = 0.0
+
+    def keep_waiting() -> bool:
+        recorder.beat()
+        reader.refuse_silence(away_seconds, "a collector")
+        current = reader.newest
+        return not interrupted.is_set() and not (current is not None and current.stopping)
+
+    with ThreadPoolExecutor(1, "report") as background:
+        while keep_waiting():
+            newest = reader.newest or newest
+            collector.use(newest)
+            collector.step()
+            recorder.record(collector.counts)  # before the replay can have got what is counted here
+            hands_over = on_policy and collector.has_completed_window
+            collector.confirm(keep_waiting, everything=hands_over)
+            now = time.monotonic()
+            if now >= report_at and (sending is None or sending.done()):
+                report = collector.report(reader.newest or newest)
+                sending = background.submit(sender.send, report, _REPORT_SECONDS)
+                report_at = now + experiment.collect.report_seconds
+                if now >= log_at:
+                    log.info("%s", _in_words(report))
+                    log_at = now + _LOG_SECONDS
+            if hands_over:
+                collector.renew(reader, keep_waiting)
+
+
+def _in_words(report: CollectorReport) -> str:
+    return (
+        f"{report.environment_steps} environment steps, {report.episodes} episodes, epsilon {report.epsilon:.3f}, "
+        f"weights {report.weights_age} gradient steps and {report.weights_seconds:.2f} s old, "
+        f"{report.blocked_seconds:.1f} s held back by the rate limiter or the learner"
+    )

@@ -1,0 +1,80 @@
+"""The evaluator's process, from its start to its last report. No TensorFlow."""
+
+import logging
+import threading
+import time
+from pathlib import Path
+
+from pipeline import environments
+from pipeline.evaluator.evaluator import Evaluator
+from pipeline.experiment.resume import refuse_other_config
+from pipeline.experiment.sections import Experiment
+from pipeline.messages.addresses import Addresses
+from pipeline.messages.channel import REPORTS_TABLE, Sender, wait_for_server
+from pipeline.messages.contents import Evaluation
+from pipeline.messages.variables_reader import VariablesReader
+from pipeline.records.recorder import Recorder
+
+log = logging.getLogger(__name__)
+
+_CONNECT_SECONDS = 300.0
+_REPORT_SECONDS = 5.0
+_POLL_SECONDS = 0.02
+
+
+def run_evaluator(
+    experiment: Experiment,
+    folder: Path,
+    addresses: Addresses,
+    interrupted: threading.Event,
+    recorder: Recorder | None = None,
+) -> int:
+    """Evaluates until the learner says that the run ends; returns the exit code.
+
+    An evaluation that did not reach the learner before it was restarted is sent again; one that reached it before the
+    evaluator was restarted is not made again.
+
+    Raises:
+      UsageError: it was started with another config than the learner.
+      TimeoutError: the replay did not answer for `collect.away_seconds`.
+    """
+    recorder = recorder or Recorder(None)
+    specs = environments.describe(experiment.environment)
+    wait_for_server(addresses.reports, _CONNECT_SECONDS, "the evaluator")
+    reader = VariablesReader(addresses.weights, experiment.collect.variables_seconds)
+    newest = reader.wait(_CONNECT_SECONDS, "the evaluator")
+    refuse_other_config(experiment, newest.config)
+    evaluator = Evaluator(experiment, specs, folder, newest.evaluated_at, recorder.beat)
+    filmstrips = None
+    if experiment.evaluation.images:
+        from pipeline.evaluator.filming import Filmstrips
+
+        filmstrips = Filmstrips(experiment, specs, recorder.beat)
+    sender = Sender(addresses.reports, REPORTS_TABLE)
+    evaluation: Evaluation | None = None
+    is_sent, life = True, newest.life
+    try:
+        while not interrupted.is_set():
+            recorder.beat()
+            reader.refuse_silence(experiment.collect.away_seconds, "the evaluator")
+            newest = reader.newest or newest
+            if newest.life != life:
+                life = newest.life
+                is_sent = evaluation is None or evaluation.at == newest.evaluated_at
+            if is_sent and evaluator.is_due(newest):
+                evaluation = evaluator.evaluate(newest)
+                is_sent = evaluation is None
+                if evaluation is not None and filmstrips is not None:
+                    # Pictures go first: the learner leaves once it has the last evaluation.
+                    strip = filmstrips.draw(newest, evaluation, evaluator.is_last(newest))
+                    if strip is not None and not sender.send(strip, _REPORT_SECONDS):
+                        log.warning("the pictures of gradient step %d did not reach the learner", strip.gradient_steps)
+            if not is_sent and evaluation is not None:
+                is_sent = sender.send(evaluation, _REPORT_SECONDS)
+            if newest.stopping:
+                break
+            time.sleep(_POLL_SECONDS)
+    finally:
+        reader.close()
+        sender.close()
+    return newest.exit_code if newest.stopping else 0
