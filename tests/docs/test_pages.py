@@ -1,9 +1,7 @@
-"""What the pages name exists: links, paths, modules; and README.md's picture, figures and commands."""
+"""What the pages name exists: links, paths, modules; and README.md's picture and figures."""
 
 import re
-import shlex
 import subprocess
-import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -126,31 +124,6 @@ def test_figures_of_the_readme_are_those_of_the_pages() -> None:
             assert (row[3], row[5], row[6]) == (reached, steps, seconds)
 
 
-def commands() -> list[list[str]]:
-    """Words of README.md's commands, from the module on."""
-    shell = "\n".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL))
-    lines = [shlex.split(line, comments=True) for line in shell.splitlines() if " -m pipeline." in line]
-    return [line[line.index("-m") + 1 :] for line in lines]
-
-
-@pytest.mark.parametrize("module", sorted({words[0] for words in commands()}))
-def test_flags_of_the_readmes_commands_exist(module: str) -> None:
-    help_text = subprocess.run(
-        [sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
-    ).stdout
-    for words in commands():
-        if words[0] == module:
-            for flag in (word.partition("=")[0] for word in words if word.startswith("--")):
-                assert re.search(rf"{flag}\b|--\[no\]{flag[2:]}\b", help_text), f"{module} {flag}"
-
-
-def test_configs_of_the_readmes_commands_are_taken() -> None:
+def test_the_config_of_a_readers_own_is_taken() -> None:
     (own,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
     assert config.parse(own).environment.import_path == "catch:Catch"
-    trained = [words for words in commands() if words[0] == "pipeline.train"]
-    assert len(trained) == 3
-    for words in trained:
-        given = {word.partition("=")[0]: word.partition("=")[2] for word in words[1:]}
-        overrides = tuple(word.removeprefix("--set=") for word in words if word.startswith("--set="))
-        name = given.get("--config", "cartpole")
-        assert config.parse(own, overrides) if name == "catch.toml" else config.load(name, overrides)
