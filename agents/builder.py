@@ -23,6 +23,7 @@ from agents.configs import (
     ReinforceConfig,
 )
 from agents.specs import Specs
+from agents.struct_types import prepared
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -131,7 +132,9 @@ def build(kind: str, specs: Specs, config: AgentConfig, *, epsilon: float = 0.1,
     if not isinstance(config, builder.config):
         raise ValueError(f"agent kind {kind!r} takes {builder.config.__name__}, not {type(config).__name__}")
     try:
-        msgspec.convert(msgspec.to_builtins(config), builder.config)  # structs check their ranges only when converted
+        msgspec.convert(
+            msgspec.to_builtins(config), prepared(builder.config)
+        )  # structs check their ranges only when converted
     except msgspec.ValidationError as error:
         raise ValueError(f"{builder.config.__name__}: {error}") from None
     if reason := config.unsuitable_for(specs):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 
+from agents.struct_types import prepared
 from pipeline.experiment.config import UsageError
 from pipeline.messages.contents import Array
 
@@ -38,7 +39,7 @@ def load(folder: Path) -> Policy:
     """
     path = folder / "policy.msgpack"
     try:
-        return msgspec.msgpack.decode(path.read_bytes(), type=Policy)
+        return msgspec.msgpack.decode(path.read_bytes(), type=prepared(Policy))
     except FileNotFoundError:
         raise UsageError(f"no policy in {folder}: the run has not finished its first evaluation") from None
     except msgspec.MsgspecError as error:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents import ArraySpec, Specs
+from agents.struct_types import prepared
 from pipeline.datasets.datasets import Columns, Dataset, Selection, frames
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.run_directory import write_json
@@ -205,7 +206,7 @@ def find(folder: Path) -> Dataset | None:
     if not path.is_file():
         return None
     try:
-        description = msgspec.json.decode(path.read_bytes(), type=Description)
+        description = msgspec.json.decode(path.read_bytes(), type=prepared(Description))
     except (OSError, msgspec.MsgspecError) as error:
         raise UsageError(f"{path} is not the description of a dataset: {error}") from None
     if description.format != _FORMAT:

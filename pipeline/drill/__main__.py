@@ -23,6 +23,7 @@ from typing import Any
 import msgspec
 from absl import flags
 
+from agents.struct_types import prepared
 from pipeline.command import refuse_more, run_command
 from pipeline.drill import faults, small_disk
 from pipeline.drill.faults import Drilled, DrillFailure
@@ -188,7 +189,7 @@ class Drill:
         if not drilled.wait_until(lambda: drilled.supervisor.poll() is not None, _SOLVE_SECONDS):  # type: ignore[union-attr]
             drilled.end()
         try:
-            return msgspec.json.decode(drilled.run.summary.read_bytes(), type=Summary)
+            return msgspec.json.decode(drilled.run.summary.read_bytes(), type=prepared(Summary))
         except (OSError, msgspec.MsgspecError):
             return None
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import msgspec
 import psutil
 
+from agents.struct_types import prepared
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.records import checkpoint
 from pipeline.records.counters import Counters
@@ -69,7 +70,7 @@ class Drilled:
     def status(self) -> Status | None:
         """What the run says of itself; None before it says anything."""
         try:
-            return msgspec.json.decode(self.run.status.read_bytes(), type=Status)
+            return msgspec.json.decode(self.run.status.read_bytes(), type=prepared(Status))
         except (OSError, msgspec.MsgspecError):
             return None
 

@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 import msgspec
 
+from agents.struct_types import prepared
 from pipeline.experiment import validation
 from pipeline.experiment.sections import Experiment
 
@@ -98,7 +99,7 @@ def typed(tree: dict[str, Any]) -> Experiment:
         agent.setdefault("kind", "dqn")
     _refuse_unknown(tree, Experiment, "")
     _refuse_infinite(tree, "")
-    return msgspec.convert(tree, Experiment)
+    return msgspec.convert(tree, prepared(Experiment))
 
 
 def read(path: Path) -> str:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from agents.struct_types import prepared
 from pipeline.acting import policy_files
 from pipeline.acting.policy_files import Policy
 from pipeline.experiment import config
@@ -61,7 +62,7 @@ def origin(run_dir: Path, which: str) -> Origin:
     """
     run = RunDirectory(run_dir)
     experiment, policy = run.experiment(), policy_files.load(run.policies / which)
-    summary = msgspec.json.decode(run.summary.read_bytes(), type=Summary) if run.summary.is_file() else None
+    summary = msgspec.json.decode(run.summary.read_bytes(), type=prepared(Summary)) if run.summary.is_file() else None
     return Origin(str(run_dir), which, experiment, policy, summary)
 
 
@@ -106,7 +107,7 @@ def read(folder: Path) -> ExportedPolicy:
       UsageError: there is none in the folder, or it is of another version.
     """
     try:
-        interface = msgspec.json.decode((folder / _INTERFACE).read_bytes(), type=Interface)
+        interface = msgspec.json.decode((folder / _INTERFACE).read_bytes(), type=prepared(Interface))
         experiment = config.parse((folder / _CONFIG).read_text(), source=str(folder / _CONFIG))
     except FileNotFoundError as error:
         raise UsageError(f"{folder} holds no exported policy: there is no {Path(error.filename).name}") from None

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.struct_types import prepared
 from pipeline.export.interface import MASK, Interface, Tensor
 
 _TYPES = {
@@ -58,7 +59,7 @@ class Reader:
         self._inputs = interface.inputs()
         self._bounds = interface.bounds()
         self._optional = set() if interface.masked else {MASK}
-        self._decoder = msgspec.json.Decoder(Request)
+        self._decoder = msgspec.json.Decoder(prepared(Request))
 
     def request(self, body: bytes) -> Request:
         """The request in a body.

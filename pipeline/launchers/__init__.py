@@ -13,6 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from agents import Specs
+from agents.struct_types import prepared
 from pipeline import environments
 from pipeline.experiment.config import UsageError, validate
 from pipeline.experiment.run_directory import RunDirectory
@@ -198,4 +199,4 @@ def train(
     )
     if not run.summary.is_file():
         raise RuntimeError(f"the run ended with exit code {code} and no summary; see {run.logs}")
-    return msgspec.json.decode(run.summary.read_bytes(), type=Summary)
+    return msgspec.json.decode(run.summary.read_bytes(), type=prepared(Summary))

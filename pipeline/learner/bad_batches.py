@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 from numpy.typing import NDArray
 
+from agents.struct_types import prepared
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.run_directory import write_atomically
 from pipeline.messages.contents import Array
@@ -56,7 +57,7 @@ def read(path: Path) -> dict[str, NDArray[Any]]:
       UsageError: it holds no bad batch.
     """
     try:
-        batch = msgspec.msgpack.decode(path.read_bytes(), type=BadBatch)
+        batch = msgspec.msgpack.decode(path.read_bytes(), type=prepared(BadBatch))
     except (OSError, msgspec.MsgspecError) as error:
         raise UsageError(f"{path} holds no bad batch: {error}") from None
     return {name: array.numpy() for name, array in batch.arrays.items()}

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from agents.struct_types import prepared
 from pipeline.messages.contents import Variables
 from pipeline.runtime import native
 
@@ -149,7 +150,7 @@ def take(client: Any, table: str, kind: Any, count: int, handle: Callable[[Any],
       handle: called with each.
     """
     sampler = client.NewSampler(table, count, 1)
-    decoder = msgspec.msgpack.Decoder(kind)
+    decoder = msgspec.msgpack.Decoder(prepared(kind))
     for _ in range(count):
         block = np.asarray(sampler.GetNextTrajectory()[-1]).tobytes()
         size = int.from_bytes(block[:8], "little")

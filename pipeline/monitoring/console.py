@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 from rich.console import Console as Terminal
 
+from agents.struct_types import prepared
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
 from pipeline.records.counters import Account
@@ -137,7 +138,7 @@ class Console:
 def read(path: Path, kind: type[_Read]) -> _Read | None:
     """A file of the learner's process, or None while there is none."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
+        return msgspec.json.decode(path.read_bytes(), type=prepared(kind))
     except FileNotFoundError:
         return None
 

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 from numpy.typing import NDArray
 
+from agents.struct_types import prepared
 from pipeline.messages.contents import Array
 from pipeline.records.checkpoint_writer import FORMAT, LEARNER, MANIFEST, REPLAY, FileRecord, Manifest, paths, sha256_of
 from pipeline.records.counters import Counters
@@ -64,7 +65,7 @@ class Checkpoint:
           BadCheckpoint: they cannot be read.
         """
         try:
-            arrays = msgspec.msgpack.decode((self.path / LEARNER).read_bytes(), type=dict[str, Array])
+            arrays = msgspec.msgpack.decode((self.path / LEARNER).read_bytes(), type=prepared(dict[str, Array]))
         except (OSError, msgspec.MsgspecError) as error:
             raise BadCheckpoint(f"{LEARNER} cannot be read: {error}") from None
         return {name: array.numpy() for name, array in arrays.items()}
@@ -126,7 +127,7 @@ def _manifest(folder: Path) -> Manifest:
       BadCheckpoint: it is missing, damaged or of another format.
     """
     try:
-        sealed = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=_Sealed)
+        sealed = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=prepared(_Sealed))
     except FileNotFoundError:
         raise BadCheckpoint(f"it has no {MANIFEST}") from None
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -140,7 +141,7 @@ def _manifest(folder: Path) -> Manifest:
     if hashlib.sha256(bytes(sealed.manifest)).hexdigest() != sealed.sha256:
         raise BadCheckpoint(f"{MANIFEST} is damaged: its checksum is not the one that was written")
     try:
-        return msgspec.json.decode(sealed.manifest, type=Manifest)
+        return msgspec.json.decode(sealed.manifest, type=prepared(Manifest))
     except msgspec.MsgspecError as error:
         raise BadCheckpoint(f"{MANIFEST} is of another version of this library: {error}") from None
 

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import msgspec
 
+from agents.struct_types import prepared
 from pipeline.datasets import offline
 from pipeline.experiment import config
 from pipeline.experiment.config import UsageError
@@ -152,6 +153,6 @@ def _refuse_unfit(name: str, wanted: Experiment) -> None:
 
 def _decoded(path: Path, kind: type[_Read]) -> _Read | None:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
+        return msgspec.json.decode(path.read_bytes(), type=prepared(kind))
     except (OSError, msgspec.MsgspecError):
         return None

@@ -14,6 +14,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import SyncVectorEnv
 from gymnasium.vector.utils import concatenate
 
+from agents.struct_types import prepared
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import EnvironmentConfig
 
@@ -102,7 +103,7 @@ def options_of(config: EnvironmentConfig, kind: type[_Options], task: str) -> _O
       UsageError: there is no such option, or it has another type.
     """
     try:
-        return msgspec.convert(config.kwargs, kind)
+        return msgspec.convert(config.kwargs, prepared(kind))
     except msgspec.ValidationError as error:
         raise UsageError(f"environment.kwargs of {task}: {error}") from None
 

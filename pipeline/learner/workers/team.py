@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
+from agents.struct_types import prepared
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment
 
@@ -91,7 +92,7 @@ def cluster(environment: Mapping[str, str]) -> Cluster | None:
     if not (text := environment.get("TF_CONFIG", "")):
         return None
     try:
-        config = msgspec.json.decode(text, type=_TfConfig)
+        config = msgspec.json.decode(text, type=prepared(_TfConfig))
     except msgspec.MsgspecError as error:
         raise UsageError(f"TF_CONFIG cannot be read: {error}; it has the form {_FORM}") from None
     addresses, task = config.cluster.get("worker", []), config.task
