@@ -32,7 +32,7 @@ def test_what_is_missing_is_trained_and_kept_and_the_page_written_from_all(tmp_p
     kept = Decisions("trading", 2, "01" * 1_000, "0" * 701)
     results.write_bytes(msgspec.json.encode(kept) + b"\n")
     before = results.read_bytes()
-    page.write_text("What it is.\n<!-- trading: begin -->\nold\n<!-- trading: end -->\nWhat it is not.\n")
+    page.write_text("What it is.\n<!-- trading: begin -->\nof before\n<!-- trading: end -->\nWhat it is not.\n")
     flags = ("--configs=trading", "--seeds=2:4", f"--results={results}", f"--docs={tmp_path}")
     done = run(*flags, *[f"--set={line}" for line in SHORT])
     assert done.returncode == 0, done.stderr
@@ -43,7 +43,7 @@ def test_what_is_missing_is_trained_and_kept_and_the_page_written_from_all(tmp_p
     text = page.read_text()
     assert text.startswith("What it is.\n")
     assert text.endswith("\nWhat it is not.\n")
-    assert "old" not in text
+    assert "of before" not in text
     assert "at a cost of 0.1 % of what is traded. Held out are rows 1,634 to 2,334 (701 steps)" in text
     assert "| agent, seed 2 | +0.0 % | 0 | 0.0 % |" in text
     assert "| agent, seed 3 |" in text
