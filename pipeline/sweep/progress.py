@@ -37,6 +37,7 @@ class Progress:
         if self._terminal.is_terminal:
             self._live = Live(console=self._terminal, auto_refresh=False, transient=True)
             self._live.start()
+            self._shown_at = 0.0  # what runs is shown at once: runs may fail sooner than a line would be due
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:

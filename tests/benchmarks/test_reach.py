@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import json_lines
 from benchmarks.learning.reach import report
 from benchmarks.learning.reach.tasks import TASKS, Result
 from pipeline.experiment.config import load, shipped
@@ -45,7 +46,7 @@ def run(folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.timeout(1_300)
 def test_what_is_missing_is_run_and_kept_and_the_page_written_from_all(tmp_path: Path) -> None:
     path, kept = tmp_path / "reach.jsonl", Result("cartpole", 0, 499.0, 49_000, 1.0, [(1_000, 20.0), (2_000, 499.0)])
-    report.add(path, kept)
+    json_lines.append(path, kept)
     before = path.read_text()
     done = run(tmp_path, "--tasks=cartpole", "--seeds=0:2", *[f"--set={line}" for line in SHORT])
     assert done.returncode == 0, done.stderr

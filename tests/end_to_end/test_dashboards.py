@@ -67,7 +67,7 @@ def test_every_chart_of_the_layout_has_tags_that_runs_write(trained: Path) -> No
     encoded = make_ndarray(accumulator.Tensors("custom_scalars__config__")[0].tensor_proto).item()
     layout = layout_pb2.Layout.FromString(encoded)
     assert [category.title for category in layout.category] == ["learning", "data", "speed", "health"]
-    source = (ROOT / "pipeline" / "metrics.py").read_text()
+    source = (ROOT / "pipeline" / "monitoring" / "metrics.py").read_text()
     charts = [chart for category in layout.category for chart in category.chart]
     for tag in (tag for chart in charts for tag in chart.multiline.tag):
         assert f'"{tag.strip("^$")}"' in source

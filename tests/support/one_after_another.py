@@ -16,7 +16,10 @@ import contextlib, importlib, io, json, sys
 from absl import flags
 from pipeline.command import run_command
 name, lines = sys.argv[1], json.loads(sys.argv[2])
-command = importlib.import_module(f"pipeline.{name}")
+try:
+    command = importlib.import_module(f"pipeline.{name}.__main__")
+except ModuleNotFoundError:  # a file directly in pipeline/
+    command = importlib.import_module(f"pipeline.{name}")
 flags.FLAGS.set_gnu_getopt(name == "replay")  # its subcommand stands before its flags
 for line in lines:
     sys.argv[1:] = line
