@@ -207,7 +207,7 @@ class TdAgent(dqn_agent.DqnAgent):  # type: ignore[misc]
             config.discount,
         )
         first = tf.nest.map_structure(lambda leaf: leaf[:, 0], experience.observation)
-        if config.n_step == 1:  # frame 1 follows; where it does not, no n-step transition starts: its value is masked
+        if config.n_step == 1:  # frame 1; if frame 0 is an episode's end, none starts there: its loss is masked
             following = tf.nest.map_structure(lambda leaf: leaf[:, 1], experience.observation)
         else:
             following = tf.nest.map_structure(
@@ -247,7 +247,7 @@ class TdAgent(dqn_agent.DqnAgent):  # type: ignore[misc]
             return common.soft_variables_update(online, target, tau, tau_non_trainable=1.0)
 
         def move_if_due(strategy: Any, applied: Any) -> Any:
-            if period == 1 and tau == 1.0:  # a copy of what has not changed
+            if period == 1 and tau == 1.0:  # needs no condition: after a skipped update the copy changes nothing
                 return move()
             of_first = strategy.experimental_local_results(applied)[0]  # as on every replica
             due = of_first & tf.equal(self._optimizer.updates % period, 0)

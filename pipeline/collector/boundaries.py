@@ -14,7 +14,7 @@ from pipeline.replay.frames import FIRST, LAST, MID
 
 
 class Boundaries(NamedTuple):
-    """Which lanes' episodes one vector step began and ended."""
+    """In which lanes one vector step began or ended an episode."""
 
     resets: NDArray[np.bool_]
     """bool [lanes]: the lane's episode had ended before, and the step began the next one."""
@@ -34,11 +34,11 @@ class Marks(NamedTuple):
     taken: NDArray[np.bool_]
     """bool [lanes]: the lane's environment took a step; it did not where it was reset or the step failed."""
     environment_steps: int
-    """In how many lanes."""
+    """How many lanes are in `taken`."""
 
 
 def mark(boundaries: Boundaries, step_type: NDArray[np.uint8]) -> Marks:
-    """Says of which type the frames before and after a vector step are, and which lanes took an environment step.
+    """Gives the step types of the frames before and after a vector step, and which lanes took an environment step.
 
     Args:
       boundaries: of the step.

@@ -147,7 +147,7 @@ class Collector:
         return actions
 
     def _step_lanes(self, actions: NDArray[np.int64], scores: NDArray[np.float32]) -> Boundaries:
-        """Takes the actions in the environments; returns which episodes that began and ended."""
+        """Takes the actions in the environments; returns in which lanes an episode began or ended."""
         environment = self._environment
         resets, self._unanswered = environment.resetting, scores
         self._seen = environment.step(actions)
@@ -212,8 +212,8 @@ class Collector:
     def complete(self) -> None:
         """Pads the lanes' ends so that each of their steps is stored; before the last `confirm`, and no step follows.
 
-        The newest observations become ends of their episodes, which are bootstrapped from as after a truncation. Of an
-        on-policy kind nothing is padded: it learns from no more of a run that ends.
+        The newest observations become ends of their episodes, which are bootstrapped from as after a truncation. An
+        on-policy kind pads nothing: its learner takes nothing more once the run ends.
         """
         missing, fields = self._writer.book.missing, self._fields
         if not missing:

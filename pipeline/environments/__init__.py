@@ -21,7 +21,7 @@ from pipeline.experiment.sections import EnvironmentConfig
 from pipeline.runtime.process import prepare_pygame
 
 MakeVector = Callable[..., gymnasium.vector.VectorEnv[Any, Any, Any]]
-"""Of a configuration, the lanes and, by name, whether they are to draw."""
+"""Makes the lanes of a configuration: `vector(config, lanes, render=False)`; with `render` they can be drawn."""
 
 __all__ = [
     "SUITES",
@@ -42,9 +42,9 @@ class Suite(NamedTuple):
     """Environments of one optional package."""
 
     extra: str
-    """Of the project's optional dependencies: what installs it."""
+    """The extra in pyproject.toml that installs the package; `pipeline.doctor` lists it, too."""
     starts: tuple[str, ...]
-    """Of the ids of its environments."""
+    """What the ids of its environments start with."""
     module: str = ""
     """Registers them with gymnasium when imported; empty where gymnasium does. One with a function `vector` makes
     vector environments itself."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Feeder:
     """Draws the samples of the next call ahead.
 
-    What waits for a replay cannot be interrupted: it waits in a thread of its own, the process ends without it.
+    Waiting for a replay cannot be interrupted. So a daemon thread waits: the process can end without it.
 
     Args:
       replay: to draw from.
@@ -41,10 +41,10 @@ class Feeder:
         return self.draw(timeout)
 
     def leave(self, is_finished: bool) -> None:
-        """Takes that the run ends: nothing more is asked for by `next`.
+        """Is told that the run ends: `next` is not called again.
 
         Args:
-          is_finished: at its stop condition, not before it.
+          is_finished: whether it ends at its stop condition, not before it.
         """
 
     def draw(self, timeout: float) -> Sample | None:
@@ -62,11 +62,11 @@ class Feeder:
         return sample
 
     def stop_drawing(self) -> None:
-        """Has the thread end after the sample that it waits for."""
+        """Makes the thread end after the sample that it waits for."""
         self._closing = True
 
     def discard(self, deadline: float) -> None:
-        """Takes what has been drawn until the thread ends, at most until a monotonic time."""
+        """Throws away what is drawn until the thread ends, at most until a monotonic time."""
         while not self._fed.is_set() and time.monotonic() < deadline:
             with contextlib.suppress(queue.Empty):
                 self._samples.get(timeout=0.05)

@@ -20,7 +20,7 @@ class Workers(Protocol):
         """Workers."""
 
     def everyones(self, value: tf.Tensor) -> tf.Tensor:
-        """Each worker's float32 [...] by their indices, [workers, ...]; for a `tf.function`, outside of replicas."""
+        """All workers' values float32 [...] by index, [workers, ...]; for a `tf.function`, outside of replicas."""
 
 
 class CallResult(NamedTuple):
@@ -90,9 +90,7 @@ class GradientLoop:
 
     def _steps(self, *leaves: tf.Tensor) -> CallResult:
         batches, workers = tf.nest.pack_sequence_as(self._zeros, leaves), self._workers
-        if (
-            workers and self._is_prioritized
-        ):  # once a call: what a step of several workers takes is waiting for each other
+        if workers and self._is_prioritized:  # once a call, as in every step workers would wait for each other
             batches = *batches, tf.reduce_min(workers.everyones(tf.reduce_min(batches[1], axis=1)), axis=0)
         zero, count = tf.zeros(()), self._learner.steps_per_call
         totals: Any = zero, zero, zero, zero, tf.constant(-np.inf)

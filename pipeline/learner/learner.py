@@ -53,7 +53,7 @@ class Outcome(NamedTuple):
     """Positions in the call, from 0, of the steps that were not applied, as their loss or gradient was not finite."""
     priorities: NDArray[np.float32] | None = None
     """float32 [K, B], of the transitions learned from; None of a uniform replay. In a skipped step, 0 for those whose
-    error is not finite or larger than any priority: they made it one, and are not to be drawn again and again."""
+    error is not finite or larger than any priority: they made it one, and would be drawn again and again."""
 
 
 class Learner:
@@ -70,7 +70,7 @@ class Learner:
     """
 
     _workers: Workers | None = None
-    """That learn together with this one."""
+    """All workers, where several learn together; None where this one learns alone."""
 
     def __init__(self, experiment: Experiment, specs: Specs, devices: list[str] | None = None) -> None:
         if devices is None:
@@ -182,7 +182,7 @@ class Learner:
         )
 
     def learn(self, sample: Sample) -> Outcome:
-        """Runs the gradient steps of one call on a `Sample` of K batches; chooses the loop first if that is to do.
+        """Runs the gradient steps of one call on a `Sample` of K batches; chooses the loop first if none is chosen.
 
         Of several workers each gives its share of the batches; all have the same `Outcome`, but for the priorities,
         which are of that share.
@@ -200,7 +200,7 @@ class Learner:
         return Outcome(loss, td_error, q_mean, q_max, norm, result.td_errors, result.q_values, skipped, priorities)
 
     def publication(self, counters: Counters) -> Variables:
-        """A copy of the weights, to be published with what else acting needs of the counters."""
+        """Copies the weights, and of the counters what acting needs, to be published."""
         # Of the first replica, as all are equal: asking the mirrored variable itself takes three times as long.
         local = (self._strategy.experimental_local_results(weight)[0] for weight in self.agent.acting_model.weights)
         weights = tuple(Array.of(weight.numpy()) for weight in local)

@@ -34,23 +34,23 @@ class TableClient:
     def __init__(self, experiment: Experiment, specs: Specs, address: str, before: Tally = NOTHING) -> None:
         self.address = address
         self.addresses: Sequence[str] = [address]
-        """Of all servers that reports come to."""
+        """Addresses of all servers that reports come to."""
         self.publication_addresses: Sequence[str] = self.addresses
-        """Of all that publications go to."""
+        """Addresses of all servers that publications go to."""
         self.client = reverb.Client(address)
         self.items_per_call = experiment.items_per_call
         self.skipped_priorities = 0
-        """Of items whose server was away when they came."""
+        """Items whose priorities were not written, as their server was away."""
         self._experiment, self._layout, self._before = experiment, FrameLayout.of(experiment, specs), before
 
     def dataset(self, address: str = "") -> tf.data.Dataset:
         """An endless dataset of `Sample`s, drawn uniformly, by priority or, on-policy, each once in turn.
 
-        The transitions of the items drawn for one call are spread so that a batch holds one of each of many items,
-        rather than many of a few: lanes of an item were collected in the same vector steps, its steps in succession.
+        The windows of the items drawn for one call are spread so that a batch holds one of each of many items, rather
+        than many of a few: those of one item are alike, of the same vector steps and of successive ones.
 
         Args:
-          address: another spelling of the server's.
+          address: the server's, spelled otherwise; empty takes it as it is.
         """
         iterators, in_flight = draws_ahead(self._experiment)
         batch_size = self._experiment.learner.batch_size

@@ -30,7 +30,7 @@ class FrameLayout:
     def __init__(self, specs: Specs, state_units: int = 0, stack: int = 1) -> None:
         self.specs, self.state_units, self.stack = specs, state_units, stack
         self.agent_specs = specs if stack == 1 else _stacked(specs, stack)
-        """Of what the network sees."""
+        """Specs of what the network sees."""
         fields: list[Any] = [(self.leaf_field(name), spec.dtype, spec.shape) for name, spec in specs.leaves().items()]
         if specs.masked:
             fields.append(("mask", "bool", (specs.num_actions,)))
@@ -42,7 +42,7 @@ class FrameLayout:
             ("terminated", "bool"),
             ("step_type", "uint8"),
             ("next_step_type", "uint8"),
-            ("gradient_steps", "int32"),  # of the weights that acted: how old the data is when it is sampled
+            ("gradient_steps", "int32"),  # that the acting weights had taken: from it the age of the data follows
         ]
         self.dtype = np.dtype(fields)
         self.num_bytes = self.dtype.itemsize

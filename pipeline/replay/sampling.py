@@ -1,4 +1,4 @@
-"""Makes the batches of a call of the learner from items of the replay: how many are drawn, spread and decoded."""
+"""Makes the batches of one call of the learner from items of the replay: cuts, spreads and decodes them."""
 
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from pipeline.experiment.sections import Experiment
 from pipeline.replay.frames import FIRST, FrameLayout
 
 COLUMN = "frames"
-"""Of the items of the experience table."""
+"""The one column of an item in the experience table."""
 
 
 class Sample(NamedTuple):
@@ -20,24 +20,24 @@ class Sample(NamedTuple):
     trajectory: Any
     """`Trajectory` [K, B, T, ...]."""
     gradient_steps: tf.Tensor
-    """int32 [K, B]: version of the weights that acted."""
+    """int32 [K, B]: how many gradient steps the weights that acted had taken."""
     relative_probability: tf.Tensor
-    """float32 [K, B]: how many times as likely as by uniform drawing each transition was."""
+    """float32 [K, B]: how many times as likely as by uniform drawing each window was drawn."""
     keys: tf.Tensor
-    """uint64 [items]: the items drawn; transition i of the call, in order, is of item i modulo their number."""
+    """uint64 [items]: the items drawn; window i of the call, in order, is of item i modulo their number."""
     shards: Any = ()
     """int32 [items]: the shard that owns each; empty where there is one."""
 
 
 def item_shape(experiment: Experiment, layout: FrameLayout) -> tuple[int, int, int]:
-    """Of the bytes of one item: frames, lanes, bytes of a frame."""
+    """Shape of one item's bytes: frames, lanes, bytes of a frame."""
     return experiment.item_length, experiment.lanes_per_item, layout.num_bytes
 
 
 def draws_ahead(experiment: Experiment) -> tuple[int, int]:
     """How many iterators a dataset has, and how many items each of them asks for ahead."""
-    # Two iterators fetch small items 1.7 times as fast as one; large ones come fast enough. Of a queue, which has
-    # one batch at a time, each would wait for what the other has taken.
+    # Two iterators fetch small items 1.7 times as fast as one; large ones come fast enough. On-policy, the queue has
+    # one batch at a time: of two iterators each would have a part of it and wait for the other's.
     iterators = 2 if experiment.transitions_per_item < 8 and not experiment.agent.on_policy else 1
     return iterators, min(512, max(8, experiment.items_per_call // iterators))
 
@@ -51,12 +51,12 @@ def arrange(
     keys: tf.Tensor,
     shards: Any = (),
 ) -> Sample:
-    """The batches of a call from the items drawn for it: transition i of the call is of item i modulo their number.
+    """Cuts the items of a call into windows and spreads these: window i is of item i modulo the number of items.
 
     Args:
       experiment: sizes and window.
       layout: of the frames.
-      batch_size: B, transitions of a batch.
+      batch_size: B, windows of a batch.
       frames: uint8 [items, item_length, lanes, bytes].
       relative_probability: float32 [items], of each item's transitions.
       keys: uint64 [items].
@@ -64,7 +64,7 @@ def arrange(
     """
     steps, window = experiment.steps_per_item, experiment.window
     by_lane = tf.transpose(frames, (2, 0, 1, 3))
-    # Of a dataset the items may be longer: its run may have learned from longer windows.
+    # Items of a dataset may be longer than is needed: its run may have learned from longer windows.
     windows = tf.stack([by_lane[:, :, step : step + window] for step in range(steps)])
     shape = (experiment.learner.steps_per_call, batch_size, window, layout.num_bytes)
     trajectory, gradient_steps = decode(tf.reshape(windows, shape), layout)
@@ -73,7 +73,7 @@ def arrange(
 
 
 def priorities_of_items(priorities: NDArray[np.float32], items: int) -> NDArray[np.float32]:
-    """Of the items drawn for a call, from their transitions' [K, B]: the mean, within the bounds of a table."""
+    """Priority of each item drawn for a call: the mean of its windows' of [K, B], within what a table takes."""
     from agents.priorities import bounded
 
     return bounded(priorities.reshape(-1, items).mean(axis=0))

@@ -22,7 +22,7 @@ _BURST_SECONDS = 0.02
 _CHUNK_BYTES = 2048
 _CHUNK_STEPS = 16
 _FLUSH_MS = 200
-"""A flush waits in C++ where no signal handler runs: it waits in slices."""
+"""A flush waits in C++, where no signal handler runs, so it waits in slices of this length."""
 
 
 class FrameWriter:
@@ -36,13 +36,13 @@ class FrameWriter:
       layout: of the frames.
       lanes: of the collector.
       lanes_per_item: lanes of one group; divides `lanes`.
-      window: frames that make a transition.
+      window: frames of a window.
       steps_per_item: an item has the windows that begin in so many successive steps (window + steps_per_item - 1).
-      stride: steps from the start of one window to the next; others than 1 go with one step an item.
-      lead: frames of a window before those learned from. So many of padding come first, so that windows learn from the
-        first frames too.
-      whole: windows of nothing but frames that were stepped, as on-policy kinds need them: the end is not padded, and
-        frames that make no whole window are no transition's.
+      stride: steps from the start of one window to the next; where it is not 1, an item has one window a lane.
+      lead: frames at a window's start that nothing is learned from. As many frames of padding come before a lane's
+        first one, so that it is learned from, too.
+      whole: no window may have padding, as on-policy kinds need it: the end is not padded, and the last frames, which
+        fill no window, are in none.
 
     Raises:
       UsageError: when items are created, the replay has no table for this layout, lanes and window.
@@ -63,7 +63,7 @@ class FrameWriter:
         self.book = ItemBook(lanes, lanes_per_item, window, steps_per_item, stride, whole)
         """What is counted of the frames appended."""
         self.initial_priority = 1.0
-        """Of items whose transitions come without priorities."""
+        """Priority of an item whose frames are appended without any."""
         self._layout, self._lanes, self._lanes_per_item, self._lead = layout, lanes, lanes_per_item, lead
         self._groups = lanes // lanes_per_item
         self._client = native.reverb_client(address)
@@ -118,7 +118,7 @@ class FrameWriter:
         self._append(frames, priorities, is_padding=False)
 
     def pad(self, frames: NDArray[Any], priorities: NDArray[np.float32] | None = None) -> None:
-        """Appends one frame a lane in which no transition begins; `book.missing` at the end leave none incomplete.
+        """Appends one frame a lane in which no window begins; `book.missing` of them complete the last items.
 
         Args:
           frames: a structured array [lanes], of step type LAST. The first ones hold the newest observations, which the
@@ -174,7 +174,7 @@ class FrameWriter:
         self._writer.Close()
 
     def _complete_items(self) -> None:
-        """Makes an item of each group's newest windows; it waits for its burst."""
+        """Makes an item of each group's newest windows, to be created with the next burst."""
         priorities = [self.initial_priority] * self._groups
         if self._priorities:
             from agents.priorities import bounded

@@ -265,10 +265,10 @@ class LearningProcess:
         self._published_at = time.monotonic()
 
     def publication(self, stopping: bool = False, evaluate_last: bool = False) -> Variables:
-        """The learner's publication, of finite weights unless the run ends: it rolls back from others.
+        """Makes the learner's publication; if its weights are not finite it rolls back first, unless the run ends.
 
         Raises:
-          Ended: it could not.
+          Ended: it could not roll back.
         """
         variables = self.learner.publication(self.ledger.counters)
         if not stopping and not all(array.is_finite for array in variables.weights):

@@ -41,10 +41,10 @@ class LaneStep(NamedTuple):
     reward: NDArray[np.float32]
     """float32 [lanes]; 0 in lanes that were reset."""
     terminated: NDArray[np.bool_]
-    """bool [lanes]: nothing is earned from here on: a terminal state or, where `info["life_lost"]` says so, one that
-    counts as such though its episode goes on."""
+    """bool [lanes]: the step led to a terminal state, after which nothing is earned. A lost life counts as one
+    (`info["life_lost"]`), though its episode goes on."""
     truncated: NDArray[np.bool_]
-    """bool [lanes]: the episode was cut off elsewhere."""
+    """bool [lanes]: the episode was cut off in a state that is not terminal, as by a time limit."""
     cut: NDArray[np.bool_] | None = None
     """bool [lanes]: the step failed and counts as none. The episode ends where the action was chosen, as if truncated
     there, and the observation is the first of another. None where no lane's step failed."""
@@ -65,11 +65,11 @@ _SMALL = 4_096
 
 
 class FaultCounts:
-    """What faults have cost one lane environment; `faults.Faults` takes its place with the first."""
+    """Counts one environment's episodes and those lost to faults; the first fault puts `faults.Faults` in its place."""
 
     def __init__(self) -> None:
         self.episodes = 0
-        """Ended, or dropped for a fault."""
+        """Episodes that ended or were dropped for a fault."""
         self.dropped_episodes = 0
         """Episodes cut off, by a fault of their own or because their lane could not be kept."""
         self.newest = ""
@@ -217,7 +217,7 @@ class LaneEnvironment:
         self.vector.close()
 
     def _stepped(self, actions: NDArray[np.int64]) -> tuple[LaneStep, NDArray[np.bool_]]:
-        """What the vector's step returned, and in which lanes it ended the episode; its faults are in `_found`."""
+        """What the vector's step returned, and in which lanes it ended the episode; its faults are in `found`."""
         if self._first_action:
             actions = actions + self._first_action
         batch, reward, terminated, truncated, info = self.vector.step(actions)
@@ -254,7 +254,7 @@ class LaneEnvironment:
         return observation, self._mask(info, self.none)
 
     def _find_infinite(self, observation: dict[str, NDArray[Any]], reward: NDArray[np.float32]) -> None:
-        """Enters each lane whose reward or observation is not finite into `_found`."""
+        """Enters each lane whose reward or observation is not finite into `found`."""
         for what, values in [
             ("reward", reward),
             *((f"observation {leaf}".strip(), observation[leaf]) for leaf in self._floats),
