@@ -155,8 +155,9 @@ def test_each_role_is_restarted_and_the_others_go_on(drilled: Callable[..., Dril
     account = summary.account
     assert account is not None
     assert (account.unaccounted, account.in_flight) == (0, 0)
-    assert set(account.lost) == {"collector killed", "replay restarted"}
-    assert 0 <= account.lost["collector killed"] <= account.in_flight_bound
+    # What was killed just after a checkpoint, with nothing on its way, has lost nothing.
+    assert set(account.lost) <= {"collector killed", "replay restarted"}
+    assert 0 <= account.lost.get("collector killed", 0) <= account.in_flight_bound
     assert account.begun == account.stored + sum(account.lost.values())
     assert account.drawn == account.learned + account.discarded + account.prefetched
     assert account.prefetched >= 0
