@@ -63,7 +63,8 @@ class _Machine:
     def ip(self, *lines: str) -> None:
         """Commands of `ip` within."""
         text, command = "\n".join(lines), [*self.prefix, "ip", "-batch", "-"]
-        subprocess.run(command, input=text, text=True, check=True, capture_output=True, timeout=_SECONDS)
+        done = subprocess.run(command, input=text, text=True, check=False, capture_output=True, timeout=_SECONDS)
+        assert done.returncode == 0, f"{done.stderr.strip()}, of: {text}"
 
     def stop(self) -> None:
         """Stops all of its processes where they are."""
