@@ -30,6 +30,7 @@ class NoisyDense(tf.keras.layers.Layer):  # type: ignore[misc]
         self.bias = self.add_weight("bias", (self._units,), initializer=bias_mean)
         self.kernel_sigma = self.add_weight("kernel_sigma", (n, self._units), initializer=scale)
         self.bias_sigma = self.add_weight("bias_sigma", (self._units,), initializer=scale)
+        super().build(input_shape)  # else the first call builds it anew, whatever its weights were set to
 
     def call(self, inputs: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> tf.Tensor:
         """Float32 [B, units] of features [B, n] and noise [B, n] and [B, units] (see `scaled_noise`)."""

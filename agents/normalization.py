@@ -30,6 +30,7 @@ class RunningNormalization(tf.keras.layers.Layer):  # type: ignore[misc]
         self.mean = self.add_weight("mean", shape, initializer="zeros", trainable=False)
         self.variance = self.add_weight("variance", shape, initializer="ones", trainable=False)
         self.count = self.add_weight("count", (), initializer="zeros", trainable=False)
+        super().build(input_shape)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Float32 [B, ...] of observations float32 [B, ...]; these themselves before the first were seen."""
