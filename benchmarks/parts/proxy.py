@@ -62,7 +62,7 @@ def drawing(served: Experiment, address: str) -> Callable[[], int]:
     import tensorflow as tf
 
     table = FrameLayout.of(served, environments.describe(served.environment)).table
-    items = max(1, served.learner.batch_size * _BATCHES // served.transitions_per_item)
+    items = max(1, served.learner.batch_size * _BATCHES // served.windows_per_item)
 
     def draw(_: Any) -> Any:
         drawn = reverb.TrajectoryDataset.from_table_signature(
@@ -74,7 +74,7 @@ def drawing(served: Experiment, address: str) -> Callable[[], int]:
 
     def take() -> int:
         next(samples)
-        return items * served.transitions_per_item
+        return items * served.windows_per_item
 
     return take
 

@@ -65,7 +65,7 @@ class Report(msgspec.Struct):
 
     cut_seconds: float
     gradient_steps_while_cut: int = 0
-    transitions_while_cut: int = 0
+    windows_while_cut: int = 0
     """Of the collector on the other host."""
     standstill_seconds: float = 0.0
     """The longest while in which the learner or that collector got no further, as the link was cut."""
@@ -125,7 +125,7 @@ class Trial:
         return report
 
     def _stored(self, host: str) -> int:
-        return self._collectors[host].counts.transitions
+        return self._collectors[host].counts.windows
 
     def _start(self) -> None:
         site, here = self._site, f"--replay=127.0.0.1:{REPLAY_PORT}"
@@ -166,7 +166,7 @@ class Trial:
         )  # fmt: skip
         report.standstill_seconds = self._standstill(report.cut_seconds - _SETTLE_SECONDS)
         report.gradient_steps_while_cut = site.gradient_steps() - steps
-        report.transitions_while_cut = self._stored(KILLED) - others
+        report.windows_while_cut = self._stored(KILLED) - others
         if self._stored(CUT) != cut_off or weights.stat().st_size != seen:
             report.problems.append("something passed the link that was cut")
         site.host(CUT).restore()
@@ -247,7 +247,7 @@ class Trial:
 
 
 def bytes_per_transition(report: Report, addresses: Sequence[str]) -> float:
-    """What these hosts sent for each transition stored, with all headers and what was sent again."""
+    """What these hosts sent for each window stored, with all headers and what was sent again."""
     assert report.wire is not None
     assert report.summary is not None
     assert report.summary.account is not None
@@ -264,14 +264,14 @@ def rows(report: Report, sent: float, received: float) -> list[str]:
         "| | |",
         "|---|---|",
         f"| a link cut | {report.cut_seconds:.0f} s |",
-        f"| meanwhile | {report.gradient_steps_while_cut:,} gradient steps, {report.transitions_while_cut:,} "
+        f"| meanwhile | {report.gradient_steps_while_cut:,} gradient steps, {report.windows_while_cut:,} "
         f"transitions from the other host; nobody there stood still for more than {report.standstill_seconds:.1f} s |",
         f"| after its restoration, frames were stored again | after {report.frames_back_seconds:.1f} s |",
         f"| and weights arrived | after {report.weights_back_seconds:.1f} s |",
         f"| new processes on the host that had gone down contributed | after {report.host_back_seconds:.1f} s |",
         f"| solved | after {summary.train_seconds:.0f} s and {summary.environment_steps:,} environment steps |",
-        f"| transitions | {summary.account.begun:,} = {summary.account.stored:,} stored + lost: {lost} |",
-        f"| bytes for each transition | {sent:.0f} sent by the collectors' hosts, {received:.0f} by the learner's |",
+        f"| windows | {summary.account.begun:,} = {summary.account.stored:,} stored + lost: {lost} |",
+        f"| bytes for each window | {sent:.0f} sent by the collectors' hosts, {received:.0f} by the learner's |",
     ]
 
 

@@ -61,7 +61,7 @@ class Run:
     samples_per_insert: float
     """Transitions drawn for each one inserted."""
     batch_size: int
-    transitions_per_item: int
+    windows_per_item: int
     shards: int = 1
     clients_per_relay: int = 0
     """Collectors that fetch from one relay; 0 has no relays."""
@@ -118,7 +118,7 @@ _OF_LEARNER = ("take", "take_more", "learn", "publish", "report")
 
 def cores(costs: UnitCosts, run: Run) -> dict[str, Demand]:
     """Cores that each kind of process needs; of collectors, shards and relays one of them."""
-    items = run.samples_per_insert / run.transitions_per_item  # drawn for each environment step
+    items = run.samples_per_insert / run.windows_per_item  # drawn for each environment step
     clients = run.relays or run.collectors
     handing_out = run.fetches_per_second * costs.fetch + run.weights_per_second * costs.fetch_weights
     accepting = run.publications_per_second * costs.accept
@@ -127,7 +127,7 @@ def cores(costs: UnitCosts, run: Run) -> dict[str, Demand]:
         COLLECTOR: Demand(0.0, costs.collect / run.collectors),
         SHARD: Demand(
             accepting + (clients * handing_out + reports * costs.report_in) / run.shards,
-            (costs.insert / run.transitions_per_item + items * costs.draw) / run.shards,
+            (costs.insert / run.windows_per_item + items * costs.draw) / run.shards,
         ),
         LEARNER: Demand(
             run.publications_per_second * run.shards * costs.publish + reports * costs.report,

@@ -15,7 +15,7 @@ from benchmarks.scaling.model import COLLECTOR, LEARNER, RELAY, SHARD, Host, Run
 from benchmarks.scaling.results import Measurement, by_repeat, medians
 
 NOT_MEASURED = ["Not measured yet."]
-LARGE = Run(collectors=1_000, samples_per_insert=1, batch_size=1_024, transitions_per_item=256)
+LARGE = Run(collectors=1_000, samples_per_insert=1, batch_size=1_024, windows_per_item=256)
 """The run on paper, with the shipped paces of fetches, publications and reports."""
 CALM = replace(LARGE, fetches_per_second=1.0, publications_per_second=1.0, reports_per_second=0.1)
 """The same at the paces that docs/scaling.md advises."""
@@ -50,7 +50,7 @@ _KINDS = {"_bytes": (1.0, "bytes"), "_cores": (1.0, "cores"), "": (1e6, "us of C
 
 def per_item() -> int:
     """Transitions of an item in the runs measured."""
-    return experiment_of(runs.LINES, 1).transitions_per_item
+    return experiment_of(runs.LINES, 1).windows_per_item
 
 
 def all_costs(measurements: Sequence[Measurement]) -> list[UnitCosts]:
@@ -101,7 +101,7 @@ def fan_out_table(windows: Mapping[str, Mapping[str, float]]) -> list[str]:
     """What many clients that fetch cost."""
     rows = []
     experiment = experiment_of(fan_out.LINES, 1)
-    steps_per_item = experiment.transitions_per_item / experiment.learner.batch_size
+    steps_per_item = experiment.windows_per_item / experiment.learner.batch_size
     for name, seen in windows.items():
         way, clients = name.removesuffix(" clients").rsplit(", ", 1)
         seconds, steps = seen["seconds"], max(1.0, seen["drawn"] * steps_per_item)

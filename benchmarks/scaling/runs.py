@@ -65,20 +65,20 @@ class Check:
     """For as many environment steps a second as were measured."""
 
 
-def run_of(collectors: int, shards: int, transitions_per_item: int) -> Run:
+def run_of(collectors: int, shards: int, windows_per_item: int) -> Run:
     """The shape of a run as measured here."""
-    return Run(collectors, SAMPLES_PER_INSERT, BATCH_SIZE, transitions_per_item, shards)
+    return Run(collectors, SAMPLES_PER_INSERT, BATCH_SIZE, windows_per_item, shards)
 
 
 def check(
-    costs: UnitCosts, windows: Mapping[str, Mapping[str, float]], transitions_per_item: int, number_of_cores: int
+    costs: UnitCosts, windows: Mapping[str, Mapping[str, float]], windows_per_item: int, number_of_cores: int
 ) -> tuple[list[Check], UnitCosts]:
     """Fits unit costs to the first run and predicts all of them.
 
     Args:
       costs: of work done alone.
       windows: medians of what was measured, by setting.
-      transitions_per_item: of the runs.
+      windows_per_item: of the runs.
       number_of_cores: that all processes shared.
 
     Returns:
@@ -89,8 +89,8 @@ def check(
         seen = windows.get(name_of(collectors, shards))
         if seen is None:
             continue
-        run = run_of(collectors, shards, transitions_per_item)
-        rate = seen["inserted"] * transitions_per_item / seen["seconds"]
+        run = run_of(collectors, shards, windows_per_item)
+        rate = seen["inserted"] * windows_per_item / seen["seconds"]
         kinds = {COLLECTOR: "cpu collector", SHARD: "cpu replay", LEARNER: "cpu learner"}
         used = {kind: seen[name] / seen["seconds"] for kind, name in kinds.items()}
         if not checks:

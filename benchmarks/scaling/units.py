@@ -130,12 +130,12 @@ class Units:
         return {}
 
 
-def costs_of(windows: Windows, transitions_per_item: int) -> UnitCosts:
+def costs_of(windows: Windows, windows_per_item: int) -> UnitCosts:
     """Unit costs of the measurements of one repeat.
 
     Args:
       windows: by setting.
-      transitions_per_item: of the replay measured.
+      windows_per_item: of the replay measured.
     """
     collecting, rest, reporting = windows["collect 1"], windows["rest"], windows["report"]
     drawing, learning, publishing = windows["draw 1"], windows["learn"], windows["publish"]
@@ -155,7 +155,7 @@ def costs_of(windows: Windows, transitions_per_item: int) -> UnitCosts:
     fetch_bytes = fetching["clients received"] / fetching["fetched"]
     weights_bytes = (renewing["clients received"] - renewing["fetched"] * fetch_bytes) / renewing["weights"]
     return UnitCosts(
-        collect=collecting["cpu collector"] / (collecting["inserted"] * transitions_per_item),
+        collect=collecting["cpu collector"] / (collecting["inserted"] * windows_per_item),
         insert=inserting / collecting["inserted"],
         draw=drawing["cpu replay"] / drawing["drawn"],
         take=take,
@@ -168,7 +168,7 @@ def costs_of(windows: Windows, transitions_per_item: int) -> UnitCosts:
         report=report,
         report_in=report_in,
         step_bytes=collecting["bytes per step"],
-        drawn_bytes=drawing["trainer received"] / (drawing["drawn"] * transitions_per_item),
+        drawn_bytes=drawing["trainer received"] / (drawing["drawn"] * windows_per_item),
         fetch_bytes=fetch_bytes,
         weights_bytes=weights_bytes,
         report_bytes=reporting["clients sent"] / reporting["reported"],

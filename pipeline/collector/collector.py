@@ -201,7 +201,7 @@ class Collector:
         started = time.monotonic()
         confirmed = self._writer.confirm(keep_waiting, everything)
         if self._permits is not None:
-            stored = self._writer.book.confirmed_transitions
+            stored = self._writer.book.confirmed_windows
             self._permits.spend(stored - self._spent)
             self._spent = stored
             if not everything:  # at the end of a run nobody is to be waited for
@@ -271,7 +271,7 @@ def _count_bonus(experiment: Experiment, specs: Specs, seed: int) -> "CountBonus
 
 
 def _td_error_window(experiment: Experiment) -> "TdErrorWindow | None":
-    """Priorities of new transitions from the collector's own TD errors, where the config asks for them."""
+    """Priorities of new windows from the collector's own TD errors, where the config asks for them."""
     agent, replay = experiment.agent, experiment.replay
     if not (replay.prioritized and replay.initial_priority == "td_error" and isinstance(agent, WindowConfig)):
         return None

@@ -39,7 +39,7 @@ def adopt(experiment: Experiment, specs: Specs) -> Experiment:
             "from, or a folder that `pipeline.replay export` or Minari has written"
         )
     source, newest = run.experiment(), checkpoint.newest(run.checkpoints)
-    if newest is None or not (source.is_offline or newest.counters.transitions):
+    if newest is None or not (source.is_offline or newest.counters.windows):
         raise UsageError(f"{named}: the run has no whole checkpoint with experience")
     wanted, stored = experiment.agent, source.agent
     problems = [
@@ -69,8 +69,8 @@ def adopt(experiment: Experiment, specs: Specs) -> Experiment:
             "lower agent.n_step (or, of r2d2, agent.sequence or agent.burn_in)",
         ),
         (
-            experiment.learner.batch_size * experiment.learner.steps_per_call % source.transitions_per_item != 0,
-            f"learner.batch_size * learner.steps_per_call has to be a multiple of the {source.transitions_per_item} "
+            experiment.learner.batch_size * experiment.learner.steps_per_call % source.windows_per_item != 0,
+            f"learner.batch_size * learner.steps_per_call has to be a multiple of the {source.windows_per_item} "
             "windows of its items",
         ),
     ]

@@ -35,8 +35,8 @@ def filled(experiment: Experiment, specs: Specs, port: int, folder: Path, blocki
     stored = dataset.replay if isinstance(dataset, Checkpoint) else None
     replay = EmbeddedReplay(experiment, specs, port, folder, blocking=blocking, dataset=stored)
     if isinstance(dataset, Checkpoint):
-        present = replay.size() * experiment.transitions_per_item
-        return replay, min(present, dataset.counters.transitions)  # the last items have padding
+        present = replay.size() * experiment.windows_per_item
+        return replay, min(present, dataset.counters.windows)  # the last items have padding
     return replay, fill(replay.address, experiment, specs, dataset)
 
 
@@ -68,11 +68,11 @@ def fill(address: str, experiment: Experiment, specs: Specs, dataset: Dataset) -
         writer.confirm(progress.goes_on, everything=True)
     finally:
         writer.close()
-    if writer.book.confirmed_transitions > experiment.replay.capacity:
+    if writer.book.confirmed_windows > experiment.replay.capacity:
         raise UsageError(
-            f"offline.dataset={experiment.offline.dataset!r} has more transitions than it says: export it anew"
+            f"offline.dataset={experiment.offline.dataset!r} has more windows than it says: export it anew"
         )
-    return writer.book.confirmed_transitions
+    return writer.book.confirmed_windows
 
 
 class _Progress:

@@ -7,7 +7,7 @@ from msgspec import Meta
 
 from agents import AgentConfig, Config, DqnConfig, ExplorationConfig
 
-_ITEM_TRANSITIONS = 64
+_ITEM_WINDOWS = 64
 _ITEM_STEPS = 32
 
 
@@ -66,20 +66,20 @@ class ReplayConfig(Config, frozen=True):
         Meta(
             ge=0,
             description="Environment lanes stored in one Reverb item; 0 stores all of a collector's, or one with "
-            "prioritized, as an item has one priority: the mean of its transitions'.",
+            "prioritized, as an item has one priority: the mean of its windows'.",
         ),
     ] = 0
     steps_per_item: Annotated[
         int,
         Meta(
             ge=0,
-            description="Successive steps whose windows share a Reverb item, which then costs less a transition; 0 "
+            description="Successive steps whose windows share a Reverb item, which then costs less a window; 0 "
             "takes 1 if lanes_per_item is given or with prioritized, else a power of two up to 32 that makes items of "
-            "about 64 transitions or a quarter of a batch.",
+            "about 64 windows or a quarter of a batch.",
         ),
     ] = 0
     prioritized: Annotated[
-        bool, Meta(description="Draw transitions by how much is left to learn of them (Schaul et al. 2016).")
+        bool, Meta(description="Draw items by the TD errors of their windows (Schaul et al. 2016).")
     ] = False
     priority_exponent: Annotated[
         float, Meta(ge=0.0, le=1.0, description="Alpha: 0 draws uniformly, 1 in proportion to the priorities.")
@@ -337,25 +337,25 @@ class Experiment(Config, frozen=True):
         if self.replay.steps_per_item or self.replay.lanes_per_item or self.replay.prioritized or self.agent.stride > 1:
             return self.replay.steps_per_item or 1
         # A batch then still draws from many items, and a call's items are many episodes apart.
-        wanted = max(_ITEM_TRANSITIONS, self.learner.batch_size // 4) // self.collect.lanes
+        wanted = max(_ITEM_WINDOWS, self.learner.batch_size // 4) // self.collect.lanes
         steps = 1 << (min(max(1, wanted), _ITEM_STEPS).bit_length() - 1)
         while steps > 1 and not self._takes_whole_items(self.collect.lanes * steps):
             steps //= 2
         return steps
 
-    def _takes_whole_items(self, transitions: int) -> bool:
+    def _takes_whole_items(self, windows: int) -> bool:
         drawn, replay = self.learner.batch_size * self.learner.steps_per_call, self.replay
-        return drawn % transitions == 0 and -(-replay.min_size // transitions) <= replay.capacity // transitions
+        return drawn % windows == 0 and -(-replay.min_size // windows) <= replay.capacity // windows
 
     @property
-    def transitions_per_item(self) -> int:
+    def windows_per_item(self) -> int:
         """Transitions of one replay item."""
         return self.lanes_per_item * self.steps_per_item
 
     @property
     def items_per_call(self) -> int:
-        """Items whose transitions the learner draws for one call."""
-        return self.learner.batch_size * self.learner.steps_per_call // self.transitions_per_item
+        """Items that the learner draws for one call."""
+        return self.learner.batch_size * self.learner.steps_per_call // self.windows_per_item
 
     @property
     def item_length(self) -> int:

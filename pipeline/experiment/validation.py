@@ -30,8 +30,8 @@ def _of_items(experiment: Experiment) -> Checks:
     return [
         (collect.lanes % lanes != 0, f"replay.lanes_per_item={lanes} does not divide collect.lanes={collect.lanes}"),
         (
-            drawn % experiment.transitions_per_item != 0,
-            f"learner.batch_size * learner.steps_per_call = {drawn} transitions are not whole {_items(experiment)}: "
+            drawn % experiment.windows_per_item != 0,
+            f"learner.batch_size * learner.steps_per_call = {drawn} windows are not whole {_items(experiment)}: "
             f"change learner.steps_per_call, replay.lanes_per_item or replay.steps_per_item",
         ),
         (
@@ -82,7 +82,7 @@ def _of_all(experiment: Experiment) -> Checks:
 
 
 def _of_replay(experiment: Experiment) -> Checks:
-    replay, learner, transitions = experiment.replay, experiment.learner, experiment.transitions_per_item
+    replay, learner, windows = experiment.replay, experiment.learner, experiment.windows_per_item
     item = _items(experiment)
     return [
         (
@@ -90,18 +90,18 @@ def _of_replay(experiment: Experiment) -> Checks:
             f"learner.batch_size={learner.batch_size} is larger than replay.capacity={replay.capacity}",
         ),
         (
-            -(-replay.min_size // transitions) > replay.capacity // transitions,
+            -(-replay.min_size // windows) > replay.capacity // windows,
             f"replay.min_size={replay.min_size} is above replay.capacity={replay.capacity}, in whole {item}: "
             "it would never be reached",
         ),
         (
-            replay.capacity < transitions,
+            replay.capacity < windows,
             f"replay.capacity={replay.capacity} does not hold one of the {item}",
         ),
         (
             experiment.agent.state_units > 0 and replay.initial_priority == "td_error",
-            "replay.initial_priority='td_error' judges transitions, and a recurrent agent learns from sequences: set "
-            "'largest'",
+            "replay.initial_priority='td_error' judges n-step transitions, and a recurrent agent learns from "
+            "sequences: set 'largest'",
         ),
     ]
 

@@ -45,7 +45,7 @@ class StoredReplay(NamedTuple):
         """
         experiment = self.experiment
         if experiment.agent.stride > 1:
-            return len(self.items) * experiment.transitions_per_item
+            return len(self.items) * experiment.windows_per_item
         return sum(int(np.count_nonzero(lane.stored & ~is_padding(lane.frames))) for lane in self.lanes)
 
     @property
@@ -89,7 +89,7 @@ class StoredReplay(NamedTuple):
 
     def of_items(self) -> dict[str, list[float]]:
         """Statistics of items, by name."""
-        newest, per_item = len(self.items), self.experiment.transitions_per_item
+        newest, per_item = len(self.items), self.experiment.windows_per_item
         return {
             "age in windows inserted": [(newest - place) * per_item for place in range(newest)],
             "priority of an item": [item.priority for item in self.items],

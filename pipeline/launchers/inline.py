@@ -48,11 +48,11 @@ class _Inline:
         self.learning = LearningProcess(launch.experiment, launch.run, place, parts, started=launch.started)
         self.learning.start()
         counters = self.learning.ledger.counters
-        self._first_learned, self._first_transitions = counters.learned, counters.transitions
-        # What may be learned from transitions that there are: a resumed run may hold another ratio than before, and
+        self._first_learned, self._first_windows = counters.learned, counters.windows
+        # What may be learned from the windows that there are: a resumed run may hold another ratio than before, and
         # gets no more at once than a new one does.
         ratio, least = launch.experiment.replay.samples_per_insert, launch.experiment.replay.min_size
-        self._credit = min(max(0.0, counters.transitions * ratio - counters.learned), least * ratio)
+        self._credit = min(max(0.0, counters.windows * ratio - counters.learned), least * ratio)
         self._recorders: list[Recorder] = []
         self._collectors: list[Collector] = []
         for index in range(launch.experiment.collectors):
@@ -123,10 +123,10 @@ class _Inline:
         if self._experiment.is_offline:
             self.learning.step()
             return
-        if counters.transitions < replay.min_size:
+        if counters.windows < replay.min_size:
             return
         while (counters.learned - self._first_learned + per_call) <= (
-            self._credit + (counters.transitions - self._first_transitions) * replay.samples_per_insert
+            self._credit + (counters.windows - self._first_windows) * replay.samples_per_insert
         ) and self.learning.ledger.stop_reason() is None:
             self.learning.step()
         self.learning.tend()

@@ -30,7 +30,7 @@ class BadBatch(msgspec.Struct, frozen=True):
     arrays: dict[str, Array]
     """By name: the leaves of the `Trajectory` [B, T, ...], such as `reward` and `observation`, whose parts have paths
     as names, the mask last; `weights_gradient_steps` int32 [B], versions of the weights that acted; and
-    `relative_probability` float32 [B], how many times as likely as by uniform drawing each transition was."""
+    `relative_probability` float32 [B], how many times as likely as by uniform drawing each window was."""
 
 
 def write(folder: Path, gradient_steps: int, arrays: Mapping[str, NDArray[Any]]) -> Path:

@@ -30,11 +30,11 @@ class CallResult(NamedTuple):
     """float32 [5 + K], the same on all workers: mean loss, mean absolute TD error, mean and largest Q-value and mean
     gradient norm of the steps that were applied, and behind them for each step 1 if it was, else 0."""
     td_errors: tf.Tensor
-    """float32 [B], of the last step's transitions (`LossExtra.td_error`)."""
+    """float32 [B], of the last step's windows (`LossExtra.td_error`)."""
     q_values: tf.Tensor
     """float32 [B], of the same."""
     priorities: Any
-    """float32 [K, B], of all steps' transitions; empty of a uniform replay."""
+    """float32 [K, B], of all steps' windows; empty of a uniform replay."""
 
 
 class _StepResult(NamedTuple):

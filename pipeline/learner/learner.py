@@ -46,13 +46,13 @@ class Outcome(NamedTuple):
     gradient_norm: float
     """Mean norm before clipping."""
     td_errors: tf.Tensor
-    """float32 [B], of the last step's transitions: `LossExtra.td_error`; of several workers, this one's share."""
+    """float32 [B], of the last step's windows: `LossExtra.td_error`; of several workers, this one's share."""
     q_values: tf.Tensor
     """float32 [B], of the same: `LossExtra.q`."""
     skipped: tuple[int, ...] = ()
     """Positions in the call, from 0, of the steps that were not applied, as their loss or gradient was not finite."""
     priorities: NDArray[np.float32] | None = None
-    """float32 [K, B], of the transitions learned from; None of a uniform replay. In a skipped step, 0 for those whose
+    """float32 [K, B], of the windows learned from; None of a uniform replay. In a skipped step, 0 for those whose
     error is not finite or larger than any priority: they made it one, and would be drawn again and again."""
 
 

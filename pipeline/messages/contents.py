@@ -123,7 +123,7 @@ class Counts(msgspec.Struct, frozen=True):
     episodes: int = 0
     begun: int = 0
     """Windows begun: one for every frame handed to the writer."""
-    transitions: int = 0
+    windows: int = msgspec.field(default=0, name="transitions")
     """Of these, those that the replay has confirmed."""
     items: int = 0
     """Items that the replay has confirmed."""
@@ -152,7 +152,7 @@ class CollectorReport(msgspec.Struct, frozen=True, tag="collector"):
     process: str
     """Identifies the process: counts start anew in another one."""
     environment_steps: int
-    transitions: int
+    windows: int
     """Windows that Reverb has confirmed."""
     unconfirmed: int
     """Windows handed over that Reverb has not confirmed; of a last report, they are lost."""
@@ -191,8 +191,8 @@ class CollectorReport(msgspec.Struct, frozen=True, tag="collector"):
         return Counts(
             environment_steps=self.environment_steps,
             episodes=self.episodes,
-            begun=self.transitions + self.unconfirmed,
-            transitions=self.transitions,
+            begun=self.windows + self.unconfirmed,
+            windows=self.windows,
             items=self.items,
             shielded_steps=self.shielded_steps,
             dropped_episodes=self.dropped_episodes,

@@ -33,10 +33,10 @@ _CHARTS = {
     },
     "data": {
         "samples per insert": ["replay/samples_per_insert", "replay/samples_per_insert_wanted"],
-        "transitions in the replay": ["replay/size"],
+        "windows in the replay": ["replay/size"],
         "gradient steps between acting and learning": ["replay/data_age_gradient_steps"],
         "gradient steps that acting weights are behind": ["collector/weights_age_gradient_steps"],
-        "bytes sent per transition": ["collector/bytes_sent_per_transition"],
+        "bytes sent per window": ["collector/bytes_sent_per_transition"],
         "priorities": ["priority/mean", "priority/maximum"],
         "items whose priorities found their server away": ["priority/skipped_items"],
     },

@@ -183,8 +183,8 @@ def collector_scalars(report: CollectorReport) -> dict[str, float]:
     if report.bytes_sent:
         scalars["collector/mebibytes_sent"] = report.bytes_sent / _MIB
         scalars["collector/mebibytes_received"] = report.bytes_received / _MIB
-        if report.transitions:
-            scalars["collector/bytes_sent_per_transition"] = report.bytes_sent / report.transitions
+        if report.windows:
+            scalars["collector/bytes_sent_per_transition"] = report.bytes_sent / report.windows
     if report.environment_steps:
         scalars["shield/share_of_steps"] = report.shielded_steps / report.environment_steps
     if report.returns:

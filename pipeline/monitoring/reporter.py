@@ -85,7 +85,7 @@ class Reporter:
         self._warnings.append(sentence)
 
     def account(self) -> Account | None:
-        """Where every transition is; None offline, where none is collected."""
+        """Where every window is; None offline, where none is collected."""
         if self._experiment.is_offline:
             return None
         return account(self._experiment, self._ledger.counters, self._replay.tally())
@@ -110,7 +110,7 @@ class Reporter:
     def show_status(self) -> None:
         """Writes the status of now."""
         resident = {role: process.memory_info().rss for role, process in self._processes.items()}
-        size = self._replay.size() * self._experiment.transitions_per_item
+        size = self._replay.size() * self._experiment.windows_per_item
         loss = self.outcome.loss if self.outcome else None
         waits = self.waits.learner(), self.waits.collectors()
         slowest = bottleneck(self._experiment, *waits) if self.phase == "learning" else ""
@@ -153,7 +153,7 @@ class Reporter:
     def _warnings_now(self) -> list[str]:
         ratio, counters = "", self._ledger.counters
         if self._ratio is not None and self.phase == "learning":
-            ratio = self._ratio.warning(counters.transitions, counters.learned)
+            ratio = self._ratio.warning(counters.windows, counters.learned)
         now = [ratio, self._saver.warning, self._metrics.warning, self._unwritten]
         return [*self._warnings, *self._recovery.warnings, *filter(None, now)]
 

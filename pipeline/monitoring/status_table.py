@@ -43,14 +43,14 @@ def table(experiment: Experiment, path: Path, status: Status) -> Table:
         "gradient steps": f"{status.gradient_steps:,}  ({status.gradient_steps_per_second:,.0f}/s)",
         "samples per insert": f"{status.samples_per_insert:.1f} of {experiment.replay.samples_per_insert:g}",
         "episodes": f"{status.episodes:,}",
-        "replay": f"{status.replay_size:,} of {experiment.replay.capacity:,} transitions",
+        "replay": f"{status.replay_size:,} of {experiment.replay.capacity:,} windows",
         "epsilon, loss": f"{status.epsilon:.3f}, {'-' if status.loss is None else f'{status.loss:.4g}'}",
         "memory": ", ".join(f"{role} {size / _MIB:.0f}" for role, size in status.resident_bytes.items()) + " MiB",
     }
     if experiment.environment.shield:
         rows["shield stepped in"] = share(status.shielded_steps, status.environment_steps)
     if losses := lost(status.account):
-        rows["transitions lost"] = losses
+        rows["windows lost"] = losses
     if status.dropped_episodes:
         rows["episodes dropped"] = f"{status.dropped_episodes:,}, for faults such as: {status.newest_fault}"
     for name, value in rows.items():

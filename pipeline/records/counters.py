@@ -1,6 +1,6 @@
 """What a run has counted, and the balance of it: how many windows are stored, on their way or lost. No TensorFlow.
 
-One window (a transition; of r2d2 a sequence) begins at every frame that a collector hands to its writer. The counts of
+One window begins at every frame that a collector hands to its writer. The counts of
 the two sides are independent: collectors count what they began and what was confirmed to them (`Counters`), the replay
 counts what it inserted (`Tally`). `Account` holds one against the other.
 """
@@ -52,7 +52,7 @@ class Counters(msgspec.Struct):
 
     environment_steps: int = 0
     episodes: int = 0
-    transitions: int = 0
+    windows: int = msgspec.field(default=0, name="transitions")
     """Windows confirmed by the replay since the run began; the oldest may have left it."""
     begun: int = 0
     """Windows begun in the frames that collectors handed to their writers."""
@@ -115,7 +115,7 @@ class Counters(msgspec.Struct):
     @property
     def bytes_per_transition(self) -> float | None:
         """Bytes sent by collectors for each window confirmed; None while neither are counted."""
-        return self.bytes_sent / self.transitions if self.bytes_sent and self.transitions else None
+        return self.bytes_sent / self.windows if self.bytes_sent and self.windows else None
 
 
 class Tally(NamedTuple):
@@ -175,16 +175,16 @@ def in_flight_bound(experiment: Experiment) -> int:
     lanes, groups = experiment.collect.lanes, experiment.collect.lanes // experiment.lanes_per_item
     items = MOST_ITEMS + 2 * BURST_ITEMS + groups
     steps = experiment.window + experiment.steps_per_item * experiment.agent.stride
-    return experiment.collectors * (items * experiment.transitions_per_item + steps * lanes)
+    return experiment.collectors * (items * experiment.windows_per_item + steps * lanes)
 
 
 def account(experiment: Experiment, counters: Counters, tally: Tally) -> Account:
     """The balance now, from the run's counters and the replay's own counts."""
-    per_item = experiment.transitions_per_item
-    empty = counters.items * per_item - counters.transitions  # windows that fill a collector's last items
+    per_item = experiment.windows_per_item
+    empty = counters.items * per_item - counters.windows  # windows that fill a collector's last items
     stored = tally.inserted * per_item - empty
     present = tally.present * per_item
-    in_flight = sum(counts.begun - counts.transitions for counts in counters.processes.values())
+    in_flight = sum(counts.begun - counts.windows for counts in counters.processes.values())
     drawn = (tally.sampled + counters.drawn_before) * per_item
     return Account(
         begun=counters.begun,

@@ -105,7 +105,7 @@ class Ledger:
         self.counters.left.append(process)
         self._seen.pop(process, None)
         self._heard.pop(process, None)
-        if lost := counts.begun - counts.transitions:
+        if lost := counts.begun - counts.windows:
             self.counters.interruptions += how == UNCONFIRMED
             self.counters.lost[how] = self.counters.lost.get(how, 0) + lost
 
@@ -219,7 +219,7 @@ class Ledger:
 
     def samples_per_insert(self) -> float:
         """Windows learned from for each one stored."""
-        return self.counters.learned / max(1, self.counters.transitions)
+        return self.counters.learned / max(1, self.counters.windows)
 
     def status(
         self,

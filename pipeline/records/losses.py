@@ -38,7 +38,7 @@ def add_replay_restart(experiment: Experiment, counters: Counters, restored_item
 
 def add_learner_restart(experiment: Experiment, counters: Counters, tally: Tally) -> None:
     """Takes what a replay in processes of its own has, which went on while there was no learner."""
-    drawn = (tally.sampled + counters.drawn_before) * experiment.transitions_per_item
+    drawn = (tally.sampled + counters.drawn_before) * experiment.windows_per_item
     counters.discarded = drawn - counters.learned
 
 
@@ -73,7 +73,7 @@ def correct(experiment: Experiment, counters: Counters, unaccounted: int) -> int
     after its last report, has bounds of its own.
     """
     most = counters.interruptions * (in_flight_bound(experiment) // max(1, experiment.collectors))
-    most += counters.unseen_items * experiment.transitions_per_item + counters.unreported
+    most += counters.unseen_items * experiment.windows_per_item + counters.unreported
     if 0 < abs(unaccounted) <= most:
         for name in (KILLED, FAILED, SILENT, UNCONFIRMED, RESTARTED):
             change = max(unaccounted, -counters.lost.get(name, 0)) if unaccounted < 0 or name == RESTARTED else 0
@@ -88,4 +88,4 @@ def correct(experiment: Experiment, counters: Counters, unaccounted: int) -> int
 
 def _lose_items(experiment: Experiment, counters: Counters, items: int) -> None:
     counters.lost_items += items
-    counters.lost[RESTARTED] = counters.lost.get(RESTARTED, 0) + items * experiment.transitions_per_item
+    counters.lost[RESTARTED] = counters.lost.get(RESTARTED, 0) + items * experiment.windows_per_item

@@ -70,7 +70,7 @@ def _inspect() -> int:
     print(f"asking {', '.join(servers)}", flush=True)
     from pipeline.inspection import live_replay  # it imports TensorFlow: after the command line has been checked
 
-    print(live_replay.table(live_replay.ask(servers), experiment.transitions_per_item if experiment else None))
+    print(live_replay.table(live_replay.ask(servers), experiment.windows_per_item if experiment else None))
     return 0
 
 

@@ -79,11 +79,11 @@ class TableClient:
         return iter(self.dataset())
 
     def update_priorities(self, keys: NDArray[np.uint64], priorities: NDArray[np.float32]) -> None:
-        """Gives the items drawn for a call the priorities of their transitions; items that have left are ignored.
+        """Gives the items drawn for a call the priorities of their windows; items that have left are ignored.
 
         Args:
           keys: uint64 [items], of `Sample.keys`.
-          priorities: float32 [K, B], not negative. An item takes the mean of its transitions'.
+          priorities: float32 [K, B], not negative. An item takes the mean of its windows'.
         """
         of_items = priorities_of_items(priorities, len(keys))
         updates = dict(zip(keys.tolist(), of_items.tolist(), strict=True))

@@ -1,8 +1,8 @@
 """Counts the windows and items of a collector's frames: begun, complete, confirmed by the replay, missing.
 
-A window is the frames that one transition is learned from; an item of the replay holds the windows of one group of
-lanes that begin in successive steps. Nothing here knows Reverb: `pipeline.replay.writer` asks this book when items are
-complete, and tells it which of them the replay has stored.
+A window is the frames that one n-step transition or sequence is made of; an item of the replay holds the windows of one
+group of lanes that begin in successive steps. Nothing here knows Reverb: `pipeline.replay.writer` asks this book when
+items are complete, and tells it which of them the replay has stored.
 """
 
 
@@ -12,10 +12,10 @@ class ItemBook:
     Args:
       lanes: of the collector.
       lanes_per_item: lanes of one group; divides `lanes`.
-      window: frames that make a transition, padding before the first ones included.
+      window: frames that make one, padding before the first ones included.
       steps_per_item: windows of each lane in an item.
       stride: steps from the start of one window to the next.
-      whole: the end is never padded: frames that make no whole window begin no transition.
+      whole: the end is never padded: frames of an incomplete window begin none.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class ItemBook:
         """Items that the replay has stored for certain."""
 
     def add(self, is_padding: bool = False) -> bool:
-        """Takes that every lane has one frame more; in one of padding no transition begins.
+        """Takes that every lane has one frame more; in one of padding no window begins.
 
         Returns:
           Whether it completes an item of every group.
@@ -63,7 +63,7 @@ class ItemBook:
         return self._steps >= self._window and (self._steps - self._window) % self._stride == 0
 
     @property
-    def begun_transitions(self) -> int:
+    def begun_windows(self) -> int:
         """Transitions that began in the frames: those confirmed and those unconfirmed.
 
         One begins in each frame, or in one of `stride` where windows lie further apart. With `whole` only those that
@@ -72,7 +72,7 @@ class ItemBook:
         return (self._complete_windows if self._whole else self._begun_windows) * self._lanes
 
     @property
-    def confirmed_transitions(self) -> int:
+    def confirmed_windows(self) -> int:
         """Transitions that the replay has stored for certain."""
         # Windows that begin in padding are all in the last item of each group, and the replay stores items in order.
         last = max(0, self._groups - (self._complete_items - self.confirmed_items))
@@ -80,13 +80,13 @@ class ItemBook:
         return windows * self._lanes_per_item
 
     @property
-    def unconfirmed_transitions(self) -> int:
+    def unconfirmed_windows(self) -> int:
         """Transitions that the replay may not have: on their way, or waiting for more frames."""
-        return self.begun_transitions - self.confirmed_transitions
+        return self.begun_windows - self.confirmed_windows
 
     @property
     def missing(self) -> int:
-        """Frames of padding that would complete the items of all transitions that have begun."""
+        """Frames of padding that would complete the items of all windows that have begun."""
         if self._whole or not self._real_steps:
             return 0
         items = -(-self._begun_windows // self._steps_per_item)

@@ -29,11 +29,11 @@ class Replay(Protocol):
         """What the learner draws, without end; waits while there is nothing to draw."""
 
     def give_priorities(self, sample: Sample, priorities: NDArray[np.float32]) -> None:
-        """Gives the items drawn for a call the priorities of their transitions; items that have left are ignored.
+        """Gives the items drawn for a call the priorities of their windows; items that have left are ignored.
 
         Args:
           sample: what was drawn.
-          priorities: float32 [K, B], not negative. An item takes the mean of its transitions'.
+          priorities: float32 [K, B], not negative. An item takes the mean of its windows'.
         """
 
     def tally(self) -> Tally:

@@ -38,7 +38,7 @@ def draws_ahead(experiment: Experiment) -> tuple[int, int]:
     """How many iterators a dataset has, and how many items each of them asks for ahead."""
     # Two iterators fetch small items 1.7 times as fast as one; large ones come fast enough. On-policy, the queue has
     # one batch at a time: of two iterators each would have a part of it and wait for the other's.
-    iterators = 2 if experiment.transitions_per_item < 8 and not experiment.agent.on_policy else 1
+    iterators = 2 if experiment.windows_per_item < 8 and not experiment.agent.on_policy else 1
     return iterators, min(512, max(8, experiment.items_per_call // iterators))
 
 
@@ -58,7 +58,7 @@ def arrange(
       layout: of the frames.
       batch_size: B, windows of a batch.
       frames: uint8 [items, item_length, lanes, bytes].
-      relative_probability: float32 [items], of each item's transitions.
+      relative_probability: float32 [items], of each item's windows.
       keys: uint64 [items].
       shards: int32 [items], or empty.
     """
@@ -68,7 +68,7 @@ def arrange(
     windows = tf.stack([by_lane[:, :, step : step + window] for step in range(steps)])
     shape = (experiment.learner.steps_per_call, batch_size, window, layout.num_bytes)
     trajectory, gradient_steps = decode(tf.reshape(windows, shape), layout)
-    relative = tf.reshape(tf.tile(relative_probability, [experiment.transitions_per_item]), shape[:2])
+    relative = tf.reshape(tf.tile(relative_probability, [experiment.windows_per_item]), shape[:2])
     return Sample(trajectory, gradient_steps, relative, keys, shards)
 
 

@@ -114,7 +114,7 @@ class ReplayServer:
         return [reports, *newest_tables(VARIABLES_TABLE, WEIGHTS_TABLE)]
 
     def _experience_table(self, rate_limiter: Any, capacity: int) -> reverb.Table:
-        """The table of items, for so many transitions."""
+        """The table of items, for so many windows."""
         experiment, replay, name = self.experiment, self.experiment.replay, self.layout.table
         item = {COLUMN: tf.TensorSpec(item_shape(experiment, self.layout), tf.uint8)}
         if experiment.agent.on_policy:
@@ -125,7 +125,7 @@ class ReplayServer:
             name,
             sampler=by_priority if replay.prioritized else reverb.selectors.Uniform(),
             remover=reverb.selectors.Fifo(),
-            max_size=max(1, capacity // experiment.transitions_per_item),
+            max_size=max(1, capacity // experiment.windows_per_item),
             rate_limiter=rate_limiter,
             signature=item,
         )
@@ -133,7 +133,7 @@ class ReplayServer:
     def _rate_limiter(self, blocking: bool) -> Any:
         experiment = self.experiment
         ratio = experiment.replay.samples_per_insert
-        min_items = -(-experiment.replay.min_size // experiment.transitions_per_item)
+        min_items = -(-experiment.replay.min_size // experiment.windows_per_item)
         if not blocking or experiment.is_offline:  # a dataset has all its items from the start
             return reverb.rate_limiters.MinSize(min_items)
         # Samples that wait in the sampler and in tf.data count as taken: with less slack than those, learner and

@@ -122,7 +122,7 @@ class FrameWriter:
 
         Args:
           frames: a structured array [lanes], of step type LAST. The first ones hold the newest observations, which the
-            transitions before them bootstrap from.
+            windows before them bootstrap from.
           priorities: see `append`.
         """
         self._append(frames, priorities, is_padding=True)

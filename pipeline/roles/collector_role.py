@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 _CONNECT_SECONDS = 300.0
 _REPORT_SECONDS = 5.0
 _LEAVE_SECONDS = 15.0
-"""For the last transitions: a writer whose server was restarted just now may not have reached it again."""
+"""For the last windows: a writer whose server was restarted just now may not have reached it again."""
 _LOG_SECONDS = 10.0
 
 

@@ -152,14 +152,14 @@ def _start(
     if experiment.is_offline and not found:  # from then on the run's own checkpoints hold the dataset
         from pipeline.datasets.replay_filling import filled
 
-        replay, ledger.counters.transitions = filled(experiment, specs, place.port, folder, place.blocking)
-        log.info("%d transitions of %s", ledger.counters.transitions, experiment.offline.dataset)
+        replay, ledger.counters.windows = filled(experiment, specs, place.port, folder, place.blocking)
+        log.info("%d windows of %s", ledger.counters.windows, experiment.offline.dataset)
         return replay
     counters, source = ledger.counters, found.replay if found else None
     replay = EmbeddedReplay(experiment, specs, place.port, folder, source, place.blocking, before=counters.taken_before)
     counters.taken_before = replay.taken_before
     if not experiment.is_offline:
-        drawn = replay.restored.sampled * experiment.transitions_per_item
+        drawn = replay.restored.sampled * experiment.windows_per_item
         ledger.accept_restart(replay.restored.inserted, drawn)
     return replay
 

@@ -63,7 +63,7 @@ class LearningProcess:
             from pipeline.roles.separate_replay import next_life
 
             self._life = max(life, next_life(place.addresses))
-        self._transitions_per_call = experiment.learner.batch_size * experiment.learner.steps_per_call
+        self._windows_per_call = experiment.learner.batch_size * experiment.learner.steps_per_call
         self._published_at = 0.0
         self._config_text = config.dump(experiment)
         self._is_finished = False
@@ -148,7 +148,7 @@ class LearningProcess:
         self._recorder.beat()
         self._records.read()
         if self._feeder.draw(timeout) is not None:
-            self.ledger.counters.discarded += self._transitions_per_call
+            self.ledger.counters.discarded += self._windows_per_call
         self._accept_reports()
         return not self.awaited()
 
@@ -177,7 +177,7 @@ class LearningProcess:
         if not self._experiment.is_offline:
             unaccounted = reconcile(self._experiment, self.ledger.counters, self.replay.tally())
             if unaccounted and not self.ledger.counters.processes:
-                log.error("%d transitions are unaccounted for: %s", unaccounted, self._reporter.account())
+                log.error("%d windows are unaccounted for: %s", unaccounted, self._reporter.account())
         if save:
             self.checkpoint()
             message = "; ".join(filter(None, (message, self._saver.warning)))
@@ -224,7 +224,7 @@ class LearningProcess:
             self._publish(wait=True)
             return
         outcome = self.learner.learn(sample)
-        self.ledger.counters.learned += self._transitions_per_call
+        self.ledger.counters.learned += self._windows_per_call
         if diverged := self._recovery.judge(sample, outcome):
             raise Ended("diverged", diverged)
         if len(outcome.skipped) < self._experiment.learner.steps_per_call:  # else it has no figures

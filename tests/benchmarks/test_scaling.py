@@ -15,7 +15,7 @@ COSTS = UnitCosts(
     weights_bytes=1000.0, report_bytes=200.0, collect_cores=0.5, learn_cores=1.0,
 )  # fmt: skip
 RUN = Run(
-    collectors=10, samples_per_insert=4.0, batch_size=32, transitions_per_item=8, shards=2, fetches_per_second=5.0,
+    collectors=10, samples_per_insert=4.0, batch_size=32, windows_per_item=8, shards=2, fetches_per_second=5.0,
     publications_per_second=2.0, reports_per_second=1.0,
 )  # fmt: skip
 

@@ -82,7 +82,7 @@ def test_every_kind_learns_from_a_dataset_and_resumes(name: str, dataset: Path, 
     stored = checkpoint.newest(RunDirectory(dataset).checkpoints)
     assert stored is not None
     # Samples for each transition that the dataset holds.
-    assert first.samples_per_insert == pytest.approx(80 * 16 / stored.counters.transitions, rel=0.05)
+    assert first.samples_per_insert == pytest.approx(80 * 16 / stored.counters.windows, rel=0.05)
     again = pipeline.train(parse("", (*lines, "stop.gradient_steps=120")), run, launcher="inline", resume=True)
     assert (again.gradient_steps, again.environment_steps) == (120, 0)
     assert again.mean_return is not None
@@ -181,7 +181,7 @@ def test_a_run_that_was_interrupted_before_it_stored_anything_is_no_dataset(tmp_
     stored = checkpoint.newest(run.checkpoints)
     assert stored is not None
     shutil.copytree(stored.replay, replay)
-    counters = msgspec.structs.replace(stored.counters, transitions=0)
+    counters = msgspec.structs.replace(stored.counters, windows=0)
     checkpoint_writer.write(run.checkpoints, b"", counters, {}, lambda: replay, keep=1)
     with pytest.raises(UsageError, match="no whole checkpoint with experience"):
         pipeline.train(parse("", lines_of(run.path)), tmp_path / "run", launcher="inline")

@@ -96,7 +96,7 @@ def frames_of(run_dir: Path) -> set[bytes]:
 def test_what_is_read_is_what_the_ledger_says(source: str, request: pytest.FixtureRequest) -> None:
     stored = stored_replay.read(request.getfixturevalue(source))
     counters = stored.counters
-    assert stored.windows == counters.transitions == account(stored.experiment, counters, stored.tally).stored
+    assert stored.windows == counters.windows == account(stored.experiment, counters, stored.tally).stored
     parts = [part for lane in stored.lanes for part in episode_parts(lane)]
     assert sum(len(part.steps) for part in parts) == counters.environment_steps
     assert sum(not part.cut for part in parts) == counters.episodes
@@ -108,10 +108,10 @@ def test_the_commands_say_so_and_draw(cartpole: Path, commands: Commands) -> Non
     stored = checkpoint.newest(RunDirectory(cartpole).checkpoints)
     assert stored is not None
     (line,) = (line for line in commands.said.splitlines() if line.startswith("  windows  "))
-    assert line.split()[1] == f"{stored.counters.transitions:,}"
+    assert line.split()[1] == f"{stored.counters.windows:,}"
     for word in ("episode return", "priority of an item", "age in gradient steps", "duplicates", "faults"):
         assert word in commands.said
-    assert re.search(rf"stored, as the run's ledger counts +{stored.counters.transitions:,}\n", commands.said)
+    assert re.search(rf"stored, as the run's ledger counts +{stored.counters.windows:,}\n", commands.said)
     assert commands.picture.read_bytes().startswith(b"\x89PNG")
 
 
@@ -148,7 +148,7 @@ def test_an_export_has_what_was_stored_and_is_learned_from(
     stored = stored_replay.read(run_dir)
     selection = datasets.select(stored.lanes, whole_episodes)
     left_out = sum(steps for _, steps in selection.left_out.values())
-    assert selection.steps + left_out + stored.ends == stored.counters.transitions
+    assert selection.steps + left_out + stored.ends == stored.counters.windows
     assert bool(left_out) == whole_episodes, "collectors ended within episodes"
 
     learned = ("stop.gradient_steps=8", f"offline.dataset={json.dumps(str(out))}", *lines)

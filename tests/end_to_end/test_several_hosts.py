@@ -34,7 +34,7 @@ def test_a_run_outlives_a_link_that_is_cut_and_a_host_that_goes_down(tmp_path: P
     report: dict[str, Any] = json.loads((folder / "several_hosts.json").read_text())
     assert report["problems"] == []
     assert report["gradient_steps_while_cut"] > 0
-    assert report["transitions_while_cut"] > 0
+    assert report["windows_while_cut"] > 0
     assert report["summary"]["solved"]
     account = report["summary"]["account"]
     assert (account["unaccounted"], account["in_flight"]) == (0, 0)

@@ -329,4 +329,4 @@ def test_a_malformed_item_of_a_peer_costs_one_restart(drilled: Callable[..., Dri
     assert "learner is restarted" in run.output.read_text()
     account = ended(run).account
     assert account is not None
-    assert abs(account.unaccounted) <= experiment.transitions_per_item, "a stranger's item is nobody's"
+    assert abs(account.unaccounted) <= experiment.windows_per_item, "a stranger's item is nobody's"

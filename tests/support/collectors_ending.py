@@ -94,7 +94,7 @@ def until_told(server: EmbeddedReplay, first: Variables, last: Variables, blocki
         "code": code.result(),
         "last": [each.last for each in reports],
         "items": server.tally().inserted,
-        "transitions": report.transitions,
+        "transitions": report.windows,
         "unconfirmed": report.unconfirmed,
         "steps": report.environment_steps,
         "episodes": report.episodes,

@@ -79,7 +79,7 @@ def main(folder: Path, come_back: bool) -> dict[str, Any]:
     for shard, items in enumerate(ITEMS):
         frames = np.stack([layout.empty(1) for _ in range(items + 1)])
         writer = write_frames(TableClient(experiment, SPECS, addresses[shard]), experiment, layout, frames)
-        permits.spend(writer.book.confirmed_transitions)
+        permits.spend(writer.book.confirmed_windows)
         permits.confirm(lambda: True)
         writer.close()
     stored = [host.checkpoint(0) for host in hosts]

@@ -128,7 +128,7 @@ def collectors_ahead(folder: Path) -> dict[str, Any]:
         "inserted": inserted,
         "confirmed": confirmed,
         "after": replay.server.tally().inserted,
-        "transitions": replay.writer.book.confirmed_transitions,
+        "transitions": replay.writer.book.confirmed_windows,
     }
 
 
@@ -205,8 +205,8 @@ def giving_up(folder: Path) -> dict[str, Any]:
         "confirmed": confirmed,
         "appended": appended,
         "inserted": replay.server.tally().inserted,
-        "counted": replay.writer.book.confirmed_transitions,
-        "pending": replay.writer.book.unconfirmed_transitions,
+        "counted": replay.writer.book.confirmed_windows,
+        "pending": replay.writer.book.unconfirmed_windows,
     }
 
 

@@ -63,9 +63,9 @@ class System:
         self._number_of_collectors = collectors
 
     @property
-    def transitions_per_item(self) -> int:
+    def windows_per_item(self) -> int:
         """Transitions of one item."""
-        return self.experiment.transitions_per_item
+        return self.experiment.windows_per_item
 
     def bytes_per_transition(self) -> float:
         """Sent by its collectors so far, for each transition confirmed to them."""

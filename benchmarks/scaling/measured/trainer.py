@@ -44,7 +44,7 @@ class Trainer:
             live_replay.fill(self._experiment, specs, address, least // len(addresses))
         if len(addresses) > 1:
             permits = Permits(self._experiment, addresses[0])
-            permits.spend(least + _MORE_PERMITS * self._experiment.transitions_per_item)
+            permits.spend(least + _MORE_PERMITS * self._experiment.windows_per_item)
             permits.confirm(lambda: True)
         self._samples, self._learner = replay.samples(), Learner(self._experiment, specs)
         self._learner.choose_loop()

@@ -136,10 +136,10 @@ def share(experiment: Experiment, workers: int) -> Experiment:
         learner=msgspec.structs.replace(learner, batch_size=learner.batch_size // workers),
         replay=msgspec.structs.replace(experiment.replay, steps_per_item=experiment.steps_per_item),
     )
-    if (drawn := part.learner.batch_size * learner.steps_per_call) % part.transitions_per_item:
+    if (drawn := part.learner.batch_size * learner.steps_per_call) % part.windows_per_item:
         raise UsageError(
-            f"each of {workers} learners draws {drawn} transitions a call, which are not whole items of "
-            f"{part.transitions_per_item}: change learner.batch_size, learner.steps_per_call, replay.lanes_per_item or "
+            f"each of {workers} learners draws {drawn} windows a call, which are not whole items of "
+            f"{part.windows_per_item}: change learner.batch_size, learner.steps_per_call, replay.lanes_per_item or "
             "replay.steps_per_item"
         )
     return part

@@ -17,7 +17,7 @@ from pipeline.runtime import native
 
 PERMITS_TABLE = "permits"
 _FEW_TRANSITIONS = 128
-"""A permit stands for so many transitions, where a call of the learner does not ask for finer ones: collectors of
+"""A permit stands for so many windows, where a call of the learner does not ask for finer ones: collectors of
 100,000 environment steps a second then insert 780 permits a second."""
 _PERMITS_PER_CALL = 2
 _CALLS_AHEAD = 3
@@ -55,7 +55,7 @@ def sizes(experiment: Experiment) -> Sizes:
     changes. How many items a call takes does not matter for that: a learner takes permits one by one, and keeps what is
     left of one for its next call.
     """
-    replay, per_item, per_call = experiment.replay, experiment.transitions_per_item, experiment.items_per_call
+    replay, per_item, per_call = experiment.replay, experiment.windows_per_item, experiment.items_per_call
     # The inserts of one call are fine enough; neither a step of a collector nor an item is ever told apart.
     wanted = min(_FEW_TRANSITIONS // per_item, int(per_call / replay.samples_per_insert))
     inserted = max(1, -(-experiment.collect.lanes // per_item), wanted)
@@ -77,15 +77,15 @@ class Permits:
     """
 
     def __init__(self, experiment: Experiment, address: str) -> None:
-        self._transitions = sizes(experiment).inserted_items * experiment.transitions_per_item
+        self._windows = sizes(experiment).inserted_items * experiment.windows_per_item
         self._client = native.reverb_client(address)
         self._writer: Any = None
-        self._owed = 0  # transitions without a permit
+        self._owed = 0  # windows without a permit
         self._pending = 0  # permits inserted and not known to be confirmed
 
-    def spend(self, transitions: int) -> None:
-        """Takes that so many transitions more were confirmed to this collector; `confirm` inserts their permits."""
-        self._owed += transitions
+    def spend(self, windows: int) -> None:
+        """Takes that so many windows more were confirmed to this collector; `confirm` inserts their permits."""
+        self._owed += windows
 
     def confirm(self, keep_waiting: Callable[[], bool]) -> bool:
         """Inserts the permits that are due, and waits until all but a few are confirmed. Call it after every `spend`.
@@ -96,12 +96,12 @@ class Permits:
         Returns:
           Whether they are; if not, they stay due.
         """
-        while self._owed >= self._transitions or self._pending > _PENDING_LEFT:
+        while self._owed >= self._windows or self._pending > _PENDING_LEFT:
             if self._writer is None and not self._open():
                 if not keep_waiting():
                     return False
                 continue
-            while self._owed >= self._transitions and self._pending < _MOST_PENDING:
+            while self._owed >= self._windows and self._pending < _MOST_PENDING:
                 self._insert()
             if self._pending > _PENDING_LEFT and not self._flush(_PENDING_LEFT) and not keep_waiting():
                 return False
@@ -123,7 +123,7 @@ class Permits:
     def _insert(self) -> None:
         (reference,) = self._writer.Append([np.zeros(1, np.uint8)])
         self._writer.CreateItem(PERMITS_TABLE, 1.0, [[reference]], [True])
-        self._owed -= self._transitions
+        self._owed -= self._windows
         self._pending += 1
 
     def _flush(self, left: int) -> bool:

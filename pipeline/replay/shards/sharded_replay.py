@@ -1,7 +1,7 @@
 """The replay of several servers, as the learner sees it: one draw over all of them.
 
 Collectors spread over the shards, and shards fill unevenly. A draw takes of each shard as many items as chance gives
-it by what the shard has, so that every transition of the whole has the chance that one table would give it. A shard
+it by what the shard has, so that every window of the whole has the chance that one table would give it. A shard
 that is away has nothing; it takes part again when it answers again.
 """
 
@@ -51,10 +51,10 @@ class ShardedReplay:
         learner, replay = experiment.learner, experiment.replay
         self._batch_size = learner.batch_size // workers
         drawn = self._batch_size * learner.steps_per_call
-        if learner.batch_size % workers or drawn % experiment.transitions_per_item:
+        if learner.batch_size % workers or drawn % experiment.windows_per_item:
             raise UsageError(
                 f"learner.batch_size={learner.batch_size} times learner.steps_per_call={learner.steps_per_call} is not "
-                f"whole items of {experiment.transitions_per_item} transitions for each of {workers} learners: change "
+                f"whole items of {experiment.windows_per_item} transitions for each of {workers} learners: change "
                 "learner.batch_size or learner.steps_per_call"
             )
         self.addresses: Sequence[str] = tuple(addresses)
@@ -62,7 +62,7 @@ class ShardedReplay:
         self.publication_addresses: Sequence[str] = self.addresses
         """Of all that publications go to."""
         self.address = addresses[0]
-        self.items_per_call = drawn // experiment.transitions_per_item
+        self.items_per_call = drawn // experiment.windows_per_item
         self.skipped_priorities = 0
         """Of items whose shard was away when they came."""
         self._experiment, self._layout = experiment, FrameLayout.of(experiment, specs)
@@ -105,14 +105,14 @@ class ShardedReplay:
     def update_priorities(
         self, keys: NDArray[np.uint64], priorities: NDArray[np.float32], shards: NDArray[np.int32]
     ) -> None:
-        """Gives the items drawn for a call the priorities of their transitions.
+        """Gives the items drawn for a call the priorities of their windows.
 
         Items that have left are ignored. Those of a shard that is away, or that takes longer than some seconds, are
         skipped and counted.
 
         Args:
           keys: uint64 [items], of `Sample.keys`.
-          priorities: float32 [K, B], not negative. An item takes the mean of its transitions'.
+          priorities: float32 [K, B], not negative. An item takes the mean of its windows'.
           shards: int32 [items], of `Sample.shards`.
         """
         of_items = priorities_of_items(priorities, len(keys))
@@ -191,7 +191,7 @@ class ShardedReplay:
 
     def _states(self) -> list[stalls.ShardState]:
         return [
-            stalls.ShardState(shard.address, shard.answers, shard.tally.present * self._experiment.transitions_per_item)
+            stalls.ShardState(shard.address, shard.answers, shard.tally.present * self._experiment.windows_per_item)
             for shard in self._shards
         ]
 

@@ -12,7 +12,7 @@ class ShardState(NamedTuple):
 
     address: str
     answers: bool
-    transitions: int
+    windows: int
     """Present, or when it answered last."""
 
 
@@ -23,7 +23,7 @@ def waits(permits: Any, shards: Sequence[ShardState]) -> bool:
       permits: Reverb's `TableInfo` of the permits when shard 0 answered last; None if it never has.
       shards: in order.
     """
-    gives = any(shard.answers and shard.transitions for shard in shards)
+    gives = any(shard.answers and shard.windows for shard in shards)
     return not gives or permits is None or not shards[0].answers or holds_samples_back(permits)
 
 
@@ -38,16 +38,16 @@ def explain(experiment: Experiment, permits: Any, shards: Sequence[ShardState]) 
     seen = [
         f"shard {number} at {shard.address} " + ("has nothing" if shard.answers else "does not answer")
         for number, shard in enumerate(shards)
-        if not (shard.answers and shard.transitions)
+        if not (shard.answers and shard.windows)
     ]
-    stored, replay = sum(shard.transitions for shard in shards), experiment.replay
-    state = "; ".join((f"{stored} transitions stored, {replay.samples_per_insert:g} samples per insert wanted", *seen))
+    stored, replay = sum(shard.windows for shard in shards), experiment.replay
+    state = "; ".join((f"{stored} windows stored, {replay.samples_per_insert:g} samples per insert wanted", *seen))
     if permits is None or not shards[0].answers:
         return f"the learner waits for shard 0, which holds the ratio of samples to inserts for all ({state})"
     limiter = permits.rate_limiter_info
     if permits.current_size < limiter.min_size_to_sample:
         return (
-            f"the learner waits for collectors, which have not stored the {replay.min_size} transitions that "
+            f"the learner waits for collectors, which have not stored the {replay.min_size} windows that "
             f"replay.min_size asks for ({state}): {SLOW_COLLECTORS}, or lower replay.min_size"
         )
     if waits(permits, shards):

@@ -111,7 +111,7 @@ def test_the_dataset_hands_out_the_stacks_that_acted(
     drawn = draw(server, 60)
 
     transitions = (steps - n_step) * lanes
-    assert writer.book.confirmed_transitions == transitions
+    assert writer.book.confirmed_windows == transitions
     seen = set()
     for observation, start, lane in zip(
         drawn["observation"], drawn["gradient_steps"], drawn["action"][:, 0], strict=True

@@ -86,12 +86,12 @@ def test_environment_steps_and_episodes_are_counted_exactly(
     assert report.environment_steps == collector.environment_steps == sum(count for count, _ in expected)
     assert report.episodes == sum(len(lengths) for _, lengths in expected)
     assert sorted(report.lengths) == sorted(length for _, lengths in expected for length in lengths)
-    assert report.transitions == LANES * (steps - 1)
+    assert report.windows == LANES * (steps - 1)
     assert report.unconfirmed == LANES, "the newest frames wait for what follows"
     collector.complete()
     assert collector.confirm(lambda: True, everything=True)
     report = collector.report(publish(counting_specs), last=True)
-    assert (report.transitions, report.unconfirmed) == (LANES * steps, 0)
+    assert (report.windows, report.unconfirmed) == (LANES * steps, 0)
     assert report.environment_steps == sum(count for count, _ in expected), "padding is no step"
 
 
@@ -129,7 +129,7 @@ def test_reports_are_cumulative_and_their_episodes_are_not(
     assert last.environment_steps == sum(count for count, _ in totals)
     assert last.episodes == sum(len(lengths) for _, lengths in totals)
     assert len(first.returns) + len(last.returns) == last.episodes
-    assert last.transitions == LANES * 39
+    assert last.windows == LANES * 39
     assert (first.last, last.last) == (False, True)
     assert (last.index, last.process) == (0, "p0")
     assert last.resident_bytes > 2**20

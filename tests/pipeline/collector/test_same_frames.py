@@ -83,6 +83,6 @@ def test_a_seed_gives_the_same_frames_as_ever(
     report = collector.report(variables, last=True)
     collector.close()
     told = report.environment_steps, report.episodes, report.returns, report.lengths, report.dropped_episodes
-    written.update(repr((told, report.transitions, report.items, report.unconfirmed)).encode())
+    written.update(repr((told, report.windows, report.items, report.unconfirmed)).encode())
     written.update(np.float32(report.largest_reward).tobytes())
     assert written.hexdigest()[:16] == DIGESTS[name]

@@ -148,7 +148,7 @@ def test_items_that_were_lost_cut_their_lane() -> None:
 
 KINDS = {
     "packed lanes and steps": ("replay.lanes_per_item=2", "replay.steps_per_item=4", "agent.n_step=3"),
-    "one transition an item": ("replay.lanes_per_item=1", "replay.steps_per_item=1"),
+    "one window an item": ("replay.lanes_per_item=1", "replay.steps_per_item=1"),
     "stacks": ("environment.frame_stack=3", "agent.n_step=2", "replay.steps_per_item=2"),
     "sequences": (
         'agent.kind="r2d2"', "agent.lstm_units=2", "agent.burn_in=2", "agent.sequence=5", "agent.period=3",
@@ -188,7 +188,7 @@ def test_what_a_writer_wrote_is_read_back_from_the_servers_checkpoint(
         assert own.tobytes() == frames[: len(own), index].tobytes()
         assert len(own) == steps - after
         if experiment.agent.stride == 1:
-            assert len(own) * lanes == writer.book.confirmed_transitions
+            assert len(own) * lanes == writer.book.confirmed_windows
     writer.close()
 
 

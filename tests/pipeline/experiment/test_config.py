@@ -307,7 +307,7 @@ def test_lanes_per_item_0_stands_for_all_lanes() -> None:
 def test_steps_per_item_0_makes_items_of_few_lanes_larger(overrides: tuple[str, ...], steps: int) -> None:
     experiment = parse("", overrides)
     assert experiment.steps_per_item == steps
-    assert experiment.transitions_per_item == steps * experiment.lanes_per_item
+    assert experiment.windows_per_item == steps * experiment.lanes_per_item
     assert experiment.item_length == steps + 1
 
 

@@ -115,7 +115,7 @@ def test_a_run_goes_on_with_what_may_change(
         assert f"{change.partition('=')[0]}=" in caplog.text, "what changes is said"
 
     server = serve(experiment, counting_specs, written.replay, blocking=True)
-    capacity = experiment.replay.capacity // experiment.transitions_per_item
+    capacity = experiment.replay.capacity // experiment.windows_per_item
     assert server.info().current_size == min(capacity, server.restored.present)
     assert server.info().max_size == capacity
     learner = Learner(experiment, counting_specs)

@@ -92,7 +92,7 @@ def test_asking_a_server_counts_as_no_sample(serve: Callable[..., Any], make_exp
     write_frames(server, experiment, layout, np.stack([layout.empty(4) for _ in range(9)])).close()
     before = str(server.info().rate_limiter_info)
     for _ in range(3):
-        text = live_replay.table(live_replay.ask([server.address]), experiment.transitions_per_item)
+        text = live_replay.table(live_replay.ask([server.address]), experiment.windows_per_item)
     assert str(server.info().rate_limiter_info) == before
     assert f"table {layout.table}" in text
     assert re.search(r"\n  items +8 \(", text)

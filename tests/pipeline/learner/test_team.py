@@ -86,7 +86,7 @@ def test_a_share_differs_in_the_batch_alone() -> None:
     ("overrides", "count", "words"),
     [
         (("learner.batch_size=64",), 3, "learner.batch_size=64 does not divide among 3 learners"),
-        (("learner.batch_size=16", "learner.steps_per_call=1", "collect.lanes=16"), 2, "draws 8 transitions a call"),
+        (("learner.batch_size=16", "learner.steps_per_call=1", "collect.lanes=16"), 2, "draws 8 windows a call"),
     ],
 )
 def test_work_that_cannot_be_shared_is_refused(overrides: tuple[str, ...], count: int, words: str) -> None:

@@ -84,8 +84,8 @@ def test_every_frame_is_stored_once_as_it_was(
         assert writer.confirm(lambda: time.monotonic() < deadline, everything=True)
         step += 1
     disturber.join()
-    assert writer.book.confirmed_transitions == (step - 1) * LANES
-    assert server.tally().inserted * experiment.transitions_per_item == (step - 1) * LANES
+    assert writer.book.confirmed_windows == (step - 1) * LANES
+    assert server.tally().inserted * experiment.windows_per_item == (step - 1) * LANES
     stored = set()
     for sample in server.client.sample(layout.table, 40 * step * LANES, emit_timesteps=False):
         held = np.ascontiguousarray(sample.data[0]).view(layout.dtype).reshape(2, -1)
@@ -121,7 +121,7 @@ def test_a_collector_loses_nothing(
     wait_until(lambda: bool(codes and reports and reports[-1].last), "the collector has left")
     assert codes == [0]
     assert reports[-1].unconfirmed == 0
-    assert reports[-1].transitions == server.tally().inserted * experiment.transitions_per_item
+    assert reports[-1].windows == server.tally().inserted * experiment.windows_per_item
     assert [report.environment_steps for report in reports] == sorted(report.environment_steps for report in reports)
     publisher.close()
 
@@ -152,7 +152,7 @@ READING = """
             time.sleep(0.05)
         assert received.send(newest.gradient_steps, 100)
     assert writer.confirm(lambda: time.monotonic() < deadline, everything=True)
-    print(fetchers, writer.book.confirmed_transitions, flush=True)
+    print(fetchers, writer.book.confirmed_windows, flush=True)
     os._exit(0)  # without the thread that fetches
 """
 
@@ -178,7 +178,7 @@ def test_large_weights_pass_a_narrow_link_and_are_asked_for_once(
     fetchers, confirmed = map(int, run_python(READING, *arguments, timeout=250).split())
     publishing.join()
     assert fetchers == 1, "slow is not away"
-    assert server.tally().inserted * experiment.transitions_per_item == confirmed > 0
+    assert server.tally().inserted * experiment.windows_per_item == confirmed > 0
     publisher.close()
 
 
@@ -214,7 +214,7 @@ def test_a_clock_that_is_a_day_off_changes_nothing(
     seconds = time.monotonic() - started
     wait_until(lambda: bool(reports) and reports[-1].last, "the last report has come")
     assert reports[-1].unconfirmed == 0
-    assert reports[-1].transitions == server.tally().inserted * experiment.transitions_per_item > 0
+    assert reports[-1].windows == server.tally().inserted * experiment.windows_per_item > 0
     assert all(0 <= report.weights_seconds <= seconds for report in reports)
     assert all(0 <= report.blocked_seconds <= seconds for report in reports)
     publisher.close()

@@ -158,7 +158,7 @@ def test_a_collectors_reports_say_what_has_passed(
     publisher.publish(publish(counting_specs), wait_for_all=True)
 
     def accept(report: CollectorReport) -> None:
-        if report.transitions > 20_000:
+        if report.windows > 20_000:
             publisher.publish(msgspec.structs.replace(publish(counting_specs), stopping=True))
 
     reports = receive(server.address, accept)

@@ -34,9 +34,7 @@ def test_a_warning_is_printed_once_and_in_the_table(tmp_path: Path, capsys: pyte
 
 def test_what_was_lost_is_shown_by_what_lost_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     console = Console(RunDirectory(tmp_path), Experiment())
-    ledger = Ledger(
-        Experiment(), Counters(begun=20, transitions=18, lost={"collector killed": 2, "replay restarted": 0})
-    )
+    ledger = Ledger(Experiment(), Counters(begun=20, windows=18, lost={"collector killed": 2, "replay restarted": 0}))
     found = account(Experiment(), ledger.counters, Tally(0, 0, 0))
     console._terminal.print(status_table.table(Experiment(), tmp_path, ledger.status("learning", 0, None, {}, found)))
     assert "2 (collector killed)" in capsys.readouterr().out

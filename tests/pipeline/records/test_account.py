@@ -26,7 +26,7 @@ from pipeline.records.ledger import Ledger
 EXPERIMENT = parse(
     "", ("collect.lanes=2", "collect.collectors=2", "replay.lanes_per_item=2", "learner.batch_size=8", "seed=1")
 )
-PER_ITEM = EXPERIMENT.transitions_per_item
+PER_ITEM = EXPERIMENT.windows_per_item
 CAPACITY = 5
 
 
@@ -80,7 +80,7 @@ class Run:
     def confirm(self, process: str) -> None:
         while self.sent[process] and self.sent[process][0] in self.replay.inserted:
             self.sent[process].pop(0)
-            self.add(process, transitions=PER_ITEM, items=1)
+            self.add(process, windows=PER_ITEM, items=1)
 
     def report(self, process: str) -> None:
         self.ledger.count(process, self.counts[process])
@@ -149,14 +149,14 @@ def end(run: Run) -> None:
             run.insert(process, confirm=True)
         run.report(process)
         counts = run.counts[process]
-        assert counts.begun == counts.transitions
+        assert counts.begun == counts.windows
         run.ledger.counters.processes.pop(process)
         run.ledger.counters.left.append(process)
 
 
 @settings(max_examples=300)
 @given(EVENTS)
-def test_every_transition_is_stored_or_lost_to_something_with_a_name(events: Any) -> None:
+def test_every_window_is_stored_or_lost_to_something_with_a_name(events: Any) -> None:
     run = play(events)
     end(run)
     counters = run.ledger.counters
@@ -190,7 +190,7 @@ def test_a_clean_run_has_lost_nothing_and_cannot_hide_a_loss() -> None:
 
 def test_what_fills_up_a_collectors_last_item_is_no_transition() -> None:
     ledger = Ledger(EXPERIMENT, Counters())
-    ledger.count("c0.0", Counts(begun=PER_ITEM + 1, transitions=PER_ITEM + 1, items=2))
+    ledger.count("c0.0", Counts(begun=PER_ITEM + 1, windows=PER_ITEM + 1, items=2))
     found = account(EXPERIMENT, ledger.counters, Tally(2, 0, 2))
     assert (found.begun, found.stored, found.unaccounted) == (PER_ITEM + 1, PER_ITEM + 1, 0)
 
@@ -224,7 +224,7 @@ def served(identity: str, restored: int, inserted: int, sampled: int = 0) -> lis
 
 def reported(ledger: Ledger, process: str, items: int, unconfirmed: int = 0) -> None:
     transitions = items * PER_ITEM
-    counts = Counts(begun=transitions + unconfirmed * PER_ITEM, transitions=transitions, items=items)
+    counts = Counts(begun=transitions + unconfirmed * PER_ITEM, windows=transitions, items=items)
     ledger.count(process, counts)
 
 
@@ -236,7 +236,7 @@ def test_a_server_that_is_restarted_has_lost_what_its_checkpoint_did_not_hold() 
     ledger.see_servers(served("second", 60, 65, 3))
     assert ledger.counters.lost == {RESTARTED: 40 * PER_ITEM}
     assert ledger.counters.drawn_before == 4
-    ledger.accept_ended("collector-0.0", Counts(begun=125 * PER_ITEM, transitions=125 * PER_ITEM, items=125), 0)
+    ledger.accept_ended("collector-0.0", Counts(begun=125 * PER_ITEM, windows=125 * PER_ITEM, items=125), 0)
     tally = Tally(65, 3, 65)
     assert account(EXPERIMENT, ledger.counters, tally).unaccounted == 20 * PER_ITEM
     assert reconcile(EXPERIMENT, ledger.counters, tally) == 0
@@ -266,6 +266,6 @@ def test_a_collector_of_another_host_that_falls_silent_has_lost_what_it_had_not_
 
 def test_what_is_stored_after_a_collector_gave_up_is_not_lost() -> None:
     ledger = Ledger(EXPERIMENT, Counters())
-    ledger.accept_ended("collector-0.0", Counts(begun=9 * PER_ITEM, transitions=5 * PER_ITEM, items=5), 0)
+    ledger.accept_ended("collector-0.0", Counts(begun=9 * PER_ITEM, windows=5 * PER_ITEM, items=5), 0)
     assert reconcile(EXPERIMENT, ledger.counters, Tally(8, 0, 8)) == 0
     assert ledger.counters.lost == {UNCONFIRMED: PER_ITEM}

@@ -124,7 +124,7 @@ def test_what_was_written_comes_back(write: Write, folder: Path) -> None:
     counters = Counters(
         environment_steps=2**40,
         episodes=3,
-        transitions=4,
+        windows=4,
         begun=9,
         items=2,
         lost={"collector killed": 5},
@@ -403,7 +403,7 @@ def contents(drawn: dict[str, Any]) -> dict[tuple[int, int], bytes]:
     }
 
 
-def test_a_restored_replay_holds_the_same_transitions(
+def test_a_restored_replay_holds_the_same_windows(
     serve: Any, draw: Any, make_experiment: Any, counting_specs: Specs, tmp_path: Path
 ) -> None:
     experiment = make_experiment("replay.capacity=80", "learner.batch_size=32")
@@ -411,7 +411,7 @@ def test_a_restored_replay_holds_the_same_transitions(
     fill(server, layout, 0, 31)
     before = contents(draw(server, 20))
     assert {number for number, _ in before} == set(range(10, 30))
-    counters = Counters(environment_steps=124, transitions=120, gradient_steps=640)
+    counters = Counters(environment_steps=124, windows=120, gradient_steps=640)
 
     written = checkpoint_writer.write(tmp_path / "c", b"", counters, STATE, server.save, keep=1)
 

@@ -23,7 +23,7 @@ def report(process: str = "p", index: int = 0, count: int = 0, **fields: Any) ->
         "index": index,
         "process": process,
         "environment_steps": count,
-        "transitions": 2 * count,
+        "windows": 2 * count,
         "unconfirmed": 0,
         "episodes": 3 * count,
         "returns": (),
@@ -52,7 +52,7 @@ def ledger(*overrides: str, counters: Counters | None = None) -> Ledger:
 
 
 def counts(book: Ledger) -> tuple[int, int, int]:
-    return book.counters.environment_steps, book.counters.transitions, book.counters.episodes
+    return book.counters.environment_steps, book.counters.windows, book.counters.episodes
 
 
 def test_cumulative_reports_add_up_exactly() -> None:
@@ -78,7 +78,7 @@ def test_another_process_of_the_same_collector_adds_from_zero() -> None:
 
 
 def test_a_resumed_run_counts_on() -> None:
-    book = ledger(counters=Counters(environment_steps=1000, transitions=900, episodes=10))
+    book = ledger(counters=Counters(environment_steps=1000, windows=900, episodes=10))
     book.accept_collector(report(count=5))
     assert counts(book) == (1005, 910, 25)
 
@@ -128,8 +128,8 @@ def test_the_steps_that_a_shield_changed_add_up_over_collectors_and_lives() -> N
 
 
 def test_bytes_of_processes_that_have_left_stay_counted() -> None:
-    book = ledger(counters=Counters(transitions=100, bytes_sent=5_000, bytes_received=10))
-    for other in (Counters(), Counters(transitions=1), Counters(bytes_sent=1)):
+    book = ledger(counters=Counters(windows=100, bytes_sent=5_000, bytes_received=10))
+    for other in (Counters(), Counters(windows=1), Counters(bytes_sent=1)):
         assert ledger(counters=other).status("learning", 0, None, {}).bytes_per_transition is None
     for process, sent, last in (("a", 1_000, False), ("b", 500, False), ("a", 1_500, True), ("a", 1_500, True)):
         book.accept_collector(report(process, count=50, bytes_sent=sent, bytes_received=2 * sent, last=last))
@@ -163,7 +163,7 @@ def test_a_collector_that_gives_signs_of_life_is_waited_for() -> None:
         book.hear("a")
         assert book.collectors_awaited()
         time.sleep(0.02)
-    book.accept_ended("a", Counts(begun=7, transitions=5), 0)
+    book.accept_ended("a", Counts(begun=7, windows=5), 0)
     assert not book.collectors_awaited()
     assert book.counters.lost == {"unconfirmed at the end": 2}
 
@@ -317,7 +317,7 @@ def test_the_training_clock_starts_with_training_and_goes_on_after_a_resume() ->
 
 def test_the_summary_holds_totals_and_this_lifes_rates() -> None:
     counters = Counters(
-        environment_steps=1000, transitions=900, episodes=10, gradient_steps=300, train_seconds=60.0, learned=5000
+        environment_steps=1000, windows=900, episodes=10, gradient_steps=300, train_seconds=60.0, learned=5000
     )
     counters.lost = {"replay restarted": 2}
     book = ledger("seed=4", "stop.target_return=5.0", "learner.batch_size=64", counters=counters)

@@ -45,14 +45,14 @@ class SlowBook:
         covered = [windows[start : start + size] for start in range(0, len(windows) - size + 1, size)]
         return [windows for windows in covered for _ in range(self.sizes.groups)]
 
-    def begun_transitions(self) -> int:
+    def begun_windows(self) -> int:
         lanes = self.sizes.groups * self.sizes.lanes_per_item
         if self.sizes.whole:
             return len(self.windows()) * lanes
         starts = range(0, len(self.is_real) - self.sizes.lead, self.sizes.stride)
         return sum(self.is_real[start + self.sizes.lead] for start in starts) * lanes
 
-    def confirmed_transitions(self) -> int:
+    def confirmed_windows(self) -> int:
         confirmed = self.items()[: self.confirmed_items]
         return sum(sum(windows) for windows in confirmed) * self.sizes.lanes_per_item
 
@@ -62,7 +62,7 @@ class SlowBook:
             return 0
         padded = SlowBook(self.sizes)
         padded.is_real = list(self.is_real)
-        while sum(map(sum, padded.items())) * self.sizes.lanes_per_item < padded.begun_transitions():
+        while sum(map(sum, padded.items())) * self.sizes.lanes_per_item < padded.begun_windows():
             padded.is_real.append(False)
         return len(padded.is_real) - len(self.is_real)
 
@@ -104,9 +104,9 @@ def test_the_book_counts_as_one_who_looks_at_every_window(sizes: Sizes, steps: l
 
     def check() -> None:
         assert book.confirmed_items == slow.confirmed_items
-        assert book.begun_transitions == slow.begun_transitions()
-        assert book.confirmed_transitions == slow.confirmed_transitions()
-        assert book.unconfirmed_transitions == slow.begun_transitions() - slow.confirmed_transitions()
+        assert book.begun_windows == slow.begun_windows()
+        assert book.confirmed_windows == slow.confirmed_windows()
+        assert book.unconfirmed_windows == slow.begun_windows() - slow.confirmed_windows()
         assert book.missing == slow.missing()
 
     for _ in range(sizes.lead):
@@ -122,23 +122,23 @@ def test_the_book_counts_as_one_who_looks_at_every_window(sizes: Sizes, steps: l
     assert book.missing == 0
     while slow.confirmed_items < len(slow.items()):
         confirm(1)
-    assert sizes.whole or book.unconfirmed_transitions == 0
+    assert sizes.whole or book.unconfirmed_windows == 0
 
 
 def test_windows_that_begin_in_padding_are_no_transitions() -> None:
     book = ItemBook(lanes=4, lanes_per_item=2, window=3, steps_per_item=4)
     completed = [book.add() for _ in range(6)]
     assert completed == [False] * 5 + [True]  # frames 0 to 5 hold the windows from 0 to 3
-    assert (book.begun_transitions, book.confirmed_transitions) == (6 * 4, 0)
+    assert (book.begun_windows, book.confirmed_windows) == (6 * 4, 0)
     book.confirm(2)
-    assert (book.confirmed_transitions, book.unconfirmed_transitions) == (4 * 4, 2 * 4)
+    assert (book.confirmed_windows, book.unconfirmed_windows) == (4 * 4, 2 * 4)
     assert book.missing == 4  # windows 6 and 7 fill the second item: it ends with frame 9
     assert [book.add(is_padding=True) for _ in range(4)] == [False] * 3 + [True]
-    assert (book.missing, book.begun_transitions, book.confirmed_transitions) == (0, 6 * 4, 4 * 4)
+    assert (book.missing, book.begun_windows, book.confirmed_windows) == (0, 6 * 4, 4 * 4)
     book.confirm(1)  # of the first two lanes
-    assert book.confirmed_transitions == 4 * 4 + 2 * 2
+    assert book.confirmed_windows == 4 * 4 + 2 * 2
     book.confirm(1)
-    assert (book.confirmed_transitions, book.unconfirmed_transitions) == (6 * 4, 0)
+    assert (book.confirmed_windows, book.unconfirmed_windows) == (6 * 4, 0)
 
 
 @pytest.mark.parametrize(("frames", "begun", "missing"), [(0, 0, 0), (1, 1, 4), (3, 1, 2), (4, 2, 4), (7, 3, 4)])
@@ -146,7 +146,7 @@ def test_sequences_that_lie_apart_begin_every_stride(frames: int, begun: int, mi
     book = ItemBook(lanes=1, lanes_per_item=1, window=5, stride=3)
     for _ in range(frames):
         book.add()
-    assert (book.begun_transitions, book.missing) == (begun, missing)
+    assert (book.begun_windows, book.missing) == (begun, missing)
 
 
 def test_whole_windows_begin_when_they_are_complete() -> None:
@@ -154,6 +154,6 @@ def test_whole_windows_begin_when_they_are_complete() -> None:
     begun = []
     for _ in range(8):
         book.add()
-        begun.append(book.begun_transitions)
+        begun.append(book.begun_windows)
         assert book.missing == 0
     assert begun == [0, 0, 0, 2, 2, 2, 4, 4]

@@ -70,11 +70,11 @@ def run(collector: Collector, steps: int) -> None:
         collector.step()
         assert collector.confirm(lambda: True)
         counts = collector.counts
-        assert 0 <= counts.transitions <= counts.begun
+        assert 0 <= counts.windows <= counts.begun
     collector.complete()
     begun = collector.counts.begun
     assert collector.confirm(lambda: True, everything=True)
-    assert (collector.counts.begun, collector.counts.transitions) == (begun, begun)
+    assert (collector.counts.begun, collector.counts.windows) == (begun, begun)
 
 
 def expected(transition: Step, taken: set[Step], actions: dict[Step, int], n_step: int) -> tuple[float, float, Step]:
@@ -330,7 +330,7 @@ def test_what_came_before_the_last_fault_of_many_is_stored(
     drawn = everything_in(server)
     assert np.isfinite(drawn["observation"]).all()
     counts = collector.counts
-    assert counts.begun == counts.transitions
+    assert counts.begun == counts.windows
     valid = drawn["step_type"][:, 0] != LAST
     stored = Counter(drawn["observation"][valid, 0, 0].astype(int).tolist())
     assert set(stored.values()) == {1}

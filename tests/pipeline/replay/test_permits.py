@@ -29,7 +29,7 @@ SECONDS = 120.0
 def test_the_default_permits_of_cartpole() -> None:
     experiment = parse("", ("collect.lanes=16", "replay.samples_per_insert=32.0", "replay.min_size=1000"))
     # Items of 16 lanes and 4 steps, of which a call draws 100; 128 transitions are two of them.
-    assert (experiment.transitions_per_item, experiment.items_per_call) == (64, 100)
+    assert (experiment.windows_per_item, experiment.items_per_call) == (64, 100)
     assert sizes(experiment) == Sizes(
         inserted_items=2,
         sampled_items=50,
@@ -79,7 +79,7 @@ def experiments(draw: Any) -> Experiment:
 
 @given(experiments())
 def test_sizes_keep_the_ratio_the_minimum_and_room(experiment: Experiment) -> None:
-    of, per_item = sizes(experiment), experiment.transitions_per_item
+    of, per_item = sizes(experiment), experiment.windows_per_item
     ratio = experiment.replay.samples_per_insert
     assert of.samples_per_insert * of.sampled_items / of.inserted_items == pytest.approx(ratio, rel=1e-12)
     assert (of.min_size - 1) * of.inserted_items * per_item < experiment.replay.min_size
@@ -190,7 +190,7 @@ def test_neither_side_ever_waits_for_good(
         assert drawn <= ratio * after_minimum * of.inserted_items + of.error_buffer * of.sampled_items or not drawn
     else:
         pytest.fail("some learner has not had four calls")
-    assert (stored_first or 0) * experiment.transitions_per_item >= experiment.replay.min_size
+    assert (stored_first or 0) * experiment.windows_per_item >= experiment.replay.min_size
 
 
 # With real servers
@@ -239,7 +239,7 @@ class Taking:
         self._ending = True
         permits = Permits(experiment, address)
         while self._thread.is_alive():
-            permits.spend(sizes(experiment).inserted_items * experiment.transitions_per_item)
+            permits.spend(sizes(experiment).inserted_items * experiment.windows_per_item)
             assert permits.confirm(self._thread.is_alive) or not self._thread.is_alive()
             time.sleep(0.01)
         permits.close()
@@ -253,7 +253,7 @@ def within(seconds: float) -> Callable[[], bool]:
 def spent(permits: Permits, experiment: Experiment, most: int, go_on: Callable[[], bool]) -> int:
     """Spends items one by one; how many until the collector was held back and did not go on."""
     for item in range(most):
-        permits.spend(experiment.transitions_per_item)
+        permits.spend(experiment.windows_per_item)
         if not permits.confirm(go_on):
             return item + 1
     return most
@@ -286,7 +286,7 @@ def test_the_learner_waits_for_the_minimum_and_then_for_collectors(hosts: Hosted
     experiment, address = parse("", LIMITED), hosts.addresses[1]
     of, per_call = sizes(experiment), experiment.items_per_call
     permits, learner = Permits(experiment, address), Taking(experiment, address, per_call)
-    minimum = of.min_size * of.inserted_items * experiment.transitions_per_item
+    minimum = of.min_size * of.inserted_items * experiment.windows_per_item
     assert minimum == 48, "the first whole permits that hold replay.min_size"
     permits.spend(minimum - 1)
     assert permits.confirm(within(SECONDS))

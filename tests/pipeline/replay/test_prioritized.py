@@ -189,7 +189,7 @@ def test_a_collector_gives_new_items_its_own_td_errors(
 
 def test_exact_priorities_are_the_default() -> None:
     experiment = parse("", ("replay.prioritized=true", "collect.lanes=16"))
-    assert (experiment.lanes_per_item, experiment.steps_per_item, experiment.transitions_per_item) == (1, 1, 1)
+    assert (experiment.lanes_per_item, experiment.steps_per_item, experiment.windows_per_item) == (1, 1, 1)
     several = parse("", ("replay.prioritized=true", "collect.lanes=16", "replay.lanes_per_item=16"))
     assert (several.lanes_per_item, several.steps_per_item) == (16, 1)
 

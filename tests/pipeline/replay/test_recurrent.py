@@ -31,7 +31,7 @@ def test_sequences_begin_every_period_and_none_is_lost(
     serve: Any, make_experiment: Callable[..., Any], counting_specs: Specs, lanes_per_item: int
 ) -> None:
     experiment = make_experiment(*RECURRENT, f"replay.lanes_per_item={lanes_per_item}")
-    assert (experiment.item_length, experiment.transitions_per_item) == (LENGTH, lanes_per_item)
+    assert (experiment.item_length, experiment.windows_per_item) == (LENGTH, lanes_per_item)
     layout, server, steps = FrameLayout(counting_specs, 12), serve(experiment, counting_specs), 100
     frames = np.stack([layout.empty(4) for _ in range(steps)])
     frames["action"], frames["gradient_steps"] = np.arange(4), np.arange(steps)[:, None]
@@ -39,7 +39,7 @@ def test_sequences_begin_every_period_and_none_is_lost(
     writer = write_frames(server, experiment, layout, frames)
     starts = [max(0, start - BURN_IN) for start in range(0, steps - LENGTH + BURN_IN + 1, PERIOD)]
     assert server.tally().inserted == len(starts) * 4 // lanes_per_item
-    assert (writer.book.confirmed_transitions, writer.book.unconfirmed_transitions) == (len(starts) * 4, 0)
+    assert (writer.book.confirmed_windows, writer.book.unconfirmed_windows) == (len(starts) * 4, 0)
     seen = set()
     for sample in server.dataset().take(40).as_numpy_iterator():
         trajectory = sample.trajectory

@@ -61,8 +61,8 @@ def test_what_is_written_is_drawn_byte_for_byte(
     writer = write_frames(server, experiment, layout, frames)
     items = 8 // steps_per_item * 8 // lanes_per_item
     assert server.tally().inserted == server.info().current_size == items
-    assert writer.book.confirmed_transitions == (steps - n_step) * 8
-    assert writer.book.unconfirmed_transitions == 0
+    assert writer.book.confirmed_windows == (steps - n_step) * 8
+    assert writer.book.unconfirmed_windows == 0
 
     drawn = draw(server, 80)
 
@@ -92,16 +92,16 @@ def test_a_writer_that_ends_within_an_item_fills_it_up_with_padding(
     for step in frames:
         writer.append(step)
     assert writer.confirm(lambda: True, everything=True)
-    assert (writer.book.confirmed_transitions, writer.book.unconfirmed_transitions) == (8 * 4, 3 * 4)
+    assert (writer.book.confirmed_windows, writer.book.unconfirmed_windows) == (8 * 4, 3 * 4)
     padding = layout.padding(4)
     padding["gradient_steps"] = 11
     assert writer.book.missing == 2
     for _ in range(2):
         writer.pad(padding)
     assert writer.book.missing == 0
-    assert (writer.book.confirmed_transitions, writer.book.unconfirmed_transitions) == (8 * 4, 3 * 4)
+    assert (writer.book.confirmed_windows, writer.book.unconfirmed_windows) == (8 * 4, 3 * 4)
     assert writer.confirm(lambda: True, everything=True)
-    assert (writer.book.confirmed_transitions, writer.book.unconfirmed_transitions) == (11 * 4, 0)
+    assert (writer.book.confirmed_windows, writer.book.unconfirmed_windows) == (11 * 4, 0)
     assert server.tally().inserted == 3 * groups
     drawn = draw(server, 40)
     assert set(drawn["gradient_steps"]) == set(range(12))
@@ -114,7 +114,7 @@ def test_a_writer_too_short_for_one_item_stores_what_it_has(
     experiment = make_experiment("replay.steps_per_item=8", "learner.batch_size=64")
     layout, server = FrameLayout(counting_specs), serve(experiment, counting_specs)
     writer = write_frames(server, experiment, layout, numbered_frames(layout, 4, 6))
-    assert (writer.book.confirmed_transitions, writer.book.unconfirmed_transitions) == (5 * 4, 0)
+    assert (writer.book.confirmed_windows, writer.book.unconfirmed_windows) == (5 * 4, 0)
     assert server.tally().inserted == 1
     writer.close()
 
@@ -131,7 +131,7 @@ def test_a_long_end_is_created_in_full_though_many_items_wait(
     while writer.book.missing:  # all at once, as at the end of a collector
         writer.pad(layout.padding(4))
     assert writer.confirm(lambda: True, everything=True)
-    assert (writer.book.confirmed_transitions, writer.book.unconfirmed_transitions) == (steps * 4, 0)
+    assert (writer.book.confirmed_windows, writer.book.unconfirmed_windows) == (steps * 4, 0)
     assert server.tally().inserted == steps * 4
 
 
@@ -147,11 +147,11 @@ def test_what_is_unconfirmed_stays_bounded(
         frames["gradient_steps"] = step
         writer.append(frames)
         assert writer.confirm(lambda: True)
-        assert writer.book.unconfirmed_transitions <= (32 + 32) * lanes_per_item + 4  # and the newest frames
-        handed_over = writer.book.unconfirmed_transitions + writer.book.confirmed_transitions
+        assert writer.book.unconfirmed_windows <= (32 + 32) * lanes_per_item + 4  # and the newest frames
+        handed_over = writer.book.unconfirmed_windows + writer.book.confirmed_windows
         assert handed_over == (step + 1) * 4
     assert writer.confirm(lambda: True, everything=True)
-    assert writer.book.confirmed_transitions == (steps - 1) * 4
+    assert writer.book.confirmed_windows == (steps - 1) * 4
     assert server.tally().inserted == (steps - 1) * groups
 
 
@@ -251,8 +251,8 @@ def test_every_transition_is_drawn_with_the_same_chance(
         assert (counts == counts[:, :1]).all()
     expected = counts.mean()
     # The transitions of an item are drawn together, which multiplies the statistic by their number.
-    statistic = ((counts - expected) ** 2 / expected).sum() / experiment.transitions_per_item
-    freedom = counts.size / experiment.transitions_per_item - 1
+    statistic = ((counts - expected) ** 2 / expected).sum() / experiment.windows_per_item
+    freedom = counts.size / experiment.windows_per_item - 1
     assert statistic < freedom + 6 * np.sqrt(2 * freedom)
 
 
@@ -445,7 +445,7 @@ def test_a_restored_replay_lets_both_sides_go_on(held_back: dict[str, Any], chan
     assert held_back["restored"][change] == {"before": 80, "after": 150, "inserts": 79 + 149, "went_on": True}
 
 
-def test_giving_up_leaves_the_count_of_unconfirmed_transitions(held_back: dict[str, Any]) -> None:
+def test_giving_up_leaves_the_count_of_unconfirmed_windows(held_back: dict[str, Any]) -> None:
     result = held_back["giving up"]
     assert not result["confirmed"]
     assert result["counted"] + result["pending"] == 4 * (result["appended"] + 1)  # one was held back

@@ -80,11 +80,11 @@ def numbered(layout: FrameLayout, lanes: int, steps: int, shard: int) -> Any:
 def fill(experiment: Experiment, specs: Specs, address: str, shard: int, items: int, priorities: Any = None) -> int:
     """Writes so many items; returns the transitions stored."""
     layout, lanes = FrameLayout(specs), experiment.collect.lanes
-    steps = items * experiment.transitions_per_item // lanes + 1
+    steps = items * experiment.windows_per_item // lanes + 1
     frames = numbered(layout, lanes, steps, shard)
     writer = write_frames(TableClient(experiment, specs, address), experiment, layout, frames, priorities)
     writer.close()
-    return writer.book.confirmed_transitions
+    return writer.book.confirmed_windows
 
 
 def permit(experiment: Experiment, address: str, transitions: int) -> None:
@@ -265,7 +265,7 @@ class Learning:
         self._shards.stop()
         permits = Permits(self._experiment, self._shards.addresses[0])
         while self._thread.is_alive():
-            permits.spend(sizes(self._experiment).inserted_items * self._experiment.transitions_per_item)
+            permits.spend(sizes(self._experiment).inserted_items * self._experiment.windows_per_item)
             permits.confirm(self._thread.is_alive)
             time.sleep(0.01)
         permits.close()
@@ -283,10 +283,10 @@ def test_the_ratio_is_kept_though_one_shard_gets_nothing(
     for _ in range(steps):
         writer.append(frames)
         assert writer.confirm(until(SECONDS))
-        permits.spend(writer.book.confirmed_transitions - confirmed)
-        confirmed = writer.book.confirmed_transitions
+        permits.spend(writer.book.confirmed_windows - confirmed)
+        confirmed = writer.book.confirmed_windows
         assert permits.confirm(until(SECONDS)), shards.explain_stall()
-    wanted = 4 * (confirmed // experiment.transitions_per_item - of.min_size * of.inserted_items)
+    wanted = 4 * (confirmed // experiment.windows_per_item - of.min_size * of.inserted_items)
     slack = (of.error_buffer + 12) * of.sampled_items
     assert abs(learning.settled(wanted - slack) - wanted) <= slack < 0.4 * wanted
     drawn = learning.drawn
@@ -315,7 +315,7 @@ def test_collectors_go_on_though_all_that_they_have_permits_for_is_lost(
     frames, go_on = numbered(FrameLayout(counting_specs), 4, 1, 1)[0], until(SECONDS)
     permits.close()
     permits = Permits(experiment, group[0])
-    permits.spend(20 * sizes(experiment).inserted_items * experiment.transitions_per_item)
+    permits.spend(20 * sizes(experiment).inserted_items * experiment.windows_per_item)
     while not permits.confirm(until(0.5)):
         assert go_on(), shards.explain_stall()
     for _ in range(40):  # the collector may go on, and does

@@ -55,7 +55,7 @@ FULL, EMPTY, AWAY = ShardState("host:1", True, 500), ShardState("host:2", True, 
     [
         (None, (FULL, FULL), True, "the learner waits for shard 0, which holds the ratio"),
         ((100, 0, 100), (AWAY, FULL), True, "the learner waits for shard 0, which holds the ratio"),
-        ((5, 0, 5), (FULL, EMPTY), True, "have not stored the 1000 transitions that replay.min_size asks for"),
+        ((5, 0, 5), (FULL, EMPTY), True, "have not stored the 1000 windows that replay.min_size asks for"),
         ((100, 299, 100), (FULL, FULL), False, "the collectors wait for the learner"),
         ((100, 300, 100), (FULL, FULL), True, "which do not insert"),
         ((100, 0, 100), (EMPTY, AWAY), True, "which do not insert"),

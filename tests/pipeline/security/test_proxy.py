@@ -195,8 +195,8 @@ def test_frames_weights_and_reports_pass_both_proxies(site: Site, connect: Any, 
     assert newest_weights(proxy.messages_address) == 7
     writer = FrameWriter.of(site.experiment, site.layout(), proxy.address)
     write(writer, frames_of(site, np.arange(4, dtype=np.float32).tobytes()), 40)
-    assert writer.book.unconfirmed_transitions == site.experiment.collect.lanes, "the newest frames wait for the next"
-    assert writer.book.confirmed_transitions == site.server.tally().inserted * site.experiment.transitions_per_item > 0
+    assert writer.book.unconfirmed_windows == site.experiment.collect.lanes, "the newest frames wait for the next"
+    assert writer.book.confirmed_windows == site.server.tally().inserted * site.experiment.windows_per_item > 0
     drawn = draw(site.server, 1)["observation"]
     assert (np.asarray(drawn) == np.arange(4)).all()
     assert Sender(proxy.messages_address, REPORTS_TABLE).send(EVALUATION, 30)
@@ -225,7 +225,7 @@ def test_a_collector_runs_through_the_proxies_to_its_last_report(
     wait_until(lambda: bool(codes) and bool(reports) and reports[-1].last, "the collector has left", 120)
     assert codes == [0]
     assert reports[-1].unconfirmed == 0
-    assert reports[-1].transitions == site.server.tally().inserted * site.experiment.transitions_per_item
+    assert reports[-1].windows == site.server.tally().inserted * site.experiment.windows_per_item
 
 
 def test_the_replay_keeps_weights_apart_and_frees_both_ports(
@@ -498,8 +498,8 @@ def test_a_writer_goes_on_when_a_proxy_is_restarted(which: str, site: Site, conn
     restart.start()
     write(writer, frames_of(site), 20)
     restart.join()
-    assert writer.book.unconfirmed_transitions == site.experiment.collect.lanes, "the newest frames wait for the next"
-    assert writer.book.confirmed_transitions == site.server.tally().inserted * site.experiment.transitions_per_item
+    assert writer.book.unconfirmed_windows == site.experiment.collect.lanes, "the newest frames wait for the next"
+    assert writer.book.confirmed_windows == site.server.tally().inserted * site.experiment.windows_per_item
     writer.close()
 
 
