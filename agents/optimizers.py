@@ -68,9 +68,7 @@ class Optimizer(tf.Module):  # type: ignore[misc]
           gradients: one float32 tensor a variable, of its shape.
           loss: float32 [], this replica's part of the global batch's.
         """
-        replica = tf.distribute.get_replica_context()
-        if replica.num_replicas_in_sync > 1:  # in one sum: replicas that sum in different orders wait for ever
-            *gradients, loss = replica.all_reduce(tf.distribute.ReduceOp.SUM, [*gradients, loss])
+        *gradients, loss = summed_over_replicas([*gradients, loss])
         clipped, norm = clip_by_global_norm(list(gradients), self._clip_norm)
         applied = tf.math.is_finite(norm) & tf.math.is_finite(loss)
         rate, common = tf.where(applied, self.learning_rate(), 0.0), self._common(applied)
@@ -150,12 +148,14 @@ class Adam(Optimizer):
         )
 
 
-class Sgd(Optimizer):
-    """Plain gradient descent."""
-
-    def _update(self, weight: tf.Variable, *rest: Any) -> None:
-        gradient, rate = rest
-        weight.assign_sub(rate * gradient)
+def summed_over_replicas(tensors: list[tf.Tensor]) -> list[tf.Tensor]:
+    """Sums each tensor over the replicas; call it in replica context."""
+    replica = tf.distribute.get_replica_context()
+    if replica.num_replicas_in_sync == 1:
+        return tensors
+    # In one call: replicas that sum in different orders wait for ever.
+    summed: list[tf.Tensor] = replica.all_reduce(tf.distribute.ReduceOp.SUM, tensors)
+    return summed
 
 
 def _zeros_like(weight: tf.Variable, name: str) -> tf.Variable:

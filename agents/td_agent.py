@@ -12,7 +12,7 @@ from tf_agents.utils import common, nest_utils
 
 from agents import losses, tf_specs
 from agents.configs import DeepConfig, WindowConfig
-from agents.optimizers import Adam, Optimizer
+from agents.optimizers import Adam, Optimizer, Update
 from agents.specs import Specs
 
 
@@ -224,10 +224,7 @@ class TdAgent(dqn_agent.DqnAgent):  # type: ignore[misc]
         return loss_info(Errors(loss, td_error, priority, errors.q_tm1), batch.action, weights)
 
     def _train(self, experience: Any, weights: Any = None) -> tf_agent.LossInfo:
-        variables = self._q_network.trainable_weights
-        with tf.GradientTape() as tape:
-            loss, extra = self._loss(experience, weights, training=True)
-        norm, applied = self._optimizer.apply(tape.gradient(loss, variables), loss)
+        (loss, extra), (norm, applied) = self._update_weights(experience, weights)
         self.train_step_counter.assign_add(1)
         if isinstance(experience, Transition):
             self._observe(experience.time_step.observation, 1, applied)
@@ -235,6 +232,13 @@ class TdAgent(dqn_agent.DqnAgent):  # type: ignore[misc]
             self._observe(experience.observation, 2, applied)
         self._update_target(applied)
         return tf_agent.LossInfo(loss, extra._replace(gradient_norm=norm, applied=applied))
+
+    def _update_weights(self, experience: Any, weights: Any) -> tuple[tf_agent.LossInfo, Update]:
+        """Moves the network's weights once; returns the losses before."""
+        variables = self._q_network.trainable_weights
+        with tf.GradientTape() as tape:
+            found = self._loss(experience, weights, training=True)
+        return found, self._optimizer.apply(tape.gradient(found.loss, variables), found.loss)
 
     def _get_target_updater(self, tau: float = 1.0, period: int = 1) -> Callable[[tf.Tensor], None]:
         """Makes a function that moves the target network after every `period` applied updates.

@@ -56,10 +56,10 @@ class EnvironmentConfig(Config, frozen=True):
 class ReplayConfig(Config, frozen=True):
     """The experience table; of an on-policy kind a queue of two batches, of which capacity and min_size say nothing."""
 
-    capacity: Annotated[int, Meta(ge=1, description="Transitions kept; the oldest leave first.")] = 100_000
-    min_size: Annotated[int, Meta(ge=1, description="Transitions inserted before the learner starts.")] = 1_000
+    capacity: Annotated[int, Meta(ge=1, description="Windows kept; the oldest leave first.")] = 100_000
+    min_size: Annotated[int, Meta(ge=1, description="Windows inserted before the learner starts.")] = 1_000
     samples_per_insert: Annotated[
-        float, Meta(gt=0.0, description="Transitions sampled for each one inserted, held by Reverb's rate limiter.")
+        float, Meta(gt=0.0, description="Windows sampled for each one inserted, held by Reverb's rate limiter.")
     ] = 32.0
     lanes_per_item: Annotated[
         int,

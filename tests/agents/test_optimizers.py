@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from agents.optimizers import Adam, Sgd
+from agents.optimizers import Adam
 
 SHAPES = [(3, 4), (4,), (4, 2), (2,)]
 LOSS = tf.constant(1.0)
@@ -122,16 +122,15 @@ def test_its_variables_are_its_whole_state() -> None:
         np.testing.assert_array_equal(one, another)
 
 
-@pytest.mark.parametrize("kind", [Adam, Sgd])
 @pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize(
     ("loss", "poison"),
     [(1.0, np.nan), (1.0, np.inf), (1.0, 1e30), (np.nan, 0.0), (-np.inf, 0.0)],
     ids=["nan", "inf", "a norm that overflows", "loss nan", "loss inf"],
 )
-def test_an_update_that_is_not_finite_changes_no_bit(kind: Any, compiled: bool, loss: float, poison: float) -> None:
+def test_an_update_that_is_not_finite_changes_no_bit(compiled: bool, loss: float, poison: float) -> None:
     weights = fresh_variables()
-    optimizer = kind(weights, 1e-2, clip_norm=0.5, learning_rate_final=1e-3, decay_steps=10)
+    optimizer = Adam(weights, 1e-2, clip_norm=0.5, learning_rate_final=1e-3, decay_steps=10)
     apply = tf.function(optimizer.apply, jit_compile=compiled)
     random = np.random.default_rng(3)
     assert apply(random_gradients(random), LOSS).applied

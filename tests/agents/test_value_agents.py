@@ -262,7 +262,7 @@ def expected_of_quantiles(config: Any, example: Example, batch: int) -> Expected
 def expected_of_table(config: Any, example: Example, batch: int) -> Expected:
     value = max(example.online_t[action] for action in example.allowed_t)  # of the table itself: there is no target
     td_error = example.reward + example.discount * value - example.online_tm1[example.action]
-    return Expected(batch * 0.5 * td_error**2, td_error, abs(td_error))  # its mean over the batch is the sum
+    return Expected(0.5 * td_error**2, td_error, abs(td_error))
 
 
 EXPECTED: dict[str, Callable[[Any, Example, int], Expected]] = {
@@ -574,22 +574,27 @@ def test_a_table_starts_at_the_initial_value() -> None:
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("n_step", [1, 3])
-def test_a_gradient_step_moves_each_entry_visited_by_the_sum_of_its_errors(n_step: int, weighted: bool) -> None:
+def test_a_gradient_step_moves_each_entry_to_where_its_visits_one_by_one_would(n_step: int, weighted: bool) -> None:
     setup = set_up("q_learning", n_step=n_step)
     agent, config, specs = setup
     experience = windows(specs, n_step, repeats=1)
     states, examples = experience.observation[0].numpy(), examples_of(setup, experience)
     weights = np.random.default_rng(1).random(len(examples)) if weighted else np.ones(len(examples))
-    expected = table_of(agent).astype(np.float64)
-    visited = np.zeros(expected.shape, np.int64)
+    before = table_of(agent).astype(np.float64)
+    visits: dict[tuple[int, int], list[tuple[float, float]]] = {}
     for (first, second), example, weight in zip(states[:, 0], examples, weights, strict=True):
         if example is not None:
-            error = expected_of_table(config, example, 1).td_error  # of the table as it was before
-            expected[3 * first + second, example.action] += config.learning_rate * weight * error
-            visited[3 * first + second, example.action] += 1
+            entry = 3 * int(first) + int(second), example.action
+            target = expected_of_table(config, example, 1).td_error + before[entry]
+            visits.setdefault(entry, []).append((weight, target))
+    expected, visited = before.copy(), np.zeros(before.shape, np.int64)
+    for entry, found in visits.items():
+        visited[entry] = len(found)
+        mean = sum(weight * target for weight, target in found) / sum(weight for weight, _ in found)
+        for weight, _ in found:  # one by one, each toward the mean of the targets
+            expected[entry] += config.learning_rate * weight * (mean - expected[entry])
     assert {0, 1, 2} <= set(visited.ravel())
 
-    before = table_of(agent)
     agent.train(experience, weights=tf.constant(weights, tf.float32) if weighted else None)
     after = table_of(agent)
     np.testing.assert_allclose(after, expected, rtol=1e-4, atol=1e-5)
