@@ -96,6 +96,11 @@ class KindConfig(Config, frozen=True):
         return 0
 
     @property
+    def learned_frames(self) -> slice:
+        """The frames of a window that are learned from, unless they are an episode's end."""
+        return slice(0, 1)
+
+    @property
     def state_units(self) -> int:
         """Width of the recurrent state that a policy carries from step to step and that frames store; 0 for none."""
         return 0

@@ -186,6 +186,11 @@ class R2d2Config(DeepConfig, frozen=True, tag_field="kind", tag="r2d2"):
         return self.burn_in
 
     @property
+    def learned_frames(self) -> slice:
+        """See `KindConfig`: those between the burn-in and the last n."""
+        return slice(self.burn_in, self.burn_in + self.sequence)
+
+    @property
     def state_units(self) -> int:
         """See `KindConfig`: the LSTM's output and cell."""
         return 2 * self.lstm_units
@@ -266,6 +271,11 @@ class PolicyGradientConfig(PolicyConfig, frozen=True):
     def window_length(self) -> int:
         """Frames of a sequence: those learned from and one to bootstrap from."""
         return self.rollout + 1
+
+    @property
+    def learned_frames(self) -> slice:
+        """See `KindConfig`: all but the last."""
+        return slice(0, self.rollout)
 
     @property
     def stride(self) -> int:

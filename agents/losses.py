@@ -83,18 +83,28 @@ def conservative_penalty(q: tf.Tensor, mask: tf.Tensor | None, action: tf.Tensor
 
 
 def importance_weights(
-    relative_probability: tf.Tensor, exponent: tf.Tensor, smallest: tf.Tensor | None = None
+    relative_probability: tf.Tensor, exponent: tf.Tensor, learned: tf.Tensor, smallest: tf.Tensor | None = None
 ) -> tf.Tensor:
     """Importance weights: (N P(i))^-beta over the largest of the batch, float32 [B] (Schaul et al. 2016, 3.4).
+
+    A window that nothing is learned from has the least priority, which would make its weight the largest of the batch,
+    and all others small. It weighs nothing.
 
     Args:
       relative_probability: float32 [B], N P(i): how many times as likely as by uniform drawing each was.
       exponent: beta.
-      smallest: float32 [], of the batch that this one is a part of; None: it is the whole.
+      learned: bool [B], whether anything is learned from a window.
+      smallest: float32 [], of `smallest_learned`, of the batch that this one is a part of; None: it is the whole.
     """
-    logarithm = -exponent * tf.math.log(relative_probability)
-    largest = tf.reduce_max(logarithm) if smallest is None else -exponent * tf.math.log(smallest)
-    return tf.exp(logarithm - largest)
+    if smallest is None:
+        smallest = smallest_learned(relative_probability, learned)
+    ratio = tf.where(learned, relative_probability, smallest) / smallest
+    return tf.where(learned, tf.exp(-exponent * tf.math.log(ratio)), 0.0)
+
+
+def smallest_learned(relative_probability: tf.Tensor, learned: tf.Tensor) -> tf.Tensor:
+    """The smallest N P(i) along the last axis of what is learned from; the largest float where that is nothing."""
+    return tf.reduce_min(tf.where(learned, relative_probability, relative_probability.dtype.max), axis=-1)
 
 
 def elementwise_loss(td_error: tf.Tensor, kind: str) -> tf.Tensor:

@@ -196,7 +196,7 @@ class CollectConfig(Config, frozen=True):
 class LearnerConfig(Config, frozen=True):
     """The learner."""
 
-    batch_size: Annotated[int, Meta(ge=1, description="Transitions of a gradient step, over all replicas.")] = 64
+    batch_size: Annotated[int, Meta(ge=1, description="Windows of a gradient step, over all replicas.")] = 64
     steps_per_call: Annotated[
         int, Meta(ge=1, description="Gradient steps run by one call into TensorFlow; their batches are drawn at once.")
     ] = 100
@@ -349,7 +349,7 @@ class Experiment(Config, frozen=True):
 
     @property
     def windows_per_item(self) -> int:
-        """Transitions of one replay item."""
+        """Windows of one replay item."""
         return self.lanes_per_item * self.steps_per_item
 
     @property

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import tensorflow as tf
+from tf_agents.trajectories import StepType
 
 from agents import losses
 from agents.builder import LearningAgent
@@ -74,6 +75,7 @@ class GradientLoop:
         compiled: bool,
     ) -> None:
         self._learner, self._is_prioritized = experiment.learner, experiment.replay.prioritized
+        self._learned_frames = experiment.agent.learned_frames
         self._agent, self._strategy, self._workers = agent, strategy, workers
         self._importance_exponent, self._zeros, self._compiled = importance_exponent, zeros, compiled
         self._replicas = strategy.num_replicas_in_sync // (workers.size if workers else 1)  # of this process
@@ -91,7 +93,8 @@ class GradientLoop:
     def _steps(self, *leaves: tf.Tensor) -> CallResult:
         batches, workers = tf.nest.pack_sequence_as(self._zeros, leaves), self._workers
         if workers and self._is_prioritized:  # once a call, as in every step workers would wait for each other
-            batches = *batches, tf.reduce_min(workers.everyones(tf.reduce_min(batches[1], axis=1)), axis=0)
+            smallest = losses.smallest_learned(batches[1], self._is_learned(batches[0]))
+            batches = *batches, tf.reduce_min(workers.everyones(smallest), axis=0)
         zero, count = tf.zeros(()), self._learner.steps_per_call
         totals: Any = zero, zero, zero, zero, tf.constant(-np.inf)
         flags, shape = tf.TensorArray(tf.float32, count, element_shape=()), (self._learner.batch_size,)
@@ -141,7 +144,8 @@ class GradientLoop:
         trajectory, relative, *smallest = batch
         weights = None
         if self._is_prioritized:  # over the global batch, before the replicas take their shares
-            weights = losses.importance_weights(relative, self._importance_exponent(), *smallest)
+            learned = self._is_learned(trajectory)
+            weights = losses.importance_weights(relative, self._importance_exponent(), learned, *smallest)
         if self._replicas > 1:
             share = self._learner.batch_size // self._replicas
             start = tf.distribute.get_replica_context().replica_id_in_sync_group % self._replicas * share
@@ -154,6 +158,11 @@ class GradientLoop:
         loss, extra = self._agent.train(trajectory, weights=weights)
         priority = extra.priority if self._is_prioritized else ()
         return _StepResult(loss, extra.td_error, extra.q, extra.q_max, extra.gradient_norm, extra.applied, priority)
+
+    def _is_learned(self, trajectory: Any) -> tf.Tensor:
+        """Whether anything is learned from each window, bool [..., B] of a trajectory [..., B, T]."""
+        begins = trajectory.step_type[..., self._learned_frames]
+        return tf.reduce_any(begins != StepType.LAST, axis=-1)
 
     def _pointers_first(self) -> tf.Tensor:
         """0, computed from every variable that a gradient step changes; a batch's position needs it.
