@@ -80,6 +80,14 @@ class KindConfig(Config, frozen=True):
         """The kind's name, a key of `agents.BUILDERS`."""
         return str(self.__struct_config__.tag)
 
+    def __post_init__(self) -> None:
+        if sentence := self.problem():
+            raise ValueError(sentence)
+
+    def problem(self) -> str:
+        """What is wrong with values that fit their types but not each other, and what would do; empty if nothing is."""
+        return ""
+
     @property
     def window_length(self) -> int:
         """Frames of one window."""
@@ -106,6 +114,15 @@ class KindConfig(Config, frozen=True):
         return 0
 
     @property
+    def priority_unit(self) -> Literal["return", "rescaled return", "nat", ""]:
+        """What the learner's priorities are measured in; empty where there are none.
+
+        "return" is that of absolute n-step TD errors, which collectors compute, too, from the Q-values that they act
+        by.
+        """
+        return "return"
+
+    @property
     def on_policy(self) -> bool:
         """Whether the kind is on-policy: each window is used once, by the weights that collected it."""
         return False
@@ -124,3 +141,13 @@ class KindConfig(Config, frozen=True):
         """Why the kind cannot learn an environment of these specs; empty if it can."""
         del specs
         return ""
+
+
+def rising_learning_rate(initial: float, final: float, decay_steps: int) -> str:
+    """What is wrong with a decay of the step size that would raise it; empty if it falls or does not change."""
+    if not decay_steps or final <= initial:
+        return ""
+    return (
+        f"learning_rate={initial:g} would rise to learning_rate_final={final:g} in {decay_steps} updates: set "
+        f"learning_rate_final to at most {initial:g}, or learning_rate_decay_steps=0"
+    )

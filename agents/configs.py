@@ -1,6 +1,6 @@
 """Typed configurations of every kind of agent. No TensorFlow here: processes without it read them, too."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
@@ -23,6 +23,7 @@ from agents.config_fields import (
     NStep,
     RewardClip,
     Torso,
+    rising_learning_rate,
 )
 from agents.specs import Specs
 
@@ -60,12 +61,21 @@ class DeepConfig(WindowConfig, frozen=True):
     adam_epsilon: AdamEpsilon = 1e-7
     gradient_clip_norm: ClipNorm = 10.0
     target_update_period: Annotated[
-        int, Meta(ge=1, description="Gradient steps between updates of the target network.")
-    ] = 200
+        int,
+        Meta(
+            ge=0,
+            description="Gradient steps between updates of the target network; 0 takes 200 where they copy the weights "
+            "(target_update_tau = 1), and 1 where they mix them.",
+        ),
+    ] = 0
     target_update_tau: Annotated[
         float,
         Meta(gt=0.0, le=1.0, description="Share of the online weights in an update; 1 copies them."),
     ] = 1.0
+
+    def problem(self) -> str:
+        """See `KindConfig`."""
+        return rising_learning_rate(self.learning_rate, self.learning_rate_final, self.learning_rate_decay_steps)
 
 
 class DqnConfig(DeepConfig, frozen=True, tag_field="kind", tag="dqn"):
@@ -88,11 +98,11 @@ class DqnConfig(DeepConfig, frozen=True, tag_field="kind", tag="dqn"):
     ] = -1.0
     cql_alpha: ConservativeWeight = 0.0
 
-    def __post_init__(self) -> None:
+    def problem(self) -> str:
+        """See `KindConfig`."""
         if self.munchausen and self.double:
-            raise ValueError(
-                "munchausen=true bootstraps from a softmax: set double=false, there is no maximum to choose"
-            )
+            return "munchausen=true bootstraps from a softmax: set double=false, there is no maximum to choose"
+        return super().problem()
 
 
 class C51Config(DeepConfig, frozen=True, tag_field="kind", tag="c51"):
@@ -102,9 +112,16 @@ class C51Config(DeepConfig, frozen=True, tag_field="kind", tag="c51"):
     v_min: Annotated[float, Meta(description="Return of the first atom: the least that is learned.")] = -10.0
     v_max: Annotated[float, Meta(description="Return of the last atom: the largest that is learned.")] = 10.0
 
-    def __post_init__(self) -> None:
+    def problem(self) -> str:
+        """See `KindConfig`."""
         if self.v_min >= self.v_max:
-            raise ValueError(f"v_min={self.v_min:g} must be below v_max={self.v_max:g}: they span the returns")
+            return f"v_min={self.v_min:g} must be below v_max={self.v_max:g}: they span the returns"
+        return super().problem()
+
+    @property
+    def priority_unit(self) -> Literal["return", "rescaled return", "nat", ""]:
+        """See `KindConfig`: the divergence of the predicted distribution from its target (Hessel et al. 2018)."""
+        return "nat"
 
 
 class RainbowConfig(C51Config, frozen=True, tag_field="kind", tag="rainbow"):
@@ -166,9 +183,14 @@ class R2d2Config(DeepConfig, frozen=True, tag_field="kind", tag="r2d2"):
     ] = 0.9
     loss: ErrorLoss = "huber"
 
-    def __post_init__(self) -> None:
-        if self.noisy:
-            raise ValueError("a recurrent network has no noisy form: set noisy=false")
+    def problem(self) -> str:
+        """See `KindConfig`."""
+        return "a recurrent network has no noisy form: set noisy=false" if self.noisy else super().problem()
+
+    @property
+    def priority_unit(self) -> Literal["return", "rescaled return", "nat", ""]:
+        """See `KindConfig`: TD errors of rescaled values, of a sequence (Kapturowski et al. 2019, equation 1)."""
+        return "rescaled return"
 
     @property
     def window_length(self) -> int:
@@ -210,6 +232,10 @@ class QLearningConfig(WindowConfig, frozen=True, tag_field="kind", tag="q_learni
     ] = 0
     initial_value: Annotated[float, Meta(description="Of every entry; above all returns it explores.")] = 0.0
 
+    def problem(self) -> str:
+        """See `KindConfig`."""
+        return rising_learning_rate(self.learning_rate, self.learning_rate_final, self.learning_rate_decay_steps)
+
     def unsuitable_for(self, specs: Specs) -> str:
         """See `KindConfig`."""
         wrong = [name or "the observation" for name, spec in specs.leaves().items() if spec.dtype != "int32"]
@@ -229,6 +255,15 @@ class PolicyConfig(KindConfig, frozen=True):
     learning_rate_decay_steps: DecaySteps = 0
     adam_epsilon: AdamEpsilon = 1e-5
     gradient_clip_norm: ClipNorm = 0.5
+
+    def problem(self) -> str:
+        """See `KindConfig`."""
+        return rising_learning_rate(self.learning_rate, self.learning_rate_final, self.learning_rate_decay_steps)
+
+    @property
+    def priority_unit(self) -> Literal["return", "rescaled return", "nat", ""]:
+        """See `KindConfig`: there are none."""
+        return ""
 
 
 class BehaviourCloningConfig(PolicyConfig, frozen=True, tag_field="kind", tag="behaviour_cloning"):

@@ -104,7 +104,7 @@ def importance_weights(
 
 def smallest_learned(relative_probability: tf.Tensor, learned: tf.Tensor) -> tf.Tensor:
     """The smallest N P(i) along the last axis of what is learned from; the largest float where that is nothing."""
-    return tf.reduce_min(tf.where(learned, relative_probability, relative_probability.dtype.max), axis=-1)
+    return tf.reduce_min(tf.where(learned, relative_probability, tf.float32.max), axis=-1)
 
 
 def elementwise_loss(td_error: tf.Tensor, kind: str) -> tf.Tensor:

@@ -15,6 +15,9 @@ from agents.configs import DeepConfig, WindowConfig
 from agents.optimizers import Adam, Optimizer, Update
 from agents.specs import Specs
 
+_COPY_PERIOD = 200
+"""Gradient steps between copies of the weights into the target network, where a config leaves it open."""
+
 
 class LossExtra(NamedTuple):
     """Figures of a gradient step beside its loss."""
@@ -275,7 +278,7 @@ class DeepTdAgent(TdAgent):
             epsilon,
             seed,
             target_update_tau=config.target_update_tau,
-            target_update_period=config.target_update_period,
+            target_update_period=target_update_period(config),
             **more,
         )
 
@@ -315,6 +318,11 @@ def loss_info(errors: Errors, action: tf.Tensor, weights: tf.Tensor | None) -> t
     q_max = tf.reduce_max(errors.q_tm1)
     no_update = tf.zeros(()), tf.constant(False)
     return tf_agent.LossInfo(mean, LossExtra(errors.td_error, errors.priority, q, q_max, *no_update))
+
+
+def target_update_period(config: DeepConfig) -> int:
+    """Gradient steps between updates of the target network: as given, or what suits copies and mixtures."""
+    return config.target_update_period or (_COPY_PERIOD if config.target_update_tau == 1.0 else 1)
 
 
 def gradient_step_counter() -> tf.Variable:

@@ -16,6 +16,7 @@ from absl import flags
 
 from agents import DqnConfig, Specs, build
 from agents.dqn import QNetwork
+from agents.td_agent import target_update_period
 from benchmarks import live_replay
 from benchmarks.measure import median, print_result, rates, spread
 from pipeline import Experiment, environments, load
@@ -103,7 +104,7 @@ def _stock_agent(experiment: Experiment, specs: Specs) -> Any:
         optimizer=tf.keras.optimizers.Adam(config.learning_rate),
         td_errors_loss_fn=common.element_wise_huber_loss,
         gamma=config.discount,
-        target_update_period=config.target_update_period,
+        target_update_period=target_update_period(config),
         gradient_clipping=config.gradient_clip_norm,
     )
     agent.initialize()

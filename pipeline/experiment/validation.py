@@ -71,6 +71,11 @@ def _of_all(experiment: Experiment) -> Checks:
             "replay.initial_priority='td_error' has no effect without replay.prioritized=true",
         ),
         (
+            experiment.exploration.ladder_alpha > 0.0 and max(collect.collectors, collect.max_collectors) == 1,
+            "exploration.ladder_alpha spreads the epsilons of several collectors, and there is one: raise "
+            "collect.collectors, or set exploration.ladder_alpha=0",
+        ),
+        (
             experiment.exploration.strategy == "greedy" and not getattr(experiment.agent, "noisy", False),
             "exploration.strategy='greedy' explores by the noise of a network: set agent.noisy=true",
         ),
@@ -99,9 +104,9 @@ def _of_replay(experiment: Experiment) -> Checks:
             f"replay.capacity={replay.capacity} does not hold one of the {item}",
         ),
         (
-            experiment.agent.state_units > 0 and replay.initial_priority == "td_error",
-            "replay.initial_priority='td_error' judges n-step transitions, and a recurrent agent learns from "
-            "sequences: set 'largest'",
+            experiment.agent.priority_unit != "return" and replay.initial_priority == "td_error",
+            f"replay.initial_priority='td_error' is in units of return, and priorities of agent.kind="
+            f"{experiment.agent.kind!r} are not: set 'largest'",
         ),
     ]
 

@@ -20,6 +20,7 @@ from tf_agents.trajectories import PolicyStep, TimeStep, Trajectory, Transition
 import agents
 from agents import ArraySpec, DqnConfig, Specs
 from agents.dqn import DqnAgent, QNetwork
+from agents.td_agent import target_update_period
 
 FIRST, MID, LAST = 0, 1, 2
 S, S_NEXT, Z = [1.0, 0.0], [0.0, 1.0], [0.0, 0.0]
@@ -319,6 +320,17 @@ def test_soft_target_update_mixes_in_tau_of_the_weights_every_period(period: int
         share = 0.25 if step % period == 0 else 0.0
         for old, online, new in zip(before, agent.acting_model.get_weights(), target_weights(agent), strict=True):
             np.testing.assert_allclose(new, (1 - share) * old + share * online, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(("tau", "period"), [(1.0, 200), (0.005, 1)])
+def test_a_target_network_that_is_mixed_moves_in_every_step_unless_a_period_is_given(tau: float, period: int) -> None:
+    assert target_update_period(DqnConfig(target_update_tau=tau)) == period
+    assert target_update_period(DqnConfig(target_update_tau=tau, target_update_period=7)) == 7
+    agent = agents.build("dqn", SPECS, DqnConfig(hidden_units=(4,), target_update_tau=tau))
+    before = target_weights(agent)
+    agent.train(window([S, S_NEXT]))
+    moved = any((new != old).any() for new, old in zip(target_weights(agent), before, strict=True))
+    assert moved == (period == 1)
 
 
 def test_networks_start_equal() -> None:

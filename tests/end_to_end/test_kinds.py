@@ -125,6 +125,13 @@ def test_every_kind_runs_in_processes_of_its_own(kind: str, tmp_path: Path) -> N
         (('agent.kind="r2d2"', "replay.prioritized=true", "replay.steps_per_item=2"), r"replay\.steps_per_item=1"),
         (('agent.kind="reinforce"', *ON_POLICY, "replay.prioritized=true"), "replay.prioritized=false"),
         (('agent.kind="r2d2"', "replay.prioritized=true", "replay.initial_priority='td_error'"), "'largest'"),
+        (('agent.kind="c51"', "replay.prioritized=true", "replay.initial_priority='td_error'"), "'largest'"),
+        (("agent.learning_rate=5e-5", "agent.learning_rate_decay_steps=100"), "learning_rate_final to at most 5e-05"),
+        (
+            ('agent.kind="q_learning"', "agent.learning_rate=0.001", "agent.learning_rate_decay_steps=100"),
+            "learning_rate_final to at most 0.001",
+        ),
+        (("collect.collectors=1", "exploration.ladder_alpha=7.0"), "exploration.ladder_alpha=0"),
         (('agent.kind="ppo"', *ON_POLICY, "replay.prioritized=true"), "replay.prioritized=false"),
         (('agent.kind="ppo"', *ON_POLICY, "exploration.strategy='epsilon_greedy'"), "strategy='boltzmann'"),
         (('agent.kind="ppo"', *ON_POLICY, "exploration.temperature=0.5"), "temperature=1.0"),

@@ -355,6 +355,8 @@ def values(kind: inspect.Type) -> st.SearchStrategy[Any]:
 
 def sensible(struct: Any, **fields: Any) -> Any:
     """A struct whose fields fit each other."""
+    if "learning_rate_final" in fields:
+        fields["learning_rate_final"] = min(fields["learning_rate_final"], fields["learning_rate"])
     try:
         return struct(**fields)
     except ValueError:
@@ -368,7 +370,7 @@ def experiments(draw: Any) -> Experiment:
     replace = msgspec.structs.replace
     strategy = draw(st.sampled_from(["epsilon_greedy", "boltzmann"]))
     priorities = {"prioritized": True, "initial_priority": "td_error"} if draw(st.booleans()) else {}
-    if experiment.agent.state_units:  # sequences take the largest priority
+    if experiment.agent.priority_unit != "return":
         priorities = {}
     per_item, groups, batches, items = (draw(st.integers(1, 8)) for _ in range(4))
     steps = 1 if experiment.agent.stride > 1 else draw(st.integers(0, 3))
@@ -381,7 +383,7 @@ def experiments(draw: Any) -> Experiment:
             max_collectors=draw(st.sampled_from([0, 1, 3])) * experiment.collect.collectors,
         ),
         learner=replace(experiment.learner, batch_size=per_item * batches * max(1, steps)),
-        exploration=replace(experiment.exploration, strategy=strategy),
+        exploration=replace(experiment.exploration, strategy=strategy, ladder_alpha=0.0),
         replay=replace(
             replace(experiment.replay, prioritized=False, initial_priority="largest"),
             **priorities,
