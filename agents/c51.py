@@ -4,8 +4,6 @@ The stock agent's loss ignores importance weights, gives no TD errors and learns
 episodes; it is not used.
 """
 
-from typing import Any
-
 import tensorflow as tf
 from tf_agents.agents.categorical_dqn import categorical_dqn_agent
 
@@ -22,12 +20,6 @@ class CategoricalNetwork(ValueNetwork):
     def __init__(self, specs: Specs, config: C51Config, seed: int, name: str = "CategoricalNetwork") -> None:
         super().__init__(specs, lambda: value_model(specs, config, config.num_atoms, seed), name)
         self.num_atoms = config.num_atoms
-
-    def call(
-        self, observation: Any, step_type: Any = None, network_state: Any = (), training: bool = False
-    ) -> tuple[tf.Tensor, Any]:
-        """Logits float32 [B, A, atoms] of a batch of observations, without noise."""
-        return self.raw(observation, *self.silence(observation), training=training), network_state
 
 
 class C51Agent(DeepTdAgent, categorical_dqn_agent.CategoricalDqnAgent):  # type: ignore[misc]

@@ -1,7 +1,5 @@
 """The DQN agent: Double, Dueling, n-step, Noisy, Munchausen, and a conservative penalty for datasets."""
 
-from typing import Any
-
 import tensorflow as tf
 
 from agents import losses
@@ -16,12 +14,6 @@ class QNetwork(ValueNetwork):
 
     def __init__(self, specs: Specs, config: DqnConfig, seed: int, name: str = "QNetwork") -> None:
         super().__init__(specs, lambda: value_model(specs, config, None, seed), name)
-
-    def call(
-        self, observation: Any, step_type: Any = None, network_state: Any = (), training: bool = False
-    ) -> tuple[tf.Tensor, Any]:
-        """Q-values float32 [B, A] of a batch of observations, without noise."""
-        return self.raw(observation, *self.silence(observation), training=training), network_state
 
 
 class DqnAgent(DeepTdAgent):

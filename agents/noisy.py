@@ -1,12 +1,16 @@
 """Noisy networks (Fortunato et al. 2018): dense layers with learned noise, and the noise that they take as an input."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
+from tf_agents.networks import network
 
 from agents import draws
 from agents.initializers import Seeds
+
+if TYPE_CHECKING:
+    from agents.td_agent import ValueNetwork
 
 
 class NoisyDense(tf.keras.layers.Layer):  # type: ignore[misc]
@@ -66,6 +70,24 @@ class NoisyLayers:
         start, self._used = self._used, self._used + width
         part = self.input[:, start : start + width]
         return part if isinstance(repeats, int) else tf.repeat(part, repeats, axis=0)
+
+
+class NoisyView(network.Network):  # type: ignore[misc]
+    """A noisy network as a policy that collects calls it: with noise of its own for each observation of each step."""
+
+    def __init__(self, of: "ValueNetwork") -> None:
+        super().__init__(input_tensor_spec=of.input_tensor_spec, state_spec=of.state_spec, name=f"Noisy{of.name}")
+        self._of = of
+        if hasattr(of, "num_atoms"):  # TF-Agents' categorical policy asks for them
+            self.num_atoms = of.num_atoms
+
+    def call(
+        self, observation: Any, step_type: Any = None, network_state: Any = (), training: bool = False
+    ) -> tuple[tf.Tensor, Any]:
+        """See `ValueNetwork.outputs`."""
+        batch = tf.shape(tf.nest.flatten(observation)[0])[0]
+        noise = scaled_noise(tf.random.normal((batch, self._of.noise_units)))
+        return self._of.outputs(observation, [noise], training), network_state
 
 
 def scaled_noise(normal: tf.Tensor) -> tf.Tensor:

@@ -42,12 +42,6 @@ class Table(ValueNetwork):
     def __init__(self, specs: Specs, config: QLearningConfig, name: str = "Table") -> None:
         super().__init__(specs, lambda: table_model(specs, config.initial_value), name)
 
-    def call(
-        self, observation: Any, step_type: Any = None, network_state: Any = (), training: bool = False
-    ) -> tuple[tf.Tensor, Any]:
-        """Q-values float32 [B, A] of a batch of observations."""
-        return self.raw(observation, training=training), network_state
-
 
 class Visits(NamedTuple):
     """What a batch says of each entry of a table, float32 [states, A]; visits of several replicas add up."""

@@ -60,12 +60,9 @@ class QuantileNetwork(ValueNetwork):
     def __init__(self, specs: Specs, config: QrDqnConfig, seed: int, name: str = "QuantileNetwork") -> None:
         super().__init__(specs, lambda: value_model(specs, config, config.num_quantiles, seed), name)
 
-    def call(
-        self, observation: Any, step_type: Any = None, network_state: Any = (), training: bool = False
-    ) -> tuple[tf.Tensor, Any]:
-        """Q-values float32 [B, A]: the mean of the quantiles, without noise."""
-        quantiles = self.raw(observation, *self.silence(observation), training=training)
-        return tf.reduce_mean(quantiles, axis=2), network_state
+    def outputs(self, observation: Any, noise: list[tf.Tensor], training: bool = False) -> tf.Tensor:
+        """Q-values float32 [B, A]: the mean of the quantiles."""
+        return tf.reduce_mean(self.raw(observation, *noise, training=training), axis=2)
 
 
 class ImplicitQuantileNetwork(ValueNetwork):
@@ -75,13 +72,10 @@ class ImplicitQuantileNetwork(ValueNetwork):
         super().__init__(specs, lambda: implicit_quantile_model(specs, config, seed), name)
         self._acting_fractions = midpoints(config.acting_quantiles)
 
-    def call(
-        self, observation: Any, step_type: Any = None, network_state: Any = (), training: bool = False
-    ) -> tuple[tf.Tensor, Any]:
-        """Q-values float32 [B, A]: the mean at fixed fractions, without noise."""
+    def outputs(self, observation: Any, noise: list[tf.Tensor], training: bool = False) -> tf.Tensor:
+        """Q-values float32 [B, A]: the mean at fixed fractions."""
         fractions = tf.tile(self._acting_fractions, (batch_size_of(observation), 1))
-        quantiles = self.raw(observation, fractions, *self.silence(observation), training=training)
-        return tf.reduce_mean(quantiles, axis=2), network_state
+        return tf.reduce_mean(self.raw(observation, fractions, *noise, training=training), axis=2)
 
 
 class QuantileAgent(DeepTdAgent):

@@ -75,6 +75,22 @@ class ValueNetwork(network.Network):  # type: ignore[misc]
         super().__init__(input_tensor_spec=tf_specs.observation(specs), state_spec=state_spec, name=name)
         self.model = make_model()
 
+    def call(
+        self, observation: Any, step_type: Any = None, network_state: Any = (), training: bool = False
+    ) -> tuple[tf.Tensor, Any]:
+        """What TF-Agents' policies and agents read of a batch of observations, without noise; see `outputs`."""
+        return self.outputs(observation, self.silence(observation), training), network_state
+
+    def outputs(self, observation: Any, noise: list[tf.Tensor], training: bool = False) -> tf.Tensor:
+        """Q-values float32 [B, A]; of a categorical network logits float32 [B, A, atoms].
+
+        Args:
+          observation: nest [B, ...].
+          noise: of a noisy network float32 [B, units], in a list; empty for any other.
+          training: as Keras has it.
+        """
+        return self.raw(observation, *noise, training=training)
+
     def raw(self, observation: Any, *more: Any, training: bool = False) -> tf.Tensor:
         """Calls the model on a batch of observations and its further inputs, such as noise."""
         return self.model([observation, *more] if more else observation, training=training)
@@ -105,6 +121,7 @@ class TdAgent(dqn_agent.DqnAgent):  # type: ignore[misc]
 
     _config: WindowConfig
     """A kind declares its own type."""
+    _q_network: Any
 
     def __init__(
         self,
@@ -133,6 +150,18 @@ class TdAgent(dqn_agent.DqnAgent):  # type: ignore[misc]
         self._optimizer = self._make_optimizer()
         self._acting_model = q_network.model
         self.initialize()
+
+    def _setup_policy(self, *specs_and_temperature: Any) -> tuple[Any, Any]:
+        """Makes the greedy policy, and the one that collects, which a noisy network's noise explores for, too."""
+        policy, collect_policy = super()._setup_policy(*specs_and_temperature)
+        silent = self._q_network
+        if silent.noise_units:
+            from agents.noisy import NoisyView
+
+            self._q_network = NoisyView(silent)
+            _, collect_policy = super()._setup_policy(*specs_and_temperature)
+            self._q_network = silent
+        return policy, collect_policy
 
     @property
     def acting_model(self) -> tf.keras.Model:
