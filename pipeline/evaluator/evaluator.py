@@ -39,8 +39,8 @@ class Episodes(NamedTuple):
     """In environment steps."""
     shielded_share: float
     """Of the steps, those in which the shield forbade what would have been the best action."""
-    best_value: float
-    """Largest discounted return from any of the states seen; 0 of an agent that has no discount below 1."""
+    values: tuple[float, float]
+    """Smallest and largest discounted return from any of the states seen; 0 of an agent without a discount below 1."""
 
 
 class Moment(NamedTuple):
@@ -75,9 +75,9 @@ class Values:
         clipped = np.clip(reward, -self._clip, self._clip) if self._clip else reward
         self._steps.append((clipped.astype(np.float64), terminated.copy(), begins.copy()))
 
-    def best(self) -> float:
-        """The largest discounted return from any state."""
-        best, horizon = -np.inf, 1.0 / (1.0 - self._discount)
+    def range(self) -> tuple[float, float]:
+        """The smallest and the largest discounted return from any state."""
+        least, best, horizon = np.inf, -np.inf, 1.0 / (1.0 - self._discount)
         lanes = len(self._steps[0][0])
         total, count = np.zeros((2, lanes))  # of the rewards of each lane's episode, found on a way forwards
         means: list[NDArray[Any]] = []
@@ -90,7 +90,8 @@ class Values:
             value = reward + self._discount * follows
             ended = begins  # the step before it was an episode's last
             best = max(best, float(np.max(value, where=~begins, initial=-np.inf)))
-        return best
+            least = min(least, float(np.min(value, where=~begins, initial=np.inf)))
+        return least, best
 
 
 class PolicyActor:
@@ -182,7 +183,7 @@ class GreedyRunner:
                 break
             steps += self._lanes - int(np.count_nonzero(environment.resetting))
             shielded += environment.overruled(moment.scores)
-        return Episodes(returns, lengths, shielded / steps, 0.0 if values is None else values.best())
+        return Episodes(returns, lengths, shielded / steps, (0.0, 0.0) if values is None else values.range())
 
     def moments(self, policy: Policy, seed: int) -> Iterator[Moment]:
         """Plays on and on with the weights of a policy: each moment comes before its actions are taken.
@@ -290,7 +291,7 @@ class Evaluator:
             self._runner = GreedyRunner(self._experiment, self._specs, policy, evaluation.episodes)
         self._evaluated_at, self._evaluated_version = self._progress(variables), variables.gradient_steps
         try:
-            returns, lengths, shielded_share, best_value = self._runner.run(policy, evaluation.seed, self._beat)
+            returns, lengths, shielded_share, values = self._runner.run(policy, evaluation.seed, self._beat)
         except ShieldFault:  # it is there for safety: without it no run goes on
             raise
         except EnvironmentFault as fault:
@@ -321,7 +322,8 @@ class Evaluator:
             resident_bytes=self._process_info.memory_info().rss,
             is_best=is_best,
             shielded_share=shielded_share,
-            best_value=best_value,
+            worst_value=values[0],
+            best_value=values[1],
         )
 
     def _save(self) -> None:

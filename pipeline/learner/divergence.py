@@ -119,8 +119,9 @@ class ValueSentinel:
         self._largest_reward = 0.0
         self._best_value: float | None = None
         self._largest_value = 0.0
+        self._smallest_value = 0.0
         self._too_large, self._overestimated = _Lasting(), _Lasting()
-        self._warnings: dict[_Lasting, str] = {}
+        self._warnings: dict[object, str] = {}
         self.q_max_over_bound: float | None = None
         """The newest largest Q-value over the bound; None where there is none."""
 
@@ -134,11 +135,13 @@ class ValueSentinel:
         largest = min(largest, self._clip) if self._clip else largest
         self._largest_reward = max(self._largest_reward, largest)
 
-    def see_evaluation(self, evaluation: Evaluation) -> None:
-        """Takes an evaluation."""
+    def see_evaluation(self, evaluation: Evaluation) -> list[str]:
+        """Takes an evaluation; returns the warnings that are new."""
         best = evaluation.best_value
         self._best_value = best if self._best_value is None else max(self._best_value, best)
         self._largest_value = max(self._largest_value, abs(best))
+        self._smallest_value = min(self._smallest_value, evaluation.worst_value)
+        return self._judge_support()
 
     def bound(self) -> float | None:
         """The largest value that rewards allow, in the agent's units; None where they allow any."""
@@ -163,6 +166,27 @@ class ValueSentinel:
         if self._overestimated.update(expected is not None and q_mean > expected, gradient_steps):
             texts.append(self._note(self._overestimated, self._beyond_evaluations, q_mean, expected))
         return [text for text in texts if text]
+
+    def _judge_support(self) -> list[str]:
+        """Compares returns with the support that a categorical kind learns their distribution on."""
+        agent, key, best = self._agent, "support", self._best_value
+        if not isinstance(agent, C51Config) or best is None:
+            return []
+        atom = (agent.v_max - agent.v_min) / (agent.num_atoms - 1)
+        wrong = []
+        if best > agent.v_max + atom:
+            wrong.append(f"set agent.v_max to {_rounded_away(best)} or more, for a largest one of {best:.4g}")
+        if self._smallest_value < agent.v_min - atom:
+            least = self._smallest_value
+            wrong.append(f"set agent.v_min to {_rounded_away(least)} or less, for a smallest one of {least:.4g}")
+        if not wrong:
+            return []
+        is_new = key not in self._warnings
+        self._warnings[key] = (
+            f"discounted returns of evaluations lie beyond the support of agent.kind={agent.kind!r}, from "
+            f"{agent.v_min:g} to {agent.v_max:g}, and are taken for its ends: {' and '.join(wrong)}"
+        )
+        return [self._warnings[key]] if is_new else []
 
     def _note(self, state: _Lasting, words: Callable[[float, float], str], value: float, limit: float | None) -> str:
         if not state.holds or limit is None:
@@ -201,3 +225,11 @@ class ValueSentinel:
         if not self._clip:
             advice.append("clip rewards (agent.reward_clip)")
         return " or ".join((", ".join(advice[:-1]), advice[-1])) if len(advice) > 1 else advice[0]
+
+
+def _rounded_away(value: float) -> str:
+    """A value with two digits, away from 0."""
+    if value == 0.0:
+        return "0"
+    digit = 10.0 ** (math.floor(math.log10(abs(value))) - 1)
+    return f"{math.copysign(math.ceil(abs(value) / digit - 1e-9) * digit, value):g}"

@@ -217,6 +217,8 @@ class Evaluation(msgspec.Struct, frozen=True, tag="evaluation"):
     is_best: bool
     shielded_share: float = 0.0
     """Of the steps, those in which the shield forbade what would have been the best action."""
+    worst_value: float = 0.0
+    """Smallest discounted return from any state of these episodes, of rewards as learned from."""
     best_value: float = 0.0
     """Largest discounted return from any state of these episodes, of rewards as learned from: clipped, if so."""
 

@@ -303,7 +303,8 @@ class LearningProcess:
             self.ledger.accept_collector(report)
         elif isinstance(report, Evaluation):
             self.ledger.accept_evaluation(report)
-            self._recovery.sentinel.see_evaluation(report)
+            for text in self._recovery.sentinel.see_evaluation(report):
+                log.warning("%s", text)
             log.info("evaluation: %s", report)
         self._reporter.show_report(report)
 

@@ -142,7 +142,7 @@ def test_an_evaluation_describes_its_episodes(
     evaluation = evaluate(prefers=1, gradient_steps=3)
     policy = policy_of(counting_specs, 1)
     runner = GreedyRunner(make_experiment(), counting_specs, policy, 6)
-    returns, lengths, _, best_value = runner.run(policy, make_experiment().evaluation.seed)
+    returns, lengths, _, (worst_value, best_value) = runner.run(policy, make_experiment().evaluation.seed)
     runner.close()
     assert evaluation.mean_return == pytest.approx(np.mean(returns))
     assert evaluation.std_return == pytest.approx(np.std(returns))
@@ -150,6 +150,7 @@ def test_an_evaluation_describes_its_episodes(
     assert evaluation.mean_length == pytest.approx(np.mean(lengths))
     assert (evaluation.episodes, evaluation.gradient_steps, evaluation.environment_steps) == (6, 3, 30)
     assert evaluation.best_value == best_value != 0.0
+    assert evaluation.worst_value == worst_value <= best_value
     assert evaluation.is_best
     assert evaluation.seconds > 0
 

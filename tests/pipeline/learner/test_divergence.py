@@ -13,6 +13,7 @@ from agents.configs import (
     DqnConfig,
     PpoConfig,
     R2d2Config,
+    RainbowConfig,
 )
 from agents.exploration import ExplorationConfig
 from pipeline.evaluator.evaluator import Values
@@ -123,9 +124,11 @@ def test_advice_is_of_fields_that_the_agent_has() -> None:
     assert text.endswith(": lower agent.learning_rate")
 
 
-def evaluation(best_value: float) -> Evaluation:
+def evaluation(best_value: float, worst_value: float = 0.0) -> Evaluation:
     figures = dict.fromkeys(("mean_return", "std_return", "min_return", "max_return", "mean_length", "seconds"), 1.0)
-    return Evaluation(1, 1, episodes=1, resident_bytes=1, is_best=True, best_value=best_value, **figures)
+    return Evaluation(
+        1, 1, episodes=1, resident_bytes=1, is_best=True, worst_value=worst_value, best_value=best_value, **figures
+    )
 
 
 @pytest.mark.parametrize(
@@ -159,6 +162,29 @@ def test_the_mean_value_is_compared_with_evaluations(
         assert [word for word in ("overestimated",) if any(word in text for text in texts)] == warned
 
 
+@pytest.mark.parametrize(
+    ("agent", "worst", "best", "advice"),
+    [
+        (C51Config(), 0.0, 99.0, ["set agent.v_max to 99 or more"]),
+        (C51Config(), 0.0, 10.3, []),  # within an atom
+        (C51Config(), -123.0, 4.0, ["set agent.v_min to -130 or less"]),
+        (C51Config(v_max=100.0), -11.0, 104.4, ["set agent.v_max to 110 or more"]),
+        (RainbowConfig(), -50.0, 50.0, ["set agent.v_max to 50 or more", "set agent.v_min to -50 or less"]),
+        (DqnConfig(), -1e6, 1e6, []),
+    ],
+)
+def test_returns_beyond_a_support_are_told_once_with_the_value_to_set(
+    agent: AgentConfig, worst: float, best: float, advice: list[str]
+) -> None:
+    watch = sentinel(agent)
+    texts = watch.see_evaluation(evaluation(best, worst))
+    assert [part for part in advice if part in " ".join(texts)] == advice
+    assert len(texts) == (1 if advice else 0)
+    assert watch.warnings == texts
+    assert watch.see_evaluation(evaluation(best, worst)) == []
+    assert watch.warnings == texts
+
+
 def test_a_bonus_that_evaluations_do_not_pay_takes_the_comparison_away() -> None:
     watch = sentinel(DqnConfig(), exploration=ExplorationConfig(count_bonus=0.1))
     watch.see_evaluation(evaluation(9.0))
@@ -170,7 +196,7 @@ def values(discount: float, clip: float, rows: list[tuple[float, bool, bool]]) -
     found = Values(discount, clip)
     for reward, terminated, begins in rows:
         found.add(np.float32([reward]), np.array([terminated]), np.array([begins]))
-    return found.best()
+    return found.range()[1]
 
 
 @pytest.mark.parametrize(
@@ -197,4 +223,4 @@ def test_lanes_do_not_mix() -> None:
     found = Values(0.5, 0.0)
     found.add(np.float32([1.0, -1.0]), np.array([True, False]), np.array([False, False]))
     found.add(np.float32([0.0, -1.0]), np.array([False, True]), np.array([True, False]))
-    assert found.best() == pytest.approx(1.0)
+    assert found.range() == pytest.approx((-1.5, 1.0))
