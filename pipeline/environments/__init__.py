@@ -6,11 +6,14 @@ suite they are from, is in `pipeline.environments.lanes`.
 
 import functools
 import importlib
+import time
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import gymnasium
+import msgspec
+import numpy as np
 
 from agents import Specs
 from pipeline.environments.lanes.lane_environment import EnvironmentFault, LaneEnvironment, LaneStep, ShieldFault
@@ -31,6 +34,7 @@ __all__ = [
     "ShieldFault",
     "Spaces",
     "Suite",
+    "check",
     "describe",
     "make",
     "spaces_of",
@@ -51,6 +55,8 @@ class Suite(NamedTuple):
 
 
 _DRIVING = ("highway-", "merge-", "intersection-", "roundabout-", "exit-", "two-way-", "u-turn-", "racetrack-")
+_CHECK_SECONDS = 5.0
+"""That the making of several lanes may take in `check`, by what one took."""
 ENVPOOL = Suite("envpool", (), "pipeline.environments.envpool")
 """No ids of its own: `environment.engine` asks for it."""
 SUITES = (
@@ -84,6 +90,7 @@ def make(
       NotRendered: it draws no pictures.
     """
     prepare_pygame()
+    config = _registering(config)
     shield = None
     if config.shield:
         from pipeline.environments.lanes.shield import load
@@ -128,24 +135,85 @@ class Spaces(NamedTuple):
     """Whether it forbids actions, by `info["action_mask"]` or a shield."""
 
 
-def spaces_of(config: EnvironmentConfig) -> Spaces:
-    """The environment's spaces, and from one reset of one lane whether it masks; observations are single, not stacks.
+def spaces_of(config: EnvironmentConfig, lanes: int = 1) -> Spaces:
+    """The environment's spaces, and from a reset and a step of each lane whether it masks.
+
+    Args:
+      config: the environment.
+      lanes: made and stepped at once.
+
+    Returns:
+      The spaces of one observation, not of a stack, and of one action.
 
     Raises:
       UsageError: as `make`.
-      EnvironmentFault: its first observation is not finite, or its shield or mask allows no action there.
+      EnvironmentFault: a lane's reset or step raised or broke the environment's contract, in each of three tries.
     """
-    environment = make(config, 1)
+    tries = 3  # a fault now and then is allowed, see `collect.faulty_episodes`
+    while True:
+        try:
+            return _seen(config, lanes)
+        except ShieldFault:
+            raise
+        except EnvironmentFault as fault:
+            tries -= 1
+            if not tries:
+                what = str(fault).partition(" (faulty episodes: ")[0]
+                raise EnvironmentFault(f"{what} (at the first reset or step, in each of 3 tries)") from None
+
+
+def _seen(config: EnvironmentConfig, lanes: int) -> Spaces:
+    environment = make(config, lanes)
     try:
-        masked = environment.reset(seed=0).mask is not None
+        mask = environment.reset(seed=0).mask
+        actions = np.zeros(lanes, np.int64) if mask is None else np.asarray(mask.argmax(axis=1), np.int64)
+        environment.step(actions)
     finally:
         environment.close()
-    return Spaces(environment.vector.single_observation_space, environment.vector.single_action_space, masked)
+    vector = environment.vector
+    return Spaces(vector.single_observation_space, vector.single_action_space, mask is not None)
 
 
 def describe(config: EnvironmentConfig) -> Specs:
     """The environment's interface as agents see it; raises as `spaces_of` does."""
     return specs_of(*spaces_of(config))
+
+
+def check(config: EnvironmentConfig, lanes: int) -> Specs:
+    """`describe`, with a reset and a step of every lane as collectors make them, as far as a few seconds go.
+
+    Args:
+      config: the environment.
+      lanes: of a collector. Of an environment that takes long to make, as many are tried as fit, two at least.
+
+    Raises:
+      UsageError, EnvironmentFault: as `spaces_of`; or several lanes have other spaces than one alone.
+    """
+    began = time.monotonic()
+    alone = describe(config)
+    seconds = time.monotonic() - began
+    if lanes == 1:
+        return alone
+    together = specs_of(*spaces_of(config, min(lanes, max(2, int(_CHECK_SECONDS / max(seconds, 1e-3))))))
+    if together != alone:
+        raise UsageError(
+            f"environment {config.id or config.import_path!r} has other observations or actions in several lanes "
+            "than in one: set environment.vectorization='sync', or mend its vector environment"
+        )
+    return alone
+
+
+def _registering(config: EnvironmentConfig) -> EnvironmentConfig:
+    """A configuration with the id alone, of one whose id is `module:Id-v0`, once that module is imported."""
+    module, colon, environment_id = config.id.partition(":")
+    if not colon:
+        return config
+    from pipeline.environments.interfaces.custom import imported
+
+    if not environment_id:
+        raise UsageError(f"environment.id={config.id!r} has no id behind the colon: write module:Id-v0")
+    imported(module, "environment.id")
+    return msgspec.structs.replace(config, id=environment_id)
 
 
 def _prepare(suite: Suite) -> ModuleType | None:

@@ -14,7 +14,13 @@ _ITEM_STEPS = 32
 class EnvironmentConfig(Config, frozen=True):
     """Which environment is stepped, and how."""
 
-    id: Annotated[str, Meta(description="Gymnasium id; empty where import_path names a class.")] = "CartPole-v1"
+    id: Annotated[
+        str,
+        Meta(
+            description="Gymnasium id, or `module:id` of what a module of yours registers; empty where "
+            "import_path names a class."
+        ),
+    ] = "CartPole-v1"
     import_path: Annotated[
         str,
         Meta(description="`module` to import for its registrations, or `module:Class` of an environment of your own."),

@@ -102,7 +102,7 @@ def describe(experiment: Experiment) -> Specs:
       UsageError: there is no such environment here, or not for this agent.
     """
     try:
-        specs = environments.describe(experiment.environment)
+        specs = environments.check(experiment.environment, experiment.collect.lanes)
         if experiment.evaluation.kwargs and environments.describe(experiment.evaluation_environment) != specs:
             raise UsageError(
                 "evaluation.kwargs make an environment with other observations or actions than environment.kwargs do"

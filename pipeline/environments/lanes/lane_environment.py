@@ -144,6 +144,8 @@ class LaneEnvironment:
         nothing = np.zeros(self.lanes, np.float32)
         try:
             observation, mask = self.begin([seed + lane for lane in range(self.lanes)])
+        except UsageError:  # it has another interface than it seemed to have
+            raise
         except Exception as error:
             self.found[None] = f"a reset raised {error!r}"
         if self.found:
@@ -174,6 +176,8 @@ class LaneEnvironment:
         self.steps += 1
         try:
             step, ended = self._stepped(actions)
+        except UsageError:  # see `reset`
+            raise
         except Exception as error:
             self.found[None] = f"it raised {error!r}"
         if self.found:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.environments.lanes.custom import imported
+from pipeline.environments.interfaces.custom import imported
 from pipeline.experiment.config import UsageError
 
 Array = Any

@@ -10,7 +10,7 @@ import gymnasium
 import msgspec
 import numpy as np
 from gymnasium import spaces
-from gymnasium.envs.registration import EnvSpec
+from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.vector import SyncVectorEnv
 from gymnasium.vector.utils import concatenate
 
@@ -78,17 +78,38 @@ def gymnasium_vector(
 
 def _spec(config: EnvironmentConfig) -> EnvSpec:
     if config.import_path:
-        from pipeline.environments.lanes.custom import adapted, imported
+        from pipeline.environments.interfaces.custom import adapted, imported
 
+        attribute = config.import_path.partition(":")[2]
+        if attribute and not attribute.isidentifier():
+            raise UsageError(
+                f"environment.import_path={config.import_path!r} names no class: an id is written "
+                f"environment.id={config.import_path!r}"
+            )
         found = imported(config.import_path, "environment.import_path")
-        if attribute := config.import_path.partition(":")[2]:
-            return EnvSpec(f"{attribute}-v0", entry_point=adapted(found), kwargs=dict(config.kwargs))
-    try:
-        spec = copy.deepcopy(gymnasium.spec(config.id))  # the registry's own must not get our arguments
-    except gymnasium.error.Error as error:
-        raise UsageError(f"no environment {config.id!r}: {one_line(str(error))}") from None
+        if attribute:
+            return EnvSpec(f"{attribute}-v0", entry_point=adapted(found, attribute), kwargs=dict(config.kwargs))
+    spec = _registered(config.id)
     spec.kwargs = {**spec.kwargs, **config.kwargs}
+    entry_point = spec.entry_point
+    if entry_point is not None and not str(entry_point).startswith(("gymnasium.", "pipeline.")):
+        from pipeline.environments.interfaces.custom import adapted
+
+        creator: Any = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
+        spec.entry_point = adapted(creator, config.id)
     return spec
+
+
+def _registered(environment_id: str) -> EnvSpec:
+    """A copy of what is registered by that id: the registry's own must not get our arguments."""
+    try:
+        return copy.deepcopy(gymnasium.spec(environment_id))
+    except gymnasium.error.Error as error:
+        from pipeline.environments.interfaces.custom import of_gym
+
+        if entry_point := of_gym(environment_id):
+            return EnvSpec(environment_id, entry_point=entry_point)
+        raise UsageError(f"no environment {environment_id!r}: {one_line(str(error))}") from None
 
 
 def options_of(config: EnvironmentConfig, kind: type[_Options], task: str) -> _Options:
@@ -151,6 +172,8 @@ class SerialVectorEnv(SyncVectorEnv):
                 self._keep(lane, observation)
                 if "action_mask" in info:
                     infos = self._add_info(infos, {"action_mask": info["action_mask"]}, lane)
+            except UsageError:  # it has another interface than it seemed to have
+                raise
             except Exception as error:  # whatever a lane's environment raises is that lane's alone
                 self._give_up(lane, error)
         if self._row_shape is None:

@@ -1,0 +1,130 @@
+"""Environments of one's own, by import path or registration: which interface each has, and who adapts it."""
+
+import functools
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+
+from pipeline.experiment.config import UsageError
+
+Entry = Callable[..., Any]
+
+
+def adapted(entry_point: Entry, name: str) -> Callable[..., gymnasium.Env[Any, Any]]:
+    """A function that makes the environment that `entry_point` makes, with gymnasium's interface.
+
+    Args:
+      entry_point: a class or function that returns an environment of any interface that `as_gymnasium` knows.
+      name: of the environment, for messages.
+
+    Raises:
+      UsageError: it makes nothing.
+    """
+    if not callable(entry_point):
+        raise UsageError(
+            f"environment {name!r} is an object of class {type(entry_point).__name__}: each lane makes its own, so "
+            "name a class, or a function that returns an environment"
+        )
+
+    def make(**kwargs: Any) -> gymnasium.Env[Any, Any]:
+        return as_gymnasium(entry_point(**kwargs), name)
+
+    metadata = getattr(entry_point, "metadata", None)
+    if isinstance(metadata, dict) and "render_modes" in metadata:
+        make.__dict__["metadata"] = metadata  # gymnasium reads the class's before it makes one
+    return make
+
+
+def as_gymnasium(environment: Any, name: str) -> gymnasium.Env[Any, Any]:
+    """An environment with gymnasium's interface: itself, or in an adapter.
+
+    Args:
+      environment: with the interface of gymnasium, gym (any version), dm_env, TF-Agents, or PettingZoo with one agent.
+      name: its, for messages.
+
+    Raises:
+      UsageError: it has another interface; says which, and what to do.
+    """
+    kind = type(environment)
+    if isinstance(environment, gymnasium.vector.VectorEnv) or _has(environment, "num_envs", "step_async"):
+        raise UsageError(
+            f"environment {name!r} ({kind.__name__}) is several in one, a vector environment: give what makes one of "
+            "them, or register it with gymnasium's vector_entry_point"
+        )
+    if isinstance(environment, gymnasium.Env):
+        return _checked(environment, name)
+    if _has(environment, "observation_spec", "action_spec"):
+        from pipeline.environments.interfaces.time_steps import TimeSteps
+
+        return TimeSteps(environment, name)
+    if hasattr(environment, "possible_agents") or _has(environment, "observe", "agents"):
+        from pipeline.environments.interfaces.one_agent import OneAgent
+
+        return OneAgent(environment, name)
+    if _has(environment, "reset", "step"):
+        from pipeline.environments.interfaces.tuples import OtherClass
+
+        return OtherClass(environment, name)
+    missing = " nor ".join(f"{method}()" for method in ("reset", "step") if not hasattr(environment, method))
+    raise UsageError(
+        f"environment {name!r} is no environment: {kind.__module__}.{kind.__qualname__} has no {missing}; give a "
+        "gymnasium.Env, or a class of gym, dm_env, TF-Agents (PyEnvironment) or PettingZoo (one agent)"
+    )
+
+
+def of_gym(environment_id: str) -> Entry | None:
+    """A function that makes an environment that is registered with gym, the package before gymnasium; None if none is.
+
+    gym is not imported here: whoever registers with it has done so.
+    """
+    import sys
+
+    gym: Any = sys.modules.get("gym")
+    try:
+        if gym is None or gym.spec(environment_id) is None:
+            return None
+    except Exception:  # gym's own errors, another class in each of its versions
+        return None
+    make: Entry = functools.partial(gym.make, environment_id)
+    return make
+
+
+def _checked(environment: gymnasium.Env[Any, Any], name: str) -> gymnasium.Env[Any, Any]:
+    """A `gymnasium.Env` whose calls are held against gymnasium's form; its wrappers stay around it."""
+    from pipeline.environments.interfaces.tuples import Converted, MethodMasks
+
+    if isinstance(environment, gymnasium.Wrapper):
+        innermost = environment
+        while isinstance(innermost.env, gymnasium.Wrapper):
+            innermost = innermost.env
+        innermost.env = Converted(innermost.env, name)
+    else:
+        environment = Converted(environment, name)
+    method = next((method for method in ("action_masks", "action_mask") if environment.has_wrapper_attr(method)), "")
+    if method and callable(environment.get_wrapper_attr(method)):
+        return MethodMasks(environment, method)
+    return environment
+
+
+def _has(environment: Any, *names: str) -> bool:
+    return all(hasattr(environment, name) for name in names)
+
+
+def imported(import_path: str, field: str) -> Any:
+    """The module at `module`, or what it has at `module:name`.
+
+    Args:
+      import_path: of either form.
+      field: of the configuration that has it, for the message.
+
+    Raises:
+      UsageError: there is none.
+    """
+    module_name, _, name = import_path.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+        return getattr(module, name) if name else module
+    except (ImportError, TypeError, ValueError, AttributeError) as error:
+        raise UsageError(f"{field}={import_path!r} cannot be imported: {error}") from None
