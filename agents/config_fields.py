@@ -1,6 +1,7 @@
 """Parts of the agents' configurations: the base struct, fields that several have, and the properties of every kind."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta
@@ -74,6 +75,11 @@ RewardClip = Annotated[float, Meta(ge=0.0, description="Learn from rewards clipp
 
 class KindConfig(Config, frozen=True):
     """The base of every kind's configuration: its name, and the windows of frames that it learns from."""
+
+    paper: ClassVar[str] = ""
+    """The paper whose name the kind bears, if that has settings outside of the agent."""
+    paper_settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Fields of other sections as that paper has them: what a config does not give is taken from here."""
 
     @property
     def kind(self) -> str:

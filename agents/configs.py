@@ -125,7 +125,13 @@ class C51Config(DeepConfig, frozen=True, tag_field="kind", tag="c51"):
 
 
 class RainbowConfig(C51Config, frozen=True, tag_field="kind", tag="rainbow"):
-    """Rainbow (Hessel et al. 2018): C51 with every switch on; `replay.prioritized` is the sixth."""
+    """Rainbow (Hessel et al. 2018): C51 with every switch on, priorities, and the network's noise to explore by."""
+
+    paper = "Hessel et al. 2018"
+    paper_settings = {
+        "replay": {"prioritized": True, "priority_exponent": 0.5},
+        "exploration": {"strategy": "greedy"},
+    }
 
     dueling: Dueling = True
     noisy: Noisy = True
@@ -163,6 +169,16 @@ class R2d2Config(DeepConfig, frozen=True, tag_field="kind", tag="r2d2"):
 
     Batch size, replay sizes and samples per insert count sequences.
     """
+
+    paper = "Kapturowski et al. 2019"
+    paper_settings = {
+        "replay": {
+            "prioritized": True,
+            "priority_exponent": 0.9,
+            "importance_exponent": 0.6,
+            "importance_exponent_steps": 0,
+        }
+    }
 
     lstm_units: Annotated[int, Meta(ge=1, description="Units of the LSTM behind the hidden layers.")] = 64
     burn_in: Annotated[

@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 import msgspec
 
+from agents.configs import AgentConfig
 from agents.struct_types import prepared
 from pipeline.experiment import validation
 from pipeline.experiment.sections import Experiment
@@ -96,10 +97,38 @@ def _experiment(text: str, source: str, path: Path | None, overrides: tuple[str,
 def typed(tree: dict[str, Any]) -> Experiment:
     """An experiment of which each value can be, whether or not they fit each other."""
     if isinstance(agent := tree.setdefault("agent", {}), dict):
-        agent.setdefault("kind", "dqn")
+        kind = agent.setdefault("kind", "dqn")
+        tree = overlaid(_paper_settings(kind, agent.get("noisy") is not False), tree)
     _refuse_unknown(tree, Experiment, "")
     _refuse_infinite(tree, "")
     return msgspec.convert(tree, prepared(Experiment))
+
+
+def departures(experiment: Experiment) -> str:
+    """What an experiment has otherwise than the paper whose name its kind bears, in a sentence; empty if nothing."""
+    agent, given = experiment.agent, []
+    for section, fields in agent.paper_settings.items():
+        for field, value in fields.items():
+            if (found := getattr(getattr(experiment, section), field)) != value:
+                given.append(f"{section}.{field}={_toml(found)} (there {_toml(value)})")
+    if not given:
+        return ""
+    return f"agent.kind={agent.kind!r} differs here from its paper ({agent.paper}): {', '.join(given)}"
+
+
+def _paper_settings(kind: Any, may_be_noisy: bool) -> dict[str, Any]:
+    """The tables that the paper of a kind gives; none of what is no kind."""
+    for member in get_args(AgentConfig):
+        if member.__struct_config__.tag == kind:
+            given = {section: dict(fields) for section, fields in member.paper_settings.items()}
+            if not may_be_noisy:  # without noise, another strategy has to explore
+                given.pop("exploration", None)
+            return given
+    return {}
+
+
+def _toml(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def read(path: Path) -> str:

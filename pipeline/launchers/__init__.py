@@ -4,6 +4,7 @@ Belongs here: `launch` and `train`, the registry that `--launcher` chooses from,
 role does in its process is in `pipeline.roles`.
 """
 
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -15,7 +16,7 @@ import msgspec
 from agents import Specs
 from agents.struct_types import prepared
 from pipeline import environments
-from pipeline.experiment.config import UsageError, validate
+from pipeline.experiment.config import UsageError, departures, validate
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
 from pipeline.records.recorder import mark_rest_ended
@@ -154,6 +155,8 @@ def launch(
     refuse_used_port(experiment.replay.port)
     refuse_used_port(experiment.replay.weights_port)
     cluster, reached = cluster or Cluster(), _REACHED if launcher in ELASTIC else ""
+    if sentence := departures(experiment):
+        print(sentence, file=sys.stderr)
     with (
         privacy.arranged(experiment, launcher in SEPARATE, require_private, reached) as (experiment, private),
         joined(experiment, cluster) if launcher in ELASTIC else nullcontext(),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from msgspec import inspect
 
 from pipeline.experiment import config
-from pipeline.experiment.config import UsageError, dump, load, parse
+from pipeline.experiment.config import UsageError, departures, dump, load, parse
 from pipeline.experiment.resume import differences
 from pipeline.experiment.sections import Experiment
 
@@ -481,6 +481,24 @@ def test_every_field_is_read_somewhere() -> None:
     }
     fields = {name.rpartition(".")[2] for name in LEAVES} | {name.split(".")[0] for name in LEAVES}
     assert fields - read == set()
+
+
+@pytest.mark.parametrize("kind", ["rainbow", "r2d2"])
+def test_a_kind_with_a_papers_name_has_its_settings_in_all_sections_unless_others_are_given(kind: str) -> None:
+    alone = parse(f"[agent]\nkind = '{kind}'\n")
+    assert alone.replay.prioritized
+    assert departures(alone) == ""
+    assert (alone.exploration.strategy == "greedy") == (kind == "rainbow")
+    changed = parse(f"[agent]\nkind = '{kind}'\n[replay]\nprioritized = false\n")
+    assert not changed.replay.prioritized
+    assert "replay.prioritized=false (there true)" in departures(changed)
+    assert not parse(f"[replay]\nprioritized = false\n[agent]\nkind = '{kind}'\n").replay.prioritized
+
+
+def test_a_rainbow_without_noise_explores_by_epsilon() -> None:
+    experiment = parse("[agent]\nkind = 'rainbow'\nnoisy = false\n")
+    assert experiment.exploration.strategy == "epsilon_greedy"
+    assert "exploration.strategy='epsilon_greedy' (there 'greedy')" in departures(experiment)
 
 
 def test_experiments_are_frozen() -> None:
