@@ -11,23 +11,64 @@ from agents.specs import Specs
 Floats = NDArray[np.float32]
 
 _WARM_UP = 1_000
-"""Observations that the scale of float features is taken from, before any bonus is paid."""
-_MOST_FEATURES = 8
-"""More features than these are counted by random projections onto so many directions (Tang et al. 2017, 2.2)."""
+"""Observations that a scale is taken from."""
+_GRID = 3
+"""Dimensions of a grid. In more, nearly every cell is new: 16 cells along each of 8 features are 4 * 10^9."""
+_VIEWS = 4
+"""Grids of as many random directions each, where there are more features than a grid has dimensions."""
+_SLOTS = 2**18
+"""Counters of a view, 1 MiB; cells are hashed onto them."""
+
+
+class Scale:
+    """Center and deviation of each feature in the first observations."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._sum: NDArray[np.float64] | float = 0.0
+        self._squares: NDArray[np.float64] | float = 0.0
+        self._center: NDArray[np.float64] | float = 0.0
+        self._deviation: NDArray[np.float64] | float = 1.0
+
+    @property
+    def is_known(self) -> bool:
+        """Whether enough has been seen."""
+        return self._count >= _WARM_UP
+
+    def measure(self, features: NDArray[np.float64]) -> None:
+        """Takes observations [lanes, features]."""
+        if not self._count:
+            self._center = features[0].copy()  # squares of what lies far from 0 would lose all digits
+        shifted = features - self._center
+        self._count += len(features)
+        self._sum = self._sum + shifted.sum(axis=0)
+        self._squares = self._squares + np.square(shifted).sum(axis=0)
+        if self.is_known:
+            mean = self._sum / self._count
+            spread = np.sqrt(np.maximum(self._squares / self._count - np.square(mean), 0.0))
+            self._center = self._center + mean
+            self._deviation = np.where(spread > 1e-9 * np.abs(self._center), spread, 1.0)
+
+    def __call__(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Features in deviations from the center."""
+        scaled: NDArray[np.float64] = (features - self._center) / self._deviation
+        return scaled
 
 
 class CountBonus:
     """Pays scale / sqrt(n) for the n-th visit of a state (Bellemare et al. 2016; Tang et al. 2017, equation 1).
 
-    States are counted by cells: float features are divided by their standard deviation in the first observations and
-    cut into cells of equal width; categories count as they are. Each collector has its own counts, and starts them anew
-    when it is restarted.
+    States are counted by cells: float features, in deviations of their own, are cut into cells of equal width;
+    categories count as they are. More features than a grid has dimensions are seen from several sides: each view is a
+    grid of random directions, and a state is as new as it is in the view that has seen least of it. Counters lie in
+    tables of a fixed size onto which cells are hashed (Tang et al. 2017, section 2.2); cells that share one are taken
+    for the same. Each collector has its own counts, and starts them anew when it is restarted.
 
     Args:
       specs: of the environment.
       scale: beta, the bonus of a first visit, in units of reward.
       cells: of a standard deviation.
-      seed: of the projections.
+      seed: of the directions and the hashes.
     """
 
     def __init__(self, specs: Specs, scale: float, cells: float, seed: int) -> None:
@@ -36,12 +77,14 @@ class CountBonus:
         self._floats = [name for name, spec in leaves.items() if spec.dtype != "int32"]
         self._categories = [name for name, spec in leaves.items() if spec.dtype == "int32"]
         width = sum(int(np.prod(leaves[name].shape)) for name in self._floats)
+        digits = sum(int(np.prod(leaves[name].shape)) for name in self._categories)
         random = np.random.default_rng(seed)
-        self._projection = None if width <= _MOST_FEATURES else random.normal(size=(width, _MOST_FEATURES)) / width**0.5
-        self._seen: list[NDArray[np.float64]] = []
-        self._center: NDArray[np.float64] | float = 0.0
-        self._width: NDArray[np.float64] | float | None = None if width else 1.0
-        self._counts: dict[bytes, int] = {}
+        views, dimensions = (1, width) if width <= _GRID else (_VIEWS, _GRID)
+        self._directions = random.normal(size=(width, views * dimensions)) if width > _GRID else None
+        self._views, self._dimensions = views, dimensions
+        self._scales = [Scale() for _ in range((width > 0) + (width > _GRID))]
+        self._factors = random.integers(1, 2**63, (views, dimensions + digits), np.uint64) | np.uint64(1)
+        self._counts = np.zeros((views, _SLOTS), np.int32)
 
     def __call__(self, observation: Mapping[str, NDArray[Any]]) -> Floats:
         """Counts a visit in every lane and returns its bonus.
@@ -50,31 +93,35 @@ class CountBonus:
           observation: by leaf name, [lanes, ...].
 
         Returns:
-          float32 [lanes]; zeros while the scale of the features is being measured.
+          float32 [lanes]; zeros while the scales of the features are being measured.
         """
         lanes = len(next(iter(observation.values())))
         columns = [np.reshape(observation[name], (lanes, -1)).astype(np.float64) for name in self._floats]
         features = np.concatenate(columns, axis=1) if columns else np.zeros((lanes, 0))
-        if self._projection is not None:
-            features = features @ self._projection
-        if self._width is None:
-            self._measure(features)
-            return np.zeros(lanes, np.float32)
-        cells = np.floor((features - self._center) / self._width).astype(np.int32)
-        categories = [np.reshape(observation[name], (lanes, -1)).astype(np.int32) for name in self._categories]
-        keys = np.ascontiguousarray(np.concatenate([cells, *categories], axis=1))
-        bonus = np.empty(lanes, np.float32)
-        for lane in range(lanes):
-            key = keys[lane].tobytes()
-            count = self._counts[key] = self._counts.get(key, 0) + 1
-            bonus[lane] = self._scale / count**0.5
+        for position, scale in enumerate(self._scales):
+            if not scale.is_known:
+                scale.measure(features)
+                return np.zeros(lanes, np.float32)
+            features = scale(features)
+            if position == 0 and self._directions is not None:
+                features = features @ self._directions
+        slots, bonus = self._slots(features, observation), np.empty(lanes, np.float32)
+        views = np.arange(self._views)
+        for lane in range(lanes):  # lanes in one cell visit it one after another
+            self._counts[views, slots[lane]] += 1
+            bonus[lane] = self._scale / float(self._counts[views, slots[lane]].min()) ** 0.5
         return bonus
 
-    def _measure(self, features: NDArray[np.float64]) -> None:
-        self._seen.append(features.copy())
-        if sum(map(len, self._seen)) >= _WARM_UP:
-            seen = np.concatenate(self._seen)
-            self._center = seen.mean(axis=0)
-            spread = seen.std(axis=0)
-            self._width = np.where(spread > 0.0, spread, 1.0) / self._cells
-            self._seen.clear()
+    def _slots(self, features: NDArray[np.float64], observation: Mapping[str, NDArray[Any]]) -> NDArray[np.uint64]:
+        """The counter of each lane's cell in each view, [lanes, views]."""
+        lanes = len(features)
+        cells = np.floor(np.clip(features * self._cells, -1e9, 1e9)).astype(np.int64)
+        by_view = cells.reshape(lanes, self._views, self._dimensions)
+        digits = [np.reshape(observation[name], (lanes, 1, -1)).astype(np.int64) for name in self._categories]
+        keys = np.concatenate([by_view, *(np.repeat(part, self._views, axis=1) for part in digits)], axis=2)
+        hashed = (keys.astype(np.uint64) * self._factors).sum(axis=2, dtype=np.uint64)  # wraps around: that is meant
+        hashed ^= hashed >> np.uint64(29)
+        hashed *= np.uint64(0xBF58476D1CE4E5B9)  # of the finalizer of SplitMix64 (Steele et al. 2014)
+        hashed ^= hashed >> np.uint64(32)
+        slots: NDArray[np.uint64] = hashed % np.uint64(_SLOTS)
+        return slots

@@ -40,7 +40,8 @@ def test_many_features_are_counted_by_projections() -> None:
     def images(count: int) -> dict[str, np.ndarray]:
         return {"image": random.integers(0, 256, (count, 8, 8, 1)).astype(np.uint8), "gear": np.zeros(count, np.int32)}
 
-    bonus(images(1_000))
+    for _ in range(2):  # the scale of the features, then of their projections
+        assert not bonus(images(1_000)).any()
     seen = images(50)
     assert (bonus(seen) == 1.0).mean() > 0.9
     assert (bonus(seen) < 1.0).all()
@@ -52,3 +53,24 @@ def test_a_constant_feature_is_one_cell() -> None:
     constant = np.float32([[5.0, 1.0]] * 1_000)
     bonus({"": constant})
     assert bonus({"": constant[:2]}).tolist() == [1.0, np.float32(2**-0.5)]
+
+
+def test_eight_features_that_wander_are_not_new_for_ever_and_what_is_new_still_is() -> None:
+    bonus = CountBonus(Specs(ArraySpec((8,), "float32"), 4), 1.0, 4.0, seed=0)
+    random, lanes = np.random.default_rng(2), 16
+    place = np.zeros((lanes, 8), np.float32)
+    paid = []
+    for _ in range(2_000):
+        place = (0.95 * place + 0.3 * random.normal(size=place.shape)).astype(np.float32)
+        paid.append(bonus({"": place}))
+    assert (np.array(paid[-100:]) == 1.0).mean() < 0.25
+    far = place + 8.0 * random.choice([-1.0, 1.0], size=place.shape).astype(np.float32)
+    assert (bonus({"": far}) == 1.0).mean() > 0.9
+
+
+def test_the_memory_of_the_counts_does_not_grow() -> None:
+    bonus = CountBonus(CELLS, 1.0, 4.0, seed=0)
+    size = bonus._counts.nbytes
+    for start in range(0, 200_000, 10_000):
+        bonus({"": np.arange(start, start + 10_000, dtype=np.int32)})
+    assert bonus._counts.nbytes == size <= 4 * 2**20
