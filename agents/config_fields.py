@@ -4,13 +4,37 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
+import numpy as np
 from msgspec import Meta
 
 from agents.specs import Specs
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A section of an experiment: frozen, typed, without unknown fields."""
+    """A section of an experiment: frozen, typed, without unknown fields.
+
+    Constructors check no types; `pipeline.experiment.config.validate` does.
+    """
+
+    def __post_init__(self) -> None:
+        """Gives values from Python the form that they have when they come from TOML."""
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            value = as_toml_has_it(list(value) if type(value) is tuple else value)
+            msgspec.structs.force_setattr(self, name, tuple(value) if type(value) is list else value)
+
+
+def as_toml_has_it(value: Any) -> Any:
+    """A copy of lists and tables in which NumPy's scalars are Python's; other values are left as they are."""
+    try:
+        if type(value) is dict:
+            return {key: as_toml_has_it(item) for key, item in value.items()}
+        if type(value) is list:
+            return [as_toml_has_it(item) for item in value]
+    except RecursionError:  # it holds itself, which `validate` refuses
+        return value
+    is_scalar = isinstance(value, np.bool_ | np.integer | np.floating | np.str_)
+    return value.item() if is_scalar and not isinstance(value, np.timedelta64) else value
 
 
 # Fields that several configurations have, some with other defaults.
@@ -87,8 +111,15 @@ class KindConfig(Config, frozen=True):
         return str(self.__struct_config__.tag)
 
     def __post_init__(self) -> None:
-        if sentence := self.problem():
+        super().__post_init__()
+        # Values of other types are refused where the experiment is checked, by the names of their fields.
+        if self._fits_types() and (sentence := self.problem()):
             raise ValueError(sentence)
+
+    def _fits_types(self) -> bool:
+        defaults = {field.name: field.default for field in msgspec.structs.fields(self)}
+        pairs = [(type(getattr(self, name)), type(default)) for name, default in defaults.items()]
+        return all(given is wanted or (given is int and wanted is float) for given, wanted in pairs)
 
     def problem(self) -> str:
         """What is wrong with values that fit their types but not each other, and what would do; empty if nothing is."""

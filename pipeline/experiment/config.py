@@ -2,22 +2,31 @@
 
 import datetime
 import math
+import os
 import tomllib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 import msgspec
 
+from agents.config_fields import as_toml_has_it
 from agents.configs import AgentConfig
 from agents.struct_types import prepared
 from pipeline.experiment import validation
 from pipeline.experiment.sections import Experiment
 
 SHIPPED = Path(__file__).resolve().parents[2] / "configs"
+Overrides = Mapping[str, Any] | Sequence[str | Mapping[str, Any]]
+"""Values over a config's: lines of TOML such as `agent.n_step=3`, tables such as `{"agent.n_step": 3}`, or both."""
+_SCALARS = (bool, int, float, str, datetime.date, datetime.datetime, datetime.time)
 
 
 class UsageError(Exception):
     """A mistake of the user's, in one line that says what to do; entry points end with exit code 2."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(" ".join(sentence.splitlines()))  # what it quotes may have more
 
 
 def shipped() -> list[str]:
@@ -25,73 +34,121 @@ def shipped() -> list[str]:
     return sorted(path.stem for path in SHIPPED.glob("*.toml"))
 
 
-def load(name_or_path: str, overrides: tuple[str, ...] = (), seed: int | None = None) -> Experiment:
+def load(name_or_path: str | Path, overrides: Overrides = (), seed: int | None = None) -> Experiment:
     """Reads and validates an experiment.
 
     Args:
       name_or_path: path of a TOML file, or the bare name of a shipped config.
-      overrides: lines of TOML such as `agent.n_step=3`, applied in order, after the config's bases.
+      overrides: applied in order, after the config's bases.
       seed: replaces the file's.
 
     Raises:
       UsageError: no such file, or a value that cannot be.
     """
+    if not isinstance(name_or_path, str | Path):
+        raise UsageError(f"a config is a path or the name of a shipped one, not of type {type(name_or_path).__name__}")
     path = Path(name_or_path)
-    if not path.is_file():
+    if not os.path.isfile(path):  # of any text: Path.is_file raises for a name that is too long
         path = SHIPPED / f"{name_or_path}.toml"
-    if not path.is_file():
-        raise UsageError(f"no config {name_or_path!r}: give a path or one of {', '.join(shipped())}")
+    if not os.path.isfile(path):
+        raise UsageError(f"no config {str(name_or_path)!r}: give a path or one of {', '.join(shipped())}")
     return _experiment(read(path), str(path), path, overrides, seed)
 
 
-def parse(text: str, overrides: tuple[str, ...] = (), seed: int | None = None, source: str = "config") -> Experiment:
+def parse(text: str, overrides: Overrides = (), seed: int | None = None, source: str = "config") -> Experiment:
     """`load` for the text of a config, whose base is a shipped config or an absolute path."""
     return _experiment(text, source, None, overrides, seed)
 
 
 def dump(experiment: Experiment) -> str:
-    """The fully resolved experiment as TOML; `parse` of it gives the same experiment."""
+    """The fully resolved experiment as TOML; `parse` of it gives the same experiment.
+
+    Raises:
+      UsageError: TOML cannot hold one of its values as it is.
+    """
     import tomli_w
 
-    dates = (datetime.date, datetime.datetime, datetime.time)  # TOML has them, so arguments of environments may be some
-    tree = msgspec.to_builtins(experiment, builtin_types=dates)
-    return tomli_w.dumps({key: _without_none(value) for key, value in tree.items()})
+    tables = tables_of(experiment)
+    try:
+        text = tomli_w.dumps(tables)
+        _refuse_changed(tables, tomllib.loads(text), "")
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"the experiment cannot be written as TOML: {' '.join(str(error).split())}") from None
+    return text
+
+
+def tables_of(section: msgspec.Struct, prefix: str = "") -> dict[str, Any]:
+    """A section, or a whole experiment, as tables of TOML.
+
+    Args:
+      section: the struct.
+      prefix: of its fields in messages: its name with a dot, or empty at the top.
+
+    Raises:
+      UsageError: TOML cannot hold one of its values as it is.
+    """
+    config = section.__struct_config__
+    tables: dict[str, Any] = {config.tag_field: config.tag} if config.tag_field else {}
+    for field in msgspec.structs.fields(section):
+        value = getattr(section, field.name)
+        if isinstance(field.default, msgspec.Struct) and isinstance(value, dict):
+            raise UsageError(f"{prefix}{field.name} must be of type {type(field.default).__name__}, not dict")
+        if value is not None or field.default is not None:  # what is left out is None
+            tables[field.name] = _plain(list(value) if type(value) is tuple else value, prefix + field.name)
+    return tables
 
 
 def validate(experiment: Experiment) -> None:
-    """Refuses values that fit their types but not each other.
+    """Refuses what cannot be run: values of other types, that TOML cannot hold, or that do not fit each other.
 
     Raises:
       UsageError: says which, and what would do.
     """
+    if not isinstance(experiment, Experiment):
+        from pipeline.experiment.mistakes import no_experiment
+
+        raise UsageError(no_experiment(experiment))
+    dump(experiment)
+    checked = _converted(tables_of(experiment), "")
+    if checked != experiment:
+        raise UsageError("the experiment has a section that is another one's, or a subclass of it")
     if sentence := next(validation.problems(experiment), ""):
         raise UsageError(sentence)
 
 
-def _experiment(text: str, source: str, path: Path | None, overrides: tuple[str, ...], seed: int | None) -> Experiment:
+def _experiment(text: str, source: str, path: Path | None, overrides: Overrides, seed: int | None) -> Experiment:
     """The validated experiment of a config's text; `path` is its file, if it has one."""
     tree = parsed(text, source)
     if "base" in tree or any(isinstance(fields, dict) and "base" in fields for fields in tree.values()):
         from pipeline.experiment import bases
 
         tree = bases.resolved(tree, source, path)
+    if type(overrides) is not tuple or not all(type(line) is str for line in overrides):
+        from pipeline.experiment.overrides import lines_of
+
+        overrides = lines_of(overrides)
     for line in overrides:
-        update = parsed(line, f"--set={line}")
+        update = parsed(line, f"--set={line}") if isinstance(line, str) else dict(line)
         if "base" in update:
             raise UsageError(
-                f"--set={' '.join(line.split())}: a base is named in a config's file: write one that has it"
+                f"--set={' '.join(str(line).split())}: a base is named in a config's file: write one that has it"
             )
         tree = overlaid(tree, update)
     if seed is not None:
         tree["seed"] = seed
+    experiment = _converted(_plain(tree, ""), source)
+    validate(experiment)
+    return experiment
+
+
+def _converted(tree: dict[str, Any], source: str) -> Experiment:
+    """`typed`, with a mistake as a UsageError that begins with where the tables are from."""
     try:
-        experiment = typed(tree)
+        return typed(tree)
     except msgspec.ValidationError as error:
         from pipeline.experiment.mistakes import in_words
 
-        raise UsageError(f"{source}: {in_words(str(error))}") from None
-    validate(experiment)
-    return experiment
+        raise UsageError(f"{source}: {in_words(str(error))}" if source else in_words(str(error))) from None
 
 
 def typed(tree: dict[str, Any]) -> Experiment:
@@ -141,6 +198,8 @@ def read(path: Path) -> str:
 
 def parsed(text: str, source: str) -> dict[str, Any]:
     """The tables of a config's text."""
+    if not isinstance(text, str):
+        raise UsageError(f"{source}: a config is text, not of type {type(text).__name__}")
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -169,7 +228,7 @@ def _refuse_unknown(tree: dict[str, Any], struct: Any, prefix: str) -> None:
             _refuse_unknown(value, section, f"{prefix}{key}.")
 
 
-_FREE = ("environment.kwargs", "evaluation.kwargs")
+FREE = ("environment.kwargs", "evaluation.kwargs")
 """What an environment takes is its own affair."""
 
 
@@ -177,7 +236,7 @@ def _refuse_infinite(tree: dict[str, Any], prefix: str) -> None:
     for key, value in tree.items():
         if isinstance(value, dict):
             _refuse_infinite(value, f"{prefix}{key}.")
-        elif isinstance(value, float) and not math.isfinite(value) and not prefix.startswith(_FREE):
+        elif isinstance(value, float) and not math.isfinite(value) and not prefix.startswith(FREE):
             raise UsageError(f"{prefix}{key} must be finite, not {value}")
 
 
@@ -192,7 +251,51 @@ def _struct_of(annotation: Any, value: Any) -> Any:
     return structs[0] if structs else None
 
 
-def _without_none(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_none(item) for key, item in value.items() if item is not None}
+def _plain(value: Any, name: str) -> Any:
+    """A value as TOML has it: a table, a list, a number, text or a date.
+
+    Args:
+      value: may be a table with structs in it.
+      name: of its field, dotted, for messages; empty for all tables of a config.
+
+    Raises:
+      UsageError: TOML cannot hold it as it is.
+    """
+    value = as_toml_has_it(value)
+    kind = type(value)
+    try:
+        if isinstance(value, msgspec.Struct):
+            return tables_of(value, f"{name}.")
+        if kind is dict and all(type(key) is str and _is_text(key) for key in value):
+            return {key: _plain(item, f"{name}.{key}" if name else key) for key, item in value.items()}
+        if kind is list:
+            return [_plain(item, f"{name}[{index}]") for index, item in enumerate(value)]
+    except RecursionError:
+        raise UsageError(f"{name[:60]}... holds itself, or is nested too deeply for a config") from None
+    if kind not in _SCALARS or (kind is str and not _is_text(value)) or (kind is float and math.isnan(value)):
+        from pipeline.experiment.mistakes import may_be_none, unstorable
+
+        if value is not None or not may_be_none(name):
+            raise UsageError(unstorable(name, value))
     return value
+
+
+def _is_text(value: str) -> bool:
+    """Whether it can be written to a file: halves of characters cannot."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _refuse_changed(given: Any, read: Any, name: str) -> None:
+    """Refuses a value that TOML's form of it reads as another."""
+    if type(given) is dict and type(read) is dict and given.keys() == read.keys():
+        for key, item in given.items():
+            _refuse_changed(item, read[key], f"{name}.{key}" if name else key)
+    elif type(given) is list and type(read) is list and len(given) == len(read):
+        for index, (item, other) in enumerate(zip(given, read, strict=True)):
+            _refuse_changed(item, other, f"{name}[{index}]")
+    elif repr(given) != repr(read):
+        raise UsageError(f"{name}={given!r} cannot be kept as it is: in config.toml it would be {read!r}")

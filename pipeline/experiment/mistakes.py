@@ -1,13 +1,16 @@
-"""Words for a config's mistakes: the nearest field, the field of a wrong value, and what it takes.
+"""Words for a config's mistakes: the nearest field, the field of a wrong value, what it takes, what TOML cannot hold.
 
 Imported when there is one.
 """
 
 import difflib
+import enum
+import inspect
 from collections.abc import Iterable
-from typing import get_args
+from typing import Any, get_args
 
 import msgspec
+import numpy as np
 
 from agents import AgentConfig
 from pipeline.experiment.sections import Experiment
@@ -31,6 +34,85 @@ def in_words(message: str) -> str:
     path = path.rstrip("`")
     choices = f" (there are {', '.join(_choices(path))})" if text.startswith("Invalid") else ""
     return f"{path}: {text}{choices}" if separator else text
+
+
+_SHORT = 60
+
+
+def no_experiment(given: Any) -> str:
+    """A sentence about what was given in the place of an experiment."""
+    name = given if isinstance(given, str) else "cartpole"
+    return f"an experiment is what pipeline.load({name!r}) returns, not {_short(given)}"
+
+
+def unstorable(name: str, value: Any) -> str:
+    """A sentence about a value from Python that TOML cannot hold as it is.
+
+    Args:
+      name: of the field or argument, dotted.
+      value: what it was given.
+    """
+    if value is None:
+        return f"{name} is None, for which TOML has no word: leave it out, or give another value"
+    if isinstance(value, dict):
+        return f"{name}={_short(value)} has a key that is no text"
+    if isinstance(value, enum.Enum):
+        return f"{name}={_short(value)} is a member of an enumeration: give its value, {_short(value.value)}"
+    if isinstance(value, float):
+        return f"{name} is nan, which equals nothing, so no two roles of a run would have the same config: leave it out"
+    if isinstance(value, tuple | set | frozenset | np.ndarray):
+        return f"{name}={_short(value)} is of type {type(value).__name__}, and a config has lists alone: give a list"
+    if isinstance(value, str):
+        return f"{name}={_short(value)} is no text that a file can hold"
+    if name in ("environment.id", "environment.import_path"):
+        return f"{name} is text, not {_short(value)}: {_how_to_name(value)}"
+    if _is_code(value) and ".kwargs" not in name:
+        return f"{name} is text, not {_short(value)}: {_how_to_import(name, value)}"
+    return (
+        f"{name}={_short(value)} is of type {type(value).__name__}, which config.toml cannot hold: give numbers, text, "
+        "lists and tables of them"
+    )
+
+
+def may_be_none(name: str) -> bool:
+    """Whether a field takes None, which stands for leaving it out."""
+    section, _, field = name.partition(".")
+    sections = {part.name: part.type for part in msgspec.structs.fields(Experiment)}
+    kinds = get_args(kind := sections.get(section)) or (kind,)
+    fields = [part for one in kinds if hasattr(one, "__struct_fields__") for part in msgspec.structs.fields(one)]
+    return any(part.name == field and part.default is None for part in fields)
+
+
+def _how_to_name(environment: Any) -> str:
+    """What to set for an environment that was given as an object or a class."""
+    spec = getattr(environment, "spec", environment)
+    if isinstance(registered := getattr(spec, "id", None), str):
+        return f"set environment.id={registered!r}"
+    kind = environment if _is_code(environment) else type(environment)
+    return f"leave environment.id empty and {_how_to_import('environment.import_path', kind)}"
+
+
+def _is_code(value: Any) -> bool:
+    return inspect.isclass(value) or inspect.isroutine(value)
+
+
+def _how_to_import(name: str, thing: Any) -> str:
+    """How a class or function is named in a config."""
+    module, path = getattr(thing, "__module__", None), getattr(thing, "__qualname__", "")
+    if not module or "<" in path:
+        return f"set {name}='module:name' of a class or function at the top of a module"
+    if module == "__main__":
+        return f"put it into a module, say mine.py, and set {name}='mine:{path}'"
+    return f"set {name}='{module}:{path}'"
+
+
+def _short(value: Any) -> str:
+    """Its repr on one line, cut where it is long."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # of a class of the user's
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= _SHORT else f"{text[:_SHORT]}..."
 
 
 def _choices(path: str) -> list[str]:

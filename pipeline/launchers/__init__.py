@@ -137,7 +137,7 @@ def launch(
       UsageError: it cannot be run as it is; nothing has been written.
     """
     started = time.time() if started is None else started
-    if launcher not in LAUNCHERS:
+    if not isinstance(launcher, str) or launcher not in LAUNCHERS:
         raise UsageError(f"no launcher {launcher!r}; there are {', '.join(LAUNCHERS)}")
     validate(experiment)
     if launcher not in ELASTIC and experiment.collectors > experiment.collect.collectors:
@@ -196,6 +196,15 @@ def train(
       UsageError: the experiment cannot be run as it is; nothing has been written.
       RuntimeError: a role failed before there was a summary; its log says why.
     """
+    if not isinstance(run_dir, str | Path) or not str(run_dir):
+        raise UsageError(f"run_dir is the path of a folder, not {run_dir!r}")
+    for name, value, kind in (
+        ("resume", resume, bool),
+        ("require_private", require_private, bool),
+        ("cluster", cluster or Cluster(), Cluster),
+    ):
+        if not isinstance(value, kind):
+            raise UsageError(f"{name} is of type {kind.__name__}, not {value!r}")
     run = RunDirectory(Path(run_dir).resolve())
     code = launch(
         experiment, run.path, launcher=launcher, resume=resume, require_private=require_private, cluster=cluster
