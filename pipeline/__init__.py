@@ -11,12 +11,13 @@ if TYPE_CHECKING:
     from pipeline.experiment.config import UsageError, load
     from pipeline.experiment.sections import Experiment
     from pipeline.launchers import train
-    from pipeline.records.results import Summary
+    from pipeline.records.results import RunFailed, Summary
 
-__all__ = ["Experiment", "Summary", "UsageError", "load", "train"]
+__all__ = ["Experiment", "RunFailed", "Summary", "UsageError", "load", "train"]
 
 _HOMES = {
     "Experiment": "pipeline.experiment.sections",
+    "RunFailed": "pipeline.records.results",
     "Summary": "pipeline.records.results",
     "UsageError": "pipeline.experiment.config",
     "load": "pipeline.experiment.config",

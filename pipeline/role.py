@@ -13,6 +13,7 @@ Exit codes: 0 the run ended at its stop condition, 2 wrong usage or config, 3 wa
 6 an environment breaks its contract, 7 the learner has left and may come back, 1 anything else, also an interruption.
 """
 
+import atexit
 import contextlib
 import gc
 import logging
@@ -21,7 +22,9 @@ import random
 import sys
 import threading
 import time
+import traceback
 from pathlib import Path
+from typing import NoReturn
 
 import msgspec
 from absl import flags
@@ -74,6 +77,8 @@ LOST = flags.DEFINE_integer("lost", 0, "How often this learner has lost another 
 
 log = logging.getLogger("role")
 
+_EXIT_SECONDS = 3.0
+"""For what has been left to be done at exit, by an environment or a library: it may wait for ever."""
 _MOST_LOST = 20
 """How often one start of a learner may lose a peer; more often is no accident."""
 
@@ -266,23 +271,53 @@ def main(arguments: list[str]) -> int:
     if ROLE.value != "replay" and not EMBEDDED.value:  # else it is its own server
         time_out_connections((*addresses.shards, addresses.weights, addresses.reports))
     interrupted, started, code = interruption(), time.monotonic(), 1
+    recorder, reason = _recorder(), ""
+    recorder.show_calls()
     try:
         code = _ROLES[ROLE.value](experiment, addresses, interrupted)
+        recorder.conclude(code)
     except (UsageError, TimeoutError, environments.EnvironmentFault) as error:
-        codes = {UsageError: 2, TimeoutError: 3}
-        code = codes.get(type(error), ENVIRONMENT_FAULT)
-        log.error("%s", error)
+        code = 2 if isinstance(error, UsageError) else 3 if isinstance(error, TimeoutError) else ENVIRONMENT_FAULT
+        reason = str(error)
+        recorder.conclude(code)
     except workers.WorkerLost as lost:
         if not interrupted.is_set() and LOST.value < _MOST_LOST:
             _start_anew(lost)
-        log.error("%s", lost)
-    except Exception:
-        log.exception("the %s ends", ROLE.value)
-    log.info("ends with exit code %d after %.1f s", code, time.monotonic() - started)
-    logging.shutdown()
-    with contextlib.suppress(OSError):  # the disk that the log is on is full
-        sys.stderr.flush()
+        reason = str(lost)
+    except BaseException as error:  # KeyboardInterrupt and SystemExit, too: an environment's own
+        reason = f"the {ROLE.value} ends"
+        reason += (
+            f": it was left by {error!r}" if isinstance(error, SystemExit) else f"\n{traceback.format_exc().rstrip()}"
+        )
+    _leave(code, reason, time.monotonic() - started)
+
+
+def _leave(code: int, reason: str, seconds: float) -> NoReturn:
+    """Says how this process ends, and ends it without waiting for Reverb's threads, which may never end."""
+    if reason:  # not by logging, which an environment may have put out
+        _say("ERROR", reason)
+    threading.Thread(target=_leave_in_time, args=(code,), daemon=True).start()
+    with contextlib.suppress(BaseException):  # what an environment or TensorFlow has left to be done at exit
+        atexit._run_exitfuncs()
+    _say("INFO", f"ends with exit code {code} after {seconds:.1f} s")
+    with contextlib.suppress(BaseException):
+        logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(BaseException):  # the disk that the log is on is full
+            stream.flush()
     os._exit(code)
+
+
+def _leave_in_time(code: int) -> None:
+    time.sleep(_EXIT_SECONDS)
+    os._exit(code)
+
+
+def _say(level: str, text: str) -> None:
+    now = time.time()
+    line = f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(now))},{int(now % 1 * 1000):03d} {level} role: {text}\n"
+    with contextlib.suppress(OSError):
+        os.write(2, line.encode(errors="replace"))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from pipeline.experiment.seeds import seed_of
 from pipeline.messages.contents import CollectorReport, Counts, Variables
 from pipeline.replay.frames import FIRST, LAST, FrameLayout
 from pipeline.replay.writer import FrameWriter
+from pipeline.runtime.signs_of_life import RunningClock
 
 if TYPE_CHECKING:
     from agents.initial_priorities import TdErrorWindow
@@ -99,13 +100,14 @@ class Collector:
         Raises:
           TimeoutError: there were none for `collect.away_seconds`.
         """
-        started, version = time.monotonic(), self._variables.version
+        started, version, clock = time.monotonic(), self._variables.version, RunningClock()
+        begun = clock()
 
         def go_on() -> bool:
-            if time.monotonic() - started > self._experiment.collect.away_seconds:
+            if (waited := clock() - begun) > self._experiment.collect.away_seconds:
                 raise TimeoutError(
                     f"collector {self._index} has handed over its sequences and waited "
-                    f"{time.monotonic() - started:.0f} s for the learner's weights of gradient step {version[-1] + 1}"
+                    f"{waited:.0f} s for the learner's weights of gradient step {version[-1] + 1}"
                 )
             return keep_waiting()
 

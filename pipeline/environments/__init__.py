@@ -21,6 +21,7 @@ from pipeline.environments.lanes.spaces import specs_of
 from pipeline.environments.lanes.vectors import gymnasium_vector, one_line
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import EnvironmentConfig
+from pipeline.runtime import signs_of_life
 from pipeline.runtime.process import prepare_pygame
 
 MakeVector = Callable[..., gymnasium.vector.VectorEnv[Any, Any, Any]]
@@ -104,13 +105,14 @@ def make(
         make_vector: MakeVector = getattr(module, "vector", gymnasium_vector)
         if render:
             make_vector = functools.partial(make_vector, render=True)
-        vector = make_vector(config, lanes)
-    except UsageError:
+        with signs_of_life.in_call(signs_of_life.MAKING):
+            vector = make_vector(config, lanes)
+    except (UsageError, KeyboardInterrupt):
         raise
     except gymnasium.error.DependencyNotInstalled as error:
         how = _how_to_install(suite) if suite else str(error)
         raise UsageError(f"environment {config.id!r} is not installed: {one_line(how)}") from None
-    except Exception as error:  # whatever its constructor makes of environment.kwargs
+    except BaseException as error:  # whatever its constructor makes of environment.kwargs, sys.exit() too
         name = config.id or config.import_path
         reason = one_line(str(error))
         if render and "render_mode" in reason:

@@ -296,8 +296,7 @@ class Evaluator:
             raise
         except EnvironmentFault as fault:
             log.error("no evaluation of gradient step %d: %s", variables.gradient_steps, fault)
-            self._runner.close()
-            self._runner = None  # the next one begins with new environments
+            self.close()  # the next one begins with new environments
             return None
         mean = float(np.mean(returns))
         policy = msgspec.structs.replace(policy, mean_return=mean)
@@ -325,6 +324,12 @@ class Evaluator:
             worst_value=values[0],
             best_value=values[1],
         )
+
+    def close(self) -> None:
+        """Releases the environments."""
+        if self._runner is not None:
+            self._runner.close()
+            self._runner = None
 
     def _save(self) -> None:
         """Saves what is to be saved; what a full disk does not take is tried again after the next evaluation."""

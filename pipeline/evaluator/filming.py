@@ -62,7 +62,7 @@ class Filmstrips:
         except NotRendered:
             self._is_on = False
             return None
-        except Exception as error:  # whatever an environment's drawing raises: evaluations go on
+        except (Exception, SystemExit) as error:  # whatever an environment's drawing raises: evaluations go on
             log.warning("evaluations go on without pictures: %s", error)
             self._is_on, self._runner = False, None
             return None
@@ -71,6 +71,11 @@ class Filmstrips:
         self._next_at = now + pause
         log.info("drew an episode in %.2f s, %d bytes; the next one in %.0f s at least", now - started, len(png), pause)
         return Filmstrip(evaluation.environment_steps, evaluation.gradient_steps, *size, png)
+
+    def close(self) -> None:
+        """Releases the environment."""
+        if self._runner is not None:
+            self._runner.close()
 
     def _play(self, variables: Variables, expected: int) -> tuple[list[Picture], list[str]]:
         """Pictures of an episode that is expected to be so long, and what is written below each."""

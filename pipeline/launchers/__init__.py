@@ -20,7 +20,7 @@ from pipeline.experiment.config import UsageError, departures, validate
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
 from pipeline.records.recorder import mark_rest_ended
-from pipeline.records.results import Summary
+from pipeline.records.results import EXIT_CODES, RunFailed, Summary
 from pipeline.runtime.ports import refuse_used_port
 from pipeline.security import privacy
 from pipeline.security.privacy import Privacy
@@ -51,6 +51,8 @@ class Launch(NamedTuple):
     privacy: Privacy
     """What keeps others out of the replay; processes of the run are started by its `command`."""
     cluster: Cluster = Cluster()
+    checked_seconds: float = 0.0
+    """That the check of the environment took: making and resetting one may take a role as long."""
 
 
 def _local(launch: Launch) -> int:
@@ -146,7 +148,9 @@ def launch(
             f"--launcher=ray: set it to 0 with --launcher={launcher}"
         )
     run = RunDirectory(run_dir.resolve())
+    checked = time.monotonic()
     specs = describe(experiment)
+    checked = time.monotonic() - checked
     if experiment.is_offline:
         from pipeline.datasets import offline
 
@@ -165,9 +169,25 @@ def launch(
         try:
             run.create(experiment)
             mark_rest_ended(run.recorders)
-            return LAUNCHERS[launcher](Launch(experiment, run, started, resume, private, cluster))
+            return LAUNCHERS[launcher](Launch(experiment, run, started, resume, private, cluster, checked))
+        except BaseException as error:
+            _keep_reason(run, experiment, error)
+            raise
         finally:
             run.unlock()
+
+
+def _keep_reason(run: RunDirectory, experiment: Experiment, error: BaseException) -> None:
+    """Writes what ended a run in the launcher's own process into its summary and log, before it is raised."""
+    from pipeline.launchers.conclusion import write_reason
+    from pipeline.monitoring.console import Console
+
+    if not run.logs.is_dir():
+        return
+    why = {UsageError: "refused", KeyboardInterrupt: "interrupted"}.get(type(error), "failed")
+    words = str(error) if why == "refused" else f"{type(error).__name__}: {error}"
+    summary = write_reason(run, experiment, why, words)
+    Console(run, experiment).keep(summary.reason)
 
 
 def train(
@@ -193,8 +213,8 @@ def train(
       The summary that is also in `run_dir/summary.json`.
 
     Raises:
-      UsageError: the experiment cannot be run as it is; nothing has been written.
-      RuntimeError: a role failed before there was a summary; its log says why.
+      UsageError: the experiment cannot be run as it is. Nothing has been written, unless a role alone could see that.
+      RunFailed: the run ended before it reached a stop condition: it failed, stalled, diverged or was interrupted.
     """
     if not isinstance(run_dir, str | Path) or not str(run_dir):
         raise UsageError(f"run_dir is the path of a folder, not {run_dir!r}")
@@ -209,6 +229,12 @@ def train(
     code = launch(
         experiment, run.path, launcher=launcher, resume=resume, require_private=require_private, cluster=cluster
     )
-    if not run.summary.is_file():
-        raise RuntimeError(f"the run ended with exit code {code} and no summary; see {run.logs}")
-    return msgspec.json.decode(run.summary.read_bytes(), type=prepared(Summary))
+    try:
+        summary = msgspec.json.decode(run.summary.read_bytes(), type=prepared(Summary))
+    except (OSError, msgspec.DecodeError) as error:  # the disk did not take it, or it was removed meanwhile
+        raise RuntimeError(f"the run ended with exit code {code}, and its summary cannot be read: {error}") from None
+    if code == EXIT_CODES["refused"]:
+        raise UsageError(summary.message)
+    if code:
+        raise RunFailed(summary)
+    return summary

@@ -11,6 +11,7 @@ from pipeline.collector.collector import Collector
 from pipeline.evaluator.evaluator import Evaluator
 from pipeline.experiment.sections import Experiment
 from pipeline.launchers import Launch
+from pipeline.launchers.conclusion import conclude
 from pipeline.monitoring.console import Console
 from pipeline.records.recorder import Recorder
 from pipeline.records.results import EXIT_CODES, Ended, Summary, UnwrittenSummary
@@ -21,16 +22,17 @@ from pipeline.runtime.process import interruption, quieten_gym
 def run(launch: Launch) -> int:
     """Runs all roles in this thread; returns the exit code."""
     quieten_gym()
-    interrupted = interruption() if threading.current_thread() is threading.main_thread() else threading.Event()
-    with Console(launch.run, launch.experiment) as console:
-        try:
-            summary = _Inline(launch, console).run(interrupted)
-        except UnwrittenSummary as error:
-            console.say_end(1, str(error))
-            return 1
-    code = EXIT_CODES[summary.stop_reason]
-    console.say_end(code, summary.message)
-    return code
+    interrupted = interruption()
+    try:
+        with Console(launch.run, launch.experiment) as console:
+            code, reason = 1, ""
+            try:
+                code = EXIT_CODES[_Inline(launch, console).run(interrupted).stop_reason]
+            except UnwrittenSummary as error:
+                reason = str(error)
+        return conclude(console, launch.run, launch.experiment, code, reason, interrupted.by)
+    finally:
+        interrupted.release()
 
 
 class _Inline:
@@ -87,6 +89,8 @@ class _Inline:
             reason, message = ended.stop_reason, str(ended)
         except environments.EnvironmentFault as fault:
             reason, message = "failed", str(fault)
+        except KeyboardInterrupt:  # an environment has put back Python's own handler
+            reason = "interrupted"
         self._collect(last=True)
         if reason in ("environment_steps", "gradient_steps", "seconds"):
             self._evaluate(last=True)
@@ -94,6 +98,9 @@ class _Inline:
             return self.learning.finish(reason, message, save=reason != "diverged")
         finally:
             self.learning.close()
+            self._evaluator.close()
+            if self._filmstrips is not None:
+                self._filmstrips.close()
 
     def _collect(self, last: bool = False) -> None:
         variables = self.learning.publication(stopping=last)

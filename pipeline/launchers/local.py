@@ -1,15 +1,18 @@
 """All roles on this machine, each a fresh Python process. The supervisor itself imports no TensorFlow."""
 
-import signal
 import time
-from types import FrameType
 
 from pipeline.launchers import Launch
+from pipeline.launchers.conclusion import conclude
 from pipeline.launchers.watched_role import LEAVE_SECONDS, STOP_SECONDS, Watched
 from pipeline.monitoring.console import Console
 from pipeline.runtime.ports import HOST, free_port
+from pipeline.runtime.signs_of_life import RunningClock
+from pipeline.runtime.stop_signals import Interruption
 
 _POLL_SECONDS = 0.05
+_ASK_SECONDS = 1.0
+"""Between two requests to the learner to end: while its environment had the signal, it heard none."""
 
 
 class Supervisor:
@@ -28,21 +31,19 @@ class Supervisor:
         ]
         collectors = [Watched(launch, "collector", index, replay, silent) for index in range(experiment.collectors)]
         self._others = [*self._replays, *collectors, Watched(launch, "evaluator", 0, replay, silent)]
-        self._signals = 0
+        self._interruption, self._clock = Interruption(), RunningClock()
+        self._asked_at = -_ASK_SECONDS
         self._stop_deadline: float | None = None
         self._verdict: tuple[int, str] | None = None
         """Exit code and stop reason for a role that failed too often."""
 
     def run(self) -> int:
         """Runs to the end and returns the exit code."""
-        # Called from Python, the handlers are the caller's again when the run has ended.
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.signal(number, self._on_signal) for number in numbers}
+        self._interruption.hold()
         try:
             return self._run()
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            self._interruption.release()  # called from Python, the handlers are the caller's again
 
     def _run(self) -> int:
         launch = self._launch
@@ -56,8 +57,8 @@ class Supervisor:
                 code, reason = self._watch(console)
             finally:
                 self._end(started)
-        console.say_end(code, reason)
-        return code
+        by = "" if self._verdict else self._interruption.by
+        return conclude(console, launch.run, launch.experiment, code, reason, by)
 
     def _watch(self, console: Console) -> tuple[int, str]:
         """Shows progress and restarts what fails until the run has ended: exit code and reason in words."""
@@ -65,13 +66,15 @@ class Supervisor:
             console.refresh()
             if (ended := self._tend_learner(console)) is not None:
                 return self._verdict or ended
+            if self._verdict is not None:
+                self._stop()
             for watched in self._others:
                 self._tend(watched, console)
-            if self._signals > 1:
+            if self._interruption.requests > 1:
                 return 1, "interrupted twice: ended without a checkpoint"
-            if self._signals:
+            if self._interruption.is_set():
                 self._stop()
-            if self._stop_deadline is not None and time.monotonic() > self._stop_deadline:
+            if self._stop_deadline is not None and self._clock() > self._stop_deadline:
                 late = f"the learner did not end within {STOP_SECONDS:.0f} s"
                 return (self._verdict[0], f"{self._verdict[1]}\n{late}") if self._verdict else (1, late)
             time.sleep(_POLL_SECONDS)
@@ -100,22 +103,21 @@ class Supervisor:
         self._stop()
 
     def _stop(self) -> None:
+        now = self._clock()
         if self._stop_deadline is None:
-            if self._learner.poll() is None:
-                self._learner.process.terminate()  # it saves what has been learned
-            self._stop_deadline = time.monotonic() + STOP_SECONDS
+            self._stop_deadline = now + STOP_SECONDS
+        if now >= self._asked_at + _ASK_SECONDS and self._learner.poll() is None:
+            self._learner.process.terminate()  # it saves what has been learned
+            self._asked_at = now
 
     def _end(self, started: list[Watched]) -> None:
-        begun = time.monotonic()
+        begun = self._clock()
         for watched in started:
             if watched.poll() is None:
                 watched.process.terminate()
         for watched in started:
             patience = STOP_SECONDS if watched in self._replays else LEAVE_SECONDS  # it writes its last checkpoint
-            watched.end(begun + (patience if self._signals < 2 else 0.0) - time.monotonic())
-
-    def _on_signal(self, _: int, __: FrameType | None) -> None:
-        self._signals += 1
+            watched.end(begun + (patience if self._interruption.requests < 2 else 0.0) - self._clock())
 
 
 def run(launch: Launch) -> int:

@@ -7,7 +7,6 @@ import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from types import FrameType
 from typing import Any
 
 import ray
@@ -18,12 +17,14 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment
 from pipeline.launchers import Cluster, Launch
+from pipeline.launchers.conclusion import conclude
 from pipeline.launchers.ray_role import Ended, News, Order, RoleActor
 from pipeline.launchers.ray_whereabouts import Role
 from pipeline.launchers.watched_role import LEAVE_SECONDS, STOP_SECONDS
 from pipeline.messages.addresses import host_of, parse, port_of
 from pipeline.monitoring.console import Console
 from pipeline.records.recorder import Recorder
+from pipeline.runtime.stop_signals import Interruption
 
 _AUTO, _LOCAL = "auto", "local"
 _CONNECT_SECONDS = 10.0
@@ -100,7 +101,7 @@ class Driver:
         self._launch, self._shards = launch, launch.experiment.replay.shards
         self._home = _this_node()
         self._roles: list[Role] = []
-        self._signals = 0
+        self._interruption = Interruption()
         self._asked_at = 0.0
         self._waiting, self._waiting_since, self._said_waiting = 0, 0.0, 0
         self._stop_deadline: float | None = None
@@ -110,21 +111,20 @@ class Driver:
 
     def run(self) -> int:
         """Runs to the end and returns the exit code."""
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.signal(number, self._on_signal) for number in numbers}
+        launch = self._launch
+        self._interruption.hold()
         try:
             with (
-                Console(self._launch.run, self._launch.experiment) as console,
+                Console(launch.run, launch.experiment) as console,
                 # Ray prints what happens to its actors and nodes, with pages of a raylet's log.
-                (self._launch.run.logs / "ray.log").open("a") as log,
+                (launch.run.logs / "ray.log").open("a") as log,
                 redirect_stdout(log),
             ):
                 ended = self._run(console)
-            console.say_end(ended.code, ended.reason)
-            return ended.code
+            by = "" if self._verdict else self._interruption.by
+            return conclude(console, launch.run, launch.experiment, ended.code, ended.reason, by)
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            self._interruption.release()
 
     def _run(self, console: Console) -> Ended:
         group = self._reserve()
@@ -168,9 +168,9 @@ class Driver:
             console.refresh()
             self._hear(console)
             self._say_waiting(console)
-            if self._signals > 1:
+            if self._interruption.requests > 1:
                 return Ended(1, "interrupted twice: ended without a checkpoint")
-            if self._signals:
+            if self._interruption.is_set():
                 self._stop()
             if self._stop_deadline is not None and time.monotonic() > self._stop_deadline:
                 late = f"the learner did not end within {STOP_SECONDS:.0f} s"
@@ -198,7 +198,7 @@ class Driver:
     def _await(self, references: Sequence[Any], what: str) -> None:
         deadline = time.monotonic() + _PLACE_SECONDS
         while len(ray.wait(references, num_returns=len(references), timeout=_POLL_SECONDS)[0]) < len(references):
-            if self._signals:
+            if self._interruption.is_set():
                 raise _Over(1, "interrupted before the roles had been started")
             if time.monotonic() > deadline:
                 advice = "is the cluster busy? See raylet.err in /tmp/ray/session_latest/logs, too"
@@ -332,13 +332,10 @@ class Driver:
                 role.end()
             deadline = time.monotonic() + patience
             running = [role.running for role in roles if role.running is not None and not role.is_away]
-            while running and self._signals < 2 and time.monotonic() < deadline:
+            while running and self._interruption.requests < 2 and time.monotonic() < deadline:
                 _, running = ray.wait(running, timeout=_POLL_SECONDS)
             for role in roles:
                 ray.kill(role.actor)
-
-    def _on_signal(self, _: int, __: FrameType | None) -> None:
-        self._signals += 1
 
 
 def run(launch: Launch) -> int:

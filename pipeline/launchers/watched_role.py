@@ -10,8 +10,9 @@ from collections.abc import Callable
 
 from pipeline.launchers import Launch
 from pipeline.messages.contents import TOLD_TO_LEAVE
-from pipeline.records.recorder import Recorder
+from pipeline.records.recorder import Recorder, Signs
 from pipeline.records.results import ENVIRONMENT_FAULT, UNWRITTEN_SUMMARY
+from pipeline.runtime.signs_of_life import ALL_LANES, MAKING, NO_CALL, RESETTING, RunningClock, in_words
 
 STOP_SECONDS = 90.0
 """How long a stopping run may take for its last checkpoint before its processes are killed."""
@@ -22,12 +23,15 @@ _MOST_FAILURES = 5
 _PROGRESS_STEPS = 1_000
 """Environment steps after which a collector has made progress: a crash soon after every start is none."""
 _PROGRESS_SECONDS = 30.0
-"""So long a process has to live to have made progress, if its steps are slow."""
+"""So long a process has to be at work to have made progress, if its steps are slow."""
 _BACKOFF_SECONDS = 0.1
 _BACKOFF_FACTOR = 4.0
 _POSTPONED_SECONDS = 2.0
+_POLL_SECONDS = 0.02
 _START_SECONDS = 600.0
 """Until the first sign of life: imports, a large replay to restore, compilation."""
+_PATIENCE_FACTOR = 4.0
+"""Of the longest call of the environment that has been measured, before one of the same kind counts as hanging."""
 _LAST_LINES = 12
 
 
@@ -54,7 +58,15 @@ class Watched:
     ) -> None:
         self._launch, self._role, self._index, self._replay = launch, role, index, replay
         self.silent_seconds = silent_seconds
+        self._setting = "collect.stall_seconds" if role in ("collector", "evaluator") else "learner.silent_seconds"
         self._number = number
+        self._clock = RunningClock()
+        self._signs = Signs(0, NO_CALL, ALL_LANES)
+        self._longest = {MAKING: launch.checked_seconds, RESETTING: launch.checked_seconds}
+        """Seconds of the longest call of the environment that has been seen, by its kind."""
+        self._working_from: float | None = None
+        self._silence = ""
+        """Why the process was killed, if it gave no sign of life."""
         self.name = f"{role}-{index}" if role in ("collector", "replay") else role
         self.failures = 0
         """In a row, without progress between them."""
@@ -95,8 +107,8 @@ class Watched:
             )
         self.restart_at = None
         self._is_end_noted = False
-        self._started_at = self._beat_at = time.monotonic()
-        self._beats = 0
+        self._started_at = self._beat_at = self._clock()
+        self._signs, self._working_from, self._silence = Signs(0, NO_CALL, ALL_LANES), None, ""
 
     def tend(self, note: Callable[[str], None], ending: bool) -> tuple[int, str] | None:
         """Ends a process that hangs, and starts the next some time after one has failed.
@@ -113,8 +125,11 @@ class Watched:
                 self._restart(note)
             return None
         if self.poll() is None and self.hangs():
-            what = "ended" if ending else "restarted"
-            note(f"{self.name} has given no sign of life for {self.silent_seconds:g} s and is {what}")
+            silence, where = self._patience(), in_words(self._signs.call, self._signs.lane)
+            setting = f"{self._setting}={self.silent_seconds:g} allows no more"
+            self._silence = f"{self.name} has given no sign of life for {silence:g} s"
+            note(f"{self._silence} and is {'ended' if ending else 'restarted'}: it was {where}; {setting}")
+            self._silence += f" {where}: {setting}"
             self.kill()
         code = self.poll()
         if code is None:
@@ -122,13 +137,16 @@ class Watched:
         if ending:
             self._note_end(note, code)
             return None
+        # What an environment makes of its process's exit code says nothing; what the role has said does.
+        if self.recorder.concluded == code == 2:
+            return 2, self.cause()
+        if self.recorder.concluded == code == ENVIRONMENT_FAULT:  # the learner has been told, too
+            return 1, self.cause()
         words = self.last_words()
-        if code == 2:
-            return 2, words
-        if code == ENVIRONMENT_FAULT:  # the learner has been told, too
-            return 1, words
         if not self.expect_restart():
-            return 1, f"{words}\n{self.name} has failed {self.failures} times in a row without progress"
+            if words != self.cause():
+                note(words)
+            return 1, f"{self.cause()}\n{self.name} has failed {self.failures} times in a row without progress"
         note(f"{words}\n{self.name} is restarted")
         return None
 
@@ -159,13 +177,14 @@ class Watched:
         summary = self._launch.run.summary
         if self.restart_at is not None or (code := self.poll()) is None:
             return None
-        if code in (0, 3, 4) or (code == 1 and summary.is_file()):
-            return code, ""
-        if code == UNWRITTEN_SUMMARY:
-            return 1, f"the run has ended, and {summary} could not be written: is the disk full?"
-        if code == 2 or ending:
-            return (2 if code == 2 else 1), self.last_words()
-        return None
+        if self.recorder.concluded is not None:  # else it ended before its time, whatever its exit code
+            if self.recorder.concluded == UNWRITTEN_SUMMARY:
+                return 1, f"the run has ended, and {summary} could not be written: is the disk full?"
+            if summary.is_file():
+                return self.recorder.concluded, ""
+            if code in (2, 3):
+                return code, self.cause()
+        return (1, self.cause()) if ending else None
 
     def poll(self) -> int | None:
         """The return code of a process that has ended, entered into its record; None of one that runs."""
@@ -178,10 +197,21 @@ class Watched:
 
     def hangs(self) -> bool:
         """Whether the process gives no sign of life."""
-        now, beats = time.monotonic(), self.recorder.beats
-        if beats != self._beats:
-            self._beats, self._beat_at = beats, now
-        return now - self._beat_at > (self.silent_seconds if beats else _START_SECONDS)
+        now, signs = self._clock(), self.recorder.signs
+        if signs != self._signs:
+            if (call := self._signs.call) != NO_CALL:
+                self._longest[call] = max(self._longest.get(call, 0.0), now - self._beat_at)
+            self._signs, self._beat_at = signs, now
+        if self._working_from is None and self.recorder.counts.environment_steps:
+            self._working_from = now
+        return now - self._beat_at > self._patience()
+
+    def _patience(self) -> float:
+        """Seconds without a sign of life after which the process hangs, where it is now."""
+        least = self.silent_seconds
+        if not self._signs.beats:
+            least = max(least, _START_SECONDS)
+        return max(least, _PATIENCE_FACTOR * self._longest.get(self._signs.call, 0.0))
 
     def expect_restart(self) -> bool:
         """Counts a failure and sets the time of the next start; False if there have been too many in a row."""
@@ -204,18 +234,24 @@ class Watched:
             further, self._furthest = progress > self._furthest, max(progress, self._furthest)
             return further
         lived = self._beat_at - self._started_at
-        steps = self.recorder.counts.environment_steps
-        return steps >= _PROGRESS_STEPS or (self.recorder.beats > 0 and lived > _PROGRESS_SECONDS)
+        if self._role == "collector":
+            steps, begun = self.recorder.counts.environment_steps, self._working_from
+            return steps >= _PROGRESS_STEPS or (begun is not None and self._beat_at - begun > _PROGRESS_SECONDS)
+        if progress:  # evaluations of this process
+            return True
+        return self.recorder.beats > 0 and lived > _PROGRESS_SECONDS and not self.recorder.is_busy
 
     def end(self, seconds: float) -> None:
         """Asks the process to end and kills it, with what it started, if it has not within so many seconds."""
         if self.poll() is None:
             self.process.terminate()
-        try:
-            self.process.wait(max(0.0, seconds))
-        except subprocess.TimeoutExpired:
-            self.kill()
-        self.poll()
+        clock = RunningClock()
+        deadline = clock() + seconds
+        while self.poll() is None:
+            if clock() >= deadline:
+                self.kill()
+            else:
+                time.sleep(_POLL_SECONDS)
 
     def kill(self) -> None:
         """Ends the process and what it started."""
@@ -224,17 +260,39 @@ class Watched:
 
     def last_words(self) -> str:
         """How the process ended and, from its log, why."""
+        lines = self._lines()
+        if self.process.returncode == -signal.SIGKILL or (_errors(lines) and not _is_traceback(lines)):
+            return self.cause()
+        return f"{self.name} ended with {self._how()}; the end of {self._log}:\n" + "\n".join(lines[-_LAST_LINES:])
+
+    def cause(self) -> str:
+        """The same in one line."""
+        if self.process.returncode == -signal.SIGKILL:  # from outside, so its log says nothing about it
+            return self._silence or f"{self.name} was killed (SIGKILL)"
+        lines = self._lines()
+        if (errors := _errors(lines)) and not _is_traceback(lines):
+            return f"{self.name} ended with {self._how()}: {errors[-1]}"
+        said = [line.strip() for line in lines if line.strip() and " INFO " not in line] or ["its log says nothing"]
+        return f"{self.name} ended with {self._how()}: {said[-1]}"
+
+    def _how(self) -> str:
         code = self.process.returncode
-        if code == -signal.SIGKILL:  # from outside, so its log says nothing about it
-            return f"{self.name} was killed (SIGKILL)"
-        with self._log.open("rb") as log:
+        return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+    def _lines(self) -> list[str]:
+        """What the process has written into its log."""
+        with contextlib.suppress(OSError), self._log.open("rb") as log:
             log.seek(self.log_from)
-            lines = log.read().decode(errors="replace").splitlines()
-        errors = [line.partition(" ERROR ")[2].partition(": ")[2] for line in lines if " ERROR " in line]
-        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        if errors and "Traceback" not in "\n".join(lines[-_LAST_LINES * 4 :]):
-            return f"{self.name} ended with {how}: {errors[-1]}"
-        return f"{self.name} ended with {how}; the end of {self._log}:\n" + "\n".join(lines[-_LAST_LINES:])
+            return log.read().decode(errors="replace").splitlines()
+        return []
+
+
+def _errors(lines: list[str]) -> list[str]:
+    return [line.partition(" ERROR ")[2].partition(": ")[2] for line in lines if " ERROR " in line]
+
+
+def _is_traceback(lines: list[str]) -> bool:
+    return "Traceback" in "\n".join(lines[-_LAST_LINES * 4 :])
 
 
 def _environment(role: str) -> dict[str, str]:

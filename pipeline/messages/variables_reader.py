@@ -8,6 +8,7 @@ from pipeline.messages.addresses import accepts, respelled
 from pipeline.messages.channel import ANSWER_SECONDS, VARIABLES_TABLE, WEIGHTS_TABLE, server_answers, take
 from pipeline.messages.contents import Announcement, Variables, Weights
 from pipeline.runtime import native
+from pipeline.runtime.signs_of_life import RunningClock
 
 _HURRY_SECONDS = 0.001
 _MOST_HURRY_SECONDS = 0.2
@@ -29,8 +30,9 @@ class VariablesReader:
         self._newest: Variables | None = None
         self._weights: Weights | None = None
         self._arrived, self._hurried = threading.Event(), threading.Event()
-        self.fetched_at = time.monotonic()
-        """Monotonic time of the newest fetch; it stands still when the server does not answer."""
+        self._clock = RunningClock()
+        self.fetched_at = self._clock()
+        """Of the newest fetch, by that clock; it stands still when the server does not answer."""
         self._fetcher: threading.Thread | None = None
         self._is_closed = False
         threading.Thread(target=self._keep_fetching, name="variables watch", daemon=True).start()
@@ -76,7 +78,7 @@ class VariablesReader:
         Raises:
           TimeoutError: the last fetch is longer ago than that many seconds.
         """
-        silence = time.monotonic() - self.fetched_at
+        silence = self._clock() - self.fetched_at
         if silence > seconds:
             raise TimeoutError(f"{who} has not heard from the replay at {self._address} for {silence:.0f} s")
 
@@ -96,11 +98,13 @@ class VariablesReader:
             self._fetcher = fetcher = threading.Thread(target=self._fetch_for_ever, name="variables", daemon=True)
             fetcher.start()
             while not self._is_closed and not self._is_away():
+                self._clock()  # its owner may be in a call of the environment for longer than the clock counts at once
                 time.sleep(_PROBE_SECONDS)
             client = native.reverb_client(next(spellings))
             while not self._is_closed and not (
                 accepts(self._address, ANSWER_SECONDS) and server_answers(client, ANSWER_SECONDS)
             ):
+                self._clock()
                 time.sleep(_PROBE_SECONDS)
                 client = native.reverb_client(next(spellings))
             self._client = client
@@ -126,7 +130,7 @@ class VariablesReader:
                 time.sleep(min(max(_HURRY_SECONDS, took), _MOST_HURRY_SECONDS))
 
     def _accept(self, announcement: Announcement) -> None:
-        self.fetched_at = time.monotonic()
+        self.fetched_at = self._clock()
         if self._weights is None or self._weights.version < announcement.version:
             take(self._client, WEIGHTS_TABLE, Weights, 1, self._keep)
         if self._weights is not None:
@@ -135,4 +139,4 @@ class VariablesReader:
 
     def _keep(self, weights: Weights) -> None:
         self._weights = weights
-        self.fetched_at = time.monotonic()
+        self.fetched_at = self._clock()

@@ -38,7 +38,6 @@ class Console:
         self._live: Live | None = None
         self._shown_at = 0.0
         self._shown: Status | None = None
-        self._noted = ""
         self._bottleneck, self._bottleneck_at = "", -_BOTTLENECK_SECONDS
         self._is_fault_noted = False
         self._warned: set[str] = set()
@@ -94,13 +93,12 @@ class Console:
 
     def note(self, text: str) -> None:
         """Prints a message above the live display, and keeps it in `logs/supervisor.log`."""
-        self._noted += text
-        self._keep(text)
+        self.keep(text)
         self._terminal.print(text, style="bold red", markup=False)
 
     def say(self, text: str) -> None:
         """`note` of what needs no attention."""
-        self._keep(text)
+        self.keep(text)
         self._terminal.print(text, markup=False)
 
     def _warn(self, status: Status) -> None:
@@ -110,29 +108,35 @@ class Console:
                 self._warned.add(warning)
                 self._terminal.print(f"warning: {warning}", style="yellow", markup=False)
 
-    def _keep(self, text: str) -> None:
+    def keep(self, text: str) -> None:
+        """Keeps a message in `logs/supervisor.log` alone."""
         with contextlib.suppress(OSError), (self._run.logs / "supervisor.log").open("a") as log:  # the disk may be full
             log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
     def say_end(self, code: int, reason: str) -> None:
-        """Prints how the run ended and how to look at it."""
+        """Prints how the run ended and how to look at it; the last line of one that failed is why, `reason`."""
         summary = read(self._run.summary, Summary)
         if (status := read(self._run.status, Status)) is not None:  # the last may be newer than what was shown
             self._warn(status)
-        if reason:
-            self.note(reason)
         if summary is None:
             self._terminal.print(f"The run ended with exit code {code} before it had a result; see {self._run.logs}")
-            return
-        if summary.message and summary.message not in self._noted:
-            self.note(f"{summary.stop_reason}: {summary.message}")
-        self._terminal.print(result(self._experiment, summary), style="bold", markup=False)
-        for remark in remarks(self._experiment, summary):
-            self._terminal.print(remark, markup=False)
-        folder = shlex.quote(str(self._run.path))
-        self._terminal.print(
-            f"Look at it: .venv/bin/tensorboard --logdir {folder}/tensorboard    Run directory: {folder}"
-        )
+        else:
+            if summary.message and not code:
+                self.note(f"{summary.stop_reason}: {summary.message}")
+            self._terminal.print(result(self._experiment, summary), style="bold", markup=False)
+            for remark in remarks(self._experiment, summary):
+                self._terminal.print(remark, markup=False)
+            folder = shlex.quote(str(self._run.path))
+            self._terminal.print(
+                f"Look at it: .venv/bin/tensorboard --logdir {folder}/tensorboard    Run directory: {folder}"
+            )
+        if reason:
+            self.note(reason)
+
+
+def one_line(text: str) -> str:
+    """A message of several lines as one."""
+    return "; ".join(filter(None, (line.strip() for line in text.splitlines())))
 
 
 def read(path: Path, kind: type[_Read]) -> _Read | None:

@@ -9,21 +9,31 @@ import mmap
 import os
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import numpy as np
 
 from pipeline.messages.contents import Counts
+from pipeline.runtime import signs_of_life
 
 if TYPE_CHECKING:
     from pipeline.records.ledger import Ledger
 
-_BEATS, _SLOT, _ENDED, _LEAVING, _PROGRESS = range(5)
+_BEATS, _SLOT, _ENDED, _LEAVING, _PROGRESS, _CALL, _LANE, _BUSY = range(8)
 _HEADER = 8
 _FIELDS = len(Counts.__struct_fields__)
 _BYTES = 8 * (_HEADER + 2 * _FIELDS)
 _RETURN_CODE = 1_000  # added, so that 0 stands for a process that lives
+
+
+class Signs(NamedTuple):
+    """What a process has shown of itself: a change is a sign of life."""
+
+    beats: int
+    call: int
+    """Of its environment that it is in; see `pipeline.runtime.signs_of_life`."""
+    lane: int
 
 
 class Recorder:
@@ -55,6 +65,16 @@ class Recorder:
         """How often it has said so."""
         return int(self._words[_BEATS])
 
+    @property
+    def signs(self) -> Signs:
+        """Its signs of life so far."""
+        words = self._words
+        return Signs(int(words[_BEATS]), int(words[_CALL]), int(words[_LANE]))
+
+    def show_calls(self) -> None:
+        """Has this process show here from now on which call of its environment it is in."""
+        signs_of_life.show_in(memoryview(self._memory).cast("q")[_CALL : _LANE + 1])
+
     def record(self, counts: Counts) -> None:
         """Replaces the counts. A process killed meanwhile leaves the former ones, never a mixture."""
         slot = 1 - int(self._words[_SLOT])
@@ -75,6 +95,25 @@ class Recorder:
     def is_leaving(self) -> bool:
         """Whether it has said so."""
         return bool(self._words[_LEAVING])
+
+    def conclude(self, exit_code: int) -> None:
+        """Says with which exit code the process is about to end of its own will: what else ends it leaves this out."""
+        self._words[_LEAVING] = _RETURN_CODE + exit_code
+
+    @property
+    def concluded(self) -> int | None:
+        """The exit code that it has said so of."""
+        said = int(self._words[_LEAVING])
+        return said - _RETURN_CODE if said >= _RETURN_CODE else None
+
+    def work(self, is_busy: bool) -> None:
+        """Says whether the process is at its work, or waits for some."""
+        self._words[_BUSY] = is_busy
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether it has said that it is at its work."""
+        return bool(self._words[_BUSY])
 
     def advance(self, progress: int) -> None:
         """Says how far the process's work has come, in steps of its own kind."""
@@ -106,7 +145,7 @@ class LocalRecorders:
 
     def __init__(self, folder: Path, ledger: "Ledger") -> None:
         self._folder, self._ledger = folder, ledger
-        self._beats: dict[str, int] = {}
+        self._signs: dict[str, Signs] = {}
 
     def read(self, starting: bool = False) -> None:
         """Takes what those had counted that ended without a last report.
@@ -124,8 +163,8 @@ class LocalRecorders:
                 continue
             if starting:
                 ledger.count(path.name, recorder.counts)
-            if recorder.beats != self._beats.get(path.name):
-                self._beats[path.name] = recorder.beats
+            if (signs := recorder.signs) != self._signs.get(path.name):
+                self._signs[path.name] = signs
                 ledger.hear(path.name)
 
 

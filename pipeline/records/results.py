@@ -13,6 +13,7 @@ EXIT_CODES = {
     "diverged": 4,
     "interrupted": 1,
     "failed": 1,
+    "refused": 2,
 }
 """Exit code of a run by its stop reason."""
 
@@ -64,7 +65,30 @@ class Summary(msgspec.Struct, frozen=True):
     account: Account | None = None
     """How many windows are stored, on their way or lost."""
     message: str = ""
+    """Why the run ended, where its stop condition does not say it; also checkpoints that could not be written."""
     failed_checkpoints: int = 0
+
+    @property
+    def reason(self) -> str:
+        """Why the run ended, in a line."""
+        return f"{self.stop_reason}: {self.message}" if self.message else self.stop_reason
+
+
+class RunFailed(RuntimeError):
+    """A run ended before it reached a stop condition: what `pipeline.train` raises.
+
+    Args:
+      summary: of the run, `summary.json`; its `stop_reason` and `message` are the error's.
+    """
+
+    def __init__(self, summary: Summary) -> None:
+        super().__init__(summary.reason)
+        self.summary = summary
+
+    @property
+    def exit_code(self) -> int:
+        """Of the command that would have run it."""
+        return EXIT_CODES[self.summary.stop_reason]
 
 
 class Status(msgspec.Struct, frozen=True):

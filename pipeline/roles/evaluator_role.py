@@ -62,7 +62,9 @@ def run_evaluator(
                 life = newest.life
                 is_sent = evaluation is None or evaluation.at == newest.evaluated_at
             if is_sent and evaluator.is_due(newest):
+                recorder.work(True)
                 evaluation = evaluator.evaluate(newest)
+                recorder.work(False)
                 is_sent = evaluation is None
                 if evaluation is not None and filmstrips is not None:
                     # Pictures go first: the learner leaves once it has the last evaluation.
@@ -71,10 +73,14 @@ def run_evaluator(
                         log.warning("the pictures of gradient step %d did not reach the learner", strip.gradient_steps)
             if not is_sent and evaluation is not None:
                 is_sent = sender.send(evaluation, _REPORT_SECONDS)
+                recorder.advance(recorder.progress + is_sent)
             if newest.stopping:
                 break
             time.sleep(_POLL_SECONDS)
     finally:
         reader.close()
         sender.close()
+        evaluator.close()
+        if filmstrips is not None:
+            filmstrips.close()
     return newest.exit_code if newest.stopping else 0

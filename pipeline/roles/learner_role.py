@@ -21,6 +21,7 @@ from pipeline.records.results import Ended, Summary, UnwrittenSummary
 from pipeline.replay.sampling import Sample
 from pipeline.roles.learner_parts import LearnerParts, Place
 from pipeline.runtime import native
+from pipeline.runtime.signs_of_life import RunningClock
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +72,8 @@ class LearningProcess:
         self._background = ThreadPoolExecutor(1, "priorities")
         self._prioritizing: Future[None] | None = None
         self._status_at = 0.0
-        self._sampled_at = time.monotonic()
+        self._clock = RunningClock()
+        self._sampled_at = self._clock()
         self._startup_seconds = 0.0
 
     @property
@@ -90,7 +92,7 @@ class LearningProcess:
         self.learner.choose_loop()
         self._startup_seconds = time.time() - self._started
         self.ledger.start_training()
-        self._sampled_at = time.monotonic()
+        self._sampled_at = self._clock()
         self._reporter.phase = "filling the replay"
 
     def step(self, timeout: float = 0.1) -> bool:
@@ -217,7 +219,7 @@ class LearningProcess:
         self._feeder.join(deadline)
 
     def _learn(self, sample: Sample) -> None:
-        self._sampled_at = time.monotonic()
+        self._sampled_at = self._clock()
         self._reporter.phase = "learning"
         before = self.learner.gradient_steps
         if self._on_policy is not None and self._on_policy.discards(sample, before):
@@ -247,7 +249,7 @@ class LearningProcess:
         self._prioritizing = self._background.submit(self.replay.give_priorities, sample, priorities)
 
     def _refuse_stall(self) -> None:
-        waited = time.monotonic() - self._sampled_at
+        waited = self._clock() - self._sampled_at
         if waited > self._experiment.learner.stall_seconds:
             if not self.replay.waits_for_collectors():
                 raise RuntimeError(

@@ -2,10 +2,10 @@
 
 import logging
 import threading
-import time
 
 from pipeline.records.results import EXIT_CODES, Ended, Summary
 from pipeline.roles.learner_role import LearningProcess
+from pipeline.runtime.signs_of_life import RunningClock
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +34,10 @@ def run_to_its_end(process: LearningProcess, interrupted: threading.Event) -> Su
     patience = _LEAVE_SECONDS if reason != "stalled" else 1.0
     if evaluate_last and (evaluation := process.ledger.evaluation) is not None:
         patience += _LAST_EVALUATIONS * evaluation.seconds
-    deadline = time.monotonic() + patience
+    clock = RunningClock()
+    deadline = clock() + patience
     while not process.drain():
-        if time.monotonic() > deadline:
+        if clock() > deadline:
             process.warn(f"the run's end has waited {patience:.0f} s for {', '.join(process.awaited())}, in vain")
             break
     return process.finish(reason, message, save=reason != "diverged")

@@ -4,9 +4,10 @@ import importlib
 import os
 import signal
 import sys
-import threading
 import warnings
 from ctypes import CDLL
+
+from pipeline.runtime.stop_signals import Interruption
 
 _PR_SET_PDEATHSIG = 1
 
@@ -22,12 +23,9 @@ def die_with_parent(parent: int = 0) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def interruption() -> threading.Event:
-    """An event that SIGTERM and SIGINT set."""
-    event = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: event.set())
-    return event
+def interruption() -> Interruption:
+    """An event that SIGTERM, SIGINT and SIGHUP set, whatever an environment does with these signals."""
+    return Interruption().hold()
 
 
 def quieten_gym() -> None:

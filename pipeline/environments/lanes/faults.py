@@ -3,7 +3,6 @@
 Imported with the first fault.
 """
 
-import contextlib
 import logging
 from collections import deque
 from typing import Any
@@ -12,7 +11,14 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv
 from numpy.typing import NDArray
 
-from pipeline.environments.lanes.lane_environment import EnvironmentFault, FaultCounts, LaneEnvironment, LaneStep
+from pipeline.environments.lanes.lane_environment import (
+    EnvironmentFault,
+    FaultCounts,
+    LaneEnvironment,
+    LaneStep,
+    closing,
+)
+from pipeline.runtime import signs_of_life
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +122,9 @@ def renewed(
             if not alone:
                 _make_anew(lanes)
             observation, masks = lanes.begin([_seed_of(lanes, lane) for lane in these], these if alone else None)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             lanes.found[None] = f"a reset raised {error!r}"
             continue
         lanes.found = {lane: what for lane, what in lanes.found.items() if lane in these}
@@ -142,9 +150,10 @@ def _faults_of(lanes: LaneEnvironment) -> Faults:
 def _make_anew(lanes: LaneEnvironment) -> None:
     if lanes.make_vector is None:
         raise TypeError("these lanes cannot be made anew")
-    with contextlib.suppress(Exception):  # it is broken
+    with closing(f"environment {lanes.name!r}"):
         lanes.vector.close(**({"terminate": True} if isinstance(lanes.vector, AsyncVectorEnv) else {}))
-    lanes.vector = lanes.make_vector()
+    with signs_of_life.in_call(signs_of_life.MAKING):
+        lanes.vector = lanes.make_vector()
     lanes.vector_faults = getattr(lanes.vector, "faults", {})
 
 

@@ -1,7 +1,9 @@
 """Environments in lockstep, one lane each, with what the data path needs to know of every step."""
 
+import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gymnasium
@@ -11,12 +13,15 @@ from numpy.typing import NDArray
 
 from pipeline.environments.lanes.spaces import first_action, leaf_readers, specs_of
 from pipeline.experiment.config import UsageError
+from pipeline.runtime import signs_of_life
 
 if TYPE_CHECKING:
     from pipeline.environments.lanes.masks import Masks
     from pipeline.environments.lanes.shield import Shield
 
 Vector = gymnasium.vector.VectorEnv[Any, Any, Any]
+
+log = logging.getLogger(__name__)
 
 
 class EnvironmentFault(Exception):
@@ -29,6 +34,17 @@ class ShieldFault(EnvironmentFault):
 
 class ForbiddenAction(Exception):
     """An action that mask or shield forbids was about to be taken: an error of whoever chose it."""
+
+
+@contextmanager
+def closing(what: str) -> Iterator[None]:
+    """Goes on where closing an environment raises, sys.exit() included: nothing more is asked of it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        log.warning("closing %s raised %r", what, error)
 
 
 class LaneStep(NamedTuple):
@@ -144,9 +160,9 @@ class LaneEnvironment:
         nothing = np.zeros(self.lanes, np.float32)
         try:
             observation, mask = self.begin([seed + lane for lane in range(self.lanes)])
-        except UsageError:  # it has another interface than it seemed to have
+        except (UsageError, KeyboardInterrupt):  # it has another interface than it seemed to have
             raise
-        except Exception as error:
+        except BaseException as error:
             self.found[None] = f"a reset raised {error!r}"
         if self.found:
             from pipeline.environments.lanes import faults
@@ -176,9 +192,9 @@ class LaneEnvironment:
         self.steps += 1
         try:
             step, ended = self._stepped(actions)
-        except UsageError:  # see `reset`
+        except (UsageError, KeyboardInterrupt):  # see `reset`
             raise
-        except Exception as error:
+        except BaseException as error:
             self.found[None] = f"it raised {error!r}"
         if self.found:
             from pipeline.environments.lanes import faults
@@ -217,14 +233,18 @@ class LaneEnvironment:
         return 0 if self._masks is None else self._masks.overruled(scores)
 
     def close(self) -> None:
-        """Releases the environments."""
-        self.vector.close()
+        """Releases the environments, whatever one of them raises."""
+        with closing(f"environment {self.name!r}"):
+            self.vector.close()
 
     def _stepped(self, actions: NDArray[np.int64]) -> tuple[LaneStep, NDArray[np.bool_]]:
         """What the vector's step returned, and in which lanes it ended the episode; its faults are in `found`."""
         if self._first_action:
             actions = actions + self._first_action
+        place = signs_of_life.enter(signs_of_life.STEPPING)
+        place[1] = signs_of_life.ALL_LANES
         batch, reward, terminated, truncated, info = self.vector.step(actions)
+        place[0] = signs_of_life.NO_CALL
         reward = np.asarray(reward, np.float32)
         ended = terminated | truncated
         if "life_lost" in info:
@@ -251,7 +271,8 @@ class LaneEnvironment:
             self.found.update(self.vector_faults.items())
         else:
             own_loop = isinstance(vector, (SyncVectorEnv, AsyncVectorEnv))
-            batch, info = vector.reset(seed=list(seeds) if own_loop else seeds[0])
+            with signs_of_life.in_call(signs_of_life.RESETTING):
+                batch, info = vector.reset(seed=list(seeds) if own_loop else seeds[0])
             self._find_masks(info)
         observation = {leaf: read(batch) for leaf, read in self._readers.items()}
         self._find_infinite(observation, np.zeros(self.lanes, np.float32))

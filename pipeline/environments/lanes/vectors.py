@@ -1,6 +1,5 @@
 """Lanes of environments with gymnasium's interface, which vectorise themselves or are stepped one after the other."""
 
-import contextlib
 import copy
 import functools
 from collections.abc import Callable, Sequence
@@ -15,8 +14,10 @@ from gymnasium.vector import SyncVectorEnv
 from gymnasium.vector.utils import concatenate
 
 from agents.struct_types import prepared
+from pipeline.environments.lanes.lane_environment import closing
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import EnvironmentConfig
+from pipeline.runtime import signs_of_life
 
 _Options = TypeVar("_Options")
 Wrap = Callable[[gymnasium.Env[Any, Any]], gymnasium.Wrapper[Any, Any, Any, Any]]
@@ -142,7 +143,7 @@ class SerialVectorEnv(SyncVectorEnv):
     """
 
     def __init__(self, env_fns: Sequence[Callable[[], gymnasium.Env[Any, Any]]]) -> None:
-        super().__init__(env_fns, copy=False)
+        super().__init__([functools.partial(_made, make, lane) for lane, make in enumerate(env_fns)], copy=False)
         self._makers = list(env_fns)
         self._rewards: Any = np.zeros(self.num_envs, np.float32)
         space = self.single_observation_space
@@ -158,10 +159,14 @@ class SerialVectorEnv(SyncVectorEnv):
         ended = self._autoreset_envs
         infos: dict[str, Any] = {}
         reward: Any
+        place = signs_of_life.enter(signs_of_life.STEPPING)
         for lane, (environment, action) in enumerate(zip(self.envs, actions, strict=True)):
+            place[1] = lane
             try:
                 if ended[lane]:
+                    place[0] = signs_of_life.RESETTING
                     observation, info = environment.reset()
+                    place[0] = signs_of_life.STEPPING
                     reward, terminated, truncated = 0.0, False, False
                 else:
                     observation, reward, terminated, truncated, info = environment.step(action)
@@ -172,13 +177,35 @@ class SerialVectorEnv(SyncVectorEnv):
                 self._keep(lane, observation)
                 if "action_mask" in info:
                     infos = self._add_info(infos, {"action_mask": info["action_mask"]}, lane)
-            except UsageError:  # it has another interface than it seemed to have
+            except (UsageError, KeyboardInterrupt):  # it has another interface than it seemed to have
                 raise
-            except Exception as error:  # whatever a lane's environment raises is that lane's alone
+            except BaseException as error:  # whatever a lane's environment raises, sys.exit() too, is that lane's alone
                 self._give_up(lane, error)
         if self._row_shape is None:
             self._gather()
         return self._observations, self._rewards, self._terminations, self._truncations, infos
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Begins an episode in every lane, of which each gives a sign of life."""
+        seeds = seed if isinstance(seed, list) else [seed if seed is None else seed + n for n in range(self.num_envs)]
+        for flags in (self._terminations, self._truncations, self._autoreset_envs):
+            flags[:] = False
+        infos: dict[str, Any] = {}
+        place = signs_of_life.enter(signs_of_life.RESETTING)
+        for lane, environment in enumerate(self.envs):
+            place[1] = lane
+            self._env_obs[lane], info = environment.reset(seed=seeds[lane], options=options)
+            infos = self._add_info(infos, info, lane)
+        self._observations = concatenate(self.single_observation_space, self._env_obs, self._observations)
+        return self._observations, infos
+
+    def close_extras(self, **_: Any) -> None:
+        """Closes every environment; what one raises keeps no other open."""
+        for lane, environment in enumerate(self.envs):
+            with closing(f"lane {lane}"):
+                environment.close()
 
     def renew(self, lanes: Sequence[int], seeds: Sequence[int]) -> tuple[Any, dict[str, Any]]:
         """Closes these lanes' environments, makes them anew and begins an episode in each; `faults` are of this.
@@ -191,20 +218,23 @@ class SerialVectorEnv(SyncVectorEnv):
         for lane, seed in zip(lanes, seeds, strict=True):
             self._autoreset_envs[lane] = False
             try:
-                with contextlib.suppress(Exception):  # it is broken
+                with closing(f"lane {lane}"):
                     self.envs[lane].close()
-                self.envs[lane] = self._makers[lane]()
-                observation, info = self.envs[lane].reset(seed=seed)
+                self.envs[lane] = _made(self._makers[lane], lane)
+                with signs_of_life.in_call(signs_of_life.RESETTING, lane):
+                    observation, info = self.envs[lane].reset(seed=seed)
                 self._keep(lane, observation)
                 if "action_mask" in info:
                     infos = self._add_info(infos, {"action_mask": info["action_mask"]}, lane)
-            except Exception as error:  # see `step`
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # see `step`
                 self._give_up(lane, error)
         if self._row_shape is None:
             self._gather()
         return self._observations, infos
 
-    def _give_up(self, lane: int, error: Exception) -> None:
+    def _give_up(self, lane: int, error: BaseException) -> None:
         self.faults[lane] = str(error) if isinstance(error, _Misfit) else f"it raised {error!r}"
         self._rewards[lane] = 0.0
         self._terminations[lane] = self._truncations[lane] = self._autoreset_envs[lane] = False
@@ -241,6 +271,12 @@ class SerialVectorEnv(SyncVectorEnv):
             if fits:
                 whole = [fits[0] if lane in self.faults else seen for lane, seen in enumerate(self._env_obs)]
                 self._observations = concatenate(self.single_observation_space, whole, self._observations)
+
+
+def _made(make: Callable[[], gymnasium.Env[Any, Any]], lane: int) -> gymnasium.Env[Any, Any]:
+    """Makes a lane's environment, which is a sign of life."""
+    with signs_of_life.in_call(signs_of_life.MAKING, lane):
+        return make()
 
 
 class _Misfit(Exception):

@@ -1,0 +1,78 @@
+"""How a run has ended, in one word: summary, exit code, terminal, `logs/supervisor.log` and Python say the same.
+
+The learner writes the summary of a run that it ends itself. Where another process ended the run, or the learner died,
+the launcher writes why, so that the reason survives whoever had it.
+"""
+
+from typing import Any
+
+import msgspec
+
+from pipeline.experiment.run_directory import RunDirectory, write_json
+from pipeline.experiment.sections import Experiment
+from pipeline.monitoring.console import Console, one_line, read
+from pipeline.records.results import EXIT_CODES, Status, Summary
+
+_OF_CODE = {2: "refused", 3: "stalled", 4: "diverged"}
+
+
+def conclude(console: Console, run: RunDirectory, experiment: Experiment, code: int, reason: str, by: str = "") -> int:
+    """Brings summary, log and terminal to one word, and returns the exit code.
+
+    Args:
+      console: that ends with it.
+      run: its directory.
+      experiment: what was run.
+      code: exit code that the launcher has found.
+      reason: in words; empty where the summary has it.
+      by: what interrupted the run, such as "SIGTERM"; empty if nothing did.
+    """
+    summary = read(run.summary, Summary)
+    if summary is None or EXIT_CODES[summary.stop_reason]:  # else it reached its stop condition, whoever failed then
+        if not reason and summary is None:
+            reason = f"the learner ended with exit code {code} before it had a result; see {run.logs}"
+        if summary is not None and summary.stop_reason == "interrupted" and by and not reason:
+            reason = f"by {by}; --resume goes on from the newest checkpoint"
+            if summary.message:
+                reason = f"{reason}; {summary.message}"
+        if reason:
+            why = _OF_CODE.get(code) or ("interrupted" if by else "failed")
+            summary = write_reason(run, experiment, why, reason)
+    assert summary is not None
+    code = EXIT_CODES[summary.stop_reason]
+    console.say_end(code, one_line(summary.reason) if code else "")
+    return code
+
+
+def write_reason(run: RunDirectory, experiment: Experiment, stop_reason: str, message: str) -> Summary:
+    """Writes into the summary why the run ended; where the learner left none, with what its last status says.
+
+    Args:
+      run: its directory.
+      experiment: what was run.
+      stop_reason: of `EXIT_CODES`.
+      message: in words.
+    """
+    summary = read(run.summary, Summary) or _of_status(read(run.status, Status), experiment)
+    summary = msgspec.structs.replace(summary, stop_reason=stop_reason, message=one_line(message))
+    try:
+        write_json(run.summary, summary)
+    except OSError as error:
+        added = f"{summary.message}; {run.summary} could not be written: {error}"
+        summary = msgspec.structs.replace(summary, message=added)
+    return summary
+
+
+def _of_status(status: Status | None, experiment: Experiment) -> Summary:
+    """A result from what the run did last."""
+    found: dict[str, Any] = {
+        name: 0 for name in Summary.__struct_fields__ if Summary.__annotations__[name] in (int, float)
+    }
+    if status is not None:
+        told = msgspec.structs.asdict(status)
+        found |= {name: told[name] for name in Summary.__struct_fields__ if name in told}
+        found["mean_return"] = found["best_mean_return"] = status.evaluation_return
+    target, mean = experiment.stop.target_return, found.get("mean_return")
+    found |= {"solved": target is not None and mean is not None and mean >= target, "seed": experiment.seed}
+    found.setdefault("mean_return", None)
+    return Summary(stop_reason="", **found)
