@@ -31,16 +31,14 @@ def conclude(console: Console, run: RunDirectory, experiment: Experiment, code: 
     if summary is None or EXIT_CODES[summary.stop_reason]:  # else it reached its stop condition, whoever failed then
         if not reason and summary is None:
             reason = f"the learner ended with exit code {code} before it had a result; see {run.logs}"
-        if summary is not None and summary.stop_reason == "interrupted" and by and not reason:
-            reason = f"by {by}; --resume goes on from the newest checkpoint"
-            if summary.message:
-                reason = f"{reason}; {summary.message}"
         if reason:
             why = _OF_CODE.get(code) or ("interrupted" if by else "failed")
             summary = write_reason(run, experiment, why, reason)
     assert summary is not None
-    code = EXIT_CODES[summary.stop_reason]
-    console.say_end(code, one_line(summary.reason) if code else "")
+    code, words = EXIT_CODES[summary.stop_reason], one_line(summary.reason)
+    if words == "interrupted" and by:
+        words = f"interrupted by {by}: --resume goes on from the newest checkpoint"
+    console.say_end(code, words if code else "")
     return code
 
 
