@@ -2,6 +2,7 @@
 
 Example:
   python -m pipeline.doctor --run_dir=runs
+  python -m pipeline.doctor --run_dir=runs --config=atari --set=replay.capacity=500_000
 
 Exit codes: 0 runs are possible here, 1 something has to be mended first, 2 wrong usage.
 """
@@ -159,13 +160,11 @@ def _devices() -> Finding:
 
 
 def _memory() -> Finding:
-    kibibytes = re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text())
-    available = int(kibibytes[1]) * 1024 / _GIB if kibibytes else 0.0
-    limit = Path("/sys/fs/cgroup/memory.max")  # of a container
-    if limit.is_file() and (text := limit.read_text().strip()).isdigit():
-        available = min(available, int(text) / _GIB)
-    words = f"{available:.1f} GiB available"
-    if available < _LEAST_MEMORY:
+    from pipeline.runtime.memory import GIB, available
+
+    free = available() / GIB
+    words = f"{free:.1f} GiB available"
+    if free < _LEAST_MEMORY:
         return Finding("warning", "memory", words, f"a run of CartPole takes about {_LEAST_MEMORY:g} GiB: free some")
     return Finding("ok", "memory", words)
 
@@ -227,6 +226,22 @@ def _suites() -> Iterator[Finding]:
             yield Finding("note", program, f"not there; it is for {purpose}", f"install Debian's package {program}")
 
 
+def _experiment(name: str, overrides: tuple[str, ...], run_dir: Path) -> Iterator[Finding]:
+    """What a config says of this machine: whether it can be run here, and what it takes."""
+    from pipeline.experiment.config import UsageError, load
+    from pipeline.launchers import describe, sizes
+
+    try:
+        experiment = load(name, overrides)
+        specs = describe(experiment)
+    except UsageError as error:
+        yield Finding("problem", "config", str(error))
+        return
+    yield Finding("ok", "sizes", sizes.described(sizes.parts(experiment, specs)))
+    for warned in sizes.warnings(experiment, specs, run_dir):
+        yield Finding("warning", "sizes", warned.words, warned.remedy)
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message} (--help lists the flags)\n")
@@ -238,8 +253,16 @@ def main() -> int:
         prog="python -m pipeline.doctor", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--run_dir", type=Path, default=Path("runs"), help="Where runs would be written.")
-    worst = "ok"
-    for finding in findings(parser.parse_args().run_dir):
+    parser.add_argument("--config", help="A config whose environment and sizes are checked, too.")
+    parser.add_argument(
+        "--set", action="append", default=[], help="A line of TOML that overrides the config; may be repeated."
+    )
+    flags = parser.parse_args()
+    found = list(findings(flags.run_dir))
+    worst = "problem" if any(finding.level == "problem" for finding in found) else "ok"
+    if flags.config and worst == "ok":  # packages that are missing would be missed again
+        found += _experiment(flags.config, tuple(flags.set), flags.run_dir)
+    for finding in found:
         print(f"{finding.level:<8} {finding.what}: {finding.words}")
         if finding.remedy:
             print(f"         -> {finding.remedy}")

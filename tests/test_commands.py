@@ -87,6 +87,18 @@ def test_the_doctor_says_where_runs_cannot_be_written(tmp_path: Path) -> None:
     assert "problem  disk" in result.stdout
 
 
+def test_the_doctor_says_what_a_config_takes(tmp_path: Path) -> None:
+    flags = (f"--run_dir={tmp_path}", "--config=cartpole")
+    result = run("-m", "pipeline.doctor", *flags, "--set=replay.capacity=1_000_000_000_000")
+    assert result.returncode == 0, result.stderr
+    assert "warning  sizes: memory: the replay up to" in result.stdout
+    assert "-> lower replay.capacity" in result.stdout
+    refused = run("-m", "pipeline.doctor", *flags, "--set=agent.n_step=0")
+    assert refused.returncode == 1
+    assert "problem  config:" in refused.stdout
+    assert "agent.n_step" in refused.stdout
+
+
 def test_the_doctor_knows_of_proxies() -> None:
     result = run("-m", "pipeline.doctor", http_proxy="http://proxy.invalid:3128", no_proxy="", NO_PROXY="")
     assert "warning  proxy: http_proxy set" in result.stdout

@@ -4,6 +4,7 @@ Belongs here: `launch` and `train`, the registry that `--launcher` chooses from,
 role does in its process is in `pipeline.roles`.
 """
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -19,11 +20,14 @@ from pipeline import environments
 from pipeline.experiment.config import UsageError, departures, validate
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
+from pipeline.launchers import sizes
 from pipeline.records.recorder import mark_rest_ended
 from pipeline.records.results import EXIT_CODES, RunFailed, Summary
 from pipeline.runtime.ports import refuse_used_port
 from pipeline.security import privacy
 from pipeline.security.privacy import Privacy
+
+log = logging.getLogger(__name__)
 
 _REACHED = (
     "roles on other nodes of a Ray cluster reach the replay; Ray's own ports are open, too, and run what they are sent"
@@ -120,6 +124,7 @@ def describe(experiment: Experiment) -> Specs:
         seen = specs
     if reason := experiment.agent.unsuitable_for(seen):
         raise UsageError(f"agent.kind={experiment.agent.kind!r}: {reason}")
+    sizes.refuse(experiment, specs)
     return specs
 
 
@@ -156,6 +161,8 @@ def launch(
 
         experiment = (resume and offline.adopted(experiment, run)) or offline.adopt(experiment, specs)
     experiment = run.check(experiment, resume)
+    for warned in sizes.warnings(experiment, specs, run.path):
+        log.warning("%s: %s", warned.words, warned.remedy)
     refuse_used_port(experiment.replay.port)
     refuse_used_port(experiment.replay.weights_port)
     cluster, reached = cluster or Cluster(), _REACHED if launcher in ELASTIC else ""
