@@ -160,9 +160,9 @@ def _devices() -> Finding:
 
 
 def _memory() -> Finding:
-    from pipeline.runtime.memory import GIB, available
+    from pipeline.runtime.process import GIB, available_memory
 
-    free = available() / GIB
+    free = available_memory() / GIB
     words = f"{free:.1f} GiB available"
     if free < _LEAST_MEMORY:
         return Finding("warning", "memory", words, f"a run of CartPole takes about {_LEAST_MEMORY:g} GiB: free some")

@@ -4,7 +4,6 @@ Belongs here: `launch` and `train`, the registry that `--launcher` chooses from,
 role does in its process is in `pipeline.roles`.
 """
 
-import logging
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -26,8 +25,6 @@ from pipeline.records.results import EXIT_CODES, RunFailed, Summary
 from pipeline.runtime.ports import refuse_used_port
 from pipeline.security import privacy
 from pipeline.security.privacy import Privacy
-
-log = logging.getLogger(__name__)
 
 _REACHED = (
     "roles on other nodes of a Ray cluster reach the replay; Ray's own ports are open, too, and run what they are sent"
@@ -162,7 +159,7 @@ def launch(
         experiment = (resume and offline.adopted(experiment, run)) or offline.adopt(experiment, specs)
     experiment = run.check(experiment, resume)
     for warned in sizes.warnings(experiment, specs, run.path):
-        log.warning("%s: %s", warned.words, warned.remedy)
+        print(f"warning: {warned.words}: {warned.remedy}", file=sys.stderr)
     refuse_used_port(experiment.replay.port)
     refuse_used_port(experiment.replay.weights_port)
     cluster, reached = cluster or Cluster(), _REACHED if launcher in ELASTIC else ""

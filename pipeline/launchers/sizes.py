@@ -10,7 +10,7 @@ from agents import ArraySpec, Specs
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment
 from pipeline.replay.frames import FrameLayout
-from pipeline.runtime.memory import GIB, available
+from pipeline.runtime.process import GIB, available_memory
 
 _INT32 = 2**31 - 1
 _INT64 = 2**63 - 1
@@ -91,7 +91,7 @@ def parts(experiment: Experiment, specs: Specs) -> list[Part]:
 def warnings(experiment: Experiment, specs: Specs, run_dir: Path) -> Iterator[Warned]:
     """What is larger than this machine's free memory, or the disk of the run directory."""
     found = parts(experiment, specs)
-    total, free = sum(part.bytes for part in found), available()
+    total, free = sum(part.bytes for part in found), available_memory()
     if total > free > 0.0:
         yield Warned(f"memory: {described(found)}; {free / GIB:.1f} GiB are free", f"lower {found[0].fewer}")
     replay = next((part.bytes for part in found if part.name == "the replay"), 0.0)

@@ -1,15 +1,19 @@
-"""What processes of a run do at their start."""
+"""What processes of a run do at their start, and what memory there is for them."""
 
 import importlib
 import os
+import re
 import signal
 import sys
 import warnings
 from ctypes import CDLL
+from pathlib import Path
 
 from pipeline.runtime.stop_signals import Interruption
 
 _PR_SET_PDEATHSIG = 1
+GIB = 2.0**30
+_CGROUP = Path("/sys/fs/cgroup")
 
 
 def die_with_parent(parent: int = 0) -> None:
@@ -43,3 +47,34 @@ def prepare_pygame() -> None:
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
     warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)  # of the pygame that TF-Agents pins
+
+
+def available_memory() -> float:
+    """Bytes that processes may still take of the machine, within its container's limit; 0 where Linux does not say."""
+    kibibytes = re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text())
+    free = int(kibibytes[1]) * 1024.0 if kibibytes else 0.0
+    for limit, usage, statistics in (
+        ("memory.max", "memory.current", "memory.stat"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),  # of cgroups' version 1
+    ):
+        if (most := _number(_CGROUP / limit)) is not None:
+            used = (_number(_CGROUP / usage) or 0.0) - _inactive(_CGROUP / statistics)
+            free = min(free, max(0.0, most - used))
+    return free
+
+
+def _number(path: Path) -> float | None:
+    try:
+        text = path.read_text().strip()
+    except OSError:
+        return None
+    return float(text) if text.isdigit() else None  # "max" is no limit
+
+
+def _inactive(path: Path) -> float:
+    """Bytes of files that the kernel gives up when memory is wanted."""
+    try:
+        found = re.search(r"^(?:total_)?inactive_file (\d+)", path.read_text(), flags=re.MULTILINE)
+    except OSError:
+        return 0.0
+    return float(found[1]) if found else 0.0

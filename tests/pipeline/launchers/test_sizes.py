@@ -13,7 +13,7 @@ from agents import ArraySpec, Specs
 from pipeline.experiment.config import UsageError, parse
 from pipeline.launchers import sizes
 from pipeline.replay.frames import FrameLayout
-from pipeline.runtime.memory import GIB
+from pipeline.runtime.process import GIB
 
 PICTURE = Specs(ArraySpec((84, 84, 1), "uint8", (255,)), 6)
 STATE = Specs(ArraySpec((4,), "float32"), 2)
@@ -24,7 +24,7 @@ def named(experiment: Any, specs: Specs) -> dict[str, float]:
 
 
 def with_free(monkeypatch: pytest.MonkeyPatch, memory: float, disk: float) -> None:
-    monkeypatch.setattr(sizes, "available", lambda: memory * GIB)
+    monkeypatch.setattr(sizes, "available_memory", lambda: memory * GIB)
     usage = shutil.disk_usage("/")._replace(free=int(disk * GIB))
     monkeypatch.setattr(sizes.shutil, "disk_usage", lambda _: usage)
 
@@ -127,13 +127,13 @@ def test_shipped_configs_are_not_refused(name: str) -> None:
 
 
 def test_a_containers_limit_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from pipeline.runtime import memory
+    from pipeline.runtime import process
 
-    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
-    alone = memory.available()
+    monkeypatch.setattr(process, "_CGROUP", tmp_path)
+    alone = process.available_memory()
     (tmp_path / "memory.max").write_text("max\n")
-    assert memory.available() == pytest.approx(alone, rel=0.5)
+    assert process.available_memory() == pytest.approx(alone, rel=0.5)
     (tmp_path / "memory.max").write_text("3000000\n")
     (tmp_path / "memory.current").write_text("2000000\n")
     (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 500000\n")
-    assert memory.available() == 1_500_000.0
+    assert process.available_memory() == 1_500_000.0
