@@ -24,8 +24,8 @@ def implicit_quantile_model(specs: Specs, config: IqnConfig, seed: int) -> tf.ke
     features before the last hidden layer.
 
     Returns:
-      A functional model: a list of the observation nest, fractions float32 [B, N] and, in a noisy network, the noise ->
-      float32 [B, A, N].
+      A functional model: a list of the observation nest, fractions float32 [B, N] (or [1, N], the same for all, which
+      are embedded once) and, in a noisy network, the noise -> float32 [B, A, N].
     """
     builder = ValueNetworkBuilder(specs, config, seed)
     features, hidden = builder.features, config.hidden_units
@@ -48,8 +48,7 @@ def implicit_quantile_model(specs: Specs, config: IqnConfig, seed: int) -> tf.ke
 def mean_of_quantiles(model: tf.keras.Model, fractions: tf.Tensor) -> tf.keras.Model:
     """Builds the mean of an implicit quantile model over fixed fractions [1, K]: observations (and noise) -> [B, A]."""
     observation, _, *noise = model.input
-    batch = tf.shape(tf.nest.flatten(observation)[0])[0]
-    quantiles = model([observation, tf.tile(fractions, (batch, 1)), *noise])
+    quantiles = model([observation, fractions, *noise])
     inputs = [observation, *noise] if noise else observation
     return tf.keras.Model(inputs, tf.reduce_mean(quantiles, axis=2))
 
@@ -74,8 +73,7 @@ class ImplicitQuantileNetwork(ValueNetwork):
 
     def outputs(self, observation: Any, noise: list[tf.Tensor], training: bool = False) -> tf.Tensor:
         """Q-values float32 [B, A]: the mean at fixed fractions."""
-        fractions = tf.tile(self._acting_fractions, (batch_size_of(observation), 1))
-        return tf.reduce_mean(self.raw(observation, fractions, *noise, training=training), axis=2)
+        return tf.reduce_mean(self.raw(observation, self._acting_fractions, *noise, training=training), axis=2)
 
 
 class QuantileAgent(DeepTdAgent):
@@ -86,6 +84,10 @@ class QuantileAgent(DeepTdAgent):
     def _fractions(self, batch: tf.Tensor, target: bool, training: bool) -> tf.Tensor:
         """Fractions float32 [batch or 1, N] to take quantiles at, of the target or of what is learned."""
         raise NotImplementedError
+
+    def _acting_fractions(self) -> tf.Tensor | None:
+        """Fractions [1, K] whose mean chooses the bootstrap action; None takes those that are bootstrapped from."""
+        return None
 
     def _quantiles(
         self, network: ValueNetwork, observation: Any, fractions: tf.Tensor, stream: int, training: bool
@@ -100,9 +102,11 @@ class QuantileAgent(DeepTdAgent):
         learned, bootstrapped = self._fractions(size, False, training), self._fractions(size, True, training)
         quantiles_tm1 = self._quantiles(self._q_network, before, learned, 0, training)
         quantiles_t = self._quantiles(self._target_q_network, after, bootstrapped, 1, training)
-        selector_t = quantiles_t
-        if config.double:
-            selector_t = self._quantiles(self._q_network, after, bootstrapped, 2, training)
+        selector_t, acting = quantiles_t, self._acting_fractions()
+        if config.double or acting is not None:
+            network, stream = (self._q_network, 2) if config.double else (self._target_q_network, 1)
+            fractions = bootstrapped if acting is None else acting
+            selector_t = self._quantiles(network, after, fractions, stream, training)
         mean_t = losses.masked_q(tf.reduce_mean(selector_t, axis=2), batch.mask_t)
         next_quantiles = distributional_losses.of_action(quantiles_t, tf.argmax(mean_t, axis=1, output_type=tf.int32))
         target = folded.reward[:, tf.newaxis] + folded.discount[:, tf.newaxis] * next_quantiles
@@ -136,7 +140,11 @@ class QrDqnAgent(QuantileAgent):
 
 
 class IqnAgent(QuantileAgent):
-    """Learns quantiles at fractions drawn anew in every gradient step; acts by the mean at fixed ones."""
+    """Learns quantiles at fractions drawn anew in every gradient step; acts by the mean at fixed ones.
+
+    The bootstrap action is the one that acting would take, by K fractions of its own (Dabney et al. 2018b, algorithm
+    1). They are the midpoints, not draws: the mean of few draws varies by more than actions differ.
+    """
 
     _config: IqnConfig
 
@@ -147,9 +155,12 @@ class IqnAgent(QuantileAgent):
     def _fractions(self, batch: tf.Tensor, target: bool, training: bool) -> tf.Tensor:
         count = self._config.target_quantile_samples if target else self._config.quantile_samples
         if not training:
-            return tf.tile(midpoints(count), (batch, 1))
+            return midpoints(count)
         stream = 5 if target else 4
         return draws.draw(tf.random.stateless_uniform, self._seed, self.train_step_counter, batch, count, stream)
+
+    def _acting_fractions(self) -> tf.Tensor:
+        return midpoints(self._config.acting_quantiles)
 
     def _quantiles(
         self, network: ValueNetwork, observation: Any, fractions: tf.Tensor, stream: int, training: bool

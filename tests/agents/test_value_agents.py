@@ -121,6 +121,8 @@ class Example(NamedTuple):
     online_t: np.ndarray
     target_tm1: np.ndarray
     target_t: np.ndarray
+    selector_t: np.ndarray
+    """Of IQN at the fractions that act, of the network that chooses the bootstrap action."""
 
 
 class Expected(NamedTuple):
@@ -152,6 +154,10 @@ def examples_of(setup: Setup, experience: Trajectory) -> list[Example | None]:
     online_tm1 = raw_outputs(agent, agent._q_network, observation, learned)
     online_t = raw_outputs(agent, agent._q_network, observation, bootstrapped)
     target = raw_outputs(agent, agent._target_q_network, observation, bootstrapped)
+    selector = online_t if getattr(config, "double", False) else target
+    if implicit:
+        chooses = agent._q_network if config.double else agent._target_q_network
+        selector = raw_outputs(agent, chooses, observation, config.acting_quantiles)
 
     masks = None if mask is None else mask.numpy()
 
@@ -181,6 +187,7 @@ def examples_of(setup: Setup, experience: Trajectory) -> list[Example | None]:
                 online_t=online_t[row, frame],
                 target_tm1=target[row, 0],
                 target_t=target[row, frame],
+                selector_t=selector[row, frame],
             )
         )
     return examples
@@ -242,8 +249,7 @@ def expected_of_c51(config: Any, example: Example, batch: int) -> Expected:
 
 
 def expected_of_quantiles(config: Any, example: Example, batch: int) -> Expected:
-    selector = example.online_t if config.double else example.target_t
-    best = best_of(selector.mean(axis=1), example.allowed_t)
+    best = best_of(example.selector_t.mean(axis=1), example.allowed_t)
     targets = [example.reward + example.discount * quantile for quantile in example.target_t[best]]
     quantiles = example.online_tm1[example.action]
     loss = 0.0
