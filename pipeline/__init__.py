@@ -5,6 +5,9 @@ as `python -m pipeline.train`, and `python -m pipeline` lists them.
 """
 
 import importlib
+import importlib.util
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,6 +26,25 @@ _HOMES = {
     "load": "pipeline.experiment.config",
     "train": "pipeline.launchers",
 }
+
+
+def _refuse_other_agents() -> None:
+    """Says so where a folder or a file of the user's hides our package `agents`, which nothing here works without."""
+    loaded = sys.modules.get("agents")
+    spec = importlib.util.find_spec("agents") if loaded is None else loaded.__spec__
+    ours = os.path.join(os.path.dirname(os.path.dirname(os.path.realpath(__file__))), "agents")
+    found = [] if spec is None else spec.submodule_search_locations or [spec.origin or ""]
+    places = [os.path.realpath(place) for place in found]
+    if not places or ours in places or not os.path.isdir(ours):
+        return
+    sentence = f"{places[0]} hides the package agents that pipeline needs: rename it, or start Python in another folder"
+    if sys.argv[:1] == ["-m"]:  # a command of ours, which says what is wrong in one line
+        print(f"error: {sentence}", file=sys.stderr)
+        raise SystemExit(2)
+    raise ImportError(sentence)
+
+
+_refuse_other_agents()
 
 
 def __getattr__(name: str) -> Any:

@@ -192,8 +192,9 @@ def _start_anew(lost: workers.WorkerLost) -> None:
         with contextlib.suppress(OSError):  # that of the listing is closed
             if int(descriptor) > 2:
                 os.set_inheritable(int(descriptor), False)
-    again = [argument for argument in sys.argv[1:] if not argument.startswith("--lost=")]
-    os.execv(sys.executable, [sys.executable, "-m", "pipeline.role", *again, "--resume", f"--lost={LOST.value + 1}"])
+    line = [argument for argument in sys.orig_argv[1:] if not argument.startswith("--lost=")]
+    begin = line.index("pipeline.role") + 1
+    os.execv(sys.executable, [sys.executable, *line[:begin], "--resume", f"--lost={LOST.value + 1}", *line[begin:]])
 
 
 def _recorder() -> Recorder:

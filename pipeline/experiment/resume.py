@@ -54,6 +54,7 @@ REFUSED = {
 _EACH_FOR_ITSELF = (
     "stop.",
     "checkpoint.",
+    "collect.devices",
     "replay.port",
     "replay.private",
     "replay.weights_port",

@@ -167,6 +167,13 @@ class CollectConfig(Config, frozen=True):
             "is for cores that nothing else needs.",
         ),
     ] = 1
+    devices: Annotated[
+        str,
+        Meta(
+            description="GPUs that collectors and evaluator see, as CUDA_VISIBLE_DEVICES names them: '0' or '0,1' for "
+            "environments that want some, 'inherit' for those of the command. Empty leaves all to the learner."
+        ),
+    ] = ""
     faulty_episodes: Annotated[
         float,
         Meta(

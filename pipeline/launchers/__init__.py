@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Optional
 
 import msgspec
 
@@ -26,9 +26,16 @@ from pipeline.runtime.ports import refuse_used_port
 from pipeline.security import privacy
 from pipeline.security.privacy import Privacy
 
+if TYPE_CHECKING:
+    from pipeline.launchers.world import World
+
 _REACHED = (
     "roles on other nodes of a Ray cluster reach the replay; Ray's own ports are open, too, and run what they are sent"
 )
+
+
+class BegunWithin(UsageError):
+    """A run was begun in a process of a run."""
 
 
 class Cluster(NamedTuple):
@@ -54,6 +61,8 @@ class Launch(NamedTuple):
     cluster: Cluster = Cluster()
     checked_seconds: float = 0.0
     """That the check of the environment took: making and resetting one may take a role as long."""
+    world: Optional["World"] = None
+    """What the run's processes see; None is what the process that starts them sees."""
 
 
 def _local(launch: Launch) -> int:
@@ -149,31 +158,34 @@ def launch(
             f"collect.max_collectors={experiment.collect.max_collectors} is for nodes that join a run of "
             f"--launcher=ray: set it to 0 with --launcher={launcher}"
         )
+    _refuse_within_check()
     run = RunDirectory(run_dir.resolve())
-    checked = time.monotonic()
-    specs = describe(experiment)
-    checked = time.monotonic() - checked
-    if experiment.is_offline:
-        from pipeline.datasets import offline
-
-        experiment = (resume and offline.adopted(experiment, run)) or offline.adopt(experiment, specs)
-    experiment = run.check(experiment, resume)
-    for warned in sizes.warnings(experiment, specs, run.path):
-        print(f"warning: {warned.words}: {warned.remedy}", file=sys.stderr)
+    if not experiment.is_offline:
+        experiment = run.check(experiment, resume)
+    cluster, reached = cluster or Cluster(), _REACHED if launcher in ELASTIC else ""
     refuse_used_port(experiment.replay.port)
     refuse_used_port(experiment.replay.weights_port)
-    cluster, reached = cluster or Cluster(), _REACHED if launcher in ELASTIC else ""
     if sentence := departures(experiment):
         print(sentence, file=sys.stderr)
     with (
         privacy.arranged(experiment, launcher in SEPARATE, require_private, reached) as (experiment, private),
         joined(experiment, cluster) if launcher in ELASTIC else nullcontext(),
     ):
+        began = time.monotonic()
+        specs, world = _seen_by_roles(experiment, launcher, private)
+        checked = time.monotonic() - began
+        if experiment.is_offline:
+            from pipeline.datasets import offline
+
+            experiment = (resume and offline.adopted(experiment, run)) or offline.adopt(experiment, specs)
+            experiment = run.check(experiment, resume)
+        for warned in sizes.warnings(experiment, specs, run.path):
+            print(f"warning: {warned.words}: {warned.remedy}", file=sys.stderr)
         run.lock()
         try:
             run.create(experiment)
             mark_rest_ended(run.recorders)
-            return LAUNCHERS[launcher](Launch(experiment, run, started, resume, private, cluster, checked))
+            return LAUNCHERS[launcher](Launch(experiment, run, started, resume, private, cluster, checked, world))
         except BaseException as error:
             _keep_reason(run, experiment, error)
             raise
@@ -192,6 +204,27 @@ def _keep_reason(run: RunDirectory, experiment: Experiment, error: BaseException
     words = str(error) if why == "refused" else f"{type(error).__name__}: {error}"
     summary = write_reason(run, experiment, why, words)
     Console(run, experiment).keep(summary.reason)
+
+
+def _seen_by_roles(experiment: Experiment, launcher: str, private: Privacy) -> tuple[Specs, Optional["World"]]:
+    """`describe` where the roles will be, and their world: in this process, or in one that is started as theirs are."""
+    if launcher == "inline":
+        return describe(experiment), None
+    from pipeline.launchers.environment_check import specs_in_process
+    from pipeline.launchers.world import World
+
+    world = World.here()
+    return specs_in_process(experiment, world, private), world
+
+
+def _refuse_within_check() -> None:
+    """Refuses a run within a process of a run's, which imports the module that began it."""
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    if spec is not None and spec.name in ("pipeline.role", "pipeline.launchers.environment_check"):
+        raise BegunWithin(
+            "the module of the environment begins a run when it is imported: put that under `if __name__ == "
+            "'__main__':`"
+        )
 
 
 def train(

@@ -21,6 +21,7 @@ from pipeline.launchers.conclusion import conclude
 from pipeline.launchers.ray_role import Ended, News, Order, RoleActor
 from pipeline.launchers.ray_whereabouts import Role
 from pipeline.launchers.watched_role import LEAVE_SECONDS, STOP_SECONDS
+from pipeline.launchers.world import World
 from pipeline.messages.addresses import host_of, parse, port_of
 from pipeline.monitoring.console import Console
 from pipeline.records.recorder import Recorder
@@ -181,7 +182,8 @@ class Driver:
     def _place(self, name: str, bundle: int | None = None, group: Any = None, restarts: int = -1) -> Role:
         """Makes a role's actor: in a bundle of the reserved CPUs, or wherever there is one."""
         launch, (role, _, index) = self._launch, name.partition("-")
-        order = Order(launch.experiment, launch.run.path, launch.started, role, int(index or 0), self._home["NodeID"])
+        home, world = self._home["NodeID"], launch.world or World.here()
+        order = Order(launch.experiment, launch.run.path, launch.started, role, int(index or 0), home, world)
         strategy = "SPREAD" if group is None else PlacementGroupSchedulingStrategy(group, bundle)
         gpus = self._home["Resources"].get("GPU", 0) if role == "learner" else 0
         actor = ray.remote(RoleActor).options(

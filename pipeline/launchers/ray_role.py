@@ -18,6 +18,7 @@ from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
 from pipeline.launchers import Launch
 from pipeline.launchers.watched_role import Watched
+from pipeline.launchers.world import World
 from pipeline.messages.contents import TOLD_TO_LEAVE
 from pipeline.runtime.ports import free_port
 from pipeline.security.privacy import Privacy
@@ -38,6 +39,8 @@ class Order(NamedTuple):
     """Of a collector or a shard, from 0."""
     home: str
     """Node of the user's command, whose disk has the run directory."""
+    world: World
+    """Of the user's command."""
 
 
 class News(NamedTuple):
@@ -114,7 +117,8 @@ class RoleActor:
             run = RunDirectory(run.path / f"collector-{order.number}")
             run.create(experiment)
         # A new run has no checkpoint to go on from, and one whose actor was restarted has to.
-        launch = Launch(experiment, run, order.started, resume=True, privacy=Privacy("open"))
+        world = order.world.within(World.here())
+        launch = Launch(experiment, run, order.started, resume=True, privacy=Privacy("open"), world=world)
         watched = Watched(launch, order.role, order.number, replay, silent, _any_number if is_collector else None)
         watched.start()
         return watched

@@ -4,11 +4,11 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 
 from pipeline.launchers import Launch
+from pipeline.launchers.world import World
 from pipeline.messages.contents import TOLD_TO_LEAVE
 from pipeline.records.recorder import Recorder, Signs
 from pipeline.records.results import ENVIRONMENT_FAULT, UNWRITTEN_SUMMARY
@@ -57,6 +57,7 @@ class Watched:
         number: Callable[[], int] | None = None,
     ) -> None:
         self._launch, self._role, self._index, self._replay = launch, role, index, replay
+        self._world = launch.world or World.here()
         self.silent_seconds = silent_seconds
         self._setting = "collect.stall_seconds" if role in ("collector", "evaluator") else "learner.silent_seconds"
         self._number = number
@@ -84,7 +85,7 @@ class Watched:
         incarnation = self._number() if self._number else run.incarnations(self.name)
         self.record = recorder = run.recorder(self.name, incarnation)
         self.recorder = Recorder(recorder)
-        command = [sys.executable, "-m", "pipeline.role", f"--role={self._role}", f"--index={self._index}"]
+        command = [f"--role={self._role}", f"--index={self._index}"]
         command += [f"--config={run.config}", f"--replay={self._replay}", f"--run_dir={self._folder}"]
         command += [f"--incarnation={incarnation}", f"--recorder={recorder}", f"--started={launch.started}"]
         command += [f"--supervisor={os.getpid()}"]
@@ -96,12 +97,13 @@ class Watched:
         with self._log.open("ab") as log:
             self.log_from = log.tell()
             self.process = subprocess.Popen(
-                launch.privacy.command(command),
+                launch.privacy.command(self._world.command("pipeline.role", command)),
                 pass_fds=launch.privacy.descriptors,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=_environment(self._role),
+                cwd=self._world.folder,
+                env=self._world.variables_of(self._role, launch.experiment),
                 # A terminal sends Ctrl-C to its whole foreground group: the roles are stopped by their supervisor only.
                 start_new_session=True,
             )
@@ -293,15 +295,3 @@ def _errors(lines: list[str]) -> list[str]:
 
 def _is_traceback(lines: list[str]) -> bool:
     return "Traceback" in "\n".join(lines[-_LAST_LINES * 4 :])
-
-
-def _environment(role: str) -> dict[str, str]:
-    """Environment variables of a role's process, which limit the thread pools of its libraries."""
-    environment = dict(os.environ)
-    environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    environment.setdefault("GRPC_VERBOSITY", "ERROR")
-    if role != "learner":
-        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
-            environment.setdefault(name, "1")
-        environment["CUDA_VISIBLE_DEVICES"] = ""
-    return environment

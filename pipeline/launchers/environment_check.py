@@ -1,0 +1,173 @@
+"""Making an experiment's environment once in a process that is started as a role's is: what is seen there, roles see.
+
+The module is both sides: `specs_in_process` starts itself as a program and reads what that has found.
+"""
+
+import contextlib
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+from typing import Any
+
+import msgspec
+
+from agents import Specs
+from agents.struct_types import prepared
+from pipeline.experiment import config
+from pipeline.experiment.config import UsageError
+from pipeline.experiment.sections import Experiment
+from pipeline.launchers import BegunWithin, describe
+from pipeline.launchers.world import INHERIT, World
+from pipeline.runtime.process import die_with_parent
+from pipeline.security.privacy import Privacy
+
+_MODULE = "pipeline.launchers.environment_check"
+_INLINE = "run it with the launcher inline, which has all roles in this process"
+
+
+class _Found(msgspec.Struct, frozen=True):
+    """What the process has to say: the environment's specs, or why there are none."""
+
+    specs: Specs | None = None
+    refusal: str = ""
+    broke: bool = False
+    """Whether the code of the user's raised what only ends programs."""
+
+
+class _Broken(UsageError):
+    """The environment ended the process, or tried to."""
+
+
+def specs_in_process(experiment: Experiment, world: World, privacy: Privacy) -> Specs:
+    """Specs of the environment as the run's processes make it.
+
+    Args:
+      experiment: whose.
+      world: that they are started in.
+      privacy: and what keeps others out of their replay.
+
+    Raises:
+      UsageError: they cannot make it, or the agent cannot learn from it; says what would do, as where this process can.
+    """
+    try:
+        return _tried(experiment, world, privacy)
+    except _Broken:  # it might take this process with it, too
+        raise
+    except UsageError as error:
+        if advice := _advice(experiment, world, privacy):
+            raise UsageError(f"{error} ({advice})") from None
+        raise
+
+
+def _tried(experiment: Experiment, world: World, privacy: Privacy) -> Specs:
+    told, answer, output = (os.memfd_create(name) for name in ("told", "answer", "output"))
+    try:
+        os.write(told, config.dump(experiment).encode())
+        command = world.command(_MODULE, [str(told), str(answer), str(os.getpid())])
+        process = subprocess.Popen(
+            privacy.command(command),
+            pass_fds=(told, answer, *privacy.descriptors),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd=world.folder,
+            env=world.variables_of("collector", experiment),
+            start_new_session=True,
+        )
+        try:
+            code = process.wait()
+        finally:
+            with contextlib.suppress(ProcessLookupError):  # what it has started itself
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        data, said = _read(answer), _read(output).decode(errors="replace")
+    finally:
+        for descriptor in (told, answer, output):
+            os.close(descriptor)
+    if not data:
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        words = next((line.strip() for line in reversed(said.splitlines()) if line.strip()), "it said nothing")
+        name = experiment.environment.id or experiment.environment.import_path
+        raise _Broken(f"the process in which environment {name!r} was tried ended with {how}: {words}")
+    found = msgspec.msgpack.decode(data, type=prepared(_Found))
+    if found.specs is None:
+        raise (_Broken if found.broke else UsageError)(found.refusal)
+    with contextlib.suppress(OSError, ValueError):  # warnings about the environment, say; stderr may be closed
+        sys.stderr.write(said)
+    return found.specs
+
+
+def _read(descriptor: int) -> bytes:
+    return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+
+
+def _advice(experiment: Experiment, world: World, privacy: Privacy) -> str:
+    """What would let the run's processes make an environment that this one can make; empty where it cannot, either."""
+    try:
+        describe(experiment)
+    except Exception:  # it is wrong by itself
+        return ""
+    collect = msgspec.structs.replace(experiment.collect, devices=INHERIT)
+    with_devices = msgspec.structs.replace(experiment, collect=collect)
+    if with_devices != experiment and _works(with_devices, world, privacy):
+        return f"it can be made with the GPUs that this process sees: set collect.devices={INHERIT!r}"
+    if privacy.namespace is not None and _works(experiment, world, Privacy("loopback")):
+        return 'it can be made where it sees the network: set replay.private="loopback"'
+    environment = experiment.environment
+    for name in ("import_path", "shield"):
+        if getattr(environment, name).startswith("__main__:"):
+            return (
+                f"environment.{name} is of the program that was started, which the run's processes do not import: put "
+                f"it into a module, or {_INLINE}"
+            )
+    if environment.id:
+        return (
+            "it is registered in this process alone: name the module that registers it, as in environment.id="
+            f"'module:{environment.id}', or {_INLINE}"
+        )
+    return f"this process can make it, and those of the run cannot: {_INLINE}"
+
+
+def _works(experiment: Experiment, world: World, privacy: Privacy) -> bool:
+    try:
+        _tried(experiment, world, privacy)
+    except UsageError:
+        return False
+    return True
+
+
+def _refuse_unseen_torso(path: str) -> None:
+    """Refuses a torso whose module is nowhere; the module itself, which needs TensorFlow, is not imported."""
+    module = path.partition(":")[0]
+    if module == "__main__":
+        raise UsageError(f"agent.torso={path!r} is of the program that was started: put it into a module")
+    try:
+        is_there = not module or importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        is_there = False
+    if not is_there:
+        raise UsageError(f"agent.torso={path!r} cannot be imported: there is no module {module!r}")
+
+
+def _main(told: int, answer: int, parent: int) -> None:
+    """The process: makes the environment and writes what it finds."""
+    die_with_parent(parent)
+    try:
+        experiment = config.parse(_read(told).decode())
+        _refuse_unseen_torso(getattr(experiment.agent, "torso", ""))
+        found = _Found(describe(experiment))
+    except UsageError as error:
+        found = _Found(refusal=str(error), broke=isinstance(error, BegunWithin))
+    except BaseException as error:  # whatever the user's code raises, SystemExit included
+        found = _Found(refusal=f"the environment cannot be made: {type(error).__name__}: {error}", broke=True)
+    os.pwrite(answer, msgspec.msgpack.encode(found), 0)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # threads of the environment's may never end
+
+
+if __name__ == "__main__":
+    arguments: Any = map(int, sys.argv[1:])
+    _main(*arguments)
