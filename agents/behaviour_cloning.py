@@ -6,7 +6,7 @@ import tensorflow as tf
 from tf_agents.agents import tf_agent
 from tf_agents.trajectories import StepType
 
-from agents import normalization, policy_losses
+from agents import losses, normalization, policy_losses
 from agents.configs import BehaviourCloningConfig
 from agents.policy_agent import PolicyAgent, flatten
 from agents.specs import Specs
@@ -43,7 +43,8 @@ class BehaviourCloningAgent(PolicyAgent):
         if self._masked:
             valid &= tf.gather(mask, action, batch_dims=1)
         cross_entropy = tf.where(valid, -policy_losses.log_probability(log_policy, action), 0.0)
-        return loss_info(Errors(cross_entropy, cross_entropy, cross_entropy, logits), action, weights)
+        allowed = losses.allowed_where(mask if self._masked else None, valid)
+        return loss_info(Errors(cross_entropy, cross_entropy, cross_entropy, logits), action, weights, allowed)
 
 
 def build(

@@ -54,6 +54,17 @@ def masked_q(q: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
     return q if mask is None else tf.where(tf.cast(mask, tf.bool), q, q.dtype.min)
 
 
+def allowed_where(mask: tf.Tensor | None, valid: tf.Tensor) -> tf.Tensor | None:
+    """Bool [B, A]: what `mask` [B, A] allows in the rows that are `valid`, bool [B]; None without a mask."""
+    return None if mask is None else tf.logical_and(tf.cast(mask, tf.bool), valid[:, tf.newaxis])
+
+
+def mean_elsewhere(values: tf.Tensor, counted: tf.Tensor) -> tf.Tensor:
+    """Puts the mean of the values [B] that are `counted`, bool [B], in the place of the others; 0 if none is."""
+    number = tf.maximum(tf.reduce_sum(tf.cast(counted, values.dtype)), 1.0)
+    return tf.where(counted, values, tf.reduce_sum(tf.where(counted, values, 0.0)) / number)
+
+
 def action_value(q: tf.Tensor, action: tf.Tensor) -> tf.Tensor:
     """Selects the Q-values [B] of the actions int [B] from those of all actions [B, A]."""
     # A sum over a one-hot product compiles to straight vector code; a gather does not.

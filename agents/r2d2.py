@@ -146,7 +146,9 @@ class R2d2Agent(DeepTdAgent):
         loss = tf.reduce_mean(losses.elementwise_loss(of_sequences, config.loss), axis=1)
         absolute, eta = tf.abs(of_sequences), config.priority_maximum_share
         priority = eta * tf.reduce_max(absolute, axis=1) + (1.0 - eta) * tf.reduce_mean(absolute, axis=1)
-        return loss_info(Errors(loss, tf.reduce_mean(of_sequences, axis=1), priority, q_tm1), action, weights)
+        mask_tm1 = None if mask is None else tf.reshape(mask[:, burn_in : burn_in + length], q_tm1.shape)
+        errors = Errors(loss, tf.reduce_mean(of_sequences, axis=1), priority, q_tm1)
+        return loss_info(errors, action, weights, losses.allowed_where(mask_tm1, folded.valid))
 
     def _state(self, experience: Any) -> tf.Tensor:
         """The state before a sequence's first frame: as stored, or zeros."""

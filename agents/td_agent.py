@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 from tf_agents.agents import tf_agent
 from tf_agents.agents.dqn import dqn_agent
@@ -29,9 +30,12 @@ class LossExtra(NamedTuple):
     """float32 [B], not negative: the priority of each window (of its n-step transition or sequence); 0 where none
     starts, or on-policy."""
     q: tf.Tensor
-    """float32 [B]: Q-value of the action taken, of a sequence their mean; of a policy gradient the states' values."""
+    """float32 [B]: Q-value of the action taken, of a sequence their mean; of a policy gradient the states' values.
+    Where the environment masks actions, the mean of the batch where no n-step transition starts: no action is taken
+    there, and the one chosen may be forbidden."""
     q_max: tf.Tensor
-    """float32 []: largest Q-value of any action in the batch; of a policy gradient the largest value of a state."""
+    """float32 []: largest Q-value of any action in the batch; of a policy gradient the largest value of a state. Where
+    the environment masks actions, of those allowed where an n-step transition starts; -inf if none does."""
     gradient_norm: tf.Tensor
     """float32 []: global norm of the gradient before clipping; 0 from `agent.loss`, which takes none."""
     applied: tf.Tensor
@@ -253,7 +257,8 @@ class TdAgent(dqn_agent.DqnAgent):  # type: ignore[misc]
         loss, td_error, priority = (
             tf.where(valid, part, 0.0) for part in (errors.loss, errors.td_error, errors.priority)
         )
-        return loss_info(Errors(loss, td_error, priority, errors.q_tm1), batch.action, weights)
+        errors = Errors(loss, td_error, priority, errors.q_tm1)
+        return loss_info(errors, batch.action, weights, losses.allowed_where(batch.mask_tm1, valid))
 
     def _train(self, experience: Any, weights: Any = None) -> tf_agent.LossInfo:
         (loss, extra), (norm, applied) = self._update_weights(experience, weights)
@@ -331,20 +336,26 @@ class DeepTdAgent(TdAgent):
             normalization.observe(self._q_network.model, self._split(observation)[0], batch_dimensions, applied)
 
 
-def loss_info(errors: Errors, action: tf.Tensor, weights: tf.Tensor | None) -> tf_agent.LossInfo:
+def loss_info(
+    errors: Errors, action: tf.Tensor, weights: tf.Tensor | None, allowed: tf.Tensor | None
+) -> tf_agent.LossInfo:
     """Computes the weighted mean loss of a batch and its `LossExtra`.
 
     Args:
       errors: float32 [B, ...], 0 where nothing is learned; of a recurrent agent the Q-values are of all frames, [F, A].
       action: int64 [B] or [F], taken where those Q-values are of.
       weights: float32 [B], importance weights; None gives all the same weight.
+      allowed: bool [B, A] or [F, A], whose Q-values are told of; None tells of all. Nothing trains the others, which
+        may be anything.
     """
     loss = errors.loss if weights is None else errors.loss * weights
     # Divided by the global batch, boundaries included: replicas' losses sum up to the loss of the whole batch.
     mean = tf.reduce_mean(loss) / tf.distribute.get_strategy().num_replicas_in_sync
-    taken = losses.action_value(errors.q_tm1, action)
+    taken, q_max = losses.action_value(errors.q_tm1, action), tf.reduce_max(errors.q_tm1)
+    if allowed is not None:
+        q_max = tf.reduce_max(tf.where(allowed, errors.q_tm1, -np.inf))
+        taken = losses.mean_elsewhere(taken, tf.reduce_any(allowed, axis=1))
     q = tf.reduce_mean(tf.reshape(taken, (errors.td_error.shape[0] or tf.shape(errors.td_error)[0], -1)), axis=1)
-    q_max = tf.reduce_max(errors.q_tm1)
     no_update = tf.zeros(()), tf.constant(False)
     return tf_agent.LossInfo(mean, LossExtra(errors.td_error, errors.priority, q, q_max, *no_update))
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import kinds
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -633,3 +634,48 @@ def test_the_share_of_the_error_decays_with_the_gradient_steps() -> None:
         values.append(table_of(agent)[1, 2])
     # Of the 8 there remain 4, 2.8, 2.52 and 2.268.
     np.testing.assert_allclose(values, [4.0, 5.2, 5.48, 5.732], rtol=1e-6)
+
+
+# Figures
+
+
+RUNAWAY = 1e3
+
+
+def run_away(agent: Any, action: int) -> None:
+    """Gives one action, whatever is observed, a Q-value of about 1,000, and the others small ones."""
+    if agent.config.kind == "q_learning":
+        (table,) = agent.acting_model.weights
+        table.assign(np.where(np.arange(3) == action, RUNAWAY, 0.1) * np.ones(table.shape))
+        return
+    model = agent._q_network._parts.head if agent.config.kind == "r2d2" else agent._q_network.model
+    bias = next(weight for weight in reversed(model.weights) if weight.shape[0] % 3 == 0 and len(weight.shape) == 1)
+    values = np.zeros((3, bias.shape[0] // 3), np.float32)
+    if agent.config.kind in ("c51", "rainbow"):
+        values[:, 0] = values[action, -1] = 2e3  # logits: all of the probability on one atom
+        values[action, 0] = 0.0
+    else:
+        values[action] = RUNAWAY
+    bias.assign(values.ravel())
+
+
+@pytest.mark.parametrize("kind", ["dqn", "c51", "qr_dqn", "iqn", "rainbow", "r2d2", "q_learning"])
+def test_the_figures_of_a_step_leave_out_what_masks_forbid(kind: str) -> None:
+    config = kinds.changed(kinds.config_of(kind), {"dueling": False, "noisy": False, "v_min": 0.0, "v_max": RUNAWAY})
+    agent: Any = agents.build(kind, kinds.specs_of(kind), config)
+    run_away(agent, action=2)
+    shape = (16, config.window_length)
+    experience = kinds.experience(kinds.specs_of(kind), shape, state_units=config.state_units)
+    seen, _ = experience.observation
+    last = (experience.step_type == LAST)[..., tf.newaxis]
+    never = tf.constant([True, True, False])  # where no step is taken, masks allow all, and any action is chosen
+    action = tf.where(last[..., 0], np.int64(2), experience.action % 2)
+    experience = experience._replace(observation=(seen, last | never), action=action)
+    extra = agent.loss(experience).extra
+    assert 0 < np.count_nonzero(last[:, 0]) < 16
+    assert -100.0 < extra.q_max < 100.0
+    assert np.abs(extra.q).max() < 100.0
+    everything = experience._replace(observation=(seen, tf.ones_like(last | never)), action=action)
+    assert agent.loss(everything).extra.q_max > 900.0
+    nothing = experience._replace(step_type=tf.fill(shape, LAST))
+    assert agent.loss(nothing).extra.q_max == -np.inf
