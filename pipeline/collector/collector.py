@@ -60,7 +60,9 @@ class Collector:
         self._experiment, self._index, collect = experiment, index, experiment.collect
         lanes = collect.lanes
         self._random = np.random.default_rng([experiment.seed, 1, index, incarnation])
-        self._environment = environments.make(experiment.environment, lanes, collect.faulty_episodes)
+        self._environment = environments.make(
+            experiment.environment, lanes, collect.faulty_episodes, masked=specs.masked
+        )
         self._layout = FrameLayout.of(experiment, specs)
         self._frames = self._layout.empty(lanes)
         self._fields = {name: self._frames[name] for name, _ in self._layout.fields()}  # views

@@ -17,7 +17,7 @@ import numpy as np
 
 from agents import Specs
 from pipeline.environments.lanes.lane_environment import EnvironmentFault, LaneEnvironment, LaneStep, ShieldFault
-from pipeline.environments.lanes.spaces import specs_of
+from pipeline.environments.lanes.spaces import LIKE_MASK, specs_of
 from pipeline.environments.lanes.vectors import gymnasium_vector, one_line
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import EnvironmentConfig
@@ -76,7 +76,12 @@ def suite_of(environment_id: str) -> Suite | None:
 
 
 def make(
-    config: EnvironmentConfig, lanes: int, faulty_episodes: float = 0.0, *, render: bool = False
+    config: EnvironmentConfig,
+    lanes: int,
+    faulty_episodes: float = 0.0,
+    *,
+    render: bool = False,
+    masked: bool | None = None,
 ) -> LaneEnvironment:
     """Makes `lanes` environments stepped in lockstep.
 
@@ -85,6 +90,7 @@ def make(
       lanes: environments.
       faulty_episodes: share that faults may cost, see `collect.faulty_episodes`; 0 raises at the first.
       render: whether `lanes.rendering.picture` will be asked what it looks like.
+      masked: whether the run has a place for masks; None: whether there are any shows as it goes.
 
     Raises:
       UsageError: it does not exist, is not installed, or its spaces or settings are not supported.
@@ -125,7 +131,8 @@ def make(
         from pipeline.environments.lanes.rendering import refuse_undrawn
 
         refuse_undrawn(vector, name)
-    return LaneEnvironment(vector, name, shield, functools.partial(make_vector, config, lanes), faulty_episodes)
+    make_anew = functools.partial(make_vector, config, lanes)
+    return LaneEnvironment(vector, name, shield, make_anew, faulty_episodes, config.mask_key, masked)
 
 
 class Spaces(NamedTuple):
@@ -134,7 +141,7 @@ class Spaces(NamedTuple):
     observation: gymnasium.Space[Any]
     action: gymnasium.Space[Any]
     masked: bool
-    """Whether it forbids actions, by `info["action_mask"]` or a shield."""
+    """Whether it forbids actions, by masks or a shield."""
 
 
 def spaces_of(config: EnvironmentConfig, lanes: int = 1) -> Spaces:
@@ -148,7 +155,7 @@ def spaces_of(config: EnvironmentConfig, lanes: int = 1) -> Spaces:
       The spaces of one observation, not of a stack, and of one action.
 
     Raises:
-      UsageError: as `make`.
+      UsageError: as `make`; or it gives masks where nobody would obey them.
       EnvironmentFault: a lane's reset or step raised or broke the environment's contract, in each of three tries.
     """
     tries = 3  # a fault now and then is allowed, see `collect.faulty_episodes`
@@ -167,13 +174,23 @@ def spaces_of(config: EnvironmentConfig, lanes: int = 1) -> Spaces:
 def _seen(config: EnvironmentConfig, lanes: int) -> Spaces:
     environment = make(config, lanes)
     try:
-        mask = environment.reset(seed=0).mask
-        actions = np.zeros(lanes, np.int64) if mask is None else np.asarray(mask.argmax(axis=1), np.int64)
-        environment.step(actions)
+        seen = environment.reset(seed=0)
+        actions = np.zeros(lanes, np.int64) if seen.mask is None else np.asarray(seen.mask.argmax(axis=1), np.int64)
+        following = environment.step(actions)
+        masked = not (seen.mask is None and following.mask is None)
+        if not masked:
+            _refuse_overlooked_masks(environment)
     finally:
         environment.close()
-    vector = environment.vector
-    return Spaces(vector.single_observation_space, vector.single_action_space, mask is not None)
+    return Spaces(environment.observation_space, environment.vector.single_action_space, masked)
+
+
+def _refuse_overlooked_masks(environment: LaneEnvironment) -> None:
+    parts, info = environment.specs.leaves(), getattr(environment.vector, "newest_info", {})
+    if any(LIKE_MASK.search(str(name)) for name in (*parts, *info)):
+        from pipeline.environments.lanes.masks import refuse_overlooked
+
+        refuse_overlooked(environment.name, environment.observation_space, info, environment.specs.num_actions)
 
 
 def describe(config: EnvironmentConfig) -> Specs:

@@ -151,7 +151,9 @@ class GreedyRunner:
         # A fixed number of episodes a lane: taking the first ones to end would favour short ones.
         self._quota = np.full(self._lanes, episodes // self._lanes) + (np.arange(self._lanes) < episodes % self._lanes)
         share = experiment.collect.faulty_episodes
-        self.environment = environments.make(experiment.evaluation_environment, self._lanes, share, render=render)
+        self.environment = environments.make(
+            experiment.evaluation_environment, self._lanes, share, render=render, masked=specs.masked
+        )
         self._actor = PolicyActor(experiment, specs, policy, self._lanes)
         self._epsilon = experiment.evaluation.epsilon
         self._agent = experiment.agent

@@ -42,6 +42,7 @@ REFUSED = {
             "frame_skip",
             "frame_stack",
             "max_episode_steps",
+            "mask_key",
             "shield",
         )
     },

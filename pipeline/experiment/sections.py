@@ -50,6 +50,13 @@ class EnvironmentConfig(Config, frozen=True):
     max_episode_steps: Annotated[
         int, Meta(ge=0, description="Steps of the environment that truncate an episode; 0 is its own limit.")
     ] = 0
+    mask_key: Annotated[
+        str,
+        Meta(
+            description="Part of a Dict observation that says which actions are allowed, such as action_mask: it is "
+            'obeyed and not observed. Empty takes masks from info["action_mask"] alone.'
+        ),
+    ] = ""
     shield: Annotated[
         str,
         Meta(

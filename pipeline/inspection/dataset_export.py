@@ -73,6 +73,6 @@ def comparison_with_ledger(stored: StoredReplay, selection: Selection) -> Sequen
 def _spaces(stored: StoredReplay) -> Spaces:
     environment = environments.make(stored.experiment.environment, 1)
     try:
-        return Spaces(environment.vector.single_observation_space, environment.vector.single_action_space)
+        return Spaces(environment.observation_space, environment.vector.single_action_space)
     finally:
         environment.close()

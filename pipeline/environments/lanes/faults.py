@@ -16,6 +16,7 @@ from pipeline.environments.lanes.lane_environment import (
     FaultCounts,
     LaneEnvironment,
     LaneStep,
+    MasksIgnored,
     closing,
 )
 from pipeline.runtime import signs_of_life
@@ -122,7 +123,7 @@ def renewed(
             if not alone:
                 _make_anew(lanes)
             observation, masks = lanes.begin([_seed_of(lanes, lane) for lane in these], these if alone else None)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, MasksIgnored):
             raise
         except BaseException as error:
             lanes.found[None] = f"a reset raised {error!r}"

@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from numpy.typing import NDArray
 
-from pipeline.environments.lanes.spaces import first_action, leaf_readers, specs_of
+from pipeline.environments.lanes.spaces import Misfit, first_action, leaf_readers, specs_of
 from pipeline.experiment.config import UsageError
 from pipeline.runtime import signs_of_life
 
@@ -30,6 +30,10 @@ class EnvironmentFault(Exception):
 
 class ShieldFault(EnvironmentFault):
     """A shield raised, or returned no mask that leaves an action: nothing may be done until it is mended."""
+
+
+class MasksIgnored(EnvironmentFault):
+    """An environment gives masks of actions in a run that has no place for them."""
 
 
 class ForbiddenAction(Exception):
@@ -53,7 +57,7 @@ class LaneStep(NamedTuple):
     observation: dict[str, NDArray[Any]]
     """By leaf name, [lanes, ...]."""
     mask: NDArray[np.bool_] | None
-    """bool [lanes, actions], the allowed actions; None where there is no shield and no `info["action_mask"]`."""
+    """bool [lanes, actions], the allowed actions; None where there is no shield, and no mask has been given."""
     reward: NDArray[np.float32]
     """float32 [lanes]; 0 in lanes that were reset."""
     terminated: NDArray[np.bool_]
@@ -108,6 +112,8 @@ class LaneEnvironment:
       shield: forbids actions beside the environment's own mask; see `pipeline.environments.lanes.shield`.
       make: makes `vector` anew.
       faulty_episodes: share that faults may cost, see `collect.faulty_episodes`; 0 raises at the first.
+      mask_key: part of the observation that is a mask; see `environment.mask_key`.
+      masked: whether the run has a place for masks; None: whether there are any shows as it goes.
     """
 
     def __init__(
@@ -117,6 +123,8 @@ class LaneEnvironment:
         shield: "Shield | None" = None,
         make: Callable[[], Vector] | None = None,
         faulty_episodes: float = 0.0,
+        mask_key: str = "",
+        masked: bool | None = None,
     ) -> None:
         if vector.metadata.get("autoreset_mode") != AutoresetMode.NEXT_STEP:
             raise UsageError(f"environment {name!r} must reset in the step after an episode's end (NEXT_STEP)")
@@ -126,13 +134,28 @@ class LaneEnvironment:
         self.faults = FaultCounts()
         self.faulty_share = faulty_episodes
         self.specs = specs_of(vector.single_observation_space, vector.single_action_space, masked=False)
+        self.observation_space = vector.single_observation_space
+        """Of one lane, without a part that is a mask."""
         self.make_vector = make
-        self._readers = leaf_readers(vector.single_observation_space)
+        self._readers = leaf_readers(self.observation_space)
+        part = None
+        if mask_key:
+            from pipeline.environments.lanes.masks import mask_part
+
+            part = mask_part(self.observation_space, mask_key, self.specs.num_actions)
+            self.observation_space = part.rest
+            self.specs = specs_of(part.rest, vector.single_action_space, masked=False)
+            del self._readers[mask_key]
         self._floats = [leaf for leaf, spec in self.specs.leaves().items() if spec.dtype == "float32"]
         self._first_action = first_action(vector.single_action_space)
-        self._masked, self._shield = False, shield
+        self._masks_fit = masked is not False or shield is not None
+        self._gives_masks = part is not None or (masked is True and shield is None)
         self._masks: Masks | None = None
         """Of actions; None where all are allowed."""
+        if self._gives_masks or shield is not None:
+            from pipeline.environments.lanes import masks
+
+            self._masks = masks.Masks(self, shield, part.get if part else None, mask_key)
         self.vector_faults: Mapping[int, str] = getattr(vector, "faults", {})
         """Faults of the newest step by lane that the vector itself has found."""
         self.found: dict[int | None, str] = {}
@@ -160,7 +183,7 @@ class LaneEnvironment:
         nothing = np.zeros(self.lanes, np.float32)
         try:
             observation, mask = self.begin([seed + lane for lane in range(self.lanes)])
-        except (UsageError, KeyboardInterrupt):  # it has another interface than it seemed to have
+        except (UsageError, MasksIgnored, KeyboardInterrupt):  # it has another interface than it seemed to have
             raise
         except BaseException as error:
             self.found[None] = f"a reset raised {error!r}"
@@ -182,8 +205,9 @@ class LaneEnvironment:
 
         Raises:
           EnvironmentFault: more often than is allowed, an environment raised, an observation was not of its space's
-            shape and kind of number, or not finite, a reward was no finite number, or a mask was missing or allowed
-            nothing. Or an environment cannot be reset.
+            shape and kind of number, beyond what these hold, or not finite, a reward was no finite number, or a mask
+            was missing, allowed nothing or was none. Or an environment cannot be reset.
+          MasksIgnored: the run has no place for masks, and there is one.
           ShieldFault: the shield raised or left no action.
           ForbiddenAction: of a lane that is not in `resetting`, the mask or the shield forbids the action.
         """
@@ -192,10 +216,10 @@ class LaneEnvironment:
         self.steps += 1
         try:
             step, ended = self._stepped(actions)
-        except (UsageError, KeyboardInterrupt):  # see `reset`
+        except (UsageError, MasksIgnored, KeyboardInterrupt):  # see `reset`
             raise
         except BaseException as error:
-            self.found[None] = f"it raised {error!r}"
+            self.found[None] = str(error) if isinstance(error, Misfit) else f"it raised {error!r}"
         if self.found:
             from pipeline.environments.lanes import faults
 
@@ -245,13 +269,22 @@ class LaneEnvironment:
         place[1] = signs_of_life.ALL_LANES
         batch, reward, terminated, truncated, info = self.vector.step(actions)
         place[0] = signs_of_life.NO_CALL
-        reward = np.asarray(reward, np.float32)
+        reward, terminated, truncated = np.asarray(reward), np.asarray(terminated), np.asarray(truncated)
+        if (
+            not reward.shape == terminated.shape == truncated.shape == self.none.shape
+            or reward.dtype.kind not in "fiub"
+            or not terminated.dtype == truncated.dtype == np.bool_
+        ):
+            from pipeline.environments.lanes.wrappers import checked_outcomes
+
+            terminated, truncated = checked_outcomes(reward, terminated, truncated, self.lanes)
+        reward = reward.astype(np.float32, copy=False)
         ended = terminated | truncated
         if "life_lost" in info:
             terminated = terminated | info["life_lost"]
         if self.vector_faults:
             self.found.update(self.vector_faults.items())
-        observation = {leaf: read(batch) for leaf, read in self._readers.items()}
+        observation = self._read(batch)
         # A sum of squares is finite only if all its terms are: one pass without a temporary mask in the usual case.
         total = np.vdot(reward, reward)
         for leaf in self._floats:
@@ -259,24 +292,36 @@ class LaneEnvironment:
             total += np.vdot(values, values) if values.size <= _SMALL else np.add.reduce(values, axis=None)
         if not math.isfinite(total):
             self._find_infinite(observation, reward)
-        return LaneStep(observation, self._mask(info, ended), reward, terminated, truncated), ended
+        return LaneStep(
+            observation, self._mask(batch, info, ended, self.resetting), reward, terminated, truncated
+        ), ended
 
     def begin(
         self, seeds: Sequence[int], lanes: Sequence[int] | None = None
     ) -> tuple[dict[str, NDArray[Any]], NDArray[np.bool_] | None]:
         """Begins episodes in all lanes, or makes some anew: the observations of all lanes and the masks of those."""
         vector: Any = self.vector
+        began = np.ones(self.lanes, np.bool_)
         if lanes is not None:
             batch, info = vector.renew(lanes, seeds)
-            self.found.update(self.vector_faults.items())
+            began[:] = False
+            began[list(lanes)] = True
         else:
             own_loop = isinstance(vector, (SyncVectorEnv, AsyncVectorEnv))
             with signs_of_life.in_call(signs_of_life.RESETTING):
                 batch, info = vector.reset(seed=list(seeds) if own_loop else seeds[0])
-            self._find_masks(info)
-        observation = {leaf: read(batch) for leaf, read in self._readers.items()}
+        self.found.update(self.vector_faults.items())
+        observation = self._read(batch)
         self._find_infinite(observation, np.zeros(self.lanes, np.float32))
-        return observation, self._mask(info, self.none)
+        return observation, self._mask(batch, info, ~began, began)
+
+    def _read(self, batch: Any) -> dict[str, NDArray[Any]]:
+        """What the lanes observe, by leaf name; what agents cannot hold of it is in `found`."""
+        observation = {leaf: read(batch, self.found, self.name) for leaf, read in self._readers.items()}
+        for values in observation.values():
+            if len(values) != self.lanes:
+                raise ValueError(f"observations of {len(values)} lanes, there are {self.lanes}")
+        return observation
 
     def _find_infinite(self, observation: dict[str, NDArray[Any]], reward: NDArray[np.float32]) -> None:
         """Enters each lane whose reward or observation is not finite into `found`."""
@@ -288,13 +333,21 @@ class LaneEnvironment:
             for lane in np.flatnonzero(bad).tolist():
                 self.found.setdefault(lane, f"{what} is not finite ({values[lane]})")
 
-    def _find_masks(self, info: dict[str, Any]) -> None:
-        """Looks whether the environment masks actions, which it says at a reset."""
-        self._masked = self._masked or "action_mask" in info
-        if self._masks is None and (self._masked or self._shield is not None):
+    def _mask(
+        self, batch: Any, info: dict[str, Any], ended: NDArray[np.bool_], began: NDArray[np.bool_]
+    ) -> NDArray[np.bool_] | None:
+        """The environment's own masks; see `Masks.given_by`."""
+        if not self._gives_masks:
+            if "action_mask" not in info:
+                return None
+            if not self._masks_fit:
+                raise MasksIgnored(
+                    f"environment {self.name!r}, step {self.steps}: it gives info['action_mask'], and this run would "
+                    "ignore it, as neither its first reset nor its first step gave one: give one at every step"
+                )
+            self._gives_masks = True
+        if self._masks is None:
             from pipeline.environments.lanes.masks import Masks
 
-            self._masks = Masks(self, self._shield)
-
-    def _mask(self, info: dict[str, Any], ended: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
-        return self._masks.given_by(info, ended) if self._masks is not None and self._masked else None
+            self._masks = Masks(self, None)
+        return self._masks.given_by(batch, info, ended, began)

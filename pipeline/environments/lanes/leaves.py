@@ -24,10 +24,7 @@ class LeafSource(NamedTuple):
 
 def given_leaves(observation: spaces.Space[Any]) -> dict[str, LeafSource]:
     """What `leaf_readers` read, by leaf name."""
-    return {
-        name: LeafSource(str(space.dtype), start_of(space))
-        for name, space, _ in leaves_of(observation, "", lambda b: b)
-    }
+    return {name: LeafSource(str(space.dtype), start_of(space)) for name, space, _ in leaves_of(observation)}
 
 
 def drawn(observation: spaces.Space[Any], count: int, seed: int = 0) -> dict[str, NDArray[Any]]:

@@ -11,10 +11,10 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.vector import SyncVectorEnv
-from gymnasium.vector.utils import concatenate
 
 from agents.struct_types import prepared
 from pipeline.environments.lanes.lane_environment import closing
+from pipeline.environments.lanes.spaces import Getter, Misfit, harmless_dtypes, leaves_of
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import EnvironmentConfig
 from pipeline.runtime import signs_of_life
@@ -61,7 +61,7 @@ def gymnasium_vector(
     if skip > 1:
         from pipeline.environments.lanes.wrappers import FrameSkip
 
-        wrappers.append(functools.partial(FrameSkip, frames=skip))
+        wrappers.append(functools.partial(FrameSkip, frames=skip, mask_key=config.mask_key))
     if mode == "async":
         from pipeline.environments.lanes.wrappers import ContractCheck, ending_with_collector
 
@@ -135,31 +135,72 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
+class _Leaf:
+    """Where the lanes' values of one part of their observations go.
+
+    Args:
+      name: of the part.
+      space: of the part.
+      get: takes it from an observation.
+      rows: array [lanes, ...] of the space's dtype.
+    """
+
+    def __init__(self, name: str, space: spaces.Space[Any], get: Getter, rows: Any) -> None:
+        self.name, self.get, self.rows, self.shape, self._space = name, get, rows, space.shape, space
+        self.usual = harmless_dtypes(space)
+
+    def refuse(self, row: Any) -> None:
+        """Raises Misfit if a value cannot be taken, of another shape or dtype than usual."""
+        from pipeline.environments.lanes.wrappers import misfit
+
+        if wrong := misfit(self._space, row):
+            raise Misfit(f"{self.name}: {wrong}" if self.name else wrong)
+
+
+_NUMBERS = frozenset((float, int, np.float64, np.float32))
+"""Types of usual rewards."""
+
+
 class SerialVectorEnv(SyncVectorEnv):
     """gymnasium's `SyncVectorEnv` with a leaner step: of the 15 us that it takes with one CartPole, half were its own.
 
     A step's arrays are valid until the next one, and of the environments' infos it passes on `action_mask` alone. What
-    goes wrong in one lane leaves the others alone: it is in `faults`, and `renew` begins that lane anew.
+    an environment returns is copied before another one is stepped: they may share it. What goes wrong in one lane
+    leaves the others alone: it is in `faults`, and `renew` begins that lane anew.
     """
 
     def __init__(self, env_fns: Sequence[Callable[[], gymnasium.Env[Any, Any]]]) -> None:
         super().__init__([functools.partial(_made, make, lane) for lane, make in enumerate(env_fns)], copy=False)
         self._makers = list(env_fns)
         self._rewards: Any = np.zeros(self.num_envs, np.float32)
+        rows: Any = self._observations
         space = self.single_observation_space
-        self._row_shape = space.shape if isinstance(space, spaces.Box) else None
-        self._row_dtype = space.dtype
+        self._leaves = [_Leaf(name, part, get, get(rows)) for name, part, get in leaves_of(space)]
+        self._bare = self._leaves[0] if isinstance(space, spaces.Box) else None
+        self._masks: dict[int, Any] = {}  # by lane
+        self.newest_info: dict[str, Any] = {}
+        """Of the lane that was reset or stepped last, for the check before a run."""
         self.faults: dict[int, str] = {}
         """What went wrong in the newest step, by lane. Such a lane has the observation before, and earned nothing."""
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begins an episode in every lane, each with a seed of its own; `faults` are of this."""
+        self.faults.clear()
+        self._masks.clear()
+        seeds = seed if isinstance(seed, list) else [seed if seed is None else seed + n for n in range(self.num_envs)]
+        for lane, own_seed in enumerate(seeds):
+            self._begin(lane, own_seed, options)
+        return self._observations, self._infos()
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Steps every environment; one whose episode has ended is reset instead (`AutoresetMode.NEXT_STEP`)."""
         if self.faults:
             self.faults.clear()
+        self._masks.clear()
         ended = self._autoreset_envs
-        infos: dict[str, Any] = {}
         reward: Any
         place = signs_of_life.enter(signs_of_life.STEPPING)
+        info: Any
         for lane, (environment, action) in enumerate(zip(self.envs, actions, strict=True)):
             place[1] = lane
             try:
@@ -170,36 +211,27 @@ class SerialVectorEnv(SyncVectorEnv):
                     reward, terminated, truncated = 0.0, False, False
                 else:
                     observation, reward, terminated, truncated, info = environment.step(action)
+                    if type(reward) not in _NUMBERS or type(terminated) is not bool or type(truncated) is not bool:
+                        from pipeline.environments.lanes.wrappers import checked_outcome
+
+                        reward, terminated, truncated = checked_outcome(reward, terminated, truncated)
+                if type(info) is not dict:
+                    from pipeline.environments.lanes.wrappers import checked_info
+
+                    info = checked_info(info)
                 self._rewards[lane] = reward
                 self._terminations[lane] = terminated
                 self._truncations[lane] = truncated
                 ended[lane] = terminated or truncated
                 self._keep(lane, observation)
+                self.newest_info = info
                 if "action_mask" in info:
-                    infos = self._add_info(infos, {"action_mask": info["action_mask"]}, lane)
+                    self._keep_mask(lane, info["action_mask"])
             except (UsageError, KeyboardInterrupt):  # it has another interface than it seemed to have
                 raise
             except BaseException as error:  # whatever a lane's environment raises, sys.exit() too, is that lane's alone
                 self._give_up(lane, error)
-        if self._row_shape is None:
-            self._gather()
-        return self._observations, self._rewards, self._terminations, self._truncations, infos
-
-    def reset(
-        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
-        """Begins an episode in every lane, of which each gives a sign of life."""
-        seeds = seed if isinstance(seed, list) else [seed if seed is None else seed + n for n in range(self.num_envs)]
-        for flags in (self._terminations, self._truncations, self._autoreset_envs):
-            flags[:] = False
-        infos: dict[str, Any] = {}
-        place = signs_of_life.enter(signs_of_life.RESETTING)
-        for lane, environment in enumerate(self.envs):
-            place[1] = lane
-            self._env_obs[lane], info = environment.reset(seed=seeds[lane], options=options)
-            infos = self._add_info(infos, info, lane)
-        self._observations = concatenate(self.single_observation_space, self._env_obs, self._observations)
-        return self._observations, infos
+        return self._observations, self._rewards, self._terminations, self._truncations, self._infos()
 
     def close_extras(self, **_: Any) -> None:
         """Closes every environment; what one raises keeps no other open."""
@@ -214,70 +246,75 @@ class SerialVectorEnv(SyncVectorEnv):
           The observations of all lanes, and the infos of the new ones.
         """
         self.faults.clear()
-        infos: dict[str, Any] = {}
+        self._masks.clear()
         for lane, seed in zip(lanes, seeds, strict=True):
-            self._autoreset_envs[lane] = False
             try:
                 with closing(f"lane {lane}"):
                     self.envs[lane].close()
                 self.envs[lane] = _made(self._makers[lane], lane)
-                with signs_of_life.in_call(signs_of_life.RESETTING, lane):
-                    observation, info = self.envs[lane].reset(seed=seed)
-                self._keep(lane, observation)
-                if "action_mask" in info:
-                    infos = self._add_info(infos, {"action_mask": info["action_mask"]}, lane)
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # see `step`
                 self._give_up(lane, error)
-        if self._row_shape is None:
-            self._gather()
-        return self._observations, infos
+            else:
+                self._begin(lane, seed)
+        return self._observations, self._infos()
+
+    def _begin(self, lane: int, seed: int | None, options: dict[str, Any] | None = None) -> None:
+        self._autoreset_envs[lane] = False
+        info: Any
+        try:
+            with signs_of_life.in_call(signs_of_life.RESETTING, lane):
+                observation, info = self.envs[lane].reset(seed=seed, options=options)
+            if type(info) is not dict:
+                from pipeline.environments.lanes.wrappers import checked_info
+
+                info = checked_info(info)
+            self._keep(lane, observation)
+            self.newest_info = info
+            if "action_mask" in info:
+                self._keep_mask(lane, info["action_mask"])
+        except (UsageError, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # see `step`
+            self._give_up(lane, error)
+
+    def _infos(self) -> dict[str, Any]:
+        """The lanes' masks, where any has one."""
+        return {"action_mask": [self._masks.get(lane) for lane in range(self.num_envs)]} if self._masks else {}
 
     def _give_up(self, lane: int, error: BaseException) -> None:
-        self.faults[lane] = str(error) if isinstance(error, _Misfit) else f"it raised {error!r}"
+        self.faults[lane] = str(error) if isinstance(error, Misfit) else f"it raised {error!r}"
+        self._masks.pop(lane, None)
         self._rewards[lane] = 0.0
         self._terminations[lane] = self._truncations[lane] = self._autoreset_envs[lane] = False
 
+    def _keep_mask(self, lane: int, mask: Any) -> None:
+        if mask is not None:
+            try:
+                self._masks[lane] = np.array(mask)
+            except ValueError as error:  # of rows of several lengths
+                raise Misfit(f"info['action_mask'] is no array ({error})") from None
+
     def _keep(self, lane: int, observation: Any) -> None:
-        if self._row_shape is None:
-            self._env_obs[lane] = observation
+        """Copies what a lane observes into its rows."""
+        if self._bare is not None:
+            leaf, row = self._bare, np.asarray(observation)
+            if row.shape != leaf.shape or row.dtype.char not in leaf.usual:  # NumPy would repeat a smaller one
+                leaf.refuse(row)
+            leaf.rows[lane] = row
             return
-        row = np.asarray(observation)
-        is_usual = row.shape == self._row_shape and row.dtype is self._row_dtype
-        if not is_usual:  # NumPy would repeat a smaller one
-            from pipeline.environments.lanes.wrappers import misfit
-
-            if wrong := misfit(self.single_observation_space, row):
-                raise _Misfit(wrong)
-        rows: Any = self._observations
-        rows[lane] = row
-
-    def _gather(self) -> None:
-        """Puts the lanes' observations together; where one does not fit, another lane's takes its place."""
-        try:
-            self._observations = concatenate(self.single_observation_space, self._env_obs, self._observations)
-        except Exception:
-            from pipeline.environments.lanes.wrappers import misfit
-
-            fits: list[Any] = []
-            for lane, observation in enumerate(self._env_obs):
-                if wrong := misfit(self.single_observation_space, observation):
-                    self._give_up(lane, _Misfit(wrong))
-                else:
-                    fits.append(observation)
-            if len(fits) == self.num_envs:
-                raise
-            if fits:
-                whole = [fits[0] if lane in self.faults else seen for lane, seen in enumerate(self._env_obs)]
-                self._observations = concatenate(self.single_observation_space, whole, self._observations)
+        for leaf in self._leaves:
+            try:
+                row = np.asarray(leaf.get(observation))
+            except (KeyError, IndexError, TypeError) as error:
+                raise Misfit(f"the observation lacks {leaf.name!r} ({error!r})") from None
+            if row.shape != leaf.shape or row.dtype.char not in leaf.usual:
+                leaf.refuse(row)
+            leaf.rows[lane] = row
 
 
 def _made(make: Callable[[], gymnasium.Env[Any, Any]], lane: int) -> gymnasium.Env[Any, Any]:
     """Makes a lane's environment, which is a sign of life."""
     with signs_of_life.in_call(signs_of_life.MAKING, lane):
         return make()
-
-
-class _Misfit(Exception):
-    """An observation is not of its space."""

@@ -3,64 +3,152 @@
 Imported where the config asks for one of them, or an observation looks unusual.
 """
 
-from typing import Any, SupportsFloat
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from numpy.typing import NDArray
 
-from pipeline.environments.lanes.spaces import KINDS
+from pipeline.environments.lanes.spaces import EXACT, KINDS, Misfit, first_action, harmless_dtypes
 from pipeline.runtime.process import die_with_parent
+
+if TYPE_CHECKING:
+    from pipeline.environments.lanes.masks import MaskReader
+
+
+log = logging.getLogger(__name__)
+
+_SHOWN = 80
+"""Characters of a value in a message."""
 
 
 class FrameSkip(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Repeats each action and adds up the rewards; an end within cuts the repetition short.
+    """Repeats each action and adds up the rewards; an end within, or a mask that forbids the action, cuts it short.
 
     Gymnasium's own wrapper for it, MaxAndSkipObservation, merges the last two observations: right for the flicker of an
     Atari, wrong for a speed or a price.
+
+    Args:
+      env: one lane's.
+      frames: that an action is taken for.
+      mask_key: see `environment.mask_key`.
     """
 
-    def __init__(self, env: gymnasium.Env[Any, Any], frames: int) -> None:
+    def __init__(self, env: gymnasium.Env[Any, Any], frames: int, mask_key: str = "") -> None:
         super().__init__(env)
         self._frames = frames
+        self._masks = LaneMasks(env, mask_key)
         if rate := env.metadata.get("render_fps"):
             self.metadata = {**env.metadata, "render_fps": rate / frames}
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
-        """Takes the action for as many frames; observation and info are the last one's."""
+        """Takes the action for as many frames as it is allowed in; observation and info are the last one's.
+
+        Raises:
+          Misfit: what a frame returned cannot be a mask or a reward.
+        """
         total = 0.0
-        for _ in range(self._frames):
+        for frame in range(self._frames):
             observation, reward, terminated, truncated, info = self.env.step(action)
-            total += float(reward)
-            if terminated or truncated:
+            reward, terminated, truncated = checked_outcome(reward, terminated, truncated)
+            total += reward
+            if terminated or truncated or frame + 1 == self._frames:
+                break
+            mask = self._masks.read(observation, info)
+            if mask is not None and not mask[int(action) - self._masks.first_action]:
                 break
         return observation, total, terminated, truncated, info
 
 
+class LaneMasks:
+    """The masks that one lane's environment gives.
+
+    Args:
+      env: the lane's.
+      mask_key: see `environment.mask_key`.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any], mask_key: str = "") -> None:
+        self._key, self._given = mask_key, False
+        self._reader: MaskReader | None = None
+        self._space: Any = env.action_space
+        self._get: Any = None
+        self.first_action = first_action(self._space)
+        self._observed = env.observation_space
+
+    def read(self, observation: Any, info: Any) -> NDArray[np.bool_] | None:
+        """What one step allows, bool [actions]; None where the environment masks nothing.
+
+        Raises:
+          Misfit: it cannot be a mask, or is missing where the last step gave one.
+        """
+        row = checked_info(info).get("action_mask") if not self._key else self._part(observation)
+        if row is None:
+            if self._given:
+                raise Misfit("info['action_mask'] is missing, and was given before")
+            return None
+        self._given = True
+        if self._reader is None:
+            from pipeline.environments.lanes.masks import MaskReader
+
+            source = (f"observation {self._key}",) if self._key else ()
+            self._reader = MaskReader(int(self._space.n), 1, *source)
+        mask, wrong = self._reader.read([row], np.zeros(1, np.int64))
+        if wrong:
+            raise Misfit(wrong[0])
+        allowed: NDArray[np.bool_] = mask[0]
+        return allowed
+
+    def _part(self, observation: Any) -> Any:
+        if self._get is None:
+            from pipeline.environments.lanes.masks import mask_part
+
+            self._get = mask_part(self._observed, self._key, int(self._space.n)).get
+        return self._get(observation)
+
+
 class ContractCheck(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Raises ValueError where an observation is not of its space: shared memory would silently repeat or cast it."""
+    """Raises Misfit where a worker's environment returns what is not of its space, or no number, flag or mask.
+
+    Shared memory and gymnasium's arrays of infos would silently repeat or cast it. Masks become bool, as those arrays
+    take the first lane's dtype for all; of the infos nothing else is passed on.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+        super().__init__(env)
+        self._masks: LaneMasks | None = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begins an episode."""
         observation, info = self.env.reset(seed=seed, options=options)
-        return self._checked(observation), info
+        return self._checked(observation), self._mask(info)
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         """Takes an action."""
         observation, reward, terminated, truncated, info = self.env.step(action)
-        return self._checked(observation), reward, terminated, truncated, info
+        outcome = checked_outcome(reward, terminated, truncated)
+        return self._checked(observation), *outcome, self._mask(info)
 
     def _checked(self, observation: Any) -> Any:
         if wrong := misfit(self.observation_space, observation):
-            raise ValueError(wrong)
+            raise Misfit(wrong)
         return observation
+
+    def _mask(self, info: Any) -> dict[str, Any]:
+        if checked_info(info).get("action_mask") is None:
+            return {}
+        self._masks = self._masks or LaneMasks(self.env)
+        return {"action_mask": self._masks.read(None, info)}
 
 
 def misfit(space: spaces.Space[Any], observation: Any) -> str | None:
-    """What is wrong with one observation of a space: its parts, shape or dtype; None if it can be taken.
+    """What is wrong with one observation of a space: its parts, shape, dtype or values; None if it can be taken.
 
-    Numbers of another size of the same kind are taken, integers as floats too; floats as integers are not. Values are
-    not compared with the space's bounds.
+    Numbers of another size of the same kind are taken, integers as floats too, where the space's dtype holds them;
+    floats as integers are not. Values are not compared with the space's bounds.
     """
     if isinstance(space, (spaces.Dict, spaces.Tuple)):
         parts: Any = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
@@ -77,7 +165,89 @@ def misfit(space: spaces.Space[Any], observation: Any) -> str | None:
         return f"an observation of shape {values.shape} in a space of {space.shape}"
     if space.dtype is None or values.dtype.kind not in KINDS[space.dtype.kind]:
         return f"an observation of dtype {values.dtype} in a space of {space.dtype}"
+    if values.dtype.kind in "iu" and values.dtype.char not in harmless_dtypes(space):
+        least, most = (
+            (-EXACT, EXACT) if space.dtype.kind == "f" else (np.iinfo(space.dtype).min, np.iinfo(space.dtype).max)
+        )
+        wrong_ones = values[(values < least) | (values > most)]
+        if wrong_ones.size:
+            return f"{wrong_ones.flat[0]} does not fit into {space.dtype}"
     return None
+
+
+def checked_outcome(reward: Any, terminated: Any, truncated: Any) -> tuple[float, bool, bool]:
+    """What one lane's step earned and whether it ended the episode, as plain values.
+
+    Raises:
+      Misfit: one is not what its name says.
+    """
+    return _number(reward), _flag("terminated", terminated), _flag("truncated", truncated)
+
+
+def checked_outcomes(
+    reward: NDArray[Any], terminated: NDArray[Any], truncated: NDArray[Any], lanes: int
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Flags of all lanes, bool [lanes], of a vector environment that gives them otherwise.
+
+    Raises:
+      Misfit: they or the rewards are not what their names say.
+    """
+    for name, array, kinds in (
+        ("rewards", reward, "fiub"),
+        ("terminated", terminated, "biu"),
+        ("truncated", truncated, "biu"),
+    ):
+        if array.shape != (lanes,) or array.dtype.kind not in kinds:
+            raise Misfit(f"{name} of dtype {array.dtype} and shape {array.shape}, there are {lanes} lanes")
+    for name, array in (("terminated", terminated), ("truncated", truncated)):
+        if np.count_nonzero((array != 0) & (array != 1)):
+            raise Misfit(f"{name} is {_shown(array)}: true or false is wanted")
+    return terminated.astype(np.bool_), truncated.astype(np.bool_)
+
+
+def checked_info(info: Any) -> Mapping[str, Any]:
+    """A lane's info.
+
+    Raises:
+      Misfit: it is no dict.
+    """
+    if not isinstance(info, Mapping):
+        raise Misfit(f"the info is {_shown(info)}: a dict is wanted")
+    return info
+
+
+def _number(reward: Any) -> float:
+    array = np.asarray(reward)
+    if array.size == 1 and (array.dtype.kind in "fiub" or hasattr(array.item(), "__float__")):
+        return float(array.item())
+    raise Misfit(f"the reward is {_shown(reward)}: a number is wanted")
+
+
+def _flag(name: str, flag: Any) -> bool:
+    array = np.asarray(flag)
+    if array.size == 1 and array.dtype.kind in "biuf" and array.item() in (0, 1):
+        return bool(array.item())
+    raise Misfit(f"{name} is {_shown(flag)}: true or false is wanted")
+
+
+def _shown(value: Any) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def warn_of_bounds(environment: str, part: str, space: spaces.Space[Any], values: NDArray[Any]) -> None:
+    """Says that an environment does not keep to the bounds that it declares; what is observed stays as it is."""
+    with np.errstate(invalid="ignore"):
+        least, most = np.min(values), np.max(values)
+    what = f"observation {part!r}" if part else "the observation"
+    log.warning(
+        "environment %r: %s has values from %g to %g, beyond the bounds of its space, %s; they are taken as they are",
+        environment,
+        what,
+        least,
+        most,
+        space,
+    )
 
 
 def ending_with_collector(environment: Any) -> Any:
