@@ -1,8 +1,12 @@
 """What all commands share: flag parsing, --help, and one-line errors with exit code 2."""
 
+import contextlib
+import errno
 import os
 import re
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Callable
 
@@ -12,6 +16,8 @@ from pipeline.experiment.config import UsageError
 
 _DEBUG = flags.DEFINE_bool("debug", False, "Show where an error comes from, above its line.")
 
+_EXIT_SECONDS = 10.0
+
 
 def run_command(main: Callable[[list[str]], int], description: str | None) -> int:
     """Parses the flags, runs `main` on the remaining arguments and returns its exit code.
@@ -20,13 +26,67 @@ def run_command(main: Callable[[list[str]], int], description: str | None) -> in
       main: raises `UsageError` for what the user has to mend.
       description: shown above the flags by `--help`.
     """
+    is_process = main.__module__ == "__main__"  # else this process goes on with something else
+    if is_process:
+        _open_streams()
     try:
-        code = _run(main, description or "")
+        code = _run(main, description or "", is_process)
         sys.stdout.flush()
-        return code
     except BrokenPipeError:  # the reader of the output has closed it, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        code = 1
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO) or error.filename is not None:
+            raise
+        print(f"error: stdout could not be written: {error}", file=sys.stderr)
+        code = 1
+    if is_process:
+        _end_output(code)
+    return code
+
+
+def _open_streams() -> None:
+    """Opens what the process was started without, so that no other file gets the number of stdout."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+
+
+def _end_output(code: int) -> None:
+    """The command has said its last: what an environment prints at exit goes to stderr, and it has some time for it."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(2, sys.stdout.fileno())
+    threading.Thread(target=_leave_in_time, args=(code,), daemon=True).start()
+
+
+def _leave_in_time(code: int) -> None:
+    """Ends the process where threads or children that an environment has left do not: exit waits for them."""
+    time.sleep(_EXIT_SECONDS)
+    with contextlib.suppress(ImportError):
+        import psutil
+
+        for child in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                child.kill()
+    os._exit(code)
+
+
+def _hide_flags() -> None:
+    """Takes the flags of our commands out of absl's list: a module of the user's may define others of the same name."""
+    own, moved = flags.FlagValues(), set()
+    for name, module in list(sys.modules.items()):
+        if name != "__main__" and name.partition(".")[0] not in ("pipeline", "benchmarks"):
+            continue
+        for holder in list(vars(module).values()):
+            if isinstance(holder, flags.FlagHolder) and holder._flagvalues is flags.FLAGS:
+                own[holder.name] = flags.FLAGS[holder.name]
+                holder._flagvalues = own
+                moved.add(holder.name)
+    own.mark_as_parsed()
+    for name in moved:
+        delattr(flags.FLAGS, name)
 
 
 def refuse_more(arguments: list[str], advice: str = "options are written --name=value") -> None:
@@ -43,7 +103,7 @@ def refuse_more(arguments: list[str], advice: str = "options are written --name=
         raise UsageError(f"unexpected argument {arguments[1]!r}: {advice}")
 
 
-def _run(main: Callable[[list[str]], int], description: str) -> int:
+def _run(main: Callable[[list[str]], int], description: str, is_process: bool) -> int:
     if {"--help", "-h", "-help"} & set(sys.argv[1:]):
         print(_help(description))
         return 0
@@ -52,6 +112,8 @@ def _run(main: Callable[[list[str]], int], description: str) -> int:
     except flags.Error as error:
         print(f"error: {error} (--help lists the flags)", file=sys.stderr)
         return 2
+    if is_process:
+        _hide_flags()
     try:
         return main(arguments)
     except UsageError as error:
