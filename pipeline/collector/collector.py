@@ -57,7 +57,7 @@ class Collector:
         traffic: "Traffic | None" = None,
         permits: "Permits | None" = None,
     ) -> None:
-        self._experiment, self._index, collect = experiment, index, experiment.collect
+        self._experiment, self._index, self._process, collect = experiment, index, process, experiment.collect
         lanes = collect.lanes
         self._random = np.random.default_rng([experiment.seed, 1, index, incarnation])
         self._environment = environments.make(
@@ -70,10 +70,12 @@ class Collector:
         self._writer = FrameWriter.of(experiment, self._layout, address)
         self._permits, self._spent = permits, 0
         self._bonus = _count_bonus(experiment, specs, seed_of(experiment, 4, index, incarnation))
+        self._writer.initial_priority = variables.initial_priority
         self._td_errors = _td_error_window(experiment)
         self._seen = self._environment.reset(seed_of(experiment, 2, index, incarnation))
         self._step_type = np.full(lanes, FIRST, np.uint8)  # of the frames that come next
         self._variables, self._variables_since = variables, time.monotonic()
+        self._allowance, self._is_complete = variables.allowance(process), False
         weights = [array.numpy() for array in variables.weights]
         self._actor = make_actor(
             experiment.agent, self._layout.agent_specs, lanes, variables.program, weights, collect.threads
@@ -120,11 +122,26 @@ class Collector:
 
     def use(self, variables: Variables) -> None:
         """Acts with a newer publication from the next step on."""
+        if variables is self._variables:
+            return
         if variables.version != self._variables.version:
             self._actor.set_weights([array.numpy() for array in variables.weights])
             self._variables_since = time.monotonic()
         self._variables = variables
         self._writer.initial_priority = variables.initial_priority
+        self._allowance = variables.allowance(self._process)
+
+    @property
+    def may_step(self) -> bool:
+        """Whether the run's budget of environment steps, as far as it is known here, leaves this collector any."""
+        taken = self._statistics.environment_steps + self._experiment.collect.lanes
+        return taken <= self._allowance and not self._is_complete
+
+    def hold(self, reader: "VariablesReader", keep_waiting: Callable[[], bool]) -> None:
+        """Waits for the learner's next word, which may allow more steps; see `may_step`."""
+        started = time.monotonic()
+        reader.await_fetch(keep_waiting)
+        self._statistics.blocked_seconds += time.monotonic() - started
 
     def step(self) -> None:
         """Steps every lane once: see, choose, step, mark boundaries, write."""
@@ -219,6 +236,7 @@ class Collector:
         The newest observations become ends of their episodes, which are bootstrapped from as after a truncation. An
         on-policy kind pads nothing: its learner takes nothing more once the run ends.
         """
+        self._is_complete = True
         missing, fields = self._writer.book.missing, self._fields
         if not missing:
             return

@@ -88,6 +88,7 @@ def _of_all(experiment: Experiment) -> Checks:
 
 def _of_replay(experiment: Experiment) -> Checks:
     replay, learner, windows = experiment.replay, experiment.learner, experiment.windows_per_item
+    budget = experiment.stop.environment_steps
     item = _items(experiment)
     return [
         (
@@ -107,6 +108,11 @@ def _of_replay(experiment: Experiment) -> Checks:
             experiment.agent.priority_unit != "return" and replay.initial_priority == "td_error",
             f"replay.initial_priority='td_error' is in units of return, and priorities of agent.kind="
             f"{experiment.agent.kind!r} are not: set 'largest'",
+        ),
+        (
+            0 < budget < replay.min_size * experiment.agent.stride,
+            f"stop.environment_steps={budget} is below the {replay.min_size * experiment.agent.stride} steps of "
+            f"replay.min_size={replay.min_size}, without which nothing is learned: raise it, or lower replay.min_size",
         ),
     ]
 

@@ -31,6 +31,7 @@ def of_queue(experiment: Experiment) -> Checks:
     agent, exploration, learner = experiment.agent, experiment.exploration, experiment.learner
     sequences = experiment.collect.lanes * experiment.collect.collectors
     kind = f"agent.kind={agent.kind!r}"
+    budget, steps = experiment.stop.environment_steps, agent.window_length - 1
     return [
         (
             experiment.replay.prioritized,
@@ -57,6 +58,11 @@ def of_queue(experiment: Experiment) -> Checks:
         (
             experiment.replay.samples_per_insert != 1.0,
             f"{kind} learns from every sequence once: set replay.samples_per_insert=1.0",
+        ),
+        (
+            0 < budget < sequences * steps,
+            f"stop.environment_steps={budget} is below the {sequences * steps} steps of the first batch, without which "
+            f"nothing is learned: raise it, or lower collect.lanes",
         ),
         (
             learner.batch_size % agent.batch_parts != 0,

@@ -49,12 +49,6 @@ class _Inline:
         parts = learner_parts(launch.experiment, specs, launch.run, place, resume=launch.resume)
         self.learning = LearningProcess(launch.experiment, launch.run, place, parts, started=launch.started)
         self.learning.start()
-        counters = self.learning.ledger.counters
-        self._first_learned, self._first_windows = counters.learned, counters.windows
-        # What may be learned from the windows that there are: a resumed run may hold another ratio than before, and
-        # gets no more at once than a new one does.
-        ratio, least = launch.experiment.replay.samples_per_insert, launch.experiment.replay.min_size
-        self._credit = min(max(0.0, counters.windows * ratio - counters.learned), least * ratio)
         self._recorders: list[Recorder] = []
         self._collectors: list[Collector] = []
         for index in range(launch.experiment.collectors):
@@ -79,12 +73,18 @@ class _Inline:
         try:
             while reason is None:
                 self._collect()
-                while self._experiment.agent.on_policy and not self._collectors[0].has_completed_window:
+                while self._experiment.agent.on_policy and not (
+                    self._collectors[0].has_completed_window or self.learning.ledger.is_collected
+                ):
                     self._collect()  # weights change between windows only
                 self._learn()
                 self._evaluate()
                 self._console.refresh()
                 reason = "interrupted" if interrupted.is_set() else self.learning.ledger.stop_reason()
+            self._collect(last=True)
+            while reason == "environment_steps" and self.learning.stop_reason() is None:
+                self.learning.step()
+                reason = "interrupted" if interrupted.is_set() else reason
         except Ended as ended:
             reason, message = ended.stop_reason, str(ended)
         except environments.EnvironmentFault as fault:
@@ -108,8 +108,10 @@ class _Inline:
             collector.use(variables)
             if last:
                 collector.complete()
-            else:
+            elif collector.may_step:
                 collector.step()
+            else:
+                continue
             recorder.record(collector.counts)
             collector.confirm(lambda: True, everything=True)
             recorder.record(collector.counts)
@@ -118,23 +120,21 @@ class _Inline:
             if last:
                 collector.close()
                 recorder.mark_ended(0)
+        if last:
+            self._collectors, self._recorders = [], []
 
     def _learn(self) -> None:
         if self._experiment.agent.on_policy:  # a batch waits in the queue
             while self.learning.ledger.stop_reason() is None and not self.learning.step():
                 pass
             return
-        replay, learner = self._experiment.replay, self._experiment.learner
-        counters = self.learning.ledger.counters
-        per_call = learner.batch_size * learner.steps_per_call
+        ledger, learner = self.learning.ledger, self._experiment.learner
         if self._experiment.is_offline:
             self.learning.step()
             return
-        if counters.windows < replay.min_size:
+        if ledger.counters.windows < self._experiment.replay.min_size:
             return
-        while (counters.learned - self._first_learned + per_call) <= (
-            self._credit + (counters.windows - self._first_windows) * replay.samples_per_insert
-        ) and self.learning.ledger.stop_reason() is None:
+        while ledger.owed() >= learner.batch_size * learner.steps_per_call and ledger.stop_reason() is None:
             self.learning.step()
         self.learning.tend()
 

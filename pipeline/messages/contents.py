@@ -3,6 +3,7 @@
 Typed msgpack, never pickles. `pipeline.messages.channel` carries it.
 """
 
+import math
 from typing import Any
 
 import msgspec
@@ -58,11 +59,20 @@ class Announcement(msgspec.Struct, frozen=True):
     """Of a stopping run: it has reached its stop condition; another one may be resumed."""
     ended: bool = False
     """The learner has left too: replays of their own may end."""
+    allowances: dict[str, int] | None = None
+    """Of a run with a budget of environment steps: how many each collector process may have taken, see
+    `pipeline.records.step_budget`."""
+    is_collected: bool = False
+    """The budget of environment steps is spent: collectors complete what they have begun and step no more."""
 
     @property
     def exit_code(self) -> int:
         """Of a role that leaves as the run stops: a scheduler starts it again with a run that is to go on."""
         return 0 if self.is_finished else TOLD_TO_LEAVE
+
+    def allowance(self, process: str) -> float:
+        """How many environment steps a collector process may have taken in all, a vector step under way included."""
+        return math.inf if self.allowances is None else self.allowances.get(process, self.allowances.get("", 0))
 
     @property
     def version(self) -> tuple[int, int, int]:

@@ -72,6 +72,14 @@ class VariablesReader:
         finally:
             self._hurried.clear()
 
+    def await_fetch(self, keep_waiting: Callable[[], bool]) -> None:
+        """Waits for the next fetch, which is made at once; ends early once `keep_waiting` says False."""
+        seen = self._newest
+        self._hurried.set()
+        while self._newest is seen and keep_waiting():
+            time.sleep(_HURRY_SECONDS)
+        self._hurried.clear()
+
     def refuse_silence(self, seconds: float, who: str) -> None:
         """Checks that the server has answered of late.
 

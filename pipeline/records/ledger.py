@@ -3,6 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -22,11 +23,16 @@ from pipeline.records.counters import (
 )
 from pipeline.records.results import Status, Summary
 
+if TYPE_CHECKING:
+    from pipeline.records.step_budget import StepBudget
+
 _RECENT_EPISODES = 100
 _RECENT_EVALUATIONS = 60
 _RATE_SECONDS = 5.0
 _SILENT_REPORTS = 20
 """A collector that has missed so many reports was killed."""
+_GONE_SECONDS = 60.0
+"""Without a report, after which the steps that a collector has been dealt are dealt to others."""
 
 
 class Ledger:
@@ -43,6 +49,7 @@ class Ledger:
         self._first_gradient_steps = counters.gradient_steps
         self._first_environment_steps = counters.environment_steps
         self._first_train_seconds = counters.train_seconds
+        self._first_windows = counters.windows
         self._seen: dict[str, CollectorReport] = {}  # of processes that have not left
         self._heard: dict[str, float] = {}
         self._most_begun = 0  # between two reports of a collector
@@ -55,12 +62,36 @@ class Ledger:
         self._evaluations: deque[tuple[float, float]] = deque(maxlen=_RECENT_EVALUATIONS)
         self.evaluation = counters.evaluation
         self._train_started: float | None = None
+        self._credit = 0.0
+        self._step_budget = _step_budget(experiment, counters)
         self._filling_seconds: float | None = None
         self._marks: deque[tuple[float, int, int]] = deque()
 
     def start_training(self) -> None:
         """Starts the clock of `train_seconds`."""
         self._train_started = time.monotonic()
+        if self._step_budget is not None:
+            self._step_budget.start_training()
+        # What may be learned from the windows that there were: a resumed run may hold another ratio than before, and
+        # gets no more at once than a new one does.
+        replay, drawn = self._experiment.replay, self.counters.learned + self.counters.discarded
+        owed = min(self._first_windows, replay.min_size) * replay.samples_per_insert
+        self._credit = drawn + min(max(0.0, self._first_windows * replay.samples_per_insert - drawn), owed)
+
+    def owed(self) -> float:
+        """Windows that the learner has still to learn from, each time counted, to hold `replay.samples_per_insert`."""
+        counters = self.counters
+        collected = (counters.windows - self._first_windows) * self._experiment.replay.samples_per_insert
+        return self._credit + collected - counters.learned - counters.discarded
+
+    def allowances(self) -> dict[str, int] | None:
+        """How many environment steps each collector may have taken; None without a budget of them."""
+        return None if self._step_budget is None else self._step_budget.allowances(self._heard_within(_GONE_SECONDS))
+
+    @property
+    def is_collected(self) -> bool:
+        """Whether the budget of environment steps is spent."""
+        return 0 < self._experiment.stop.environment_steps <= self.counters.environment_steps
 
     def accept_collector(self, report: CollectorReport) -> None:
         """Adds what is new in a report; its counts are cumulative, so a repeated one adds nothing."""
@@ -170,9 +201,11 @@ class Ledger:
 
     def collectors_awaited(self) -> list[str]:
         """Collector processes that have been heard of and neither sent a last report nor fallen silent."""
+        return self._heard_within(_SILENT_REPORTS * self._experiment.collect.report_seconds)
+
+    def _heard_within(self, seconds: float) -> list[str]:
         now = time.monotonic()
-        silence = _SILENT_REPORTS * self._experiment.collect.report_seconds
-        return sorted(process for process, heard in self._heard.items() if now - heard <= silence)
+        return sorted(process for process, heard in self._heard.items() if now - heard <= seconds)
 
     @property
     def solved(self) -> bool:
@@ -207,10 +240,10 @@ class Ledger:
             return "failed"
         if self.solved:
             return "target_return"
-        budgets = {
-            "environment_steps": (stop.environment_steps, counters.environment_steps),
+        budgets = {  # once no steps are to be collected, the others end what the learner has still to learn
             "gradient_steps": (stop.gradient_steps, counters.gradient_steps),
             "seconds": (stop.seconds, counters.train_seconds),
+            "environment_steps": (stop.environment_steps, counters.environment_steps),
         }
         for reason, (budget, spent) in budgets.items():
             if budget and spent >= budget:
@@ -295,3 +328,12 @@ class Ledger:
             message=message,
             failed_checkpoints=counters.failed_checkpoints,
         )
+
+
+def _step_budget(experiment: Experiment, counters: Counters) -> "StepBudget | None":
+    """What deals steps out to collectors, where there is a budget of them."""
+    if not experiment.stop.environment_steps or experiment.is_offline:
+        return None
+    from pipeline.records.step_budget import StepBudget
+
+    return StepBudget(experiment, counters)

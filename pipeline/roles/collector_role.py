@@ -4,6 +4,7 @@ import gc
 import logging
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from pipeline import environments
@@ -13,7 +14,7 @@ from pipeline.experiment.resume import refuse_other_config
 from pipeline.experiment.sections import Experiment
 from pipeline.messages.addresses import Addresses
 from pipeline.messages.channel import REPORTS_TABLE, Sender, wait_for_server
-from pipeline.messages.contents import CollectorReport
+from pipeline.messages.contents import CollectorReport, Variables
 from pipeline.messages.traffic import Traffic
 from pipeline.messages.variables_reader import VariablesReader
 from pipeline.records.recorder import Recorder
@@ -25,6 +26,8 @@ _REPORT_SECONDS = 5.0
 _LEAVE_SECONDS = 15.0
 """For the last windows: a writer whose server was restarted just now may not have reached it again."""
 _LOG_SECONDS = 10.0
+_HOLD_SECONDS = 0.05
+"""Between two looks whether there are steps left for a collector that has taken all that it may."""
 
 
 def run_collector(
@@ -106,12 +109,15 @@ def _collect(
 ) -> None:
     """Collects and reports until the run ends.
 
-    On-policy, no window begins before the weights are new ones. Within one they stay, as the learner waits for it.
+    A collector that has taken all the steps that it may says so at once, stores all that it has once no more will
+    follow, and waits. On-policy, no window begins before the weights are new ones. Within one they stay, as the learner
+    waits for it.
     """
     on_policy, away_seconds = experiment.agent.on_policy, experiment.collect.away_seconds
     newest = reader.wait(_CONNECT_SECONDS, "a collector")
     sending: Future[bool] | None = None
     report_at = log_at = 0.0
+    told = (-1, -1)  # environment steps and confirmed windows, in the newest report
 
     def keep_waiting() -> bool:
         recorder.beat()
@@ -123,13 +129,19 @@ def _collect(
         while keep_waiting():
             newest = reader.newest or newest
             collector.use(newest)
-            collector.step()
-            recorder.record(collector.counts)  # before the replay can have got what is counted here
-            hands_over = on_policy and collector.has_completed_window
-            collector.confirm(keep_waiting, everything=hands_over)
+            is_held, hands_over = not collector.may_step, False
+            if is_held:
+                _settle(collector, newest, recorder, keep_waiting)
+            else:
+                collector.step()
+                recorder.record(collector.counts)  # before the replay can have got what is counted here
+                hands_over = on_policy and collector.has_completed_window
+                collector.confirm(keep_waiting, everything=hands_over)
             now = time.monotonic()
-            if now >= report_at and (sending is None or sending.done()):
+            has_news = is_held and told != (collector.environment_steps, collector.counts.windows)
+            if (now >= report_at or has_news) and (sending is None or sending.done()):
                 report = collector.report(reader.newest or newest)
+                told = report.environment_steps, report.windows
                 sending = background.submit(sender.send, report, _REPORT_SECONDS)
                 report_at = now + experiment.collect.report_seconds
                 if now >= log_at:
@@ -137,6 +149,17 @@ def _collect(
                     log_at = now + _LOG_SECONDS
             if hands_over:
                 collector.renew(reader, keep_waiting)
+            elif is_held:
+                collector.hold(reader, keep_waiting)
+                time.sleep(_HOLD_SECONDS)
+
+
+def _settle(collector: Collector, newest: Variables, recorder: Recorder, keep_waiting: Callable[[], bool]) -> None:
+    """Has the replay store what a collector that may not step has: all of it, once the run's budget is spent."""
+    if newest.is_collected:
+        collector.complete()
+    recorder.record(collector.counts)
+    collector.confirm(keep_waiting, everything=True)
 
 
 def _in_words(report: CollectorReport) -> str:

@@ -1,6 +1,7 @@
 """The learner's process: replay server, learner, counters, publications, checkpoints and the decision to stop."""
 
 import logging
+import math
 import queue
 import threading
 import time
@@ -26,6 +27,8 @@ from pipeline.runtime.signs_of_life import RunningClock
 log = logging.getLogger(__name__)
 
 _STATUS_SECONDS = 0.5
+_CATCH_UP_SECONDS = 10.0
+"""Without a sample, after which a learner whose run has collected all its steps has learned what there is to learn."""
 _CLOSE_SECONDS = 15.0
 _CLOSE_UNFILLED_SECONDS = 2.0
 
@@ -66,6 +69,7 @@ class LearningProcess:
             self._life = max(life, next_life(place.addresses))
         self._windows_per_call = experiment.learner.batch_size * experiment.learner.steps_per_call
         self._published_at = 0.0
+        self._published: Variables | None = None
         self._config_text = config.dump(experiment)
         self._is_finished = False
         self._reports: queue.Queue[Report] = queue.Queue()
@@ -74,6 +78,7 @@ class LearningProcess:
         self._status_at = 0.0
         self._clock = RunningClock()
         self._sampled_at = self._clock()
+        self._collected_at: float | None = None
         self._startup_seconds = 0.0
 
     @property
@@ -115,13 +120,32 @@ class LearningProcess:
         self.tend()
         return sample is not None
 
+    def stop_reason(self) -> str | None:
+        """Why the run ends now, if it does: a budget of environment steps ends it once they have been learned from."""
+        reason = self.ledger.stop_reason()
+        return None if reason == "environment_steps" and not self._has_caught_up() else reason
+
+    def _has_caught_up(self) -> bool:
+        """Whether the learner has learned from what was collected as often as `replay.samples_per_insert` says.
+
+        Nobody learns from the rest of an on-policy run, which fills no batch.
+        """
+        if self._on_policy is not None or self._experiment.is_offline:
+            return True
+        now = self._clock()
+        self._collected_at = self._collected_at or now
+        if now - max(self._sampled_at, self._collected_at) > _CATCH_UP_SECONDS:
+            return True  # what is owed went with a replay, or is too little for `replay.min_size`
+        is_stored = all(counts.begun == counts.windows for counts in self.ledger.counters.processes.values())
+        return is_stored and self.ledger.owed() < self._windows_per_call
+
     def tend(self) -> None:
         """Does what is due beside learning: reports, publications, status, checkpoints."""
         self._accept_reports()
         self.ledger.tick(self.learner.gradient_steps)
         now = time.monotonic()
         if now - self._published_at >= self._experiment.learner.publish_seconds:
-            self._publish()
+            self._publish(wait=self._published_at == -math.inf)  # a collector waits for it
         if now - self._status_at >= _STATUS_SECONDS:
             self._write_status()
         self._reporter.show_checkpoint(self._saver.tend(self._recovery.is_calm))
@@ -263,7 +287,8 @@ class LearningProcess:
         return self._on_policy.renewals if self._on_policy is not None else 0
 
     def _publish(self, wait: bool = False, stopping: bool = False) -> None:
-        self._publisher.publish(self.publication(stopping, stopping and self._evaluate_last), wait)
+        self._published = self.publication(stopping, stopping and self._evaluate_last)
+        self._publisher.publish(self._published, wait)
         self._published_at = time.monotonic()
 
     def publication(self, stopping: bool = False, evaluate_last: bool = False) -> Variables:
@@ -283,6 +308,8 @@ class LearningProcess:
             evaluate_last=evaluate_last,
             life=self._life,
             renewals=self._renewals,
+            allowances=self.ledger.allowances(),
+            is_collected=self.ledger.is_collected,
             is_finished=stopping and self._is_finished,
             evaluated_at=self.ledger.evaluated_at,
             config=self._config_text,
@@ -303,12 +330,19 @@ class LearningProcess:
         """Enters a report into the ledger and TensorBoard."""
         if isinstance(report, CollectorReport):
             self.ledger.accept_collector(report)
+            if self._is_held(report):
+                self._published_at = -math.inf  # it waits for more steps, or for the word that there are none
         elif isinstance(report, Evaluation):
             self.ledger.accept_evaluation(report)
             for text in self._recovery.sentinel.see_evaluation(report):
                 log.warning("%s", text)
             log.info("evaluation: %s", report)
         self._reporter.show_report(report)
+
+    def _is_held(self, report: CollectorReport) -> bool:
+        """Whether a collector that has taken so many steps may take no other one."""
+        taken = report.environment_steps + self._experiment.collect.lanes
+        return self._published is not None and taken > self._published.allowance(report.process)
 
     def _write_status(self) -> None:
         self._status_at = time.monotonic()

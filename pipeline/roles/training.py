@@ -23,7 +23,7 @@ def run_to_its_end(process: LearningProcess, interrupted: threading.Event) -> Su
         reason = None
         while reason is None:
             process.step()
-            reason = process.ledger.stop_reason() or ("interrupted" if interrupted.is_set() else None)
+            reason = process.stop_reason() or ("interrupted" if interrupted.is_set() else None)
         message = process.ledger.fault
     except Ended as ended:
         reason, message = ended.stop_reason, str(ended)

@@ -405,7 +405,10 @@ def experiments(draw: Any) -> Experiment:
         )
         if dataset and hasattr(experiment.agent, "stored_state"):
             experiment = replace(experiment, agent=replace(experiment.agent, stored_state=False))
-    return on_policy(experiment) if experiment.agent.on_policy else experiment
+    experiment = on_policy(experiment) if experiment.agent.on_policy else experiment
+    budget = experiment.stop.environment_steps
+    least = max(experiment.replay.min_size, experiment.learner.batch_size) * experiment.agent.window_length
+    return replace(experiment, stop=replace(experiment.stop, environment_steps=budget and budget + least))
 
 
 def on_policy(experiment: Experiment) -> Experiment:
@@ -433,6 +436,33 @@ def on_policy(experiment: Experiment) -> Experiment:
 @given(experiments())
 def test_dumped_experiments_parse_to_the_same(experiment: Experiment) -> None:
     assert parse(dump(experiment)) == experiment
+
+
+@pytest.mark.parametrize(
+    ("lines", "least"),
+    [
+        (("replay.min_size=700",), 700),
+        (("replay.min_size=300", "agent.kind='r2d2'", "agent.period=4"), 1200),
+        (("replay.prioritized=true", "collect.collectors=3"), 1000),
+        (
+            (
+                "agent.kind='ppo'",
+                "agent.rollout=50",
+                "collect.lanes=4",
+                "learner.batch_size=4",
+                "learner.steps_per_call=1",
+                "replay.samples_per_insert=1.0",
+                "exploration.strategy='boltzmann'",
+            ),
+            200,
+        ),
+    ],
+)
+def test_a_budget_that_ends_before_the_first_gradient_step_is_refused(lines: tuple[str, ...], least: int) -> None:
+    for budget in (1, least // 2, least - 1):
+        assert f"stop.environment_steps={budget} is below" in refusal(*lines, f"stop.environment_steps={budget}")
+    for budget in (0, least):
+        assert parse("", (*lines, f"stop.environment_steps={budget}")).stop.environment_steps == budget
 
 
 def test_a_date_among_the_arguments_of_an_environment_stays_a_date() -> None:

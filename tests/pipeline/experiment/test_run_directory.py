@@ -80,7 +80,7 @@ def test_a_broken_config_is_refused_by_name(run: RunDirectory) -> None:
     "change",
     [
         "seed=9",
-        "stop.environment_steps=10",
+        "stop.environment_steps=1000",
         "stop.target_return=3.0",
         "stop.seconds=1.0",
         "evaluation.episodes=3",

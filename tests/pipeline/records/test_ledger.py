@@ -183,7 +183,13 @@ def spend(book: Ledger, environment_steps: int = 0, gradient_steps: int = 0, sec
     book.counters.train_seconds = seconds
 
 
-ALL = ("stop.environment_steps=100", "stop.gradient_steps=50", "stop.seconds=10.0", "stop.target_return=5.0")
+ALL = (
+    "replay.min_size=100",
+    "stop.environment_steps=100",
+    "stop.gradient_steps=50",
+    "stop.seconds=10.0",
+    "stop.target_return=5.0",
+)
 
 
 @pytest.mark.parametrize(
