@@ -4,7 +4,8 @@ Example:
   python -m pipeline.evaluate --run_dir=runs/cartpole --episodes=100
 
 The last line of stdout is JSON: mean_return, std_return, min_return, max_return, episodes, environment_steps and, of a
-run with a shield, shielded_share: of the steps, those in which it stepped in.
+run with a shield, shielded_share: of the steps, those in which it stepped in; unfinished, if any, are the episodes that
+had not ended after evaluation.max_episode_steps.
 """
 
 import json
@@ -36,7 +37,7 @@ def main(arguments: list[str]) -> int:
     experiment = run.experiment()
     policy = policy_files.load(run.policies / _POLICY.value)
     try:
-        returns, _, shielded_share, _ = play(experiment, policy, _EPISODES.value, _SEED.value)
+        played = play(experiment, policy, _EPISODES.value, _SEED.value)
     except EnvironmentFault as fault:
         print(f"error: {fault}", file=sys.stderr)
         return 1
@@ -44,6 +45,13 @@ def main(arguments: list[str]) -> int:
         f"{_POLICY.value} policy of {run.path}, from {policy.environment_steps:,} environment steps, "
         f"{policy.gradient_steps:,} gradient steps"
     )
+    returns = played.returns
+    if played.unfinished:
+        print(
+            f"warning: {played.unfinished} of {len(returns)} episodes had not ended after {max(played.lengths):,} "
+            "steps and are scored as they stood; evaluation.max_episode_steps in the run's config.toml is the limit",
+            file=sys.stderr,
+        )
     result = {
         "mean_return": float(np.mean(returns)),
         "std_return": float(np.std(returns)),
@@ -53,8 +61,10 @@ def main(arguments: list[str]) -> int:
         "environment_steps": policy.environment_steps,
         "gradient_steps": policy.gradient_steps,
     }
+    if played.unfinished:
+        result["unfinished"] = played.unfinished
     if experiment.environment.shield:
-        result["shielded_share"] = shielded_share
+        result["shielded_share"] = played.shielded_share
     print(json.dumps(result))
     return 0
 

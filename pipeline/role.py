@@ -244,6 +244,8 @@ def _check(experiment: Experiment, shards: list[str]) -> None:
         raise UsageError(f"--index={INDEX.value} of a learner: several of them need TF_CONFIG")
     if ROLE.value in ("replay", "learner", "evaluator") and not (cluster and not cluster.is_chief):
         _required(RUN_DIR, "where should its files be?")
+    if ROLE.value == "evaluator" and not experiment.evaluates:
+        raise UsageError("this run makes no evaluations: leave the evaluator out, or set evaluation.enabled=true")
     if ROLE.value == "relay":
         (listen, *more) = parse(_required(LISTEN, "at which host:port should it serve?"), "--listen")
         port_of(listen, "--listen")

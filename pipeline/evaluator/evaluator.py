@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import msgspec
 import numpy as np
 import psutil
 from numpy.typing import NDArray
@@ -15,11 +14,10 @@ from agents import Specs
 from agents.configs import PolicyGradientConfig, WindowConfig
 from agents.exploration import epsilon_greedy
 from pipeline import environments
-from pipeline.acting import policy_files
 from pipeline.acting.network_program import make_actor
 from pipeline.acting.policy_files import Policy
 from pipeline.environments import EnvironmentFault, LaneStep, ShieldFault
-from pipeline.experiment.config import UsageError
+from pipeline.evaluator.judge import Judge
 from pipeline.experiment.sections import Experiment
 from pipeline.messages.contents import Evaluation, Variables
 
@@ -41,6 +39,10 @@ class Episodes(NamedTuple):
     """Of the steps, those in which the shield forbade what would have been the best action."""
     values: tuple[float, float]
     """Smallest and largest discounted return from any of the states seen; 0 of an agent without a discount below 1."""
+    unfinished: int = 0
+    """Of the episodes, those that had not ended at the limit and are scored as they stood: the last ones."""
+    is_whole: bool = True
+    """Whether none was cut short before the limit."""
 
 
 class Moment(NamedTuple):
@@ -155,11 +157,29 @@ class GreedyRunner:
             experiment.evaluation_environment, self._lanes, share, render=render, masked=specs.masked
         )
         self._actor = PolicyActor(experiment, specs, policy, self._lanes)
+        self._limit = max(experiment.evaluation.max_episode_steps, self.environment.declared_limit)
         self._epsilon = experiment.evaluation.epsilon
         self._agent = experiment.agent
 
-    def run(self, policy: Policy, seed: int, beat: Callable[[], None] = lambda: None) -> Episodes:
-        """Plays the episodes with the weights of a policy; calls `beat` at every step.
+    @property
+    def limit(self) -> int:
+        """Steps after which an episode that has not ended is scored as it stands."""
+        return self._limit
+
+    def run(
+        self,
+        policy: Policy,
+        seed: int,
+        beat: Callable[[], None] = lambda: None,
+        is_late: Callable[[], bool] = lambda: False,
+    ) -> Episodes:
+        """Plays the episodes with the weights of a policy.
+
+        Args:
+          policy: whose weights.
+          seed: of the episodes.
+          beat: called at every step.
+          is_late: asked at every step: True scores all episodes as they stand.
 
         Raises:
           EnvironmentFault: more of them had a fault than `collect.faulty_episodes` allows.
@@ -167,9 +187,9 @@ class GreedyRunner:
         environment, left = self.environment, self._quota.copy()
         returns: list[float] = []
         lengths: list[int] = []
-        steps = shielded = 0
-        values = self._values()
-        for moment in self.moments(policy, seed):
+        steps = shielded = unfinished = 0
+        is_whole, values = True, self._values()
+        for number, moment in enumerate(self.moments(policy, seed)):
             beat()
             seen = moment.seen
             if seen.cut is not None:
@@ -181,11 +201,22 @@ class GreedyRunner:
                     left[lane] -= 1
                     returns.append(episode_return)
                     lengths.append(length)
-            if not left.any():
+            is_cut = is_late()
+            if is_cut or number >= self._limit:
+                is_whole = not (is_cut and left.any())
+                stand = environment.under_way(1 if is_cut else self._limit)
+                for lane, episode_return, length in zip(*stand, strict=True):
+                    if left[lane]:
+                        left[lane] = 0
+                        unfinished += 1
+                        returns.append(episode_return)
+                        lengths.append(length)
+            if not left.any() or (is_cut and returns):
                 break
             steps += self._lanes - int(np.count_nonzero(environment.resetting))
             shielded += environment.overruled(moment.scores)
-        return Episodes(returns, lengths, shielded / steps, (0.0, 0.0) if values is None else values.range())
+        found = (0.0, 0.0) if values is None else values.range()
+        return Episodes(returns, lengths, shielded / max(1, steps), found, unfinished, is_whole)
 
     def moments(self, policy: Policy, seed: int) -> Iterator[Moment]:
         """Plays on and on with the weights of a policy: each moment comes before its actions are taken.
@@ -230,8 +261,8 @@ def play(experiment: Experiment, policy: Policy, episodes: int, seed: int) -> Ep
         runner.close()
 
 
-class Evaluator:
-    """Evaluates the newest weights every `evaluation.every_steps`, and keeps `policies/best` and `policies/latest`.
+class Evaluator(Judge):
+    """Evaluates the newest weights by episodes of its own; see `Judge` for when, and for the policies that it keeps.
 
     Args:
       experiment: the run.
@@ -249,34 +280,28 @@ class Evaluator:
         evaluated_at: tuple[int, int] | None = None,
         beat: Callable[[], None] = lambda: None,
     ) -> None:
-        self._experiment, self._specs, self._folder, self._beat = experiment, specs, folder, beat
+        super().__init__(experiment, folder, evaluated_at)
+        self._specs, self._beat = specs, beat
         self._runner: GreedyRunner | None = None
-        self._evaluated_at = experiment.progress(*evaluated_at) if evaluated_at else -1
-        self._evaluated_version = evaluated_at[1] if evaluated_at else -1
-        self._solved = False
-        self._unsaved: dict[str, Policy] = {}
-        try:
-            self._best = policy_files.load(folder / "best").mean_return
-        except UsageError:  # none yet
-            self._best = -np.inf
         self._process_info = psutil.Process()
 
     def is_due(self, variables: Variables) -> bool:
         """Whether this publication is to be evaluated."""
-        if self._solved or variables.gradient_steps in (0, self._evaluated_version):
-            return False  # a run that is solved ends with the policy that solved it, whatever is learned meanwhile
         if variables.stopping:
-            return variables.evaluate_last
-        # The first evaluation is one interval in, those after it on the multiples of the interval.
-        every = self._experiment.evaluation.every_steps
-        return self._progress(variables) // every > max(0, self._evaluated_at) // every
+            is_new = not self._solved and variables.gradient_steps not in (0, self._judged_version)
+            return is_new and variables.evaluate_last
+        return self.is_due_at(variables.environment_steps, variables.gradient_steps)
 
     def is_last(self, variables: Variables) -> bool:
         """Whether no evaluation follows that of this publication."""
         return self._solved or variables.stopping
 
-    def evaluate(self, variables: Variables) -> Evaluation | None:
+    def evaluate(self, variables: Variables, is_late: Callable[[], bool] = lambda: False) -> Evaluation | None:
         """Plays the episodes with these weights and saves the policy.
+
+        Args:
+          variables: the weights.
+          is_late: asked at every step: True scores all episodes as they stand.
 
         Returns:
           None where faults of the environment left no result; the log has the last one.
@@ -286,30 +311,19 @@ class Evaluator:
         """
         started = time.monotonic()
         evaluation = self._experiment.evaluation
-        policy = Policy(
-            variables.program, variables.weights, variables.environment_steps, variables.gradient_steps, 0.0
-        )
+        policy = self.begin(variables)
         if self._runner is None:
             self._runner = GreedyRunner(self._experiment, self._specs, policy, evaluation.episodes)
-        self._evaluated_at, self._evaluated_version = self._progress(variables), variables.gradient_steps
         try:
-            returns, lengths, shielded_share, values = self._runner.run(policy, evaluation.seed, self._beat)
+            played = self._runner.run(policy, evaluation.seed, self._beat, is_late)
         except ShieldFault:  # it is there for safety: without it no run goes on
             raise
         except EnvironmentFault as fault:
             log.error("no evaluation of gradient step %d: %s", variables.gradient_steps, fault)
             self.close()  # the next one begins with new environments
             return None
-        mean = float(np.mean(returns))
-        policy = msgspec.structs.replace(policy, mean_return=mean)
-        is_best = mean > self._best
-        if is_best:
-            self._best = mean
-            self._unsaved["best"] = policy
-        self._unsaved["latest"] = policy
-        self._save()
-        target = self._experiment.stop.target_return
-        self._solved = target is not None and mean >= target
+        returns, mean = played.returns, float(np.mean(played.returns))
+        is_best = self.keep(policy, mean, played.is_whole)
         return Evaluation(
             environment_steps=variables.environment_steps,
             gradient_steps=variables.gradient_steps,
@@ -317,14 +331,16 @@ class Evaluator:
             std_return=float(np.std(returns)),
             min_return=min(returns),
             max_return=max(returns),
-            mean_length=float(np.mean(lengths)),
+            mean_length=float(np.mean(played.lengths)),
             episodes=len(returns),
             seconds=time.monotonic() - started,
             resident_bytes=self._process_info.memory_info().rss,
             is_best=is_best,
-            shielded_share=shielded_share,
-            worst_value=values[0],
-            best_value=values[1],
+            shielded_share=played.shielded_share,
+            worst_value=played.values[0],
+            best_value=played.values[1],
+            unfinished=played.unfinished,
+            is_whole=played.is_whole,
         )
 
     def close(self) -> None:
@@ -332,16 +348,3 @@ class Evaluator:
         if self._runner is not None:
             self._runner.close()
             self._runner = None
-
-    def _save(self) -> None:
-        """Saves what is to be saved; what a full disk does not take is tried again after the next evaluation."""
-        for name, policy in list(self._unsaved.items()):
-            try:
-                policy_files.save(policy, self._folder / name)
-            except OSError as error:
-                log.error("the policy in %s could not be replaced: %s", self._folder / name, error)
-            else:
-                del self._unsaved[name]
-
-    def _progress(self, variables: Variables) -> int:
-        return self._experiment.progress(variables.environment_steps, variables.gradient_steps)

@@ -260,7 +260,22 @@ class LearnerConfig(Config, frozen=True):
 class EvaluationConfig(Config, frozen=True):
     """The evaluator."""
 
-    episodes: Annotated[int, Meta(ge=1, description="Episodes of an evaluation, with fixed seeds.")] = 20
+    enabled: Annotated[
+        bool,
+        Meta(
+            description="Make evaluations. Without any, as where only one environment can exist, the mean return of "
+            "the newest 100 training episodes decides which policy is the best and whether target_return is reached."
+        ),
+    ] = True
+    episodes: Annotated[int, Meta(ge=0, description="Episodes of an evaluation, with fixed seeds; 0 makes none.")] = 20
+    max_episode_steps: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="Steps after which an episode of an evaluation that has not ended is scored as it stands, "
+            "unless the environment has a longer limit of its own.",
+        ),
+    ] = 27_000
     every_steps: Annotated[
         int, Meta(ge=1, description="Environment steps, or offline gradient steps, between evaluations.")
     ] = 2_500
@@ -335,6 +350,11 @@ class Experiment(Config, frozen=True):
     def collectors(self) -> int:
         """Collectors that run, or may where nodes join."""
         return 0 if self.is_offline else max(self.collect.collectors, self.collect.max_collectors)
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether evaluations are made; else training episodes tell how good a policy is."""
+        return self.evaluation.enabled and self.evaluation.episodes > 0
 
     @property
     def evaluation_environment(self) -> EnvironmentConfig:

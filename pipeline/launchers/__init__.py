@@ -116,7 +116,11 @@ def describe(experiment: Experiment) -> Specs:
     """
     try:
         specs = environments.check(experiment.environment, experiment.collect.lanes)
-        if experiment.evaluation.kwargs and environments.describe(experiment.evaluation_environment) != specs:
+        if (
+            experiment.evaluates
+            and experiment.evaluation.kwargs
+            and environments.describe(experiment.evaluation_environment) != specs
+        ):
             raise UsageError(
                 "evaluation.kwargs make an environment with other observations or actions than environment.kwargs do"
             )

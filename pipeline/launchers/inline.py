@@ -60,9 +60,11 @@ class _Inline:
             collector = Collector(launch.experiment, specs, index, path.name, address, variables, incarnation)
             self._collectors.append(collector)
         evaluated_at = self.learning.ledger.evaluated_at
-        self._evaluator = Evaluator(launch.experiment, specs, launch.run.policies, evaluated_at)
+        self._evaluator = None
+        if launch.experiment.evaluates:
+            self._evaluator = Evaluator(launch.experiment, specs, launch.run.policies, evaluated_at)
         self._filmstrips = None
-        if launch.experiment.evaluation.images:
+        if launch.experiment.evaluates and launch.experiment.evaluation.images:
             from pipeline.evaluator.filming import Filmstrips
 
             self._filmstrips = Filmstrips(launch.experiment, specs)
@@ -78,7 +80,7 @@ class _Inline:
                 ):
                     self._collect()  # weights change between windows only
                 self._learn()
-                self._evaluate()
+                self._evaluate(interrupted)
                 self._console.refresh()
                 reason = "interrupted" if interrupted.is_set() else self.learning.ledger.stop_reason()
             self._collect(last=True)
@@ -93,7 +95,9 @@ class _Inline:
             reason = "interrupted"
         self._collect(last=True)
         if reason in ("environment_steps", "gradient_steps", "seconds"):
-            self._evaluate(last=True)
+            if not self.learning.gradient_steps:
+                reason = "nothing_learned"
+            self._evaluate(interrupted, last=True)
         try:
             return self.learning.finish(reason, message, save=reason != "diverged")
         finally:
@@ -138,9 +142,14 @@ class _Inline:
             self.learning.step()
         self.learning.tend()
 
-    def _evaluate(self, last: bool = False) -> None:
+    def _evaluate(self, interrupted: threading.Event, last: bool = False) -> None:
+        if self._evaluator is None:
+            return
         variables = self.learning.publication(stopping=last, evaluate_last=last)
-        if self._evaluator.is_due(variables) and (evaluation := self._evaluator.evaluate(variables)) is not None:
+        if not self._evaluator.is_due(variables):
+            return
+        evaluation = self._evaluator.evaluate(variables, interrupted.is_set)
+        if evaluation is not None:
             if self._filmstrips is not None:
                 strip = self._filmstrips.draw(variables, evaluation, self._evaluator.is_last(variables))
                 if strip is not None:

@@ -30,7 +30,9 @@ class Supervisor:
             Watched(launch, "replay", shard, replay, learners) for shard in range(experiment.replay.shards)
         ]
         collectors = [Watched(launch, "collector", index, replay, silent) for index in range(experiment.collectors)]
-        self._others = [*self._replays, *collectors, Watched(launch, "evaluator", 0, replay, silent)]
+        self._others = [*self._replays, *collectors]
+        if experiment.evaluates:
+            self._others.append(Watched(launch, "evaluator", 0, replay, silent))
         self._interruption, self._clock = Interruption(), RunningClock()
         self._asked_at = -_ASK_SECONDS
         self._stop_deadline: float | None = None

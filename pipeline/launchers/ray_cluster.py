@@ -154,7 +154,8 @@ class Driver:
         names = ["learner", "evaluator", *(f"replay-{shard}" for shard in range(self._shards))]
         self._await([group.ready()], f"free CPUs of this node for {', '.join(names)}")
         learner = self._learner = self._place("learner", 0, group, _LEARNER_RESTARTS)
-        self._place("evaluator", 1, group)
+        if self._launch.experiment.evaluates:
+            self._place("evaluator", 1, group)
         servers = [self._place(f"replay-{shard}", 2 + shard, group) for shard in range(self._shards)] or [learner]
         first = self._launch.experiment.replay.port
         addresses = [server.actor.address.remote(first and first + shard) for shard, server in enumerate(servers)]

@@ -231,6 +231,10 @@ class Evaluation(msgspec.Struct, frozen=True, tag="evaluation"):
     """Smallest discounted return from any state of these episodes, of rewards as learned from."""
     best_value: float = 0.0
     """Largest discounted return from any state of these episodes, of rewards as learned from: clipped, if so."""
+    unfinished: int = 0
+    """Of the episodes, those that had not ended: they are scored as they stood."""
+    is_whole: bool = True
+    """Whether the evaluation was made as others are; one that the run's end has cut short is compared with none."""
 
     @property
     def at(self) -> tuple[int, int]:

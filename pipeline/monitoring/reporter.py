@@ -154,7 +154,7 @@ class Reporter:
         ratio, counters = "", self._ledger.counters
         if self._ratio is not None and self.phase == "learning":
             ratio = self._ratio.warning(counters.windows, counters.learned)
-        now = [ratio, self._saver.warning, self._metrics.warning, self._unwritten]
+        now = [*self._ledger.warnings(), ratio, self._saver.warning, self._metrics.warning, self._unwritten]
         return [*self._warnings, *self._recovery.warnings, *filter(None, now)]
 
     def _learner_scalars(self) -> dict[str, float]:

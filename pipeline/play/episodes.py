@@ -47,11 +47,14 @@ def show(runner: GreedyRunner, policy: Policy, seed: int, experiment: Experiment
     """
     environment = runner.environment
     rate, reader = pictures_a_second(environment), _Reader(experiment, action_names(environment))
-    for moment in runner.moments(policy, seed):
+    for number, moment in enumerate(runner.moments(policy, seed)):
         reading = reader.read(moment, ended=environment.any_resetting)
         pixels = overlaid(picture(environment), reading)
         screen.show(pixels, rate)
-        for _, episode_return, length in zip(*environment.episode_ends(), strict=True):
+        ends = environment.episode_ends()
+        if number >= runner.limit and not ends.lanes:
+            ends = environment.under_way(1)
+        for _, episode_return, length in zip(*ends, strict=True):
             for _ in range(round(rate * _LAST_SECONDS)):
                 screen.show(pixels, rate)
             return EpisodeResult(episode_return, length)

@@ -23,6 +23,8 @@ RESTARTED = "replay restarted"
 KILLED = "collector killed"
 FAILED = "collector failed"
 UNCONFIRMED = "unconfirmed at the end"
+ENDLESS_STEPS = 1_000
+"""Steps of each lane without the end of an episode in any, after which that is worth a word."""
 SILENT = "collector fell silent"
 """Of another host, where nobody says how it ended: begun by its last report, and not stored."""
 

@@ -11,6 +11,7 @@ import numpy as np
 from pipeline.experiment.sections import Experiment
 from pipeline.messages.contents import CollectorReport, Counts, Evaluation
 from pipeline.records.counters import (
+    ENDLESS_STEPS,
     FAILED,
     KILLED,
     SILENT,
@@ -58,7 +59,9 @@ class Ledger:
         """What ended a collector, if something did."""
         self.newest_fault = ""
         """The newest one that cost an episode, of any collector's environments."""
-        self._recent: deque[float] = deque(maxlen=_RECENT_EPISODES)
+        self.recent_returns: deque[float] = deque(maxlen=_RECENT_EPISODES)
+        """Of training episodes."""
+        self.recent_lengths: deque[int] = deque(maxlen=_RECENT_EPISODES)
         self._evaluations: deque[tuple[float, float]] = deque(maxlen=_RECENT_EVALUATIONS)
         self.evaluation = counters.evaluation
         self._train_started: float | None = None
@@ -95,7 +98,8 @@ class Ledger:
 
     def accept_collector(self, report: CollectorReport) -> None:
         """Adds what is new in a report; its counts are cumulative, so a repeated one adds nothing."""
-        self._recent.extend(report.returns)
+        self.recent_returns.extend(report.returns)
+        self.recent_lengths.extend(report.lengths)
         self._epsilon = report.epsilon
         if report.fault:
             self.fault = report.fault
@@ -181,7 +185,7 @@ class Ledger:
         if not self.solved:
             self.evaluation = self.counters.evaluation = evaluation
         best = self.counters.best
-        if best is None or evaluation.mean_return > best.mean_return:
+        if best is None or (evaluation.mean_return > best.mean_return and evaluation.is_whole):
             self.counters.best = BestEvaluation(evaluation.mean_return, *evaluation.at)
 
     @property
@@ -210,8 +214,10 @@ class Ledger:
     @property
     def solved(self) -> bool:
         """Whether an evaluation has reached the target."""
-        target = self._experiment.stop.target_return
-        return target is not None and self.evaluation is not None and self.evaluation.mean_return >= target
+        target, evaluation = self._experiment.stop.target_return, self.evaluation
+        if target is None or evaluation is None:
+            return False
+        return evaluation.is_whole and evaluation.mean_return >= target
 
     def tick(self, gradient_steps: int) -> None:
         """Brings counters and rates up to now."""
@@ -250,6 +256,22 @@ class Ledger:
                 return reason
         return None
 
+    def has_shortfalls(self) -> bool:
+        """Whether there is something that a run should have come to; `pipeline.records.shortfalls` says what."""
+        evaluation, episodes = self.evaluation, self.counters.episodes or self._experiment.is_offline
+        return not self.counters.gradient_steps or not episodes or evaluation is None or evaluation.unfinished > 0
+
+    def warnings(self) -> list[str]:
+        """What is wrong with the episodes of the run."""
+        counters, evaluation = self.counters, self.evaluation
+        lanes = self._experiment.collect.lanes * self._experiment.collectors
+        is_endless = not counters.episodes and counters.environment_steps >= max(1, lanes) * ENDLESS_STEPS
+        if not is_endless and (evaluation is None or not evaluation.unfinished):
+            return []
+        from pipeline.records.shortfalls import endless
+
+        return endless(self._experiment, counters, evaluation)
+
     def samples_per_insert(self) -> float:
         """Windows learned from for each one stored."""
         return self.counters.learned / max(1, self.counters.windows)
@@ -268,7 +290,7 @@ class Ledger:
         environment_rate, gradient_rate = self.rates()
         for report in self._seen.values():
             resident[f"collector-{report.index}"] = report.resident_bytes
-        if self.evaluation is not None:
+        if self.evaluation is not None and self._experiment.evaluates:
             resident["evaluator"] = self.evaluation.resident_bytes
         return Status(
             phase=phase,
@@ -280,7 +302,7 @@ class Ledger:
             gradient_steps_per_second=gradient_rate,
             samples_per_insert=self.samples_per_insert(),
             replay_size=replay_size,
-            episode_return=float(np.mean(self._recent)) if self._recent else None,
+            episode_return=float(np.mean(self.recent_returns)) if self.recent_returns else None,
             evaluation_return=self.evaluation.mean_return if self.evaluation else None,
             evaluation_std=self.evaluation.std_return if self.evaluation else None,
             recent_evaluations=list(self._evaluations),

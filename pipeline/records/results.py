@@ -9,6 +9,7 @@ EXIT_CODES = {
     "environment_steps": 0,
     "gradient_steps": 0,
     "seconds": 0,
+    "nothing_learned": 3,
     "stalled": 3,
     "diverged": 4,
     "interrupted": 1,

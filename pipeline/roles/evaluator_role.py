@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from pipeline import environments
@@ -11,7 +12,7 @@ from pipeline.experiment.resume import refuse_other_config
 from pipeline.experiment.sections import Experiment
 from pipeline.messages.addresses import Addresses
 from pipeline.messages.channel import REPORTS_TABLE, Sender, wait_for_server
-from pipeline.messages.contents import Evaluation
+from pipeline.messages.contents import Evaluation, Variables
 from pipeline.messages.variables_reader import VariablesReader
 from pipeline.records.recorder import Recorder
 
@@ -20,6 +21,10 @@ log = logging.getLogger(__name__)
 _CONNECT_SECONDS = 300.0
 _REPORT_SECONDS = 5.0
 _POLL_SECONDS = 0.02
+_UNDER_WAY_SECONDS = 5.0
+"""How long an evaluation under way may go on when the run ends, beside the time that evaluations take."""
+_LAST_SECONDS = 10.0
+"""And how long the last one may take, beside one and a half times as long as others took."""
 
 
 def run_evaluator(
@@ -53,6 +58,7 @@ def run_evaluator(
     sender = Sender(addresses.reports, REPORTS_TABLE)
     evaluation: Evaluation | None = None
     is_sent, life = True, newest.life
+    usual_seconds = 0.0
     try:
         while not interrupted.is_set():
             recorder.beat()
@@ -63,8 +69,10 @@ def run_evaluator(
                 is_sent = evaluation is None or evaluation.at == newest.evaluated_at
             if is_sent and evaluator.is_due(newest):
                 recorder.work(True)
-                evaluation = evaluator.evaluate(newest)
+                evaluation = evaluator.evaluate(newest, _lateness(reader, newest, usual_seconds))
                 recorder.work(False)
+                if evaluation is not None and evaluation.is_whole:
+                    usual_seconds = evaluation.seconds
                 is_sent = evaluation is None
                 if evaluation is not None and filmstrips is not None:
                     # Pictures go first: the learner leaves once it has the last evaluation.
@@ -84,3 +92,27 @@ def run_evaluator(
         if filmstrips is not None:
             filmstrips.close()
     return newest.exit_code if newest.stopping else 0
+
+
+def _lateness(reader: VariablesReader, evaluated: Variables, usual_seconds: float) -> Callable[[], bool]:
+    """Makes the function that says whether the run's end has waited for an evaluation for too long.
+
+    Args:
+      reader: hears that the run ends.
+      evaluated: the weights evaluated.
+      usual_seconds: that an evaluation took; 0 while none has ended.
+    """
+    patience = _UNDER_WAY_SECONDS + usual_seconds
+    if evaluated.stopping:
+        patience = _LAST_SECONDS + 1.5 * usual_seconds
+    ends_at: float | None = None
+
+    def is_late() -> bool:
+        nonlocal ends_at
+        newest = reader.newest
+        if newest is None or not newest.stopping:
+            return False
+        ends_at = ends_at or time.monotonic() + patience
+        return time.monotonic() > ends_at
+
+    return is_late

@@ -6,6 +6,7 @@ import queue
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -23,6 +24,9 @@ from pipeline.replay.sampling import Sample
 from pipeline.roles.learner_parts import LearnerParts, Place
 from pipeline.runtime import native
 from pipeline.runtime.signs_of_life import RunningClock
+
+if TYPE_CHECKING:
+    from pipeline.roles.judging import Judging
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +71,7 @@ class LearningProcess:
             from pipeline.roles.separate_replay import next_life
 
             self._life = max(life, next_life(place.addresses))
+        self._judging = None if experiment.evaluates else self._new_judging()
         self._windows_per_call = experiment.learner.batch_size * experiment.learner.steps_per_call
         self._published_at = 0.0
         self._published: Variables | None = None
@@ -143,6 +148,8 @@ class LearningProcess:
         """Does what is due beside learning: reports, publications, status, checkpoints."""
         self._accept_reports()
         self.ledger.tick(self.learner.gradient_steps)
+        if self._judging is not None:
+            self._judging.tend()
         now = time.monotonic()
         if now - self._published_at >= self._experiment.learner.publish_seconds:
             self._publish(wait=self._published_at == -math.inf)  # a collector waits for it
@@ -157,7 +164,7 @@ class LearningProcess:
     def ask_to_leave(self, evaluate_last: bool, is_finished: bool) -> None:
         """Publishes that the run ends: collectors send their last report, the evaluator may score the last weights."""
         self._is_finished = is_finished
-        self._evaluate_last = evaluate_last and self.learner.gradient_steps > 0
+        self._evaluate_last = evaluate_last and self.learner.gradient_steps > 0 and self._experiment.evaluates
         self._reporter.phase = "evaluating" if self._evaluate_last else "stopping"
         self._recorder.leave()
         self._write_status()
@@ -198,6 +205,8 @@ class LearningProcess:
         """
         self._records.read()
         self.ledger.close_silent_collectors()
+        if self._judging is not None or self.ledger.has_shortfalls():
+            message = "; ".join(filter(None, (message, *(self._judging or self._new_judging()).end(stop_reason))))
         self.replay.refresh()
         self.ledger.see_servers(self.replay.seen())
         if not self._experiment.is_offline:
@@ -334,7 +343,7 @@ class LearningProcess:
                 self._published_at = -math.inf  # it waits for more steps, or for the word that there are none
         elif isinstance(report, Evaluation):
             self.ledger.accept_evaluation(report)
-            for text in self._recovery.sentinel.see_evaluation(report):
+            for text in self._recovery.sentinel.see_evaluation(report) if self._experiment.evaluates else ():
                 log.warning("%s", text)
             log.info("evaluation: %s", report)
         self._reporter.show_report(report)
@@ -343,6 +352,11 @@ class LearningProcess:
         """Whether a collector that has taken so many steps may take no other one."""
         taken = report.environment_steps + self._experiment.collect.lanes
         return self._published is not None and taken > self._published.allowance(report.process)
+
+    def _new_judging(self) -> "Judging":
+        from pipeline.roles.judging import Judging
+
+        return Judging(self._experiment, self._run, self.ledger, self.learner, self.accept)
 
     def _write_status(self) -> None:
         self._status_at = time.monotonic()

@@ -30,14 +30,16 @@ def run_to_its_end(process: LearningProcess, interrupted: threading.Event) -> Su
         log.error("%s: %s", reason, message)
     # After a divergence the weights are not worth keeping: the last checkpoint before it stays the newest.
     evaluate_last = reason in ("environment_steps", "gradient_steps", "seconds")
+    if evaluate_last and not process.gradient_steps:
+        reason = "nothing_learned"
     process.ask_to_leave(evaluate_last, EXIT_CODES[reason] == 0)
-    patience = _LEAVE_SECONDS if reason != "stalled" else 1.0
-    if evaluate_last and (evaluation := process.ledger.evaluation) is not None:
-        patience += _LAST_EVALUATIONS * evaluation.seconds
     clock = RunningClock()
-    deadline = clock() + patience
+    leaving_at = clock()
     while not process.drain():
-        if clock() > deadline:
+        patience = _LEAVE_SECONDS if reason != "stalled" else 1.0
+        if evaluate_last and (evaluation := process.ledger.evaluation) is not None:
+            patience += _LAST_EVALUATIONS * evaluation.seconds
+        if clock() > leaving_at + patience:
             process.warn(f"the run's end has waited {patience:.0f} s for {', '.join(process.awaited())}, in vain")
             break
     return process.finish(reason, message, save=reason != "diverged")

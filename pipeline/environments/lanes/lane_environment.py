@@ -248,6 +248,19 @@ class LaneEnvironment:
         self._returns[ended] = 0.0
         return ends
 
+    def under_way(self, least: int) -> EpisodeEnds:
+        """Statistics of the episodes that go on and have at least so many steps; call it after `episode_ends`."""
+        lengths = np.where(self.resetting, 0, self.steps - self._began)
+        lanes = np.flatnonzero(lengths >= least)
+        return EpisodeEnds(lanes.tolist(), self._returns[lanes].tolist(), lengths[lanes].tolist())
+
+    @property
+    def declared_limit(self) -> int:
+        """Steps after which the environment itself says that it ends an episode; 0 where it does not say."""
+        one = getattr(self.vector, "envs", (self.vector,))[0]
+        spec = getattr(one, "spec", None)
+        return int(getattr(spec, "max_episode_steps", None) or 0)
+
     def overruled(self, scores: NDArray[np.float32]) -> int:
         """In how many lanes the shield forbids what would be the best action without it.
 

@@ -14,12 +14,15 @@ import pytest
 from conftest import ROOT, SUPPORT
 from environments_for_tests import episode_length, reward_of
 from environments_that_fail import Unreliable
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from agents import Specs
+from agents import ArraySpec, Specs
 from pipeline import environments
 from pipeline.acting import policy_files
 from pipeline.acting.policy_files import Policy
 from pipeline.evaluator.evaluator import Evaluator, GreedyRunner
+from pipeline.evaluator.training_judge import TrainingJudge
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
@@ -142,7 +145,7 @@ def test_an_evaluation_describes_its_episodes(
     evaluation = evaluate(prefers=1, gradient_steps=3)
     policy = policy_of(counting_specs, 1)
     runner = GreedyRunner(make_experiment(), counting_specs, policy, 6)
-    returns, lengths, _, (worst_value, best_value) = runner.run(policy, make_experiment().evaluation.seed)
+    returns, lengths, _, (worst_value, best_value), *_ = runner.run(policy, make_experiment().evaluation.seed)
     runner.close()
     assert evaluation.mean_return == pytest.approx(np.mean(returns))
     assert evaluation.std_return == pytest.approx(np.std(returns))
@@ -326,3 +329,85 @@ def test_the_command_says_in_one_line_that_faults_left_no_result(
     assert "'Unreliable', lane " in line
     assert "faulty episodes" in line
     assert "Traceback" not in result.stderr
+
+
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(ends_at=st.integers(0, 40), limit=st.integers(1, 40), episodes=st.integers(1, 70))
+def test_an_episode_that_does_not_end_is_scored_as_it_stands(
+    make_experiment: Any, policy_of: Any, ends_at: int, limit: int, episodes: int
+) -> None:
+    lines = ("environment.import_path='environments_without_end:Endless'", f"environment.kwargs.ends_at={ends_at}")
+    experiment = make_experiment(*lines, f"evaluation.max_episode_steps={limit}")
+    specs = Specs(ArraySpec((1,), "float32"), 2)
+    policy = policy_of(specs, prefers=1)
+    runner = GreedyRunner(experiment, specs, policy, episodes)
+    played, again = runner.run(policy, 3), runner.run(policy, 3)
+    runner.close()
+    assert played == again
+    assert played.is_whole, "evaluations by the same limit compare"
+    assert played.returns == [float(length) for length in played.lengths]
+    if 0 < ends_at <= limit:
+        assert played.returns == [ends_at] * episodes
+        assert not played.unfinished
+    else:  # a lane that has met the limit plays no other episode
+        assert played.unfinished == len(played.returns) == min(episodes, 64)
+        assert set(played.lengths) == {limit}
+
+
+def test_the_environments_own_limit_is_not_undercut(make_experiment: Any, policy_of: Any) -> None:
+    experiment = make_experiment(
+        "environment.id='NoEndForTests-v0'",
+        "environment.import_path='environments_without_end'",
+        "evaluation.max_episode_steps=5",
+    )
+    specs = environments.describe(experiment.environment)
+    policy = policy_of(specs, prefers=1)
+    played = GreedyRunner(experiment, specs, policy, 3).run(policy, 0)
+    assert (played.returns, played.unfinished) == ([30.0] * 3, 0)
+
+
+@pytest.mark.parametrize("after", [0, 1, 17])
+def test_an_evaluation_that_the_end_of_a_run_cuts_short_is_scored_and_compared_with_none(
+    tmp_path: Path, make_experiment: Any, publish: Any, after: int
+) -> None:
+    lines = ("environment.import_path='environments_without_end:Endless'", "evaluation.episodes=4")
+    experiment = make_experiment(*lines, "evaluation.every_steps=1", "stop.target_return=2.0")
+    specs = Specs(ArraySpec((1,), "float32"), 2)
+    evaluator = Evaluator(experiment, specs, tmp_path)
+    asked = iter(range(1000))
+    cut = evaluator.evaluate(publish(specs, 1, 1, 1), lambda: next(asked) >= after)
+    assert cut is not None
+    assert (cut.unfinished, cut.is_whole, cut.mean_return) == (4, False, max(1, after))
+    assert cut.is_best, "it is better than nothing"
+    assert evaluator.is_due(publish(specs, 1, 2, 2)), "a target is not reached by what was cut short"
+    whole = Evaluator(make_experiment(*lines, "evaluation.max_episode_steps=3"), specs, tmp_path / "other")
+    assert whole.evaluate(publish(specs, 0, 1, 1)).is_best  # type: ignore[union-attr]
+    late = whole.evaluate(publish(specs, 1, 2, 2), lambda: True)
+    assert late is not None
+    assert (late.mean_return, late.is_best) == (1.0, False)
+    assert policy_files.load(tmp_path / "other" / "best").gradient_steps == 1
+    assert policy_files.load(tmp_path / "other" / "latest").gradient_steps == 2
+
+
+def test_training_episodes_judge_weights_where_no_evaluation_does(
+    tmp_path: Path, make_experiment: Any, publish: Any, counting_specs: Specs
+) -> None:
+    experiment = make_experiment("evaluation.episodes=0", "evaluation.every_steps=10", "stop.target_return=4.0")
+    assert not experiment.evaluates
+    judge = TrainingJudge(experiment, tmp_path)
+    assert not judge.is_due_at(100, 0), "no gradient step"
+    assert judge.is_due_at(10, 1)
+    assert judge.judge(publish(counting_specs, 0, 1, 10), [9.0] * 19, [1] * 19) is None, "too few"
+    first = judge.judge(publish(counting_specs, 0, 2, 10), [1.0, 3.0] * 10, [2, 4] * 10)
+    assert first is not None
+    assert (first.mean_return, first.mean_length, first.episodes, first.is_best) == (2.0, 3.0, 20, True)
+    assert not judge.is_due_at(19, 9)
+    worse = judge.judge(publish(counting_specs, 0, 3, 20), [1.0] * 50, [1] * 50)
+    assert worse is not None
+    assert not worse.is_best
+    few = judge.judge(publish(counting_specs, 0, 4, 25), [99.0], [1], is_last=True)
+    assert few is not None
+    assert (few.is_best, few.is_whole) == (False, False)
+    judge.judge(publish(counting_specs, 0, 5, 30), [4.0] * 100, [1] * 100)
+    assert not judge.is_due_at(1000, 6), "solved"
+    assert policy_files.load(tmp_path / "best").gradient_steps == 5

@@ -44,6 +44,7 @@ def evaluation(mean_return: float, **fields: Any) -> Evaluation:
     """One of weights that no other is of."""
     values: dict[str, Any] = dict.fromkeys(Evaluation.__struct_fields__, 1)
     values["gradient_steps"] = next(_versions)
+    values["is_whole"] = True
     return Evaluation(**{**values, "mean_return": mean_return, "std_return": 2.5, "is_best": True, **fields})
 
 

@@ -1,0 +1,90 @@
+"""Which weights are to be judged, and which policies are kept: the newest judged, and the best. No TensorFlow."""
+
+import logging
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from pipeline.acting import policy_files
+from pipeline.acting.policy_files import Policy
+from pipeline.experiment.config import UsageError
+from pipeline.experiment.sections import Experiment
+from pipeline.messages.contents import Variables
+
+log = logging.getLogger(__name__)
+
+
+class Judge:
+    """Says when weights are to be judged, every `evaluation.every_steps`, and keeps `policies/best` and `latest`.
+
+    Args:
+      experiment: the run.
+      folder: of the policies.
+      evaluated_at: environment and gradient steps of the newest judgement of a process before this one.
+    """
+
+    def __init__(self, experiment: Experiment, folder: Path, evaluated_at: tuple[int, int] | None = None) -> None:
+        self._experiment, self._folder = experiment, folder
+        self._judged_at = experiment.progress(*evaluated_at) if evaluated_at else -1
+        self._judged_version = evaluated_at[1] if evaluated_at else -1
+        self._solved = False
+        self._unsaved: dict[str, Policy] = {}
+        self._best = -np.inf
+        try:
+            self._best = policy_files.load(folder / "best").mean_return
+        except UsageError as error:
+            log.info("%s", error)  # none yet
+
+    def is_due_at(self, environment_steps: int, gradient_steps: int) -> bool:
+        """Whether weights of that many steps are to be judged."""
+        if self._solved or gradient_steps in (0, self._judged_version):
+            return False  # a run that is solved ends with the policy that solved it, whatever is learned meanwhile
+        # The first judgement is one interval in, those after it on the multiples of the interval.
+        every = self._experiment.evaluation.every_steps
+        progress = self._experiment.progress(environment_steps, gradient_steps)
+        return progress // every > max(0, self._judged_at) // every
+
+    def begin(self, variables: Variables) -> Policy:
+        """Notes that these weights are judged now; the policy that they make, without its mean return."""
+        self._judged_at = self._experiment.progress(variables.environment_steps, variables.gradient_steps)
+        self._judged_version = variables.gradient_steps
+        return Policy(variables.program, variables.weights, variables.environment_steps, variables.gradient_steps, 0.0)
+
+    def keep(self, policy: Policy, mean_return: float, is_whole: bool = True) -> bool:
+        """Saves a policy that has been judged, and says whether it is the best.
+
+        Args:
+          policy: what was judged.
+          mean_return: of its episodes.
+          is_whole: whether they were left to end; others are only better than nothing.
+        """
+        policy = msgspec.structs.replace(policy, mean_return=mean_return)
+        is_best = mean_return > self._best and (is_whole or self._best == -np.inf)
+        if is_best:
+            self._best = mean_return if is_whole else self._best
+            self._unsaved["best"] = policy
+        self._unsaved["latest"] = policy
+        self._save()
+        target = self._experiment.stop.target_return
+        self._solved = is_whole and target is not None and mean_return >= target
+        return is_best
+
+    def _save(self) -> None:
+        """Saves what is to be saved; what a full disk does not take is tried again after the next judgement."""
+        for name, policy in list(self._unsaved.items()):
+            try:
+                policy_files.save(policy, self._folder / name)
+            except OSError as error:
+                log.error("the policy in %s could not be replaced: %s", self._folder / name, error)
+            else:
+                del self._unsaved[name]
+
+
+def keep_unjudged(variables: Variables, folder: Path) -> None:
+    """Saves a policy of weights that nothing is known of; a full disk is logged."""
+    policy = Policy(variables.program, variables.weights, variables.environment_steps, variables.gradient_steps, np.nan)
+    try:
+        policy_files.save(policy, folder)
+    except OSError as error:
+        log.error("the policy in %s could not be saved: %s", folder, error)

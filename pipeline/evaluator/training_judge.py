@@ -1,0 +1,49 @@
+"""Judges weights by the returns of training episodes, in a run that makes no evaluations. No TensorFlow.
+
+Imported where `evaluation.enabled` is false or `evaluation.episodes` 0: where only one environment can exist, say.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pipeline.evaluator.judge import Judge
+from pipeline.messages.contents import Evaluation, Variables
+
+_LEAST_EPISODES = 20
+"""Of training, without which nothing is judged before the run ends."""
+
+
+class TrainingJudge(Judge):
+    """Scores the learner's newest weights by what the newest training episodes gave: with exploration, and by weights
+    that were somewhat older."""
+
+    def judge(
+        self, variables: Variables, returns: Sequence[float], lengths: Sequence[int], is_last: bool = False
+    ) -> Evaluation | None:
+        """Scores weights and saves their policy; None where too few episodes have ended for that.
+
+        Args:
+          variables: the weights.
+          returns: of the newest training episodes.
+          lengths: theirs, in environment steps.
+          is_last: the run ends: any number of episodes will do.
+        """
+        if not returns or (len(returns) < _LEAST_EPISODES and not is_last):
+            return None
+        returns, mean = list(returns), float(np.mean(returns))
+        is_best = self.keep(self.begin(variables), mean, is_whole=len(returns) >= _LEAST_EPISODES)
+        return Evaluation(
+            environment_steps=variables.environment_steps,
+            gradient_steps=variables.gradient_steps,
+            mean_return=mean,
+            std_return=float(np.std(returns)),
+            min_return=min(returns),
+            max_return=max(returns),
+            mean_length=float(np.mean(lengths)),
+            episodes=len(returns),
+            seconds=0.0,
+            resident_bytes=0,
+            is_best=is_best,
+            is_whole=len(returns) >= _LEAST_EPISODES,
+        )

@@ -1,0 +1,62 @@
+"""What a run has not come to - episodes that end, gradient steps, evaluations - and what to set. No TensorFlow."""
+
+from collections.abc import Iterator
+
+from pipeline.experiment.sections import Experiment
+from pipeline.messages.contents import Evaluation
+from pipeline.records.counters import ENDLESS_STEPS, Counters
+
+_SET_LIMIT = "where the task has no end of its own, set environment.max_episode_steps"
+
+
+def endless(experiment: Experiment, counters: Counters, evaluation: Evaluation | None) -> list[str]:
+    """Warnings about episodes that do not end, in words that stay while they hold.
+
+    Args:
+      experiment: the run.
+      counters: of the run.
+      evaluation: the newest.
+    """
+    lanes = experiment.collect.lanes * max(1, experiment.collectors)
+    steps, found = ENDLESS_STEPS * lanes, []
+    if not counters.episodes and counters.environment_steps >= steps:
+        found.append(f"no episode has ended in {steps:,} environment steps, {ENDLESS_STEPS:,} a lane: {_SET_LIMIT}")
+    if evaluation is not None and evaluation.unfinished and evaluation.is_whole:
+        found.append(
+            f"episodes of the newest evaluation had not ended after {experiment.evaluation.max_episode_steps:,} steps, "
+            f"and are scored as they stood: {_SET_LIMIT}, or raise evaluation.max_episode_steps"
+        )
+    return found
+
+
+def shortfalls(experiment: Experiment, counters: Counters, evaluation: Evaluation | None) -> Iterator[str]:
+    """What a run that ends has not come to, each in a sentence."""
+    collected, lacks = counters.environment_steps, []
+    if not counters.gradient_steps:
+        lacks.append("nothing was learned: no gradient step was taken")
+        if experiment.agent.on_policy:
+            lacks.append("no batch was complete: give the run more time or steps, or lower agent.rollout")
+        elif not experiment.is_offline and counters.windows < experiment.replay.min_size:
+            wanted = f"replay.min_size={experiment.replay.min_size:,}"
+            lacks.append(f"{counters.windows:,} windows were stored, and {wanted}: give it more time, or lower that")
+        else:
+            lacks.append("raise the budgets of [stop]")
+        yield "; ".join(lacks)
+        return
+    if evaluation is None:
+        yield (
+            "there has been no evaluation; policies/latest has the last weights: logs/evaluator.log says what happened"
+            if experiment.evaluates
+            else "no training episode has ended, so nothing says how good the policy in policies/latest is"
+        )
+    elif not evaluation.is_whole:
+        yield (
+            f"the last evaluation was cut short by the run's end: of {evaluation.episodes} episodes, "
+            f"{evaluation.unfinished} had not ended and are scored as they stood"
+            if experiment.evaluates
+            else f"the policy is judged by {evaluation.episodes} training episodes alone: no more have ended"
+        )
+    if collected and not counters.episodes:
+        yield f"no episode has ended in {collected:,} environment steps: {_SET_LIMIT}"
+    elif evaluation is not None and evaluation.unfinished and evaluation.is_whole:
+        yield endless(experiment, counters, evaluation)[-1]
