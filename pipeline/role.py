@@ -245,7 +245,11 @@ def _check(experiment: Experiment, shards: list[str]) -> None:
     if ROLE.value in ("replay", "learner", "evaluator") and not (cluster and not cluster.is_chief):
         _required(RUN_DIR, "where should its files be?")
     if ROLE.value == "evaluator" and not experiment.evaluates:
-        raise UsageError("this run makes no evaluations: leave the evaluator out, or set evaluation.enabled=true")
+        what = experiment.evaluation
+        raise UsageError(
+            f"evaluation.enabled={what.enabled} and evaluation.episodes={what.episodes}: this run makes no "
+            "evaluations, leave the evaluator out"
+        )
     if ROLE.value == "relay":
         (listen, *more) = parse(_required(LISTEN, "at which host:port should it serve?"), "--listen")
         port_of(listen, "--listen")
