@@ -102,7 +102,8 @@ class _Inline:
             return self.learning.finish(reason, message, save=reason != "diverged")
         finally:
             self.learning.close()
-            self._evaluator.close()
+            if self._evaluator is not None:
+                self._evaluator.close()
             if self._filmstrips is not None:
                 self._filmstrips.close()
 
