@@ -245,9 +245,9 @@ def _check(experiment: Experiment, shards: list[str]) -> None:
     if ROLE.value in ("replay", "learner", "evaluator") and not (cluster and not cluster.is_chief):
         _required(RUN_DIR, "where should its files be?")
     if ROLE.value == "evaluator" and not experiment.evaluates:
-        what = experiment.evaluation
+        judging = experiment.evaluation
         raise UsageError(
-            f"evaluation.enabled={what.enabled} and evaluation.episodes={what.episodes}: this run makes no "
+            f"evaluation.enabled={judging.enabled} and evaluation.episodes={judging.episodes}: this run makes no "
             "evaluations, leave the evaluator out"
         )
     if ROLE.value == "relay":

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "reading.md").read_text()
 STEPS = re.findall(r"^\| (\d+) \| `([^`]+)` \| `([^`]+)` \| (.+) \|$", PAGE, flags=re.MULTILINE)
-MOST_FILES, MOST_LINES = 15, 2_800
+MOST_FILES, MOST_LINES = 15, 2_900
 MOST_MODULES, MOST_LOADED_LINES = 86, 12_100
 
 INLINE_RUN = """
