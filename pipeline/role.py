@@ -24,7 +24,7 @@ import threading
 import time
 import traceback
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import msgspec
 from absl import flags
@@ -40,6 +40,7 @@ from pipeline.messages.addresses import Addresses, host_of, parse, port_of
 from pipeline.messages.dead_connections import time_out_connections
 from pipeline.records.recorder import Recorder, mark_rest_ended
 from pipeline.records.results import ENVIRONMENT_FAULT
+from pipeline.runtime.lasting_output import LastingOutput
 from pipeline.runtime.process import die_with_parent, interruption, quieten_gym
 from pipeline.security.loopback import is_loopback
 
@@ -277,6 +278,8 @@ def main(arguments: list[str]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
     if ROLE.value != "replay" and not EMBEDDED.value:  # else it is its own server
         time_out_connections((*addresses.shards, addresses.weights, addresses.reports))
+    out: Any = LastingOutput(sys.stdout)
+    sys.stdout = out  # an environment that prints has no fault if the log's disk is full
     interrupted, started, code = interruption(), time.monotonic(), 1
     recorder, reason = _recorder(), ""
     recorder.show_calls()

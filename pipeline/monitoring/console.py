@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from rich.console import Console as Terminal
@@ -16,6 +16,7 @@ from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
 from pipeline.records.counters import Account
 from pipeline.records.results import Status, Summary
+from pipeline.runtime.lasting_output import LastingOutput
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -34,7 +35,8 @@ class Console:
 
     def __init__(self, run: RunDirectory, experiment: Experiment) -> None:
         self._run, self._experiment = run, experiment
-        self._terminal = Terminal(file=sys.stdout, soft_wrap=True, highlight=False)
+        output: Any = LastingOutput(sys.stdout)
+        self._terminal = Terminal(file=output, soft_wrap=True, highlight=False)
         self._live: Live | None = None
         self._shown_at = 0.0
         self._shown: Status | None = None
