@@ -14,8 +14,6 @@ from agents.specs import ArraySpec, Specs
 if TYPE_CHECKING:
     from agents.noisy import NoisyLayers
 
-_IMAGE_RANK = 3
-
 
 def inputs_of(specs: Specs) -> dict[str, tf.Tensor]:
     """Makes a Keras input for each array of the observation, by its name."""
@@ -38,11 +36,16 @@ def _encode(name: str, spec: ArraySpec, leaf: tf.Tensor, seeds: Seeds, config: D
         features = RunningNormalization(name)(leaf)
     if spec.dtype == "uint8":
         features = tf.cast(leaf, tf.float32) / float(max(1, spec.maximum[0]))
-    if config.torso or (spec.dtype == "uint8" and len(spec.shape) == _IMAGE_RANK):
+    elif spec.maximum and not config.normalize_observations:
+        features = leaf / float(spec.maximum[0])
+    if config.torso:
         from agents import torsos
 
-        torso = torsos.imported(config.torso) if config.torso else torsos.TORSOS[config.image_torso]
-        features = torso(features, seeds, config.activation)
+        features = torsos.imported(config.torso)(features, seeds, config.activation)
+    elif picture := spec.as_picture():
+        from agents import torsos
+
+        features = torsos.TORSOS[config.image_torso](torsos.arranged(features, picture), seeds, config.activation)
     return tf.keras.layers.Flatten()(features)
 
 

@@ -6,9 +6,21 @@ from collections.abc import Callable, Mapping
 import tensorflow as tf
 
 from agents.initializers import Seeds
+from agents.specs import Picture
 
 _NATURE_LEAST = 36
 """Pixels of the smallest side for which Nature's convolutions need no padding."""
+
+
+def arranged(image: tf.Tensor, picture: Picture) -> tf.Tensor:
+    """Arranges images float32 [B, ...], of any order of axes, as [B, height, width, channels]."""
+    if picture.split != image.shape[1:]:
+        image = tf.keras.layers.Reshape(picture.split)(image)
+    if picture.order != tuple(range(len(picture.order))):
+        image = tf.keras.layers.Permute([axis + 1 for axis in picture.order])(image)
+    if picture.shape != image.shape[1:]:
+        image = tf.keras.layers.Reshape(picture.shape)(image)
+    return image
 
 
 def nature(image: tf.Tensor, seeds: Seeds, activation: str) -> tf.Tensor:

@@ -27,7 +27,10 @@ def _stacked(spec: ArraySpec, frames: int) -> ArraySpec:
     maximum = spec.maximum
     if spec.dtype == "int32":  # one bound an entry
         maximum = tuple(np.concatenate([np.reshape(maximum, shape)] * frames, axis=-1).ravel().tolist())
-    return ArraySpec((*shape[:-1], shape[-1] * frames), spec.dtype, maximum)
+    axes = spec.axes
+    if axes and axes[-1] in "HW":  # the frames are side by side, and no channels
+        axes = f"{axes[:-1]}{frames}{axes[-1]}"
+    return ArraySpec((*shape[:-1], shape[-1] * frames), spec.dtype, maximum, axes)
 
 
 def newest(specs: Specs, frames: int, leaves: Mapping[str, Any]) -> dict[str, Any]:

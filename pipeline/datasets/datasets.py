@@ -42,7 +42,7 @@ def select(lanes: Iterable[Lane], whole_episodes: bool) -> Selection:
 
 def same_interface(stored: Specs, wanted: Specs) -> bool:
     """Whether observations and actions of one are those of the other, an axis of one channel apart."""
-    return _without_channel(stored) == _without_channel(wanted)
+    return _without_channel(stored.plain()) == _without_channel(wanted.plain())
 
 
 def _without_channel(specs: Specs) -> Specs:

@@ -50,7 +50,7 @@ def adopt(experiment: Experiment, specs: Specs) -> Experiment:
             "its rewards hold the bonus of exploration.count_bonus: name a run without",
         ),
         (
-            environments.describe(source.environment) != specs,
+            environments.describe(source.environment).plain() != specs.plain(),
             f"its observations or actions are others than those of environment.id={experiment.environment.id!r}: set "
             "the [environment] section of its config.toml",
         ),

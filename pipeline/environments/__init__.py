@@ -195,7 +195,11 @@ def _refuse_overlooked_masks(environment: LaneEnvironment) -> None:
 
 def describe(config: EnvironmentConfig) -> Specs:
     """The environment's interface as agents see it; raises as `spaces_of` does."""
-    return specs_of(*spaces_of(config))
+    return _specs(config, 1)
+
+
+def _specs(config: EnvironmentConfig, lanes: int) -> Specs:
+    return specs_of(*spaces_of(config, lanes), config.image_keys, config.image_layout)
 
 
 def check(config: EnvironmentConfig, lanes: int) -> Specs:
@@ -213,7 +217,7 @@ def check(config: EnvironmentConfig, lanes: int) -> Specs:
     seconds = time.monotonic() - began
     if lanes == 1:
         return alone
-    together = specs_of(*spaces_of(config, min(lanes, max(2, int(_CHECK_SECONDS / max(seconds, 1e-3))))))
+    together = _specs(config, min(lanes, max(2, int(_CHECK_SECONDS / max(seconds, 1e-3)))))
     if together != alone:
         raise UsageError(
             f"environment {config.id or config.import_path!r} has other observations or actions in several lanes "

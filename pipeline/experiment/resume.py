@@ -46,6 +46,8 @@ REFUSED = {
             "shield",
         )
     },
+    "environment.image_keys": _NETWORK,
+    "environment.image_layout": _NETWORK,
     "replay.shards": "the replay's servers keep their contents, each its own",
     "offline.dataset": "the run's checkpoints hold what it learns from",
 }

@@ -57,6 +57,20 @@ class EnvironmentConfig(Config, frozen=True):
             'obeyed and not observed. Empty takes masks from info["action_mask"] alone.'
         ),
     ] = ""
+    image_keys: Annotated[
+        tuple[str, ...] | None,
+        Meta(
+            description="Parts of the observation that are pictures and go through convolutions; one that has no parts "
+            'is called "". Left out, pictures are known by their shapes, dtypes and bounds; [] is for none.'
+        ),
+    ] = None
+    image_layout: Annotated[
+        Literal["auto", "HWC", "CHW", "HW", "KHWC", "KCHW", "HWCK"],
+        Meta(
+            description="Order of a picture's axes: height, width, channels, and frames of a stack; auto goes by their "
+            "sizes."
+        ),
+    ] = "auto"
     shield: Annotated[
         str,
         Meta(

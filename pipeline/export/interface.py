@@ -77,7 +77,9 @@ class Interface(msgspec.Struct, frozen=True):
           experiment: the run.
           spaces: `unshielded_spaces` of it.
         """
-        specs, given = specs_of(*spaces), given_leaves(spaces.observation)
+        environment = experiment.environment
+        specs = specs_of(*spaces, environment.image_keys, environment.image_layout)
+        given = given_leaves(spaces.observation)
         names = _input_names(specs.leaves())
         return cls(
             leaves={leaf: Leaf(names[leaf], *given[leaf], spec) for leaf, spec in specs.leaves().items()},

@@ -6,7 +6,7 @@ role does in its process is in `pipeline.roles`.
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Optional
@@ -138,6 +138,16 @@ def describe(experiment: Experiment) -> Specs:
     return specs
 
 
+def _remarks_on_pictures(experiment: Experiment, specs: Specs) -> Iterator[str]:
+    """What is flattened though it may be a picture, and what was guessed of pictures without being sure."""
+    is_said = experiment.environment.image_keys is not None or bool(getattr(experiment.agent, "torso", None))
+    if is_said or all(len(spec.shape) < 2 for spec in specs.leaves().values()):
+        return iter(())
+    from pipeline.environments.lanes.pictures import remarks
+
+    return remarks(specs)
+
+
 def launch(
     experiment: Experiment,
     run_dir: Path,
@@ -183,6 +193,8 @@ def launch(
 
             experiment = (resume and offline.adopted(experiment, run)) or offline.adopt(experiment, specs)
             experiment = run.check(experiment, resume)
+        for sentence in _remarks_on_pictures(experiment, specs):
+            print(sentence, file=sys.stderr)
         for warned in sizes.warnings(experiment, specs, run.path):
             print(f"warning: {warned.words}: {warned.remedy}", file=sys.stderr)
         run.lock()

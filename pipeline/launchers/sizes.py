@@ -168,9 +168,10 @@ def _width(spec: ArraySpec, torso: str, of_images: str) -> int:
     """Features that a network's encoder makes of an array."""
     if spec.dtype == "int32":
         return sum(int(largest) + 1 for largest in spec.maximum)
-    if torso or spec.dtype != "uint8" or len(spec.shape) != 3:
+    picture = None if torso else spec.as_picture()
+    if picture is None:
         return math.prod(spec.shape)
-    sides = spec.shape[:2]
+    sides = picture.shape[:2]
     if of_images == "impala":
         return 32 * math.prod(-(-side // 8) for side in sides)
     if of_images == "minatar":

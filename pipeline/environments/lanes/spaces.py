@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,21 @@ EXACT = 2**24
 """Whole numbers up to this one have a float32 of their own."""
 
 
-def specs_of(observation: spaces.Space[Any], action: spaces.Space[Any], masked: bool) -> Specs:
+def specs_of(
+    observation: spaces.Space[Any],
+    action: spaces.Space[Any],
+    masked: bool,
+    image_keys: Collection[str] | None = None,
+    image_layout: str = "auto",
+) -> Specs:
     """The interface of an environment with these spaces.
+
+    Args:
+      observation: of one lane.
+      action: of one lane.
+      masked: whether actions are forbidden at times.
+      image_keys: see `environment.image_keys`.
+      image_layout: see `environment.image_layout`.
 
     Raises:
       UsageError: actions are not Discrete, an observation is of a kind or size that is not supported, or two of its
@@ -44,6 +57,18 @@ def specs_of(observation: spaces.Space[Any], action: spaces.Space[Any], masked: 
         leaves[name] = _array_spec(space, name)
     if not leaves:
         raise UsageError(f"the observation space is {observation}: it has no parts")
+    if image_keys is not None or image_layout != "auto" or any(len(spec.shape) > 1 for spec in leaves.values()):
+        from pipeline.environments.lanes.pictures import with_axes
+
+        if unknown := set(image_keys or ()) - set(leaves):
+            raise UsageError(
+                f"environment.image_keys has {min(unknown)!r}, and the observation's parts are "
+                f"{', '.join(map(repr, leaves))}"
+            )
+        leaves = {
+            name: with_axes(leaves[name], space, name, image_keys, image_layout)
+            for name, space, _ in leaves_of(observation)
+        }
     return Specs(leaves[""] if set(leaves) == {""} else leaves, _count(action), masked)
 
 

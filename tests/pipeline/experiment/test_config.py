@@ -471,7 +471,7 @@ def test_a_date_among_the_arguments_of_an_environment_stays_a_date() -> None:
 
 
 def test_a_dump_holds_every_field() -> None:
-    written = dump(parse("", ("stop.target_return=1.0", "environment.kwargs.x=1")))
+    written = dump(parse("", ("stop.target_return=1.0", "environment.kwargs.x=1", "environment.image_keys=[]")))
     for name in LEAVES:
         assert name.rpartition(".")[2] in written
 
