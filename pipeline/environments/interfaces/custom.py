@@ -12,12 +12,13 @@ from pipeline.experiment.config import UsageError
 Entry = Callable[..., Any]
 
 
-def adapted(entry_point: Entry, name: str) -> Callable[..., gymnasium.Env[Any, Any]]:
+def adapted(entry_point: Entry, name: str, splits: bool = True) -> Callable[..., gymnasium.Env[Any, Any]]:
     """A function that makes the environment that `entry_point` makes, with gymnasium's interface.
 
     Args:
       entry_point: a class or function that returns an environment of any interface that `as_gymnasium` knows.
       name: of the environment, for messages.
+      splits: see `as_gymnasium`.
 
     Raises:
       UsageError: it makes nothing.
@@ -29,7 +30,7 @@ def adapted(entry_point: Entry, name: str) -> Callable[..., gymnasium.Env[Any, A
         )
 
     def make(**kwargs: Any) -> gymnasium.Env[Any, Any]:
-        return as_gymnasium(entry_point(**kwargs), name)
+        return as_gymnasium(entry_point(**kwargs), name, splits)
 
     metadata = getattr(entry_point, "metadata", None)
     if isinstance(metadata, dict) and "render_modes" in metadata:
@@ -37,12 +38,13 @@ def adapted(entry_point: Entry, name: str) -> Callable[..., gymnasium.Env[Any, A
     return make
 
 
-def as_gymnasium(environment: Any, name: str) -> gymnasium.Env[Any, Any]:
+def as_gymnasium(environment: Any, name: str, splits: bool = True) -> gymnasium.Env[Any, Any]:
     """An environment with gymnasium's interface: itself, or in an adapter.
 
     Args:
       environment: with the interface of gymnasium, gym (any version), dm_env, TF-Agents, or PettingZoo with one agent.
       name: its, for messages.
+      splits: whether a part of a Dict that is a mask by the interface's convention is taken out of it, into info.
 
     Raises:
       UsageError: it has another interface; says which, and what to do.
@@ -58,11 +60,11 @@ def as_gymnasium(environment: Any, name: str) -> gymnasium.Env[Any, Any]:
     if _has(environment, "observation_spec", "action_spec"):
         from pipeline.environments.interfaces.time_steps import TimeSteps
 
-        return TimeSteps(environment, name)
+        return TimeSteps(environment, name, splits)
     if hasattr(environment, "possible_agents") or _has(environment, "observe", "agents"):
         from pipeline.environments.interfaces.one_agent import OneAgent
 
-        return OneAgent(environment, name)
+        return OneAgent(environment, name, splits)
     if _has(environment, "reset", "step"):
         from pipeline.environments.interfaces.tuples import OtherClass
 

@@ -19,6 +19,7 @@ class OneAgent(gymnasium.Env[Any, Any]):
     Args:
       environment: any of PettingZoo's.
       name: its, for messages.
+      splits: whether to; else they stay as they are.
 
     Raises:
       UsageError: it has several agents.
@@ -26,7 +27,7 @@ class OneAgent(gymnasium.Env[Any, Any]):
 
     metadata: dict[str, Any] = {"render_modes": []}
 
-    def __init__(self, environment: Any, name: str) -> None:
+    def __init__(self, environment: Any, name: str, splits: bool = True) -> None:
         self._environment = environment
         agents = list(getattr(environment, "possible_agents", ()) or ())
         if not agents:
@@ -43,7 +44,7 @@ class OneAgent(gymnasium.Env[Any, Any]):
         self.observation_space = self._space("observation_space")
         self.action_space = self._space("action_space")
         seen = self.observation_space
-        self._splits = isinstance(seen, spaces.Dict) and set(seen.spaces) == {_SEEN, _MASK}
+        self._splits = splits and isinstance(seen, spaces.Dict) and set(seen.spaces) == {_SEEN, _MASK}
         if self._splits and isinstance(seen, spaces.Dict):
             self.observation_space = seen.spaces[_SEEN]
         self.render_mode = getattr(environment, "render_mode", None)

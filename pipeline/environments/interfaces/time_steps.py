@@ -30,6 +30,7 @@ class TimeSteps(gymnasium.Env[Any, Any]):
     Args:
       environment: either.
       name: its, for messages.
+      splits: whether parts of a Dict are masks by their names.
 
     Raises:
       UsageError: the actions are not one bounded integer, an observation is no number, or it is several in one.
@@ -37,8 +38,8 @@ class TimeSteps(gymnasium.Env[Any, Any]):
 
     metadata: dict[str, Any] = {"render_modes": []}
 
-    def __init__(self, environment: Any, name: str) -> None:
-        self._name = name
+    def __init__(self, environment: Any, name: str, splits: bool = True) -> None:
+        self._name, self._splits = name, splits
         if hasattr(environment, "pyenv"):  # TFPyEnvironment
             environment = environment.pyenv
         elif any(kind.__name__ == "TFEnvironment" for kind in type(environment).__mro__):
@@ -110,7 +111,7 @@ class TimeSteps(gymnasium.Env[Any, Any]):
         if callable(own := getattr(self._environment, "observation_and_action_constraint_splitter", None)):
             split: Split = own
             return split
-        if isinstance(spec, Mapping):
+        if isinstance(spec, Mapping) and self._splits:
             name = next((name for name in _MASKS if name in spec and self._is_mask(spec[name])), None)
             rest = [key for key in spec if key != name]
             if name is None or not rest:

@@ -89,7 +89,11 @@ def _spec(config: EnvironmentConfig) -> EnvSpec:
             )
         found = imported(config.import_path, "environment.import_path")
         if attribute:
-            return EnvSpec(f"{attribute}-v0", entry_point=adapted(found, attribute), kwargs=dict(config.kwargs))
+            return EnvSpec(
+                f"{attribute}-v0",
+                entry_point=adapted(found, attribute, not config.mask_key),
+                kwargs=dict(config.kwargs),
+            )
     spec = _registered(config.id)
     spec.kwargs = {**spec.kwargs, **config.kwargs}
     entry_point = spec.entry_point
@@ -97,7 +101,7 @@ def _spec(config: EnvironmentConfig) -> EnvSpec:
         from pipeline.environments.interfaces.custom import adapted
 
         creator: Any = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
-        spec.entry_point = adapted(creator, config.id)
+        spec.entry_point = adapted(creator, config.id, not config.mask_key)
     return spec
 
 

@@ -490,3 +490,10 @@ def test_a_lane_environment_is_what_is_made() -> None:
     environment = environments.make(config_of(Plain), 2)
     assert isinstance(environment, LaneEnvironment)
     environment.close()
+
+
+@pytest.mark.parametrize("key", ["", "action_mask"])
+def test_a_mask_that_the_config_names_is_left_to_it(key: str) -> None:
+    seen = played(config_of(by_turns(("player",), True), mask_key=key))
+    assert seen[0].mask is not None
+    assert seen[0].mask.tolist() == [[False, True]] * 2
