@@ -40,6 +40,7 @@ from pipeline.messages.addresses import Addresses, host_of, parse, port_of
 from pipeline.messages.dead_connections import time_out_connections
 from pipeline.records.recorder import Recorder, mark_rest_ended
 from pipeline.records.results import ENVIRONMENT_FAULT
+from pipeline.runtime import belongings
 from pipeline.runtime.lasting_output import LastingOutput
 from pipeline.runtime.process import die_with_parent, interruption, quieten_gym
 from pipeline.security.loopback import is_loopback
@@ -278,6 +279,7 @@ def main(arguments: list[str]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
     if ROLE.value != "replay" and not EMBEDDED.value:  # else it is its own server
         time_out_connections((*addresses.shards, addresses.weights, addresses.reports))
+    belongings.keep_generated_code()
     out: Any = LastingOutput(sys.stdout)
     sys.stdout = out  # an environment that prints has no fault if the log's disk is full
     interrupted, started, code = interruption(), time.monotonic(), 1

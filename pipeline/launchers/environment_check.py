@@ -20,7 +20,8 @@ from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment
 from pipeline.launchers import BegunWithin, describe
 from pipeline.launchers.world import INHERIT, World
-from pipeline.runtime.process import die_with_parent
+from pipeline.runtime import belongings
+from pipeline.runtime.process import die_with_parent, settle_flags
 from pipeline.security.privacy import Privacy
 
 _MODULE = "pipeline.launchers.environment_check"
@@ -66,6 +67,7 @@ def _tried(experiment: Experiment, world: World, privacy: Privacy) -> Specs:
     try:
         os.write(told, config.dump(experiment).encode())
         command = world.command(_MODULE, [str(told), str(answer), str(os.getpid())])
+        belonging = belongings.folder_for("check")
         process = subprocess.Popen(
             privacy.command(command),
             pass_fds=(told, answer, *privacy.descriptors),
@@ -73,7 +75,7 @@ def _tried(experiment: Experiment, world: World, privacy: Privacy) -> Specs:
             stdout=output,
             stderr=output,
             cwd=world.folder,
-            env=world.variables_of("collector", experiment),
+            env={**world.variables_of("collector", experiment), belongings.VARIABLE: belonging},
             start_new_session=True,
         )
         try:
@@ -82,6 +84,7 @@ def _tried(experiment: Experiment, world: World, privacy: Privacy) -> Specs:
             with contextlib.suppress(ProcessLookupError):  # what it has started itself
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+            belongings.remove(belonging)
         data, said = _read(answer), _read(output).decode(errors="replace")
     finally:
         for descriptor in (told, answer, output):
@@ -154,6 +157,7 @@ def _refuse_unseen_torso(path: str) -> None:
 def _main(told: int, answer: int, parent: int) -> None:
     """The process: makes the environment and writes what it finds."""
     die_with_parent(parent)
+    settle_flags()
     try:
         experiment = config.parse(_read(told).decode())
         _refuse_unseen_torso(getattr(experiment.agent, "torso", ""))

@@ -12,6 +12,7 @@ from pipeline.launchers.world import World
 from pipeline.messages.contents import TOLD_TO_LEAVE
 from pipeline.records.recorder import Recorder, Signs
 from pipeline.records.results import ENVIRONMENT_FAULT, UNWRITTEN_SUMMARY
+from pipeline.runtime import belongings
 from pipeline.runtime.signs_of_life import ALL_LANES, MAKING, NO_CALL, RESETTING, RunningClock, in_words
 
 STOP_SECONDS = 90.0
@@ -78,6 +79,7 @@ class Watched:
         self._folder = launch.run.shard(index) if role == "replay" else launch.run.path
         self._log = launch.run.logs / f"{self.name}.log"
         self._is_start_noted = self._is_end_noted = False
+        self._belonging = ""
 
     def start(self) -> None:
         """Starts the next process of this role; a learner's goes on from the newest checkpoint but the first time."""
@@ -96,6 +98,7 @@ class Watched:
             command += ["--resume", f"--pass_over={max(0, self._crashes - 1)}"]
         with self._log.open("ab") as log:
             self.log_from = log.tell()
+            self._belonging = belonging = belongings.folder_for(self.name)
             self.process = subprocess.Popen(
                 launch.privacy.command(self._world.command("pipeline.role", command)),
                 pass_fds=launch.privacy.descriptors,
@@ -103,7 +106,7 @@ class Watched:
                 stdout=log,
                 stderr=log,
                 cwd=self._world.folder,
-                env=self._world.variables_of(self._role, launch.experiment),
+                env={**self._world.variables_of(self._role, launch.experiment), belongings.VARIABLE: belonging},
                 # A terminal sends Ctrl-C to its whole foreground group: the roles are stopped by their supervisor only.
                 start_new_session=True,
             )
@@ -195,6 +198,8 @@ class Watched:
             self.recorder.mark_ended(code)
             with contextlib.suppress(ProcessLookupError):  # what it had started itself
                 os.killpg(self.process.pid, signal.SIGKILL)
+            if self._belonging:
+                belongings.remove(self._belonging)
         return code
 
     def hangs(self) -> bool:

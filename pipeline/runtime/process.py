@@ -42,6 +42,11 @@ def quieten_gym() -> None:
         sys.stderr = stderr
 
 
+def settle_flags() -> None:
+    """Lets a user's module read flags that it defines with absl: where nobody parses them they have their defaults."""
+    importlib.import_module("absl.flags").FLAGS.mark_as_parsed()
+
+
 def prepare_pygame() -> None:
     """Has pygame, by which most environments draw, import and start without a word and without a sound card."""
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")

@@ -29,7 +29,7 @@ class Interruption(threading.Event):
         self.by = ""
         """Name of the first signal; empty while there is none."""
         self._asked, self._asked_at, self._is_hung_up = 0, -_ECHO_SECONDS, False
-        self._numbers = [signal.SIGINT, signal.SIGTERM, *([] if _HANGUP_IS_IGNORED else [signal.SIGHUP])]
+        self.numbers = [signal.SIGINT, signal.SIGTERM, *([] if _HANGUP_IS_IGNORED else [signal.SIGHUP])]
         self._before: dict[signal.Signals, Any] = {}
         self._own = self._on_signal  # one object, to be told from what others install
         self._thread, self._held_at = threading.get_ident(), 0.0
@@ -38,7 +38,7 @@ class Interruption(threading.Event):
         """Takes the signals; returns itself."""
         self._thread = threading.get_ident()
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._own) for number in self._numbers}
+            self._before = {number: signal.signal(number, self._own) for number in self.numbers}
             # Were it ignored, as a parent may have left it, the exit codes of processes started here would be lost.
             self._before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._take_back()
@@ -53,7 +53,7 @@ class Interruption(threading.Event):
     def is_set(self) -> bool:
         """Whether somebody has asked to stop."""
         if self._before and threading.get_ident() == self._thread:
-            is_taken = any(signal.getsignal(number) is not self._own for number in self._numbers)
+            is_taken = any(signal.getsignal(number) is not self._own for number in self.numbers)
             if is_taken or time.monotonic() - self._held_at > _HOLD_SECONDS:
                 self._take_back()
         return self.requests > 0 or super().is_set()
@@ -78,7 +78,7 @@ class Interruption(threading.Event):
 
     def forget(self) -> None:
         """Leaves the signals to their defaults: this is a forked process."""
-        for number in self._numbers:
+        for number in self.numbers:
             if signal.getsignal(number) is self._own:
                 default: Any = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
                 with contextlib.suppress(ValueError):
@@ -87,9 +87,9 @@ class Interruption(threading.Event):
 
     def _take_back(self) -> None:
         self._held_at = time.monotonic()
-        for number in self._numbers:
+        for number in self.numbers:
             signal.signal(number, self._own)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, self._numbers)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self.numbers)
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         # Nothing here may wait for a lock, which the code that is interrupted could hold.
@@ -101,11 +101,25 @@ class Interruption(threading.Event):
 
 
 _held: list[Interruption] = []
+_masks: dict[int, Any] = {}
+"""Of threads that fork now: the signals that were blocked before."""
 
 
-def _forget_in_child() -> None:
+def _before_fork() -> None:
+    # One that reaches the new process before its handlers are its own would be lost there.
+    if _held:
+        _masks[threading.get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, _held[-1].numbers)
+
+
+def _after_fork_in_parent() -> None:
+    if (mask := _masks.pop(threading.get_ident(), None)) is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _after_fork_in_child() -> None:
     while _held:
         _held.pop().forget()
+    _after_fork_in_parent()
 
 
-os.register_at_fork(after_in_child=_forget_in_child)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
