@@ -247,7 +247,7 @@ def test_a_missing_policy_is_a_users_mistake(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"\x00\x01", b"\x81\xa1a\x01", msgspec.msgpack.encode([1, 2])], ids=repr)
 def test_a_file_that_is_no_policy_is_a_users_mistake(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "policy.msgpack").write_bytes(content)
-    with pytest.raises(UsageError, match=r"policy\.msgpack is not a policy"):
+    with pytest.raises(UsageError, match=r"policy\.msgpack is damaged, or no policy"):
         policy_files.load(tmp_path)
 
 
@@ -255,7 +255,7 @@ def test_a_cut_off_policy_is_a_users_mistake(tmp_path: Path) -> None:
     policy_files.save(Policy(b"program" * 100, (), 1, 2, 3.0), tmp_path)
     path = tmp_path / "policy.msgpack"
     path.write_bytes(path.read_bytes()[:-5])
-    with pytest.raises(UsageError, match="is not a policy"):
+    with pytest.raises(UsageError, match="is damaged, or no policy"):
         policy_files.load(tmp_path)
 
 
