@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 _LIVE_SECONDS = 0.25
 _LINE_SECONDS = 2.0
+_LONGEST_LINE_SECONDS = 300.0
+_LINE_SHARE = 0.05
+"""Of a run's age: lines in a log get rarer as it gets older."""
 _BOTTLENECK_SECONDS = 60.0
 """Between two lines about it: it may change with every status."""
 _Read = TypeVar("_Read")
@@ -38,7 +41,8 @@ class Console:
         output: Any = LastingOutput(sys.stdout)
         self._terminal = Terminal(file=output, soft_wrap=True, highlight=False)
         self._live: Live | None = None
-        self._shown_at = 0.0
+        self._began = time.monotonic()
+        self._shown_at = self._next_line_at = 0.0
         self._shown: Status | None = None
         self._bottleneck, self._bottleneck_at = "", -_BOTTLENECK_SECONDS
         self._is_fault_noted = False
@@ -84,7 +88,9 @@ class Console:
 
             self._live.update(table(self._experiment, self._run.path, status))
         else:
-            self._terminal.print(line(status))
+            if now >= self._next_line_at:
+                self._next_line_at = now + seconds_between(now - self._began)
+                self._terminal.print(line(status))
             role = status.bottleneck.partition(":")[0]
             if role and role != self._bottleneck and now - self._bottleneck_at > _BOTTLENECK_SECONDS:
                 self._bottleneck, self._bottleneck_at = role, now
@@ -134,6 +140,11 @@ class Console:
             )
         if reason:
             self.note(reason)
+
+
+def seconds_between(age: float) -> float:
+    """Seconds between two lines of a log, in a run that is so many seconds old."""
+    return min(max(_LINE_SECONDS, _LINE_SHARE * age), _LONGEST_LINE_SECONDS)
 
 
 def one_line(text: str) -> str:

@@ -4,6 +4,8 @@ Imported with the first fault.
 """
 
 import logging
+import re
+import socket
 from collections import deque
 from typing import Any
 
@@ -58,7 +60,7 @@ class Faults(FaultCounts):
           EnvironmentFault: there are now more than allowed.
         """
         where = "" if lane is None else f", lane {lane}"
-        self.newest = f"environment {self._name!r}{where}, step {step}: {what}"
+        self.newest = f"environment {self._name!r}{where}, step {step}: {what}{_of_no_network(what)}"
         self.episodes += 1
         self._count += 1
         self._faulty.append(self.episodes)
@@ -78,6 +80,20 @@ class Faults(FaultCounts):
             f"faulty episodes: {len(self._faulty)} of the last {min(self.episodes, EPISODES):,}; "
             f"collect.faulty_episodes={self._share:g} allows {self._allowed} of {EPISODES:,}"
         )
+
+
+_NO_NETWORK = re.compile(
+    r"connection refused|network is unreachable|no route to host|name resolution|name or service not known|failed to "
+    r"connect",
+    re.IGNORECASE,
+)
+
+
+def _of_no_network(what: str) -> str:
+    """What to set for a fault of which a network namespace may be the cause; empty if this process sees a network."""
+    if not _NO_NETWORK.search(what) or any(name != "lo" for _, name in socket.if_nameindex()):
+        return ""
+    return ' (a run in a network namespace of its own sees no network: set replay.private="loopback")'
 
 
 def mended(

@@ -109,6 +109,25 @@ def test_a_refused_connection_in_a_namespace_names_what_to_set(folder: Path) -> 
         assert seen(f"port {port}", private=Privacy("loopback"))
 
 
+def test_a_connection_that_is_refused_later_names_it_too(folder: Path) -> None:
+    script = """
+        from pipeline.environments.lanes.faults import Faults
+        from pipeline.environments.lanes.lane_environment import EnvironmentFault
+        for error in ("Error(111, 'Connection refused')", "OSError(101, 'Network is unreachable')", "2"):
+            try:
+                Faults("Mine", 0.0).add(3, 100, f"it raised {error}")
+            except EnvironmentFault as fault:
+                print('replay.private="loopback"' in str(fault))
+        """
+    with privacy.arranged(parse(""), True, False) as (_, private):
+        if private.namespace is None:
+            pytest.skip("no network namespaces here")
+        command = private.command([sys.executable, "-c", textwrap.dedent(script)])
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        said = subprocess.check_output(command, pass_fds=private.descriptors, env=environment, text=True)
+    assert said.split() == ["True", "True", "False"]
+
+
 def test_what_this_process_alone_has_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sys.path.insert(0, str(folder / "source"))
     mine = __import__(NAME).Mine

@@ -8,7 +8,7 @@ import pytest
 from pipeline.experiment.run_directory import RunDirectory, write_json
 from pipeline.experiment.sections import Experiment
 from pipeline.monitoring import status_table
-from pipeline.monitoring.console import Console
+from pipeline.monitoring.console import Console, seconds_between
 from pipeline.records.counters import Counters, Tally, account
 from pipeline.records.ledger import Ledger
 
@@ -57,3 +57,27 @@ def test_what_the_supervisor_says_is_kept(tmp_path: Path) -> None:
     run.logs.mkdir()
     Console(run, Experiment()).note("collector-0 is restarted")
     assert (run.logs / "supervisor.log").read_text().endswith(" collector-0 is restarted\n")
+
+
+def test_lines_in_a_log_get_rarer_as_the_run_gets_older(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("pipeline.monitoring.console.time.monotonic", lambda: now)
+    run = RunDirectory(tmp_path)
+    console = Console(run, Experiment())
+    lines = []
+    for hour in range(1, 4):
+        while now < 1000.0 + hour * 3600.0:
+            warnings = ["late"] if hour == 2 else []
+            write_json(run.status, status(*warnings, environment_steps=int(now)))
+            console.refresh()
+            now += 30.0
+        printed = capsys.readouterr().out
+        lines.append(printed.count("environment steps"))
+        assert printed.count("warning: late") == (hour == 2)
+    assert lines[0] < 150
+    assert lines[0] > lines[1] > lines[2] > 5
+    ages = [seconds_between(age) for age in range(0, 100_000, 100)]
+    assert ages == sorted(ages)
+    assert ages[-1] <= 600.0
