@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
 import numpy as np
 import psutil
 from numpy.typing import NDArray
@@ -15,9 +16,10 @@ from agents.configs import PolicyGradientConfig, WindowConfig
 from agents.exploration import epsilon_greedy
 from pipeline import environments
 from pipeline.acting.network_program import make_actor
-from pipeline.acting.policy_files import Policy
+from pipeline.acting.policy_files import MadeFor, Policy
 from pipeline.environments import EnvironmentFault, LaneStep, ShieldFault
 from pipeline.evaluator.judge import Judge
+from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment
 from pipeline.messages.contents import Evaluation, Variables
 
@@ -157,9 +159,21 @@ class GreedyRunner:
             experiment.evaluation_environment, self._lanes, share, render=render, masked=specs.masked
         )
         self._actor = PolicyActor(experiment, specs, policy, self._lanes)
+        self.made_for = MadeFor.of(*self._spaces())
+        """What a policy for this environment is made for."""
+        if policy.made_for is not None:
+            try:
+                policy.made_for.refuse(self.made_for)
+            except UsageError:
+                self.environment.close()
+                raise
         self._limit = max(experiment.evaluation.max_episode_steps, self.environment.declared_limit)
         self._epsilon = experiment.evaluation.epsilon
         self._agent = experiment.agent
+
+    def _spaces(self) -> tuple[Any, Any]:
+        vector = self.environment.vector
+        return vector.single_observation_space, vector.single_action_space
 
     @property
     def limit(self) -> int:
@@ -323,6 +337,7 @@ class Evaluator(Judge):
             self.close()  # the next one begins with new environments
             return None
         returns, mean = played.returns, float(np.mean(played.returns))
+        policy = msgspec.structs.replace(policy, made_for=self._runner.made_for)
         is_best = self.keep(policy, mean, played.is_whole)
         return Evaluation(
             environment_steps=variables.environment_steps,

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 
 from pipeline.acting import policy_files
-from pipeline.acting.policy_files import Policy
+from pipeline.acting.policy_files import Policy, judged_by
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment
 from pipeline.messages.contents import Variables
@@ -30,11 +30,8 @@ class Judge:
         self._judged_version = evaluated_at[1] if evaluated_at else -1
         self._solved = False
         self._unsaved: dict[str, Policy] = {}
-        self._best = -np.inf
-        try:
-            self._best = policy_files.load(folder / "best").mean_return
-        except UsageError as error:
-            log.info("%s", error)  # none yet
+        self._settings = judged_by(experiment)
+        self._best = self._best_so_far()
 
     def is_due_at(self, environment_steps: int, gradient_steps: int) -> bool:
         """Whether weights of that many steps are to be judged."""
@@ -59,7 +56,7 @@ class Judge:
           mean_return: of its episodes.
           is_whole: whether they were left to end; others are only better than nothing.
         """
-        policy = msgspec.structs.replace(policy, mean_return=mean_return)
+        policy = msgspec.structs.replace(policy, mean_return=mean_return, judged_by=self._settings)
         is_best = mean_return > self._best and (is_whole or self._best == -np.inf)
         if is_best:
             self._best = mean_return if is_whole else self._best
@@ -69,6 +66,18 @@ class Judge:
         target = self._experiment.stop.target_return
         self._solved = is_whole and target is not None and mean_return >= target
         return is_best
+
+    def _best_so_far(self) -> float:
+        """The mean return of the best policy of a process before this one, if it was judged as policies are now."""
+        try:
+            best = policy_files.load(self._folder / "best")
+        except UsageError as error:
+            log.info("%s", error)  # none yet
+            return -np.inf
+        if best.judged_by not in ("", self._settings):
+            log.warning("policies/best begins anew: the one that there is was judged by other evaluations")
+            return -np.inf
+        return best.mean_return
 
     def _save(self) -> None:
         """Saves what is to be saved; what a full disk does not take is tried again after the next judgement."""

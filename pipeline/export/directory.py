@@ -8,7 +8,8 @@ import msgspec
 
 from agents.struct_types import prepared
 from pipeline.acting import policy_files
-from pipeline.acting.policy_files import Policy
+from pipeline.acting.policy_files import MadeFor, Policy
+from pipeline.environments import Spaces
 from pipeline.experiment import config
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.run_directory import RunDirectory, write_json
@@ -79,7 +80,7 @@ def write(source: Origin, out: Path) -> ExportResult:
     """
     out = out.resolve()
     refuse_taken(out)
-    spaces = unshielded_spaces(source.experiment)
+    spaces = _fitting(source)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its import announces what it did not find of a GPU
     quieten_gym()
     from pipeline.export.models import MODELS, Model  # imports TensorFlow, which usage errors do not wait for
@@ -116,6 +117,19 @@ def read(folder: Path) -> ExportedPolicy:
     return ExportedPolicy(experiment, interface, policy_files.load(folder))
 
 
+def _fitting(source: Origin) -> Spaces:
+    """The spaces of the run's environment.
+
+    Raises:
+      UsageError: the policy was made for others, or the environment cannot be made.
+      EnvironmentFault: the environment's first observation is not as it should be.
+    """
+    spaces, made_for = unshielded_spaces(source.experiment), source.policy.made_for
+    if made_for is not None and not source.experiment.evaluation.kwargs:
+        made_for.refuse(MadeFor.of(spaces.observation, spaces.action))
+    return spaces
+
+
 def of_run(run_dir: Path, which: str) -> ExportedPolicy:
     """A run's policy, with nothing written.
 
@@ -124,5 +138,5 @@ def of_run(run_dir: Path, which: str) -> ExportedPolicy:
       EnvironmentFault: the environment's first observation is not as it should be.
     """
     source = origin(run_dir, which)
-    interface = Interface.of(source.experiment, unshielded_spaces(source.experiment))
+    interface = Interface.of(source.experiment, _fitting(source))
     return ExportedPolicy(source.experiment, interface, source.policy)

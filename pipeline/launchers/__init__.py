@@ -176,6 +176,8 @@ def launch(
     run = RunDirectory(run_dir.resolve())
     if not experiment.is_offline:
         experiment = run.check(experiment, resume)
+        if resume and _has_ended(experiment, run):
+            return 0
     cluster, reached = cluster or Cluster(), _REACHED if launcher in ELASTIC else ""
     refuse_used_port(experiment.replay.port)
     refuse_used_port(experiment.replay.weights_port)
@@ -193,6 +195,8 @@ def launch(
 
             experiment = (resume and offline.adopted(experiment, run)) or offline.adopt(experiment, specs)
             experiment = run.check(experiment, resume)
+            if resume and _has_ended(experiment, run):
+                return 0
         for sentence in _remarks_on_pictures(experiment, specs):
             print(sentence, file=sys.stderr)
         for warned in sizes.warnings(experiment, specs, run.path):
@@ -207,6 +211,15 @@ def launch(
             raise
         finally:
             run.unlock()
+
+
+def _has_ended(experiment: Experiment, run: RunDirectory) -> bool:
+    """Whether a run that is to be resumed has reached its end, by the stop conditions of now; says so if it has."""
+    from pipeline.launchers.ended import reached_end
+
+    if words := reached_end(experiment, run):
+        print(words)
+    return bool(words)
 
 
 def _keep_reason(run: RunDirectory, experiment: Experiment, error: BaseException) -> None:

@@ -106,8 +106,25 @@ class Counters(msgspec.Struct):
     """That the learner has given."""
     train_seconds: float = 0.0
     best: BestEvaluation | None = None
+    judged_by: str = ""
+    """Settings of the evaluations, see `policy_files.judged_by`; empty of a run of an older version."""
     failed_checkpoints: int = 0
     """Checkpoints that could not be written."""
+
+    def judge_anew(self, judged_by: str) -> bool:
+        """Forgets evaluations that were made with other settings, which compare with none to come.
+
+        Args:
+          judged_by: settings of the evaluations to come.
+
+        Returns:
+          Whether there were any.
+        """
+        is_anew = self.judged_by not in ("", judged_by) and self.evaluation is not None
+        if is_anew:
+            self.best = self.evaluation = None
+        self.judged_by = judged_by
+        return is_anew
 
     @property
     def lost_transitions(self) -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from numpy.typing import NDArray
 
 from agents import Specs
+from pipeline.acting.policy_files import judged_by
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
 from pipeline.learner.checkpointing import Saver
@@ -95,13 +96,15 @@ def learner_parts(
         restore(run.checkpoints, use, skipped.append, pass_over)
     if not opened:
         use(None)
-    ledger, records, replay, state = opened[0]
+    ledger, records, replay, state, is_judged_anew = opened[0]
     learner, feeder = _learner(experiment, specs, replay, team)
     if state:
         learner.restore(state)
     recovery = Recovery(experiment, specs, run, learner, ledger.counters)
     saver = Saver(experiment, run, learner, replay, ledger)
     reporter = Reporter(experiment, run, ledger, learner, replay, recovery, saver, alone=not place.blocking)
+    if is_judged_anew:
+        skipped.append("the evaluations before were made with other settings: the best policy begins anew")
     for sentence in skipped:
         reporter.warn(sentence)
     publisher = Publisher(replay.publication_addresses)
@@ -115,6 +118,8 @@ class _Opened(NamedTuple):
     replay: "Replay"
     state: dict[str, NDArray[Any]]
     """The learner's arrays; empty of a run that begins."""
+    is_judged_anew: bool
+    """Whether evaluations were made with other settings before."""
 
 
 def _open(
@@ -126,7 +131,9 @@ def _open(
     found: "Checkpoint | None",
 ) -> _Opened:
     """Starts or finds the replay; takes what a checkpoint has, if the run goes on from one."""
-    ledger = Ledger(experiment, found.counters if found else Counters())
+    counters = found.counters if found else Counters()
+    is_judged_anew = counters.judge_anew(judged_by(experiment))
+    ledger = Ledger(experiment, counters)
     records = LocalRecorders(run.recorders, ledger)
     records.read(starting=True)  # before a replay answers: until then collectors have nothing confirmed
     state = found.learner_state() if found else {}
@@ -136,7 +143,7 @@ def _open(
         replay: Replay = separate_replay.rejoin(experiment, learners, specs, place.addresses, ledger)
     else:
         replay = _start(experiment, specs, run, place, ledger, found)
-    return _Opened(ledger, records, replay, state)
+    return _Opened(ledger, records, replay, state, is_judged_anew)
 
 
 def _start(
