@@ -29,6 +29,7 @@ from typing import Any, NoReturn
 import msgspec
 from absl import flags
 
+from agents import Specs
 from pipeline import environments
 from pipeline.command import refuse_more, run_command
 from pipeline.experiment import config
@@ -98,7 +99,7 @@ def _learn(experiment: Experiment, addresses: Addresses, interrupted: threading.
         if not cluster.is_chief:
             from pipeline.roles.worker_role import run_worker
 
-            specs = environments.describe(experiment.environment)
+            specs = _specs(experiment)
             return run_worker(experiment, specs, addresses.shards, team, interrupted)
     run = _run_directory(experiment)
     experiment = run.experiment()
@@ -109,7 +110,7 @@ def _learn(experiment: Experiment, addresses: Addresses, interrupted: threading.
     from pipeline.roles.learner_role import LearningProcess
     from pipeline.roles.training import run_to_its_end
 
-    specs = environments.describe(experiment.environment)
+    specs = _specs(experiment)
     life = run.incarnations("learner") if INCARNATION.value is None else INCARNATION.value
     place = Place(addresses=addresses.shards)
     if EMBEDDED.value:
@@ -135,7 +136,7 @@ def _serve(experiment: Experiment, addresses: Addresses, interrupted: threading.
     quieten_gym()
     from pipeline.roles.replay_role import run_replay
 
-    specs = environments.describe(experiment.environment)
+    specs = _specs(experiment)
     port = port_of(addresses.frames, "--replay")
     return run_replay(experiment, specs, run, INDEX.value, port, interrupted, _recorder(), RESUME.value)
 
@@ -147,7 +148,9 @@ def _collect(experiment: Experiment, addresses: Addresses, interrupted: threadin
     # Started by hand, so a random number stands for the count of starts: two starts must not look like one.
     incarnation = random.getrandbits(31) if INCARNATION.value is None else INCARNATION.value
     process = f"collector-{INDEX.value}.{incarnation}"
-    return run_collector(experiment, INDEX.value, addresses, process, interrupted, _recorder(), incarnation)
+    return run_collector(
+        experiment, INDEX.value, addresses, process, interrupted, _recorder(), incarnation, _specs(experiment)
+    )
 
 
 def _evaluate(experiment: Experiment, addresses: Addresses, interrupted: threading.Event) -> int:
@@ -155,7 +158,7 @@ def _evaluate(experiment: Experiment, addresses: Addresses, interrupted: threadi
     from pipeline.roles.evaluator_role import run_evaluator
 
     folder = RunDirectory(Path(RUN_DIR.value)).policies
-    return run_evaluator(experiment, folder, addresses, interrupted, _recorder())
+    return run_evaluator(experiment, folder, addresses, interrupted, _recorder(), _specs(experiment))
 
 
 def _relay(experiment: Experiment, addresses: Addresses, interrupted: threading.Event) -> int:
@@ -179,6 +182,13 @@ def _run_directory(experiment: Experiment) -> RunDirectory:
         run.create(experiment)
         mark_rest_ended(run.recorders)
     return run
+
+
+def _specs(experiment: Experiment) -> Specs:
+    """What the environment gives and takes; of a role that a launcher has started, as its check found."""
+    if SUPERVISOR.value and RUN_DIR.value:
+        return environments.described(experiment.environment, RunDirectory(Path(RUN_DIR.value)).specs)
+    return environments.describe(experiment.environment)
 
 
 def _cluster() -> workers.Cluster | None:

@@ -8,6 +8,7 @@ import functools
 import importlib
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ import msgspec
 import numpy as np
 
 from agents import Specs
+from agents.struct_types import prepared
 from pipeline.environments.lanes.lane_environment import EnvironmentFault, LaneEnvironment, LaneStep, ShieldFault
 from pipeline.environments.lanes.spaces import LIKE_MASK, specs_of
 from pipeline.environments.lanes.vectors import gymnasium_vector, one_line
@@ -37,6 +39,7 @@ __all__ = [
     "Suite",
     "check",
     "describe",
+    "described",
     "make",
     "spaces_of",
     "suite_of",
@@ -200,6 +203,13 @@ def describe(config: EnvironmentConfig) -> Specs:
 
 def _specs(config: EnvironmentConfig, lanes: int) -> Specs:
     return specs_of(*spaces_of(config, lanes), config.image_keys, config.image_layout)
+
+
+def described(config: EnvironmentConfig, path: Path) -> Specs:
+    """`describe`, without making the environment where a launcher's check has left in a file what it found."""
+    if not path.is_file():
+        return describe(config)
+    return msgspec.json.decode(path.read_bytes(), type=prepared(Specs))
 
 
 def check(config: EnvironmentConfig, lanes: int) -> Specs:

@@ -21,6 +21,7 @@ class RunDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.config = path / "config.toml"
+        self.specs = path / "specs.json"
         self.summary = path / "summary.json"
         self.status = path / "status.json"
         self.checkpoints = path / "checkpoints"

@@ -17,7 +17,7 @@ from agents import Specs
 from agents.struct_types import prepared
 from pipeline import environments
 from pipeline.experiment.config import UsageError, departures, validate
-from pipeline.experiment.run_directory import RunDirectory
+from pipeline.experiment.run_directory import RunDirectory, write_json
 from pipeline.experiment.sections import Experiment
 from pipeline.launchers import sizes
 from pipeline.records.recorder import mark_rest_ended
@@ -204,6 +204,7 @@ def launch(
         run.lock()
         try:
             run.create(experiment)
+            write_json(run.specs, specs)
             mark_rest_ended(run.recorders)
             return LAUNCHERS[launcher](Launch(experiment, run, started, resume, private, cluster, checked, world))
         except BaseException as error:

@@ -42,7 +42,7 @@ class _Inline:
 
         self._experiment: Experiment = launch.experiment
         self._console = console
-        specs = environments.describe(launch.experiment.environment)
+        specs = environments.described(launch.experiment.environment, launch.run.specs)
         port = launch.experiment.replay.port or free_port()
         console.say_privacy(launch.privacy, port)
         place = Place(port, blocking=False)

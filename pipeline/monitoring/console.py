@@ -184,7 +184,7 @@ def result(experiment: Experiment, summary: Summary) -> str:
     return (
         f"{title(experiment)} {verdict}: {steps}, "
         f"{summary.train_seconds:.1f} s of training after {summary.startup_seconds:.1f} s of start-up, "
-        f"mean evaluation return {mean} (stopped by: {summary.stop_reason})"
+        f"mean {'evaluation' if experiment.evaluates else 'training'} return {mean} (stopped by: {summary.stop_reason})"
     )
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from agents import Specs
 from pipeline import environments
 from pipeline.collector.collector import Collector
 from pipeline.environments import EnvironmentFault
@@ -38,6 +39,7 @@ def run_collector(
     interrupted: threading.Event,
     recorder: Recorder | None = None,
     incarnation: int = 0,
+    specs: Specs | None = None,
 ) -> int:
     """Collects until the learner says that the run ends; returns the exit code.
 
@@ -49,6 +51,7 @@ def run_collector(
       interrupted: ends it.
       recorder: keeps its counts if it is killed, and says that it is alive.
       incarnation: how often this collector was started before; it has a seed stream of its own.
+      specs: of the environment, where they are known: else one is made to see.
 
     Raises:
       UsageError: it was started with another config than the learner.
@@ -57,7 +60,7 @@ def run_collector(
       EnvironmentFault: an environment broke its contract.
     """
     recorder = recorder or Recorder(None)
-    specs = environments.describe(experiment.environment)
+    specs = specs or environments.describe(experiment.environment)
     wait_for_server(addresses.frames, _CONNECT_SECONDS, f"collector {index}")
     reader = VariablesReader(addresses.weights, experiment.collect.variables_seconds)
     newest = reader.wait(_CONNECT_SECONDS, f"collector {index}")

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from agents import Specs
 from pipeline import environments
 from pipeline.evaluator.evaluator import Evaluator
 from pipeline.experiment.resume import refuse_other_config
@@ -33,6 +34,7 @@ def run_evaluator(
     addresses: Addresses,
     interrupted: threading.Event,
     recorder: Recorder | None = None,
+    specs: Specs | None = None,
 ) -> int:
     """Evaluates until the learner says that the run ends; returns the exit code.
 
@@ -44,7 +46,7 @@ def run_evaluator(
       TimeoutError: the replay did not answer for `collect.away_seconds`.
     """
     recorder = recorder or Recorder(None)
-    specs = environments.describe(experiment.environment)
+    specs = specs or environments.describe(experiment.environment)
     wait_for_server(addresses.reports, _CONNECT_SECONDS, "the evaluator")
     reader = VariablesReader(addresses.weights, experiment.collect.variables_seconds)
     newest = reader.wait(_CONNECT_SECONDS, "the evaluator")
