@@ -216,9 +216,10 @@ def launch(
 
 def _has_ended(experiment: Experiment, run: RunDirectory) -> bool:
     """Whether a run that is to be resumed has reached its end, by the stop conditions of now; says so if it has."""
-    from pipeline.launchers.ended import reached_end
+    from pipeline.acting.policy_files import judged_by
+    from pipeline.records.ended import reached_end
 
-    if words := reached_end(experiment, run):
+    if words := reached_end(experiment, run, judged_by(experiment)):
         print(words)
     return bool(words)
 

@@ -3,7 +3,6 @@
 import msgspec
 
 from agents.struct_types import prepared
-from pipeline.acting.policy_files import judged_by
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
 from pipeline.records.checkpoint import BadCheckpoint, Checkpoint
@@ -19,12 +18,13 @@ _TO_GO_ON = {
 }
 
 
-def reached_end(experiment: Experiment, run: RunDirectory) -> str:
+def reached_end(experiment: Experiment, run: RunDirectory, judged_by: str) -> str:
     """Says that a run has reached its end, in a sentence; empty where it has not, or has left no result.
 
     Args:
       experiment: with the stop conditions of now.
       run: its directory.
+      judged_by: settings of the evaluations to come.
     """
     try:
         summary = msgspec.json.decode(run.summary.read_bytes(), type=prepared(Summary))
@@ -33,7 +33,7 @@ def reached_end(experiment: Experiment, run: RunDirectory) -> str:
         return ""
     if summary.stop_reason not in (*_TO_GO_ON, "nothing_learned"):
         return ""
-    counters.judge_anew(judged_by(experiment))
+    counters.judge_anew(judged_by)
     reason = Ledger(experiment, counters).stop_reason()
     if reason not in _TO_GO_ON:
         return ""
