@@ -22,6 +22,11 @@ Overrides = Mapping[str, Any] | Sequence[str | Mapping[str, Any]]
 _SCALARS = (bool, int, float, str, datetime.date, datetime.datetime, datetime.time)
 
 
+_PRIORITIZED_STEPS = 25
+"""Gradient steps a call with priorities, unless a config says otherwise: of what is drawn for more, too much has not
+been judged yet (`priority/unjudged_share`)."""
+
+
 class UsageError(Exception):
     """A mistake of the user's, in one line that says what to do; entry points end with exit code 2."""
 
@@ -156,6 +161,8 @@ def typed(tree: dict[str, Any]) -> Experiment:
     if isinstance(agent := tree.setdefault("agent", {}), dict):
         kind = agent.setdefault("kind", "dqn")
         tree = overlaid(_paper_settings(kind, agent.get("noisy") is not False), tree)
+    if isinstance(replay := tree.get("replay"), dict) and replay.get("prioritized") is True:
+        tree = overlaid({"learner": {"steps_per_call": _PRIORITIZED_STEPS}}, tree)
     _refuse_unknown(tree, Experiment, "")
     _refuse_infinite(tree, "")
     return msgspec.convert(tree, prepared(Experiment))

@@ -123,7 +123,8 @@ class ReplayConfig(Config, frozen=True):
     initial_priority: Annotated[
         Literal["largest", "td_error"],
         Meta(
-            description="Of new items: the largest that the learner has seen, or the collector's own TD error "
+            description="Of new items: the largest of late (it halves in 1,000 gradient steps), or the collector's own "
+            "TD error "
             "(Horgan et al. 2018)."
         ),
     ] = "largest"
@@ -232,7 +233,12 @@ class LearnerConfig(Config, frozen=True):
 
     batch_size: Annotated[int, Meta(ge=1, description="Windows of a gradient step, over all replicas.")] = 64
     steps_per_call: Annotated[
-        int, Meta(ge=1, description="Gradient steps run by one call into TensorFlow; their batches are drawn at once.")
+        int,
+        Meta(
+            ge=1,
+            description="Gradient steps run by one call into TensorFlow; their batches are drawn at once. A config "
+            "with replay.prioritized that does not give it has 25: priorities change with each call.",
+        ),
     ] = 100
     loop: Annotated[
         Literal["auto", "compiled", "plain"],

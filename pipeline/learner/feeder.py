@@ -19,10 +19,13 @@ class Feeder:
 
     Args:
       replay: to draw from.
+      early: whether a call's samples are drawn while the one before still waits; what is drawn by priority is not, as
+        the priorities change with each call.
     """
 
-    def __init__(self, replay: "Replay") -> None:
-        self._replay = replay
+    def __init__(self, replay: "Replay", early: bool = True) -> None:
+        self._replay, self._early = replay, early
+        self._taken = threading.Semaphore(0)
         self._samples: queue.Queue[Sample | Exception] = queue.Queue(maxsize=1)
         self._thread = threading.Thread(target=self._feed, name="samples", daemon=True)
         self._closing, self._fed = False, threading.Event()
@@ -57,6 +60,7 @@ class Feeder:
             sample = self._samples.get(timeout=timeout)
         except queue.Empty:
             return None
+        self._taken.release()
         if isinstance(sample, Exception):
             raise sample
         return sample
@@ -70,6 +74,7 @@ class Feeder:
         while not self._fed.is_set() and time.monotonic() < deadline:
             with contextlib.suppress(queue.Empty):
                 self._samples.get(timeout=0.05)
+                self._taken.release()
 
     def join(self, deadline: float) -> None:
         """Waits for the thread's end; the iterator of a queue ends when its server does."""
@@ -79,6 +84,8 @@ class Feeder:
         try:
             for sample in self._replay.samples():
                 self._samples.put(sample)
+                if not self._early:
+                    self._taken.acquire()
                 if self._closing:
                     return
         except Exception as error:  # `next` raises it in the learner's thread

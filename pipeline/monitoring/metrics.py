@@ -117,22 +117,24 @@ def data_scalars(
 
 
 def priority_scalars(
-    priorities: NDArray[np.float32], largest: float, importance_exponent: float, skipped: int
+    priorities: NDArray[np.float32], largest: float, importance_exponent: float, skipped: int, unjudged_share: float
 ) -> dict[str, float]:
     """Of a prioritised replay.
 
     Args:
       priorities: of the newest call.
-      largest: there ever was.
+      largest: of the past, decayed: what new items get.
       importance_exponent: beta, at present.
       skipped: items whose priorities found their server away.
+      unjudged_share: of the newest call's draws, those of items without a priority of their own.
     """
     return {
         "priority/mean": float(priorities.mean()),
         "priority/maximum": float(priorities.max()),
-        "priority/largest_ever": largest,
+        "priority/of_new_items": largest,
         "priority/importance_exponent": importance_exponent,
         "priority/skipped_items": float(skipped),
+        "priority/unjudged_share": unjudged_share,
     }
 
 

@@ -65,6 +65,8 @@ class Reporter:
         """Of the newest call."""
         self.data_ages: NDArray[np.int64] | None = None
         """Gradient steps between acting and learning, of that call's samples."""
+        self.unjudged_share = 0.0
+        """Of that call's draws by priority, those of items without one of their own."""
         self._histograms_at = -_HISTOGRAM_SECONDS
         self.waits = Waits()
         self._warnings: list[str] = []
@@ -166,7 +168,7 @@ class Reporter:
         if (priorities := self.outcome.priorities) is not None:
             beta = float(self._learner.importance_exponent())
             scalars |= metrics.priority_scalars(
-                priorities, counters.largest_priority, beta, self._replay.skipped_priorities
+                priorities, counters.largest_priority, beta, self._replay.skipped_priorities, self.unjudged_share
             )
         return scalars
 

@@ -54,12 +54,17 @@ class TableClient:
         """
         iterators, in_flight = draws_ahead(self._experiment)
         batch_size = self._experiment.learner.batch_size
+        # Each of several iterators fills a part of a call by priority: whole calls would be drawn early. Calls that do
+        # not divide have one.
+        parts = iterators if self._experiment.replay.prioritized and self.items_per_call % iterators == 0 else 1
+        if self._experiment.replay.prioritized:
+            iterators = parts
 
         def draw(_: Any) -> tf.data.Dataset:
             items = reverb.TrajectoryDataset.from_table_signature(
                 address or self.address, self._layout.table, max_in_flight_samples_per_worker=in_flight
             )
-            return items.batch(self.items_per_call, drop_remainder=True)
+            return items.batch(self.items_per_call // parts, drop_remainder=True)
 
         def arranged(sample: Any) -> Sample:
             frames, info = sample.data[COLUMN], sample.info
@@ -72,7 +77,10 @@ class TableClient:
             drawn = tf.data.Dataset.range(iterators).interleave(
                 draw, cycle_length=iterators, num_parallel_calls=iterators, deterministic=False
             )
-        return drawn.map(arranged, num_parallel_calls=1, deterministic=True).prefetch(1)
+        if parts > 1:
+            drawn = drawn.batch(parts, drop_remainder=True).map(_joined, num_parallel_calls=1, deterministic=True)
+        samples = drawn.map(arranged, num_parallel_calls=1, deterministic=True)
+        return samples if self._experiment.replay.prioritized else samples.prefetch(1)
 
     def samples(self) -> Iterator[Sample]:
         """What the learner draws, without end; waits while there is nothing to draw."""
@@ -129,3 +137,8 @@ class TableClient:
         from pipeline.replay import stalls
 
         return stalls.explain(self._experiment, self.info(), self.items_per_call)
+
+
+def _joined(parts: Any) -> Any:
+    """The items of a call from its parts: leaves [parts, items, ...] as [parts * items, ...]."""
+    return tf.nest.map_structure(lambda leaf: tf.reshape(leaf, (-1, *leaf.shape[2:])), parts)

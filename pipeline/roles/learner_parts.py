@@ -173,13 +173,14 @@ def _start(
 
 def _learner(experiment: Experiment, specs: Specs, replay: "Replay", team: "Team | None") -> tuple[Learner, Feeder]:
     """The learner and what feeds it: alone, or as the chief of a team."""
+    early = not experiment.replay.prioritized
     if team is None:
-        return Learner(experiment, specs), Feeder(replay)
+        return Learner(experiment, specs), Feeder(replay, early)
     from pipeline.learner.workers.team_feeder import TeamFeeder
     from pipeline.learner.workers.team_learner import TeamLearner
 
     learner = TeamLearner(experiment, specs, team)
-    return learner, TeamFeeder(replay, learner, team)
+    return learner, TeamFeeder(replay, learner, team, early)
 
 
 def _on_policy(experiment: Experiment, specs: Specs, replay: "Replay", ledger: Ledger) -> "OnPolicy | None":

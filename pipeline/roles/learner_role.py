@@ -5,12 +5,10 @@ import math
 import queue
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.experiment import config
 from pipeline.experiment.run_directory import RunDirectory, write_json
@@ -26,6 +24,7 @@ from pipeline.runtime import native
 from pipeline.runtime.signs_of_life import RunningClock
 
 if TYPE_CHECKING:
+    from pipeline.learner.priorities import PriorityWriter
     from pipeline.roles.judging import Judging
 
 log = logging.getLogger(__name__)
@@ -78,8 +77,7 @@ class LearningProcess:
         self._config_text = config.dump(experiment)
         self._is_finished = False
         self._reports: queue.Queue[Report] = queue.Queue()
-        self._background = ThreadPoolExecutor(1, "priorities")
-        self._prioritizing: Future[None] | None = None
+        self._priorities = _priority_writer(experiment, parts)
         self._status_at = 0.0
         self._clock = RunningClock()
         self._sampled_at = self._clock()
@@ -245,7 +243,8 @@ class LearningProcess:
         learned = self._reporter.outcome is not None or self._on_policy is not None
         deadline = time.monotonic() + (_CLOSE_SECONDS if learned else _CLOSE_UNFILLED_SECONDS)
         self._feeder.discard(deadline)
-        self._background.shutdown()
+        if self._priorities is not None:
+            self._priorities.close()
         self._saver.close()
         self._publisher.close()
         self.replay.stop()
@@ -266,20 +265,11 @@ class LearningProcess:
             self._reporter.outcome = outcome
         if self._on_policy is not None:
             self._publish(wait=True)  # the collectors wait for it
-        if outcome.priorities is not None:
-            self._prioritize(sample, outcome.priorities)
+        if outcome.priorities is not None and self._priorities is not None:
+            self._priorities.write(sample, outcome.priorities)
+            self._reporter.unjudged_share = self._priorities.unjudged_share
         if time.monotonic() - self._status_at >= _STATUS_SECONDS and not self._experiment.is_offline:
             self._reporter.data_ages = before - sample.gradient_steps.numpy().astype(np.int64)
-
-    def _prioritize(self, sample: Sample, priorities: NDArray[np.float32]) -> None:
-        """Writes priorities back beside the next call's gradient steps; one write is on its way at most."""
-        from agents.priorities import bounded
-
-        counters = self.ledger.counters
-        counters.largest_priority = max(counters.largest_priority, float(bounded(priorities).max()))
-        if self._prioritizing is not None:
-            self._prioritizing.result()
-        self._prioritizing = self._background.submit(self.replay.give_priorities, sample, priorities)
 
     def _refuse_stall(self) -> None:
         waited = self._clock() - self._sampled_at
@@ -364,3 +354,11 @@ class LearningProcess:
         self.ledger.see_servers(self.replay.seen())
         self._recorder.advance(self.learner.gradient_steps)
         self._reporter.show_status()
+
+
+def _priority_writer(experiment: Experiment, parts: LearnerParts) -> "PriorityWriter | None":
+    if not experiment.replay.prioritized:
+        return None
+    from pipeline.learner.priorities import PriorityWriter
+
+    return PriorityWriter(experiment, parts.replay, parts.ledger.counters)

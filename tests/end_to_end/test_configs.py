@@ -21,7 +21,8 @@ SUITES = {
 IMAGES = ("stop.gradient_steps=40", "agent.hidden_units=[16]", "collect.collectors=1")
 """Of stacks of them: a gradient step of their network takes 30 ms, and a second collector might come too late."""
 PRIORITY_TAGS = {
-    f"priority/{name}" for name in ("mean", "maximum", "largest_ever", "importance_exponent", "skipped_items")
+    f"priority/{name}"
+    for name in ("mean", "maximum", "of_new_items", "importance_exponent", "skipped_items", "unjudged_share")
 }
 LEARNING = [name for name in shipped() if not load(name).is_offline]
 IN_PROCESSES = ("atari", "cartpole_memory", "cartpole_ppo", "highway", "lunarlander", "minatar_breakout", "trading")

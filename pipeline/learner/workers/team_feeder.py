@@ -16,10 +16,11 @@ class TeamFeeder(Feeder):
       replay: to draw the chief's share from.
       learner: the chief's.
       team: all learners.
+      early: see `Feeder`.
     """
 
-    def __init__(self, replay: Replay, learner: TeamLearner, team: Team) -> None:
-        super().__init__(replay)
+    def __init__(self, replay: Replay, learner: TeamLearner, team: Team, early: bool = True) -> None:
+        super().__init__(replay, early)
         self._learner, self._team = learner, team
         self._sample: Sample | None = None
         self._have_left = False

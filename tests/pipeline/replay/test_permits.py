@@ -23,6 +23,9 @@ SECONDS = 120.0
 """Within which what must happen at once has happened, on any machine."""
 
 
+BY_PRIORITY = ("replay.prioritized=true", "learner.steps_per_call=100")
+
+
 # Sizes
 
 
@@ -44,11 +47,11 @@ def test_the_default_permits_of_cartpole() -> None:
     ("overrides", "inserted", "sampled"),
     [
         # 100,000 steps a second are 780 permits.
-        (("collect.lanes=64", "replay.prioritized=true", "replay.samples_per_insert=1.0"), 128, 3200),
+        (("collect.lanes=64", *BY_PRIORITY, "replay.samples_per_insert=1.0"), 128, 3200),
         # The inserts of one call are 100 items: no permit is for more.
-        (("collect.lanes=1", "replay.prioritized=true", "replay.samples_per_insert=64.0"), 100, 3200),
+        (("collect.lanes=1", *BY_PRIORITY, "replay.samples_per_insert=64.0"), 100, 3200),
         # No permit is for less than a step of a collector ...
-        (("collect.lanes=256", "replay.prioritized=true", "replay.samples_per_insert=64.0"), 256, 3200),
+        (("collect.lanes=256", *BY_PRIORITY, "replay.samples_per_insert=64.0"), 256, 3200),
         # ... or than an item, here of 4 lanes and 32 steps.
         (("collect.lanes=4", "replay.steps_per_item=64", "learner.batch_size=256"), 1, 50),
         (("collect.lanes=4", "replay.steps_per_item=1", "learner.batch_size=4", "learner.steps_per_call=1"), 1, 1),
