@@ -1,15 +1,16 @@
-"""Config files that name another one as their base: its tables lie under theirs.
+"""What lies under a config and over it: the files that it names as its bases, and overrides that are tables.
 
-Imported for a config that has one.
+Imported for a config that has some.
 """
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from pipeline.experiment.config import SHIPPED, UsageError, overlaid, parsed, read, shipped, typed
+from pipeline.experiment.config import FREE, SHIPPED, UsageError, overlaid, parsed, read, shipped, typed
 from pipeline.experiment.mistakes import in_words
 
 
@@ -88,3 +89,48 @@ def merged(base: dict[str, Any], derived: dict[str, Any]) -> dict[str, Any]:
 def _kind(tree: dict[str, Any], default: Any) -> Any:
     agent = tree.get("agent")
     return agent.get("kind", default) if isinstance(agent, dict) else default
+
+
+def lines_of(overrides: Any) -> tuple[str | Mapping[str, Any], ...]:
+    """Overrides in the order in which they apply, each a line of TOML or tables within tables.
+
+    Args:
+      overrides: see `pipeline.experiment.config.Overrides`.
+
+    Raises:
+      UsageError: it is something else, or the name of a field is none.
+    """
+    if isinstance(overrides, Mapping):
+        overrides = (overrides,)
+    if isinstance(overrides, str | bytes) or not isinstance(overrides, Sequence):
+        raise UsageError(
+            f"overrides are a list of lines, such as ['agent.n_step=3'], or a table, such as {{'agent.n_step': 3}}, "
+            f"not of type {type(overrides).__name__}"
+        )
+    return tuple(_line(line) for line in overrides)
+
+
+def _line(line: Any) -> str | Mapping[str, Any]:
+    if isinstance(line, Mapping):
+        return _nested(line, "")
+    if not isinstance(line, str):
+        raise UsageError(f"an override is a line of TOML or a table, not of type {type(line).__name__}: {line!r:.60}")
+    return str(line)
+
+
+def _nested(tables: Mapping[Any, Any], prefix: str) -> dict[str, Any]:
+    """Tables within tables: dotted keys are taken apart, but those within an environment's arguments are its own."""
+    whole: dict[str, Any] = {}
+    for key, value in tables.items():
+        if not isinstance(key, str) or not all(key.split(".")):
+            raise UsageError(f"{prefix}{key!r} is no name of a field: such as 'agent.n_step'")
+        path = f"{prefix}{key}"
+        inner: Any = value
+        if isinstance(value, Mapping):
+            inner = dict(value) if path.startswith(FREE) else _nested(value, f"{path}.")
+        elif isinstance(value, tuple) and not path.startswith(FREE):
+            inner = list(value)
+        for part in reversed(key.split(".")):
+            inner = {part: inner}
+        whole = overlaid(whole, inner)
+    return whole

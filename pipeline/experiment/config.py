@@ -129,7 +129,7 @@ def _experiment(text: str, source: str, path: Path | None, overrides: Overrides,
 
         tree = bases.resolved(tree, source, path)
     if type(overrides) is not tuple or not all(type(line) is str for line in overrides):
-        from pipeline.experiment.overrides import lines_of
+        from pipeline.experiment.bases import lines_of
 
         overrides = lines_of(overrides)
     for line in overrides:

@@ -12,7 +12,8 @@ from tiers import tiered
 
 import agents
 from agents import BUILDERS, losses
-from pipeline.experiment.sections import Experiment, LearnerConfig, ReplayConfig
+from pipeline.experiment.replay_section import ReplayConfig
+from pipeline.experiment.sections import Experiment, LearnerConfig
 from pipeline.learner.learner import Learner
 from pipeline.replay.sampling import Sample
 

@@ -30,7 +30,8 @@ from agents import (
     Specs,
 )
 from agents.configs import WindowConfig
-from pipeline.experiment.sections import Experiment, LearnerConfig, ReplayConfig
+from pipeline.experiment.replay_section import ReplayConfig
+from pipeline.experiment.sections import Experiment, LearnerConfig
 from pipeline.learner.learner import Learner
 from pipeline.replay.sampling import Sample
 

@@ -14,7 +14,8 @@ import tensorflow as tf
 from kinds import FEW, specs_of
 from samples import random_sample
 
-from pipeline.experiment.sections import Experiment, LearnerConfig, ReplayConfig
+from pipeline.experiment.replay_section import ReplayConfig
+from pipeline.experiment.sections import Experiment, LearnerConfig
 from pipeline.learner.learner import Learner, Outcome
 from pipeline.replay.sampling import Sample
 

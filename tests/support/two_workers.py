@@ -17,7 +17,8 @@ import numpy as np
 from kinds import changed, config_of, specs_of
 from samples import part, random_sample
 
-from pipeline.experiment.sections import Experiment, LearnerConfig, ReplayConfig
+from pipeline.experiment.replay_section import ReplayConfig
+from pipeline.experiment.sections import Experiment, LearnerConfig
 from pipeline.learner.learner import Learner
 from pipeline.learner.workers.collectives import Team
 from pipeline.learner.workers.team import Cluster, Wish, WorkerLost, await_peers

@@ -10,7 +10,8 @@ import tensorflow as tf
 from agents.configs import DqnConfig, PpoConfig
 from agents.specs import ArraySpec, Specs
 from pipeline.experiment.config import UsageError
-from pipeline.experiment.sections import Experiment, LearnerConfig, ReplayConfig
+from pipeline.experiment.replay_section import ReplayConfig
+from pipeline.experiment.sections import Experiment, LearnerConfig
 from pipeline.learner.gradient_loop import set_compiler_flags
 from pipeline.learner.learner import Learner
 from pipeline.replay.frames import FrameLayout
