@@ -45,13 +45,13 @@ class EnvPoolLanes(VectorEnv[Any, Any, Any]):
         del options
         self._pool.close()
         self._pool = self._make(seed=seed or 0)
-        observation, _ = self._pool.reset()
-        return self._arranged(observation), {}
+        observation, info = self._pool.reset()
+        return self._arranged(observation), _masks(info)
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Steps every lane."""
-        observation, reward, terminated, truncated, _ = self._pool.step(actions)
-        return self._arranged(observation), reward, terminated, truncated, {}
+        observation, reward, terminated, truncated, info = self._pool.step(actions)
+        return self._arranged(observation), reward, terminated, truncated, _masks(info)
 
     def close_extras(self, **_: Any) -> None:
         """Releases the lanes."""
@@ -62,6 +62,11 @@ class EnvPoolLanes(VectorEnv[Any, Any, Any]):
 
     def _arranged(self, observation: Any) -> Any:
         return np.moveaxis(observation, 1, -1) if self._is_image else observation
+
+
+def _masks(info: dict[str, Any]) -> dict[str, Any]:
+    """The masks of actions in an info, where there are any."""
+    return {"action_mask": info["action_mask"]} if "action_mask" in info else {}
 
 
 def vector(config: EnvironmentConfig, lanes: int, *, render: bool = False) -> EnvPoolLanes:

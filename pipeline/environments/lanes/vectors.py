@@ -151,7 +151,7 @@ class _Leaf:
 
     def __init__(self, name: str, space: spaces.Space[Any], get: Getter, rows: Any) -> None:
         self.name, self.get, self.rows, self.shape, self._space = name, get, rows, space.shape, space
-        self.usual = harmless_dtypes(space)
+        self.dtype, self.usual = space.dtype, harmless_dtypes(space)
 
     def refuse(self, row: Any) -> None:
         """Raises Misfit if a value cannot be taken, of another shape or dtype than usual."""
@@ -304,8 +304,8 @@ class SerialVectorEnv(SyncVectorEnv):
         """Copies what a lane observes into its rows."""
         if self._bare is not None:
             leaf, row = self._bare, np.asarray(observation)
-            if row.shape != leaf.shape or row.dtype.char not in leaf.usual:  # NumPy would repeat a smaller one
-                leaf.refuse(row)
+            if row.shape != leaf.shape or (row.dtype is not leaf.dtype and row.dtype.char not in leaf.usual):
+                leaf.refuse(row)  # NumPy would repeat a smaller one
             leaf.rows[lane] = row
             return
         for leaf in self._leaves:
@@ -313,7 +313,7 @@ class SerialVectorEnv(SyncVectorEnv):
                 row = np.asarray(leaf.get(observation))
             except (KeyError, IndexError, TypeError) as error:
                 raise Misfit(f"the observation lacks {leaf.name!r} ({error!r})") from None
-            if row.shape != leaf.shape or row.dtype.char not in leaf.usual:
+            if row.shape != leaf.shape or (row.dtype is not leaf.dtype and row.dtype.char not in leaf.usual):
                 leaf.refuse(row)
             leaf.rows[lane] = row
 
