@@ -103,3 +103,45 @@ def test_the_doctor_knows_of_proxies() -> None:
     result = run("-m", "pipeline.doctor", http_proxy="http://proxy.invalid:3128", no_proxy="", NO_PROXY="")
     assert "warning  proxy: http_proxy set" in result.stdout
     assert "export no_proxy=" in result.stdout
+
+
+COMMAND = """
+import atexit, os, sys, threading, time
+from absl import flags
+from pipeline.command import run_command
+
+SEED = flags.DEFINE_integer("seed", 1, "Ours.")
+
+def main(arguments):
+    flags.DEFINE_string("seed", "theirs", "As a module of the user's has it.")
+    flags.DEFINE_bool("debug", True, "")
+    assert (SEED.value, flags.FLAGS.seed, flags.FLAGS.debug) == (5, "theirs", True)
+    atexit.register(lambda: print("the simulator says goodbye", flush=True))
+    atexit.register(lambda: os.write(1, b"so does its library"))
+    print('{"a": 1}')
+    return 0
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, ""))
+"""
+
+
+def test_the_last_line_of_stdout_is_the_commands_own_and_its_flags_are_no_one_elses(tmp_path: Path) -> None:
+    (tmp_path / "command.py").write_text(COMMAND)
+    result = run(str(tmp_path / "command.py"), "--seed=5", PYTHONPATH=str(ROOT))
+    assert (result.returncode, result.stdout) == (0, '{"a": 1}\n'), result.stderr
+    assert "the simulator says goodbye" in result.stderr
+
+
+def test_a_command_without_stdout_or_with_a_full_one_says_so_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "command.py").write_text(COMMAND)
+    command = f"{sys.executable} {tmp_path / 'command.py'} --seed=5"
+    for end, code, words in ((">/dev/full", 1, "stdout could not be written"), (">&-", 0, "")):
+        result = subprocess.run(
+            ["sh", "-c", f"{command} {end}"],
+            capture_output=True, text=True, check=False, timeout=60, cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        assert result.returncode == code, result.stderr
+        assert words in result.stderr
+        assert "Traceback" not in result.stderr

@@ -14,6 +14,7 @@ from pipeline.launchers.watched_role import Watched
 from pipeline.messages.contents import TOLD_TO_LEAVE, Counts
 from pipeline.records.recorder import Recorder
 from pipeline.records.results import ENVIRONMENT_FAULT
+from pipeline.runtime.signs_of_life import MAKING, NO_CALL, RESETTING, STEPPING, enter
 from pipeline.security.privacy import Privacy
 
 
@@ -122,3 +123,78 @@ def test_what_ended_it_is_told_from_its_own_log(make: object) -> None:
         file.write("Traceback (most recent call last):\n  deep down\nValueError: odd\n")
     assert watched.last_words().endswith("ValueError: odd")
     assert "earlier" not in watched.last_words()
+
+
+@pytest.mark.parametrize("call", [MAKING, RESETTING, STEPPING])
+def test_patience_grows_with_the_calls_that_were_measured(make: object, call: int) -> None:
+    watched = make("collector")  # type: ignore[operator]
+    show(watched, call, lane=0)
+    assert not watched.hangs()
+    watched._beat_at -= 5.0  # the call has taken so long
+    show(watched, call, lane=1)
+    assert not watched.hangs()
+    watched._beat_at -= 15.0
+    assert not watched.hangs(), "four times as long are no hang"
+    watched._beat_at -= 10.0
+    assert watched.hangs()
+    show(watched, NO_CALL, lane=1)
+    assert not watched.hangs()
+    watched._beat_at -= 0.4
+    assert watched.hangs(), "outside the environment nothing was measured"
+
+
+def test_a_kill_names_the_setting_and_the_call_and_is_the_reason_if_it_was_one_too_many(make: object) -> None:
+    watched, notes = make("evaluator"), []  # type: ignore[operator,var-annotated]
+    verdict = None
+    while verdict is None:
+        watched.process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+        watched.recorder = Recorder(None)
+        watched.restart_at = None
+        show(watched, RESETTING, lane=3)
+        watched.hangs()
+        watched._beat_at -= 100.0
+        verdict = watched.tend(notes.append, False)
+        watched.process.stdin.close()
+    where = "in a reset of its environment, lane 3"
+    assert "has given no sign of life for 0.3 s and is restarted" in notes[0]
+    assert where in notes[0]
+    assert "collect.stall_seconds=0.3" in notes[0]
+    code, reason = verdict
+    assert code == 1
+    assert where in reason
+    assert "evaluator has failed 5 times in a row without progress" in reason
+
+
+def test_an_evaluators_progress_is_an_evaluation_and_waiting_for_one(make: object) -> None:
+    watched, counted = make("evaluator"), []  # type: ignore[operator,var-annotated]
+    for evaluations, is_busy in ((0, True), (0, True), (0, False), (1, True), (0, True)):
+        attend(watched)
+        watched.recorder.beat()
+        watched.recorder.advance(evaluations)
+        watched.recorder.work(is_busy)
+        watched._beat_at = watched._started_at + 100.0
+        watched.expect_restart()
+        counted.append(watched.failures)
+    assert counted == [1, 2, 1, 1, 2], "an evaluation that was never ended is no progress, however long it took"
+
+
+@pytest.mark.parametrize("code", [0, 2, 3])
+def test_an_exit_code_alone_ends_no_run(make: object, code: int) -> None:
+    learner = make("learner")  # type: ignore[operator]
+    attend(learner, code)
+    learner.log_from = (learner._launch.run.logs / "learner.log").write_text("")
+    learner._launch.run.summary.write_text("{}")  # of the run that is resumed
+    assert learner.end_of_run(ending=False) is None, "an environment may have ended the process"
+    assert learner.tend(lambda _: None, False) is None
+    assert learner.restart_at is not None
+    attend(learner, code)
+    learner.recorder.conclude(code)
+    assert learner.end_of_run(ending=False) == (code, "")
+
+
+def show(watched: Watched, call: int, lane: int) -> None:
+    """Has its process be in a call of its environment."""
+    watched.recorder.show_calls()
+    watched.recorder.beat()
+    words = enter(call)
+    words[1] = lane
