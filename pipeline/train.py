@@ -60,6 +60,7 @@ def main(arguments: list[str]) -> int:
     if _LAUNCHER.value not in ELASTIC and (_RAY_ADDRESS.value or _SHARED_RUN_DIR.value):
         raise UsageError("--ray_address and --shared_run_dir are for --launcher=ray: leave them out")
     experiment = load(name, tuple(_SET.value), _SEED.value)
+    print("starting: trying the environment", flush=True)
     return launch(
         experiment,
         run.path,

@@ -83,6 +83,8 @@ class _Inline:
                 self._evaluate(interrupted)
                 self._console.refresh()
                 reason = "interrupted" if interrupted.is_set() else self.learning.ledger.stop_reason()
+            if reason == "interrupted":
+                self._console.say_stopping()
             self._collect(last=True)
             while reason == "environment_steps" and self.learning.stop_reason() is None:
                 self.learning.step()

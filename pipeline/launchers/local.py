@@ -75,6 +75,7 @@ class Supervisor:
             if self._interruption.requests > 1:
                 return 1, "interrupted twice: ended without a checkpoint"
             if self._interruption.is_set():
+                console.say_stopping()
                 self._stop()
             if self._stop_deadline is not None and self._clock() > self._stop_deadline:
                 late = f"the learner did not end within {STOP_SECONDS:.0f} s"

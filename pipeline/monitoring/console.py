@@ -30,6 +30,8 @@ _LINE_SHARE = 0.05
 """Of a run's age: lines in a log get rarer as it gets older."""
 _BOTTLENECK_SECONDS = 60.0
 """Between two lines about it: it may change with every status."""
+_STARTING = "starting: importing TensorFlow"
+_STOPPING = "stopping: saving a checkpoint (once more ends the run at once, without one)"
 _Read = TypeVar("_Read")
 
 
@@ -45,7 +47,7 @@ class Console:
         self._shown_at = self._next_line_at = 0.0
         self._shown: Status | None = None
         self._bottleneck, self._bottleneck_at = "", -_BOTTLENECK_SECONDS
-        self._is_fault_noted = False
+        self._is_fault_noted = self._is_stopping = False
         self._warned: set[str] = set()
 
     def __enter__(self) -> "Console":
@@ -54,10 +56,11 @@ class Console:
         if self._terminal.is_terminal:
             from rich.live import Live
 
-            self._live = Live(console=self._terminal, refresh_per_second=4, transient=True)
+            self._live = Live(_STARTING, console=self._terminal, refresh_per_second=4, transient=True)
             self._live.start()
         else:
             self._terminal.print(f"run directory {self._run.path}; logs in {self._run.logs}")
+            self._terminal.print(_STARTING)
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
@@ -108,6 +111,12 @@ class Console:
         """`note` of what needs no attention."""
         self.keep(text)
         self._terminal.print(text, markup=False)
+
+    def say_stopping(self) -> None:
+        """Says once that the run has been asked to end, and what takes a moment."""
+        if not self._is_stopping:
+            self._is_stopping = True
+            self.say(_STOPPING)
 
     def _warn(self, status: Status) -> None:
         """Prints each warning once."""

@@ -96,6 +96,7 @@ class LearningProcess:
             for address in self.replay.addresses:
                 threading.Thread(target=self._receive, args=(address,), name="reports", daemon=True).start()
         self._feeder.start()
+        self._reporter.phase = "compiling"
         self._write_status()
         self.learner.choose_loop()
         self._startup_seconds = time.time() - self._started
