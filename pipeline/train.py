@@ -3,8 +3,8 @@
 Example:
   python -m pipeline.train --config=cartpole --run_dir=runs/cartpole --set=agent.n_step=3
 
-Exit codes: 0 the run ended at its stop condition, 2 wrong usage or config (nothing is written), 3 stalled,
-4 diverged, 1 anything else, an interruption included.
+Exit codes: 0 the run ended at its stop condition, 2 wrong usage or config (nothing is written), 3 stalled
+or nothing learned, 4 diverged, 1 anything else, an interruption included.
 """
 
 import sys
@@ -60,7 +60,6 @@ def main(arguments: list[str]) -> int:
     if _LAUNCHER.value not in ELASTIC and (_RAY_ADDRESS.value or _SHARED_RUN_DIR.value):
         raise UsageError("--ray_address and --shared_run_dir are for --launcher=ray: leave them out")
     experiment = load(name, tuple(_SET.value), _SEED.value)
-    print("starting: trying the environment", flush=True)
     return launch(
         experiment,
         run.path,
