@@ -61,3 +61,22 @@ def test_scales_that_hide_what_matters_are_evened_out(tmp_path: Path, lines: tup
 
 def test_without_normalisation_they_are_not(tmp_path: Path) -> None:
     assert not solved(tmp_path, "Lopsided", 12_000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("launcher", "lines"),
+    [
+        ("inline", ('environment.id="environments_of_others:OldSpotForTests-v0"',)),
+        ("inline", ('environment.import_path="environments_of_others:OldSpot"', "environment.frame_stack=2")),
+        (
+            "local",
+            ('environment.import_path="environments_of_others:tf_agents_spot"', "environment.image_layout='CHW'"),
+        ),
+    ],
+    ids=["gym", "gym, stacked", "TF-Agents"],
+)
+def test_pictures_by_other_interfaces_are_learned_from(tmp_path: Path, launcher: str, lines: tuple[str, ...]) -> None:
+    small = ("agent.image_torso='minatar'", "stop.environment_steps=100_000", "learner.loop='plain'")
+    experiment = parse("", (*LINES, *small, *lines))
+    assert pipeline.train(experiment, tmp_path, launcher=launcher).solved

@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -127,6 +128,6 @@ def imported(import_path: str, field: str) -> Any:
     module_name, _, name = import_path.partition(":")
     try:
         module = importlib.import_module(module_name)
-        return getattr(module, name) if name else module
+        return operator.attrgetter(name)(module) if name else module
     except (ImportError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(f"{field}={import_path!r} cannot be imported: {error}") from None

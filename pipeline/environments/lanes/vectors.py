@@ -82,7 +82,7 @@ def _spec(config: EnvironmentConfig) -> EnvSpec:
         from pipeline.environments.interfaces.custom import adapted, imported
 
         attribute = config.import_path.partition(":")[2]
-        if attribute and not attribute.isidentifier():
+        if attribute and not all(name.isidentifier() for name in attribute.split(".")):
             raise UsageError(
                 f"environment.import_path={config.import_path!r} names no class: an id is written "
                 f"environment.id={config.import_path!r}"

@@ -417,6 +417,8 @@ def test_an_id_may_name_the_module_that_registers_it(users_module: types.ModuleT
         assert_counts(played(EnvironmentConfig(id=f"{MODULE}:RegisteredByAUser-v0")))
         message = refusal(EnvironmentConfig(id="", import_path=f"{MODULE}:RegisteredByAUser-v0"))
         assert "environment.id=" in message
+        users_module.__dict__["Outer"] = types.SimpleNamespace(Inner=Plain)
+        assert_counts(played(EnvironmentConfig(id="", import_path=f"{MODULE}:Outer.Inner")))
         assert "no_such_module" in refusal(EnvironmentConfig(id="no_such_module:Id-v0"))
         assert "Id-v0" in refusal(EnvironmentConfig(id=f"{MODULE}:Id-v0"))
         assert "behind the colon" in refusal(EnvironmentConfig(id=f"{MODULE}:"))
