@@ -25,7 +25,7 @@ from agents.config_fields import (
     Torso,
     rising_learning_rate,
 )
-from agents.specs import Specs
+from agents.specs import CATEGORIES, Specs
 
 
 class WindowConfig(KindConfig, frozen=True):
@@ -254,7 +254,7 @@ class QLearningConfig(WindowConfig, frozen=True, tag_field="kind", tag="q_learni
 
     def unsuitable_for(self, specs: Specs) -> str:
         """See `KindConfig`."""
-        wrong = [name or "the observation" for name, spec in specs.leaves().items() if spec.dtype != "int32"]
+        wrong = [name or "the observation" for name, spec in specs.leaves().items() if spec.dtype not in CATEGORIES]
         return f"a table needs Discrete or MultiDiscrete observations, and {wrong[0]} is none" if wrong else ""
 
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from agents.configs import DeepConfig, PolicyConfig
 from agents.initializers import Seeds
-from agents.specs import ArraySpec, Specs
+from agents.specs import CATEGORIES, ArraySpec, Specs
 
 if TYPE_CHECKING:
     from agents.noisy import NoisyLayers
@@ -25,7 +25,7 @@ def inputs_of(specs: Specs) -> dict[str, tf.Tensor]:
 
 def _encode(name: str, spec: ArraySpec, leaf: tf.Tensor, seeds: Seeds, config: DeepConfig | PolicyConfig) -> tf.Tensor:
     """Encodes one observation array as float32 features [B, n] (see `ArraySpec` for what each dtype means)."""
-    if spec.dtype == "int32":
+    if spec.dtype in CATEGORIES:
         flat = tf.keras.layers.Reshape((len(spec.maximum),))(leaf)
         one_hot = [tf.one_hot(flat[:, j], largest + 1) for j, largest in enumerate(spec.maximum)]
         return one_hot[0] if len(one_hot) == 1 else tf.keras.layers.Concatenate()(one_hot)

@@ -19,9 +19,9 @@ _LEAST_KEPT = 1e-30
 
 
 def state_numbers(specs: Specs, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
-    """Numbers the states of a table by all their categories: int32 [B] of the leaves int32 [B, ...] by name."""
+    """Numbers the states of a table by all their categories: int32 [B] of the leaves [B, ...] by name."""
     leaves = specs.leaves()
-    parts = [tf.reshape(inputs[name], (-1, len(spec.maximum))) for name, spec in leaves.items()]
+    parts = [tf.reshape(tf.cast(inputs[name], tf.int32), (-1, len(spec.maximum))) for name, spec in leaves.items()]
     digits = parts[0] if len(parts) == 1 else tf.concat(parts, axis=1)
     places = np.append(np.cumprod(_sizes(specs)[:0:-1])[::-1], 1).astype(np.int32)
     return tf.reduce_sum(digits * places, axis=1)

@@ -5,21 +5,23 @@ from typing import Any, NamedTuple, Union
 
 import numpy as np
 
+CATEGORIES = ("int32", "int64")
+"""Dtypes of categories. Frames have the first; the second is that of TF-Agents' environments of gym."""
 _PICTURE_RANK = 3
 
 
 class ArraySpec(NamedTuple):
     """One array of an observation, without batch dimensions.
 
-    Integer arrays (`int32`) are categories: entry j takes one of `maximum[j] + 1` values and reaches the network as
-    one-hot vectors. `uint8` arrays are quantities in [0, maximum], scaled to [0, 1]; `float32` arrays are taken as
-    they are.
+    Integer arrays (`int32`, or `int64` from TF-Agents) are categories: entry j takes one of `maximum[j] + 1` values and
+    reaches the network as one-hot vectors. `uint8` arrays are quantities in [0, maximum], scaled to [0, 1]; `float32`
+    arrays are taken as they are.
     """
 
     shape: tuple[int, ...]
     dtype: str
     maximum: tuple[int, ...] = ()
-    """Of an `int32` array one largest value an entry, in C order; of a `uint8` array the largest value of all; of a
+    """Of categories one largest value an entry, in C order; of a `uint8` array the largest value of all; of a
     `float32` picture what it is divided by, if anything."""
     axes: str | None = None
     """Of a picture, which goes through convolutions, what each axis is: H (height), W (width), C (channels) and K (a
@@ -120,10 +122,11 @@ def _array_spec(spec: Any) -> ArraySpec:
             return ArraySpec(shape, "float32")
         if hasattr(spec, "maximum") and dtype == np.uint8:
             return ArraySpec(shape, "uint8", (int(np.max(spec.maximum)),))
-        if hasattr(spec, "maximum") and dtype == np.int32 and not np.any(spec.minimum):
-            largest = np.broadcast_to(spec.maximum, shape).ravel()
-            return ArraySpec(shape, "int32", tuple(int(value) for value in largest))
+        if hasattr(spec, "maximum") and dtype in (np.int32, np.int64) and not np.any(spec.minimum):
+            largest = np.broadcast_to(spec.maximum, shape).ravel().tolist()
+            if max(largest, default=0) < np.iinfo(np.int32).max:
+                return ArraySpec(shape, np.dtype(dtype).name, tuple(largest))
     raise ValueError(
-        "observations must be float32, uint8 or int32 (these two bounded, from 0), one array or a flat dict of them; "
-        f"got {spec}"
+        "observations must be float32, or uint8, int32 or int64 with bounds from 0 (integers are categories, at most "
+        f"{np.iinfo(np.int32).max:,} each), one array or a flat dict of them; got {spec}"
     )

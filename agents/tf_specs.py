@@ -31,5 +31,5 @@ def _tensor_spec(spec: ArraySpec) -> tensor_spec.TensorSpec:
         return tensor_spec.TensorSpec(spec.shape, tf.float32)
     if spec.dtype == "uint8":
         return tensor_spec.BoundedTensorSpec(spec.shape, tf.uint8, 0, spec.maximum[0])
-    largest = np.asarray(spec.maximum, np.int32).reshape(spec.shape)
-    return tensor_spec.BoundedTensorSpec(spec.shape, tf.int32, np.zeros_like(largest), largest)
+    largest = np.asarray(spec.maximum, spec.dtype).reshape(spec.shape)
+    return tensor_spec.BoundedTensorSpec(spec.shape, tf.as_dtype(spec.dtype), np.zeros_like(largest), largest)

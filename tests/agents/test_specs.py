@@ -5,9 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from tf_agents.environments import suite_gym, tf_py_environment
 from tf_agents.specs import tensor_spec
-from tf_agents.trajectories import time_step
+from tf_agents.trajectories import time_step, trajectory
 
+import agents
 from agents import ArraySpec, Specs
 
 ACTION = tensor_spec.BoundedTensorSpec((), tf.int32, 0, 2)
@@ -24,6 +26,7 @@ def specs_of(observation: Any, action: Any = ACTION) -> Specs:
         (tensor_spec.BoundedTensorSpec((4,), tf.float32, -1.0, 1.0), ArraySpec((4,), "float32")),
         (tensor_spec.BoundedTensorSpec((8, 8, 3), tf.uint8, 0, 255), ArraySpec((8, 8, 3), "uint8", (255,))),
         (tensor_spec.BoundedTensorSpec((), tf.int32, 0, 4), ArraySpec((), "int32", (4,))),
+        (tensor_spec.BoundedTensorSpec((), tf.int64, 0, 15), ArraySpec((), "int64", (15,))),
         # One bound for both entries, then one each.
         (tensor_spec.BoundedTensorSpec((2,), tf.int32, 0, 4), ArraySpec((2,), "int32", (4, 4))),
         (tensor_spec.BoundedTensorSpec((2,), tf.int32, [0, 0], [3, 5]), ArraySpec((2,), "int32", (3, 5))),
@@ -59,12 +62,32 @@ def test_from_tf_agents_refuses_other_actions_in_words(action: Any) -> None:
 
 @pytest.mark.parametrize(
     "observation",
-    [tensor_spec.TensorSpec((2,), tf.float64), {"a": tensor_spec.BoundedTensorSpec((), tf.int64, 0, 4)}],
-    ids=["float64", "int64"],
+    [
+        tensor_spec.TensorSpec((2,), tf.float64),
+        {"a": tensor_spec.BoundedTensorSpec((), tf.int16, 0, 4)},
+        tensor_spec.BoundedTensorSpec((), tf.int64, 0, 2**31),
+    ],
+    ids=["float64", "int16", "too many categories"],
 )
 def test_from_tf_agents_refuses_other_dtypes_in_words(observation: Any) -> None:
-    with pytest.raises(ValueError, match="observations must be float32, uint8 or int32"):
+    with pytest.raises(ValueError, match="observations must be float32, or uint8, int32 or int64 with bounds from 0"):
         specs_of(observation)
+
+
+@pytest.mark.parametrize("kind", ["dqn", "q_learning"])
+def test_agents_learn_from_the_categories_of_tf_agents_gym_environments(kind: str) -> None:
+    environment = tf_py_environment.TFPyEnvironment(suite_gym.load("FrozenLake-v1"))
+    specs = Specs.from_tf_agents(environment.time_step_spec(), environment.action_spec())
+    agent: Any = agents.build(kind, specs, agents.BUILDERS[kind].config())
+    policy, replay = agent.collect_policy, []
+    step = environment.reset()
+    for _ in range(3):
+        action = policy.action(step, policy.get_initial_state(1))
+        following = environment.step(tf.cast(action.action, tf.int32))
+        replay.append(trajectory.from_transition(step, action, following))
+        step = following
+    windows = tf.nest.map_structure(lambda *parts: tf.stack(parts[: agent.config.window_length], axis=1), *replay)
+    assert np.isfinite(agent.train(windows).loss)
 
 
 @pytest.mark.parametrize(
