@@ -292,7 +292,9 @@ def test_a_bonus_reaches_the_replay_and_not_the_returns(
         experiment = make_experiment(*NO_EXPLORATION, f"exploration.count_bonus={bonus}")
         server = serve(experiment, counting_specs)
         collector = start(experiment, server)
-        run(collector, 300)  # the scale of the features is measured on the first 1,000 observations
+        run(
+            collector, 700
+        )  # the scales of the features and of their projections are measured on 1,000 observations each
         returns.append(collector.report(publish(counting_specs)).returns)
         drawn = draw(server, 100)
         starts = [tuple(map(int, row)) for row in drawn["observation"][:, 0, :3]]
