@@ -96,7 +96,7 @@ class GradientLoop:
             smallest = losses.smallest_learned(batches[1], self._is_learned(batches[0]))
             batches = *batches, tf.reduce_min(workers.everyones(smallest), axis=0)
         zero, count = tf.zeros(()), self._learner.steps_per_call
-        totals: Any = zero, zero, zero, zero, tf.constant(-np.inf)
+        totals: Any = zero, zero, zero, zero, zero, tf.constant(-np.inf)
         flags, shape = tf.TensorArray(tf.float32, count, element_shape=()), (self._learner.batch_size,)
         priorities = [tf.TensorArray(tf.float32, count, element_shape=shape)] if self._is_prioritized else []
         newest = tf.zeros(shape), tf.zeros(shape)
@@ -106,11 +106,12 @@ class GradientLoop:
         )
         if workers:
             of_workers = tf.unstack(workers.everyones(tf.stack(totals)), axis=1)
-            combined = tf.reduce_sum, tf.reduce_mean, tf.reduce_mean, tf.reduce_mean, tf.reduce_max
+            combined = (*[tf.reduce_sum] * 3, *[tf.reduce_mean] * 2, tf.reduce_max)
             totals = [combine(values) for combine, values in zip(combined, of_workers, strict=True)]
         applied = flags.stack()
         number = tf.maximum(tf.reduce_sum(applied), 1.0)
-        loss, td_error, q_mean, norm = (total / number for total in totals[:-1])
+        q_mean = totals[1] / tf.maximum(totals[2], 1.0)
+        loss, td_error, norm = totals[0] / number, totals[3] / number, totals[4] / number
         q_max = tf.where(tf.math.is_finite(totals[-1]), totals[-1], 0.0)
         figures = tf.stack([loss, td_error, q_mean, q_max, norm])
         written = priorities[0].stack() if priorities else ()
@@ -126,8 +127,11 @@ class GradientLoop:
         newest = tf.reshape(step.td_error, [-1]), tf.reshape(step.q, [-1])
         applied = tf.reduce_all(step.applied)
         loss, td_error = tf.reduce_sum(step.loss), tf.reduce_mean(tf.abs(step.td_error))
-        means = (loss, td_error, tf.reduce_mean(step.q), tf.reduce_mean(step.gradient_norm))
-        sums = [total + tf.where(applied, mean, 0.0) for total, mean in zip(totals, means, strict=False)]
+        learned = self._is_learned(batch[0])  # of other windows no Q-value says anything
+        of_learned = tf.where(learned, newest[1], 0.0)
+        q_sum, q_count = tf.reduce_sum(of_learned), tf.reduce_sum(tf.cast(learned, tf.float32))
+        parts = (loss, q_sum, q_count, td_error, tf.reduce_mean(step.gradient_norm))
+        sums = [total + tf.where(applied, part, 0.0) for total, part in zip(totals, parts, strict=False)]
         q_max = tf.maximum(totals[-1], tf.where(applied, tf.reduce_max(step.q_max), -np.inf))
         written = []
         for array in priorities:
