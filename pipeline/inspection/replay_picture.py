@@ -79,11 +79,15 @@ def draw(path: Path, found: Findings, episodes: Sequence[EpisodePart], layout: F
 
 
 def _is_image(spec: ArraySpec) -> bool:
+    if picture := spec.as_picture():
+        return min(picture.shape[:2]) >= _LEAST_SIDE
     return len(spec.shape) in (2, 3) and min(spec.shape[:2]) >= _LEAST_SIDE
 
 
-def _as_picture(values: NDArray[Any]) -> NDArray[Any]:
+def _as_picture(values: NDArray[Any], spec: ArraySpec) -> NDArray[Any]:
     """An array [rows, columns] or [rows, columns, 3] that can be shown; of other channels the largest entry."""
+    if picture := spec.as_picture():
+        values = values.reshape(picture.split).transpose(picture.order).reshape(picture.shape)
     if values.ndim == 3 and values.shape[-1] == 1:
         return values[..., 0]
     if values.ndim == 3 and not (values.shape[-1] == 3 and values.dtype == np.uint8):
@@ -94,14 +98,15 @@ def _as_picture(values: NDArray[Any]) -> NDArray[Any]:
 
 def _draw_images(figure: Any, episodes: Sequence[EpisodePart], layout: FrameLayout, leaf: str) -> None:
     """Each transition is one column: before above, after below."""
-    field, largest = layout.leaf_field(leaf), layout.specs.leaves()[leaf].maximum
+    field, spec = layout.leaf_field(leaf), layout.specs.leaves()[leaf]
+    largest = spec.maximum
     places = [(part, step) for part in episodes for step in range(len(part.steps))]
     chosen = [places[index] for index in np.linspace(0, len(places) - 1, min(_COLUMNS, len(places))).astype(int)]
     axes = figure.subplots(2, len(chosen), squeeze=False)
     for (upper, lower), (part, step) in zip(axes.T, chosen, strict=True):
         for axis, frame in ((upper, part.frames[step]), (lower, part.frames[step + 1])):
             limits = {"vmin": 0, "vmax": largest[0]} if len(largest) == 1 else {}
-            axis.imshow(_as_picture(frame[field]), cmap="gray", **limits)
+            axis.imshow(_as_picture(frame[field], spec), cmap="gray", **limits)
             axis.set_xticks([])
             axis.set_yticks([])
         frame = part.frames[step]

@@ -53,6 +53,10 @@ def refuse(experiment: Experiment, specs: Specs) -> None:
     step, categories = experiment.lanes_per_item * layout.num_bytes, _categories(layout.agent_specs)
     rows = math.prod(categories) if experiment.agent.kind == "q_learning" else sum(categories)
     for is_wrong, sentence in (
+        (
+            getattr(experiment.agent, "image_torso", "") == "minatar" and _least_side(layout.agent_specs) < 3,
+            "agent.image_torso='minatar' is for pictures of 3 rows and columns at least: choose another",
+        ),
         (replay.capacity > _INT64, f"replay.capacity={replay.capacity} is more than can be counted: lower it"),
         (
             learner.batch_size * learner.steps_per_call > _INT32,
@@ -158,6 +162,11 @@ def _weights(experiment: Experiment, specs: Specs) -> Part:
     fewer = f"agent.hidden_units, or the {widths[largest]:,} {what} of the observation {largest}".rstrip()
     frames = batch * experiment.window
     return Part("the network", float(numbers) * _COPIES * _FLOAT + float(inputs) * frames * _FLOAT, fewer)
+
+
+def _least_side(specs: Specs) -> float:
+    pictures = [picture for spec in specs.leaves().values() if (picture := spec.as_picture())]
+    return min((side for picture in pictures for side in picture.shape[:2]), default=math.inf)
 
 
 def _categories(specs: Specs) -> list[int]:

@@ -190,3 +190,15 @@ def test_a_network_sees_the_same_picture_in_every_layout(layout: str, dtype: Any
         config, specs, len(batch), network_program.convert(model, specs), model.get_weights()
     )
     assert np.allclose(actor.q_values({"": batch}), values[1], atol=1e-4), "a collector's network sees it so, too"
+
+
+@pytest.mark.parametrize("layout", ["HWC", "CHW", "KHWC"])
+def test_the_replays_picture_shows_what_the_network_sees(layout: str) -> None:
+    from pipeline.inspection.replay_picture import _as_picture, _is_image
+
+    image = np.random.default_rng(0).integers(0, 256, (1, 20, 30, 6 if layout == "KHWC" else 3)).astype(np.uint8)
+    given = LAYOUTS[layout](image)[0]
+    spec = leaf_of(spaces.Box(0, 255, given.shape, np.uint8))
+    assert _is_image(spec)
+    shown = _as_picture(given, spec)
+    assert np.array_equal(shown, image[0] if layout != "KHWC" else image[0].max(axis=-1))

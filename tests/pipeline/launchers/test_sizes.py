@@ -107,6 +107,7 @@ def test_the_warning_names_what_takes_most(
         ),
         (("agent.kind='q_learning'",), Specs(ArraySpec((4,), "int32", (999,) * 4), 4), "more entries than a table"),
         (("agent.kind='q_learning'",), Specs(ArraySpec((30,), "int32", (9,) * 30), 4), "more entries than a table"),
+        (("agent.image_torso='minatar'",), Specs(ArraySpec((2, 9, 3), "uint8", (255,)), 4), "image_torso"),
         ((), Specs(ArraySpec((2,), "int32", (2**31 - 2,) * 2), 4), "categories"),
         (("collect.lanes=128",), Specs(ArraySpec((3000, 2000, 3), "uint8", (255,)), 4), "replay.lanes_per_item"),
     ],
