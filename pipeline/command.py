@@ -29,6 +29,7 @@ def run_command(main: Callable[[list[str]], int], description: str | None) -> in
     is_process = main.__module__ == "__main__"  # else this process goes on with something else
     if is_process:
         _open_streams()
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors alone, whoever imports TensorFlow
     try:
         code = _run(main, description or "", is_process)
         sys.stdout.flush()

@@ -1,6 +1,5 @@
 """Acting through TensorFlow, for networks that TFLite cannot take or runs more slowly."""
 
-import os
 import sys
 from typing import Any
 
@@ -17,8 +16,6 @@ class KerasActor:
 
     def __init__(self, config: AgentConfig, specs: Specs, lanes: int, weights: Weights, threads: int = 1) -> None:
         is_first = "tensorflow" not in sys.modules  # else it has the threads of whoever uses it here
-        # Its import announces what it did not find of a GPU, as errors; what goes wrong later raises in Python.
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         quieten_gym()
         import tensorflow as tf
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from agents import AgentConfig, Specs
 from pipeline.runtime import native
+from pipeline.runtime.notices import without_notices
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -146,7 +147,8 @@ def convert(model: "tf.keras.Model", specs: Specs, further_units: int = 0) -> by
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], tf.Module())
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
     try:
-        program: bytes = converter.convert()
+        with without_notices():
+            program: bytes = converter.convert()
     except ConverterError:
         return b""
     return program

@@ -1,6 +1,5 @@
 """The directory of an exported policy: written whole or not at all, and read without TensorFlow."""
 
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -81,7 +80,6 @@ def write(source: Origin, out: Path) -> ExportResult:
     out = out.resolve()
     refuse_taken(out)
     spaces = _fitting(source)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its import announces what it did not find of a GPU
     quieten_gym()
     from pipeline.export.models import MODELS, Model  # imports TensorFlow, which usage errors do not wait for
 

@@ -15,6 +15,7 @@ asked for its counts; nothing is sampled, as its rate limiter would count that.
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -23,6 +24,7 @@ from pipeline.experiment import config
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.messages import addresses
+from pipeline.runtime.notices import import_tensorflow
 
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Directory of the run, or of one of its replay's servers.")
 _ADDRESS = flags.DEFINE_string(
@@ -35,8 +37,10 @@ _FORMAT = flags.DEFINE_enum("format", None, ["minari", "tfrecord"], "export: of 
 _EPISODES = flags.DEFINE_bool("episodes", False, "export: whole episodes, the others are left out; the default.")
 _TRANSITIONS = flags.DEFINE_bool("transitions", False, "export: every stored transition; of --format=tfrecord.")
 
-_COMMON = {"run_dir", "out"}
-_ONLY = {"inspect": {"address", "config", "set"}, "export": {"format", "episodes", "transitions"}}
+_ONLY: dict[str, tuple[flags.FlagHolder[Any], ...]] = {
+    "inspect": (_ADDRESS, _CONFIG, _SET),
+    "export": (_EPISODES, _FORMAT, _TRANSITIONS),
+}
 
 
 def main(arguments: list[str]) -> int:
@@ -47,10 +51,10 @@ def main(arguments: list[str]) -> int:
         raise UsageError(f"{given}: give inspect (what is in a replay) or export (a dataset of it); --help says more")
     name = arguments[1]
     refuse_more(arguments[1:])
-    for other in _ONLY.values():
-        for flag in sorted(other - _ONLY[name]):
-            if flags.FLAGS[flag].present:
-                raise UsageError(f"--{flag} is not of {name}: leave it out")
+    for subcommand, others in _ONLY.items():
+        for flag in others:
+            if subcommand != name and flag.present:
+                raise UsageError(f"--{flag.name} is not of {name}: leave it out")
     return subcommands[name]()
 
 
@@ -80,6 +84,7 @@ def _inspect_run(run_dir: Path, out: Path | None) -> int:
     if out is not None:
         replay_picture.check(out)
     _say_reading(run_dir)
+    import_tensorflow()
     from pipeline.datasets.stored_frames import episode_parts
     from pipeline.inspection import (
         replay_summary,
@@ -106,6 +111,7 @@ def _export() -> int:
         raise UsageError("Minari's datasets hold episodes: give --episodes, or --format=tfrecord")
     run_dir, out = Path(_RUN_DIR.value), Path(_OUT.value)
     _say_reading(run_dir)
+    import_tensorflow()
     from pipeline.inspection import dataset_export  # it imports TensorFlow: after the command line has been checked
 
     print(dataset_export.export(run_dir, out, _FORMAT.value, whole_episodes=not _TRANSITIONS.value))

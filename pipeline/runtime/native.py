@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.runtime.notices import without_notices
+
 _TFLITE = "tensorflow.lite.python.interpreter_wrapper._pywrap_tensorflow_interpreter_wrapper"
 _REVERB = "reverb.libpybind"
 _NO_BOUND = sys.float_info.max
@@ -113,7 +115,8 @@ class Interpreter:
         self.shapes = [*inputs, *((inputs[0][0], *map(int, size)) for size in further)]
         for index, shape in zip(self._inputs, self.shapes, strict=True):
             self._interpreter.ResizeInputTensor(index, np.asarray(shape, np.int32), False)
-        self._interpreter.AllocateTensors()
+        with without_notices():
+            self._interpreter.AllocateTensors()
         (self._output,) = self._interpreter.OutputIndices()
 
     def set(self, position: int, value: NDArray[Any]) -> None:

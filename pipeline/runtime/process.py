@@ -9,6 +9,7 @@ import warnings
 from ctypes import CDLL
 from pathlib import Path
 
+from pipeline.runtime.notices import import_tensorflow
 from pipeline.runtime.stop_signals import Interruption
 
 _PR_SET_PDEATHSIG = 1
@@ -33,7 +34,8 @@ def interruption() -> Interruption:
 
 
 def quieten_gym() -> None:
-    """Imports the gym that TF-Agents brings without its notice about being unmaintained: no other message is lost."""
+    """Imports TensorFlow, and the gym that TF-Agents brings, without their notices: no other message is lost."""
+    import_tensorflow()
     stderr, sys.stderr = sys.stderr, open(os.devnull, "w")  # noqa: SIM115
     try:
         importlib.import_module("gym")
