@@ -173,7 +173,7 @@ class GreedyRunner:
 
     def _spaces(self) -> tuple[Any, Any]:
         vector = self.environment.vector
-        return vector.single_observation_space, vector.single_action_space
+        return self.environment.observation_space, vector.single_action_space
 
     @property
     def limit(self) -> int:

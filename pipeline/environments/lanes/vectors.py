@@ -54,7 +54,12 @@ def gymnasium_vector(
                 f"environment {spec.id!r} vectorises itself, where frames are not skipped nor episodes cut: set "
                 "environment.vectorization='sync', or frame_skip=0 and max_episode_steps=0"
             )
-        return gymnasium.make_vec(spec, num_envs=lanes, vectorization_mode=mode)
+        vector = gymnasium.make_vec(spec, num_envs=lanes, vectorization_mode=mode)
+        if isinstance(own_loop := vector.unwrapped, SyncVectorEnv):
+            from pipeline.environments.lanes.wrappers import Copies
+
+            own_loop._env_obs = Copies(own_loop._env_obs)
+        return vector
     if limit:
         spec.max_episode_steps = limit
     wrappers: list[Wrap] = [*suite_wrappers]

@@ -3,6 +3,7 @@
 Imported where the config asks for one of them, or an observation looks unusual.
 """
 
+import copy
 import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, SupportsFloat
@@ -142,6 +143,13 @@ class ContractCheck(gymnasium.Wrapper[Any, Any, Any, Any]):
             return {}
         self._masks = self._masks or LaneMasks(self.env)
         return {"action_mask": self._masks.read(None, info)}
+
+
+class Copies(list[Any]):
+    """The lanes' observations in gymnasium's own loop, which reads them late, when lanes may have shared one."""
+
+    def __setitem__(self, lane: Any, observation: Any) -> None:
+        super().__setitem__(lane, copy.deepcopy(observation))
 
 
 def misfit(space: spaces.Space[Any], observation: Any) -> str | None:
