@@ -158,7 +158,6 @@ class GreedyRunner:
         self.environment = environments.make(
             experiment.evaluation_environment, self._lanes, share, render=render, masked=specs.masked
         )
-        self._actor = PolicyActor(experiment, specs, policy, self._lanes)
         self.made_for = MadeFor.of(*self._spaces())
         """What a policy for this environment is made for."""
         if policy.made_for is not None:
@@ -167,6 +166,7 @@ class GreedyRunner:
             except UsageError:
                 self.environment.close()
                 raise
+        self._actor = PolicyActor(experiment, specs, policy, self._lanes)
         self._limit = max(experiment.evaluation.max_episode_steps, self.environment.declared_limit)
         self._epsilon = experiment.evaluation.epsilon
         self._agent = experiment.agent
