@@ -9,7 +9,8 @@ from collections.abc import Iterator
 _NOTICES = re.compile(
     rb"INFO: .*"  # TFLite's, of its XNNPACK delegate
     rb"|.* E external/local_xla/.*Unable to register cu(DNN|FFT|BLAS) factory.*"  # of TensorFlow's import, no error
-    rb"|Summary on the non-converted ops:|-{10,}$| \* (Accepted dialects|Non-Converted Ops|\d+ [A-Z]+ ops).*"  # converter's
+    rb"|Summary on the non-converted ops:|-{10,}$"
+    rb"| \* (Accepted dialects|Non-Converted Ops|\d+ [A-Z]+ ops).*"  # a converter's
     rb"|- [a-z_.]+: +\d+ occurrences.*| +\(\w+: \d+.*\)|\s*$",
 )
 
