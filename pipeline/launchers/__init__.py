@@ -187,7 +187,8 @@ def launch(
         privacy.arranged(experiment, launcher in SEPARATE, require_private, reached) as (experiment, private),
         joined(experiment, cluster) if launcher in ELASTIC else nullcontext(),
     ):
-        print("starting: trying the environment", flush=True)
+        if sys.stdout.isatty():
+            print("starting: trying the environment", flush=True)
         began = time.monotonic()
         specs, world = _seen_by_roles(experiment, launcher, private)
         checked = time.monotonic() - began

@@ -77,15 +77,15 @@ class Ledger:
             self._step_budget.start_training()
         # What may be learned from the windows that there were: a resumed run may hold another ratio than before, and
         # gets no more at once than a new one does.
-        replay, drawn = self._experiment.replay, self.counters.learned + self.counters.discarded
-        owed = min(self._first_windows, replay.min_size) * replay.samples_per_insert
-        self._credit = drawn + min(max(0.0, self._first_windows * replay.samples_per_insert - drawn), owed)
+        replay, learned = self._experiment.replay, self.counters.learned
+        most = min(self._first_windows, replay.min_size) * replay.samples_per_insert
+        self._credit = learned + min(max(0.0, self._first_windows * replay.samples_per_insert - learned), most)
 
     def owed(self) -> float:
         """Windows that the learner has still to learn from, each time counted, to hold `replay.samples_per_insert`."""
         counters = self.counters
         collected = (counters.windows - self._first_windows) * self._experiment.replay.samples_per_insert
-        return self._credit + collected - counters.learned - counters.discarded
+        return self._credit + collected - counters.learned
 
     def allowances(self) -> dict[str, int] | None:
         """How many environment steps each collector may have taken; None without a budget of them."""
