@@ -65,6 +65,7 @@ class Unreliable(gymnasium.Env[Any, Any]):
     Args:
       kinds: of faults, one of which is drawn at each.
       chance: of a fault, at each step and each reset without a seed.
+      calm: steps and resets of an instance without one, before the others.
     """
 
     observation_space: Any = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32)
@@ -74,8 +75,8 @@ class Unreliable(gymnasium.Env[Any, Any]):
     faults = 0
     observations = 0
 
-    def __init__(self, kinds: tuple[str, ...] = ("raises",), chance: float = 0.1) -> None:
-        self._kinds, self._chance = kinds, chance
+    def __init__(self, kinds: tuple[str, ...] = ("raises",), chance: float = 0.1, calm: int = 0) -> None:
+        self._kinds, self._chance, self._calm = kinds, chance, calm
         self._number = self._length = 0
 
     @classmethod
@@ -105,6 +106,9 @@ class Unreliable(gymnasium.Env[Any, Any]):
         return self._broken(observation, fault), reward, terminated, ended and not terminated, {}
 
     def _fault(self) -> str:
+        self._calm -= 1
+        if self._calm >= 0:
+            return ""
         if self.np_random.random() >= self._chance:
             return ""
         Unreliable.faults += 1

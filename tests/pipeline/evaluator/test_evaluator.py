@@ -262,11 +262,11 @@ def test_a_cut_off_policy_is_a_users_mistake(tmp_path: Path) -> None:
 # Faults
 
 
-def unreliable(make_experiment: Any, chance: float, share: float) -> Experiment:
+def unreliable(make_experiment: Any, chance: float, share: float, calm: int = 0) -> Experiment:
     """An experiment on `Unreliable`."""
     experiment: Experiment = make_experiment(
         "environment.import_path='environments_that_fail:Unreliable'",
-        f"environment.kwargs={{kinds=['raises', 'nan', 'nan_reward', 'shape'], chance={chance}}}",
+        f"environment.kwargs={{kinds=['raises', 'nan', 'nan_reward', 'shape'], chance={chance}, calm={calm}}}",
         f"collect.faulty_episodes={share}",
         "evaluation.episodes=9",
     )
@@ -291,7 +291,7 @@ def test_an_evaluation_plays_another_episode_for_each_dropped(make_experiment: A
 def test_an_evaluation_of_too_many_faults_has_no_result_and_the_next_one_is_made(
     make_experiment: Any, publish: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    experiment = unreliable(make_experiment, 1.0, 0.002)
+    experiment = unreliable(make_experiment, 1.0, 0.002, calm=3)
     specs = environments.describe(experiment.environment)
     evaluator = Evaluator(experiment, specs, tmp_path)
     publications = [publish(specs, 0, version, 10_000 * version) for version in (1, 2)]
@@ -310,7 +310,7 @@ def test_an_evaluation_of_too_many_faults_has_no_result_and_the_next_one_is_made
 def test_the_command_says_in_one_line_that_faults_left_no_result(
     make_experiment: Any, policy_of: Any, tmp_path: Path
 ) -> None:
-    experiment = unreliable(make_experiment, 1.0, 0.002)
+    experiment = unreliable(make_experiment, 1.0, 0.002, calm=3)
     run = RunDirectory(tmp_path / "run")
     run.create(experiment)
     policy_files.save(policy_of(environments.describe(experiment.environment)), run.policies / "best")

