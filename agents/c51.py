@@ -11,7 +11,8 @@ from agents import distributional_losses, losses
 from agents.configs import C51Config
 from agents.networks import value_model
 from agents.specs import Specs
-from agents.td_agent import DeepTdAgent, Errors, NStepTransitions, ValueNetwork
+from agents.td_agent import DeepTdAgent, Errors, NStepTransitions
+from agents.value_network import ValueNetwork
 
 
 class CategoricalNetwork(ValueNetwork):

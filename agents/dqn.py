@@ -6,7 +6,8 @@ from agents import losses
 from agents.configs import DqnConfig
 from agents.networks import value_model
 from agents.specs import Specs
-from agents.td_agent import DeepTdAgent, Errors, NStepTransitions, ValueNetwork
+from agents.td_agent import DeepTdAgent, Errors, NStepTransitions
+from agents.value_network import ValueNetwork
 
 
 class QNetwork(ValueNetwork):

@@ -10,7 +10,7 @@ from agents import draws
 from agents.initializers import Seeds
 
 if TYPE_CHECKING:
-    from agents.td_agent import ValueNetwork
+    from agents.value_network import ValueNetwork
 
 
 class NoisyDense(tf.keras.layers.Layer):  # type: ignore[misc]

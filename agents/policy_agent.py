@@ -11,7 +11,8 @@ from agents.configs import PolicyConfig
 from agents.networks import NarrowDense, NetworkBuilder
 from agents.optimizers import Adam
 from agents.specs import Specs
-from agents.td_agent import ValueNetwork, gradient_step_counter
+from agents.td_agent import gradient_step_counter
+from agents.value_network import ValueNetwork
 
 
 class ActorCritic(NamedTuple):

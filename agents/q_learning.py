@@ -12,7 +12,8 @@ from agents.configs import QLearningConfig
 from agents.networks import inputs_of
 from agents.optimizers import Optimizer, Update, summed_over_replicas
 from agents.specs import Specs
-from agents.td_agent import Errors, NStepTransitions, TdAgent, ValueNetwork
+from agents.td_agent import Errors, NStepTransitions, TdAgent
+from agents.value_network import ValueNetwork
 
 _LEAST_KEPT = 1e-30
 """Of an entry's value by one visit with alpha = 1: its logarithm has to be finite."""

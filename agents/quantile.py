@@ -9,7 +9,8 @@ from agents import distributional_losses, draws, losses
 from agents.configs import IqnConfig, QrDqnConfig, QuantileConfig
 from agents.networks import ValueNetworkBuilder, value_model
 from agents.specs import Specs
-from agents.td_agent import DeepTdAgent, Errors, NStepTransitions, ValueNetwork, batch_size_of
+from agents.td_agent import DeepTdAgent, Errors, NStepTransitions
+from agents.value_network import ValueNetwork, batch_size_of
 
 
 def midpoints(count: int) -> tf.Tensor:

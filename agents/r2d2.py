@@ -10,7 +10,8 @@ from agents import losses
 from agents.configs import R2d2Config
 from agents.networks import ValueNetworkBuilder
 from agents.specs import Specs
-from agents.td_agent import DeepTdAgent, Errors, ValueNetwork, clip_reward, loss_info
+from agents.td_agent import DeepTdAgent, Errors, clip_reward, loss_info
+from agents.value_network import ValueNetwork
 
 
 class Recurrent(NamedTuple):

@@ -7,7 +7,6 @@ import numpy as np
 import tensorflow as tf
 from tf_agents.agents import tf_agent
 from tf_agents.agents.dqn import dqn_agent
-from tf_agents.networks import network
 from tf_agents.trajectories import Transition
 from tf_agents.utils import common, nest_utils
 
@@ -15,6 +14,7 @@ from agents import losses, tf_specs
 from agents.configs import DeepConfig, WindowConfig
 from agents.optimizers import Adam, Optimizer, Update
 from agents.specs import Specs
+from agents.value_network import ValueNetwork, batch_size_of
 
 _COPY_PERIOD = 200
 """Gradient steps between copies of the weights into the target network, where a config leaves it open."""
@@ -67,48 +67,6 @@ class Errors(NamedTuple):
     """float32 [B], not negative."""
     q_tm1: tf.Tensor
     """float32 [B, A]: Q-values of the first observations."""
-
-
-class ValueNetwork(network.Network):  # type: ignore[misc]
-    """Wraps a Keras model as a network that TF-Agents' policies and agents can call, without noise.
-
-    TF-Agents copies it for the target network.
-    """
-
-    def __init__(self, specs: Specs, make_model: Callable[[], tf.keras.Model], name: str, state_spec: Any = ()) -> None:
-        super().__init__(input_tensor_spec=tf_specs.observation(specs), state_spec=state_spec, name=name)
-        self.model = make_model()
-
-    def call(
-        self, observation: Any, step_type: Any = None, network_state: Any = (), training: bool = False
-    ) -> tuple[tf.Tensor, Any]:
-        """What TF-Agents' policies and agents read of a batch of observations, without noise; see `outputs`."""
-        return self.outputs(observation, self.silence(observation), training), network_state
-
-    def outputs(self, observation: Any, noise: list[tf.Tensor], training: bool = False) -> tf.Tensor:
-        """Q-values float32 [B, A]; of a categorical network logits float32 [B, A, atoms].
-
-        Args:
-          observation: nest [B, ...].
-          noise: of a noisy network float32 [B, units], in a list; empty for any other.
-          training: as Keras has it.
-        """
-        return self.raw(observation, *noise, training=training)
-
-    def raw(self, observation: Any, *more: Any, training: bool = False) -> tf.Tensor:
-        """Calls the model on a batch of observations and its further inputs, such as noise."""
-        return self.model([observation, *more] if more else observation, training=training)
-
-    @property
-    def noise_units(self) -> int:
-        """Width of the model's noise input; 0 where it has none."""
-        inputs = tf.nest.flatten(self.model.inputs)
-        return int(sum(tensor.shape[-1] for tensor in inputs if tensor.name.split(":")[0] == "noise"))
-
-    def silence(self, observation: Any) -> list[tf.Tensor]:
-        """Noise of zeros for a noisy model, as its last input; nothing for another."""
-        units = self.noise_units
-        return [tf.zeros((batch_size_of(observation), units))] if units else []
 
 
 class TdAgent(dqn_agent.DqnAgent):  # type: ignore[misc]
@@ -369,12 +327,6 @@ def gradient_step_counter() -> tf.Variable:
     """Makes the counter of gradient steps, int64 [], which counts once for all replicas."""
     first = tf.VariableAggregation.ONLY_FIRST_REPLICA
     return tf.Variable(0, dtype=tf.int64, trainable=False, aggregation=first, name="gradient_steps")
-
-
-def batch_size_of(observation: Any) -> Any:
-    """Number of observations in a batch: an int where the graph knows it, else int32 []."""
-    leaf = tf.nest.flatten(observation)[0]
-    return leaf.shape[0] or tf.shape(leaf)[0]
 
 
 def clip_reward(reward: tf.Tensor, bound: float) -> tf.Tensor:

@@ -18,7 +18,8 @@ import numpy as np
 
 from agents import Specs
 from agents.struct_types import prepared
-from pipeline.environments.lanes.lane_environment import EnvironmentFault, LaneEnvironment, LaneStep, ShieldFault
+from pipeline.environments.lanes.contract import EnvironmentFault, ShieldFault
+from pipeline.environments.lanes.lane_environment import LaneEnvironment, LaneStep
 from pipeline.environments.lanes.spaces import LIKE_MASK, specs_of
 from pipeline.environments.lanes.vectors import gymnasium_vector, one_line
 from pipeline.experiment.config import UsageError

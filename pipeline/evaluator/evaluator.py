@@ -167,7 +167,7 @@ class GreedyRunner:
                 self.environment.close()
                 raise
         self._actor = PolicyActor(experiment, specs, policy, self._lanes)
-        self._limit = max(experiment.evaluation.max_episode_steps, self.environment.declared_limit)
+        self._limit = max(experiment.evaluation.max_episode_steps, _declared_limit(self.environment))
         self._epsilon = experiment.evaluation.epsilon
         self._agent = experiment.agent
 
@@ -363,3 +363,10 @@ class Evaluator(Judge):
         if self._runner is not None:
             self._runner.close()
             self._runner = None
+
+
+def _declared_limit(environment: environments.LaneEnvironment) -> int:
+    """Steps after which an environment itself says that it ends an episode; 0 where it does not say."""
+    one = getattr(environment.vector, "envs", (environment.vector,))[0]
+    spec = getattr(one, "spec", None)
+    return int(getattr(spec, "max_episode_steps", None) or 0)

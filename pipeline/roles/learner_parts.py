@@ -24,6 +24,7 @@ from pipeline.replay.embedded import EmbeddedReplay
 
 if TYPE_CHECKING:
     from pipeline.learner.on_policy import OnPolicy
+    from pipeline.learner.priorities import PriorityWriter
     from pipeline.learner.workers.collectives import Team
     from pipeline.records.checkpoint import Checkpoint
     from pipeline.replay.replay import Replay
@@ -53,6 +54,8 @@ class LearnerParts(NamedTuple):
     """Gives the learner what the replay has given."""
     on_policy: "OnPolicy | None"
     """What on-policy kinds alone need."""
+    priorities: "PriorityWriter | None"
+    """What a prioritised replay alone needs."""
     recovery: Recovery
     saver: Saver
     reporter: Reporter
@@ -109,7 +112,10 @@ def learner_parts(
         reporter.warn(sentence)
     publisher = Publisher(replay.publication_addresses)
     on_policy = _on_policy(experiment, specs, replay, ledger)
-    return LearnerParts(ledger, records, replay, learner, feeder, on_policy, recovery, saver, reporter, publisher)
+    priorities = _priorities(experiment, replay, ledger)
+    return LearnerParts(
+        ledger, records, replay, learner, feeder, on_policy, priorities, recovery, saver, reporter, publisher
+    )
 
 
 class _Opened(NamedTuple):
@@ -193,3 +199,11 @@ def _on_policy(experiment: Experiment, specs: Specs, replay: "Replay", ledger: L
 
     assert isinstance(replay, TableClient)  # a queue is of one server
     return OnPolicy(experiment, FrameLayout.of(experiment, specs), replay, ledger.counters)
+
+
+def _priorities(experiment: Experiment, replay: "Replay", ledger: Ledger) -> "PriorityWriter | None":
+    if not experiment.replay.prioritized:
+        return None
+    from pipeline.learner.priorities import PriorityWriter
+
+    return PriorityWriter(experiment, replay, ledger.counters)

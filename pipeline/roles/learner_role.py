@@ -24,7 +24,6 @@ from pipeline.runtime import native
 from pipeline.runtime.signs_of_life import RunningClock
 
 if TYPE_CHECKING:
-    from pipeline.learner.priorities import PriorityWriter
     from pipeline.roles.judging import Judging
 
 log = logging.getLogger(__name__)
@@ -77,7 +76,7 @@ class LearningProcess:
         self._config_text = config.dump(experiment)
         self._is_finished = False
         self._reports: queue.Queue[Report] = queue.Queue()
-        self._priorities = _priority_writer(experiment, parts)
+        self._priorities = parts.priorities
         self._status_at = 0.0
         self._clock = RunningClock()
         self._sampled_at = self._clock()
@@ -355,11 +354,3 @@ class LearningProcess:
         self.ledger.see_servers(self.replay.seen())
         self._recorder.advance(self.learner.gradient_steps)
         self._reporter.show_status()
-
-
-def _priority_writer(experiment: Experiment, parts: LearnerParts) -> "PriorityWriter | None":
-    if not experiment.replay.prioritized:
-        return None
-    from pipeline.learner.priorities import PriorityWriter
-
-    return PriorityWriter(experiment, parts.replay, parts.ledger.counters)

@@ -13,14 +13,8 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv
 from numpy.typing import NDArray
 
-from pipeline.environments.lanes.lane_environment import (
-    EnvironmentFault,
-    FaultCounts,
-    LaneEnvironment,
-    LaneStep,
-    MasksIgnored,
-    closing,
-)
+from pipeline.environments.lanes.contract import EnvironmentFault, MasksIgnored, closing
+from pipeline.environments.lanes.lane_environment import FaultCounts, LaneEnvironment, LaneStep
 from pipeline.runtime import signs_of_life
 
 log = logging.getLogger(__name__)

@@ -1,9 +1,7 @@
 """Environments in lockstep, one lane each, with what the data path needs to know of every step."""
 
-import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gymnasium
@@ -11,6 +9,7 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from numpy.typing import NDArray
 
+from pipeline.environments.lanes.contract import MasksIgnored, closing
 from pipeline.environments.lanes.spaces import Misfit, first_action, leaf_readers, specs_of
 from pipeline.experiment.config import UsageError
 from pipeline.runtime import signs_of_life
@@ -20,35 +19,6 @@ if TYPE_CHECKING:
     from pipeline.environments.lanes.shield import Shield
 
 Vector = gymnasium.vector.VectorEnv[Any, Any, Any]
-
-log = logging.getLogger(__name__)
-
-
-class EnvironmentFault(Exception):
-    """An environment broke its contract too often; says which environment, lane and step."""
-
-
-class ShieldFault(EnvironmentFault):
-    """A shield raised, or returned no mask that leaves an action: nothing may be done until it is mended."""
-
-
-class MasksIgnored(EnvironmentFault):
-    """An environment gives masks of actions in a run that has no place for them."""
-
-
-class ForbiddenAction(Exception):
-    """An action that mask or shield forbids was about to be taken: an error of whoever chose it."""
-
-
-@contextmanager
-def closing(what: str) -> Iterator[None]:
-    """Goes on where closing an environment raises, sys.exit() included: nothing more is asked of it."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        log.warning("closing %s raised %r", what, error)
 
 
 class LaneStep(NamedTuple):
@@ -254,19 +224,8 @@ class LaneEnvironment:
         lanes = np.flatnonzero(lengths >= least)
         return EpisodeEnds(lanes.tolist(), self._returns[lanes].tolist(), lengths[lanes].tolist())
 
-    @property
-    def declared_limit(self) -> int:
-        """Steps after which the environment itself says that it ends an episode; 0 where it does not say."""
-        one = getattr(self.vector, "envs", (self.vector,))[0]
-        spec = getattr(one, "spec", None)
-        return int(getattr(spec, "max_episode_steps", None) or 0)
-
     def overruled(self, scores: NDArray[np.float32]) -> int:
-        """In how many lanes the shield forbids what would be the best action without it.
-
-        Args:
-          scores: float32 [lanes, actions], of the newest observations.
-        """
+        """In how many lanes the shield forbids the best action by these scores float32 [lanes, actions] of now."""
         return 0 if self._masks is None else self._masks.overruled(scores)
 
     def close(self) -> None:

@@ -11,7 +11,8 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from agents.exploration import greedy
-from pipeline.environments.lanes.lane_environment import ForbiddenAction, LaneEnvironment, LaneStep, ShieldFault
+from pipeline.environments.lanes.contract import ForbiddenAction, ShieldFault
+from pipeline.environments.lanes.lane_environment import LaneEnvironment, LaneStep
 from pipeline.environments.lanes.shield import Shield
 from pipeline.environments.lanes.spaces import LIKE_MASK, Getter, leaves_of
 from pipeline.experiment.config import UsageError

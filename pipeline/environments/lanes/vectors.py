@@ -13,7 +13,7 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.vector import SyncVectorEnv
 
 from agents.struct_types import prepared
-from pipeline.environments.lanes.lane_environment import closing
+from pipeline.environments.lanes.contract import closing
 from pipeline.environments.lanes.spaces import Getter, Misfit, harmless_dtypes, leaves_of
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import EnvironmentConfig

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline import environments
 from pipeline.environments import EnvironmentFault, LaneEnvironment
-from pipeline.environments.lanes.lane_environment import MasksIgnored
+from pipeline.environments.lanes.contract import MasksIgnored
 from pipeline.environments.lanes.masks import MaskReader
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import EnvironmentConfig

@@ -13,7 +13,7 @@ from pipeline import environments
 from pipeline.acting.policy_files import Policy
 from pipeline.collector.collector import Collector
 from pipeline.environments import EnvironmentFault, ShieldFault
-from pipeline.environments.lanes.lane_environment import ForbiddenAction
+from pipeline.environments.lanes.contract import ForbiddenAction
 from pipeline.evaluator.evaluator import GreedyRunner
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import EnvironmentConfig, Experiment

@@ -112,7 +112,7 @@ def test_a_refused_connection_in_a_namespace_names_what_to_set(folder: Path) -> 
 def test_a_connection_that_is_refused_later_names_it_too(folder: Path) -> None:
     script = """
         from pipeline.environments.lanes.faults import Faults
-        from pipeline.environments.lanes.lane_environment import EnvironmentFault
+        from pipeline.environments.lanes.contract import EnvironmentFault
         for error in ("Error(111, 'Connection refused')", "OSError(101, 'Network is unreachable')", "2"):
             try:
                 Faults("Mine", 0.0).add(3, 100, f"it raised {error}")
