@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from agents import ArraySpec
 from pipeline import environments
 from pipeline.environments import LaneEnvironment
 from pipeline.experiment.config import UsageError
@@ -75,7 +76,7 @@ def refusal(config: EnvironmentConfig) -> str:
 def test_a_task_steps_with_its_own_observation(make: Any, environment_id: str) -> None:
     environment = make(EnvironmentConfig(id=environment_id), 2)
     own = gymnasium.make(environment_id)
-    assert environment.specs.observation == (own.observation_space.shape, "float32", ())
+    assert environment.specs.observation == ArraySpec(own.observation_space.shape, "float32")
     assert environment.specs.num_actions == own.action_space.n
     seen = environment.reset(0)
     random = np.random.default_rng(0)
@@ -109,7 +110,7 @@ def test_who_is_behind_is_seen(make: Any) -> None:
 
 def test_an_image_is_the_one_that_is_drawn_with_channels_last(make: Any) -> None:
     environment = make(task(observation="image", config=FEW), 2)
-    assert environment.specs.observation == ((64, 128, 1), "uint8", (255,))
+    assert environment.specs.observation == ArraySpec((64, 128, 1), "uint8", (255,))
     seen = environment.reset(0)
     for _ in range(3):
         for lane in range(2):

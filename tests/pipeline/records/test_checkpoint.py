@@ -152,6 +152,7 @@ def test_what_was_written_comes_back(write: Write, folder: Path) -> None:
         unreported=20,
         bytes_sent=21,
         bytes_received=22,
+        judged_by="other settings",
     )
     assert all(value for value in msgspec.structs.astuple(counters)), "a new counter is to be in this test"
     write_to(folder, counters)
