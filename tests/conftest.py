@@ -1,6 +1,7 @@
 """What all tests share: import paths, quiet libraries, and Python in a process of its own."""
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -11,6 +12,10 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+
+# Under `nohup`, every process of a test would ignore that its terminal has gone.
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
