@@ -69,10 +69,13 @@ class Judge:
 
     def _best_so_far(self) -> float:
         """The mean return of the best policy of a process before this one, if it was judged as policies are now."""
+        folder = self._folder / "best"
+        if not folder.exists():
+            return -np.inf
         try:
-            best = policy_files.load(self._folder / "best")
+            best = policy_files.load(folder)
         except UsageError as error:
-            log.info("%s", error)  # none yet
+            log.warning("policies/best begins anew: %s", error)
             return -np.inf
         if best.judged_by not in ("", self._settings):
             log.warning("policies/best begins anew: the one that there is was judged by other evaluations")

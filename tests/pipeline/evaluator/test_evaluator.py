@@ -184,6 +184,18 @@ def test_a_resumed_run_keeps_its_best_policy(evaluate: Any, tmp_path: Path) -> N
     assert policy_files.load(tmp_path / "latest").gradient_steps == 2
 
 
+def test_a_damaged_best_policy_is_replaced_with_a_word(
+    evaluate: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert evaluate(2, 1).is_best
+    assert not caplog.records
+    (tmp_path / "best" / "policy.msgpack").write_bytes(b"damaged")
+    assert evaluate(1, 2).is_best
+    (text,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert text.startswith("policies/best begins anew: ")
+    assert "is damaged" in text
+
+
 def test_evaluations_are_due_at_multiples_of_the_interval(
     make_experiment: Any, counting_specs: Specs, publish: Any, tmp_path: Path
 ) -> None:
