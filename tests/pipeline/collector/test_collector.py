@@ -341,6 +341,7 @@ def endings(tmp_path_factory: pytest.TempPathFactory, make_experiment: Any) -> d
             process.wait()
 
 
+@pytest.mark.xdist_group("endings of collectors")
 @pytest.mark.parametrize("inserts", ["free", "blocking"])
 def test_a_collector_runs_until_it_is_told_to_leave(endings: dict[str, Any], inserts: str) -> None:
     result = endings[inserts]
@@ -356,6 +357,7 @@ def test_a_collector_runs_until_it_is_told_to_leave(endings: dict[str, Any], ins
         assert result["unconfirmed"] == 0
 
 
+@pytest.mark.xdist_group("endings of collectors")
 @pytest.mark.parametrize(("ending", "code"), [("told to end", 0), ("its replay is gone", 3)])
 def test_a_collector_that_is_held_back_ends_in_time(endings: dict[str, Any], ending: str, code: int) -> None:
     assert endings[ending] == code
