@@ -33,6 +33,8 @@ class LossExtra(NamedTuple):
     """float32 [B]: Q-value of the action taken, of a sequence their mean; of a policy gradient the states' values.
     Where the environment masks actions, the mean of the batch where no n-step transition starts: no action is taken
     there, and the one chosen may be forbidden."""
+    has_q: tf.Tensor
+    """bool [B]: whether `q` is of a Q-value that the batch says something of; false where the mean stands for it."""
     q_max: tf.Tensor
     """float32 []: largest Q-value of any action in the batch; of a policy gradient the largest value of a state. Where
     the environment masks actions, of those allowed where an n-step transition starts; -inf if none does."""
@@ -310,12 +312,20 @@ def loss_info(
     # Divided by the global batch, boundaries included: replicas' losses sum up to the loss of the whole batch.
     mean = tf.reduce_mean(loss) / tf.distribute.get_strategy().num_replicas_in_sync
     taken, q_max = losses.action_value(errors.q_tm1, action), tf.reduce_max(errors.q_tm1)
-    if allowed is not None:
+    rows = errors.td_error.shape[0] or tf.shape(errors.td_error)[0], -1
+    if allowed is None:
+        q = tf.reduce_mean(tf.reshape(taken, rows), axis=1)
+        has_q = tf.fill(tf.shape(q), True)
+    else:
         q_max = tf.reduce_max(tf.where(allowed, errors.q_tm1, -np.inf))
-        taken = losses.mean_elsewhere(taken, tf.reduce_any(allowed, axis=1))
-    q = tf.reduce_mean(tf.reshape(taken, (errors.td_error.shape[0] or tf.shape(errors.td_error)[0], -1)), axis=1)
+        told = tf.reduce_any(allowed, axis=1)
+        count = tf.reduce_sum(tf.reshape(tf.cast(told, tf.float32), rows), axis=1)  # of a sequence's frames
+        total = tf.reduce_sum(tf.reshape(tf.where(told, taken, 0.0), rows), axis=1)
+        q = tf.math.divide_no_nan(total, count)
+        has_q = count > 0.0
+        q = losses.mean_elsewhere(q, has_q)
     no_update = tf.zeros(()), tf.constant(False)
-    return tf_agent.LossInfo(mean, LossExtra(errors.td_error, errors.priority, q, q_max, *no_update))
+    return tf_agent.LossInfo(mean, LossExtra(errors.td_error, errors.priority, q, has_q, q_max, *no_update))
 
 
 def target_update_period(config: DeepConfig) -> int:

@@ -44,6 +44,7 @@ class _StepResult(NamedTuple):
     loss: tf.Tensor
     td_error: tf.Tensor
     q: tf.Tensor
+    has_q: tf.Tensor
     q_max: tf.Tensor
     gradient_norm: tf.Tensor
     applied: tf.Tensor
@@ -127,9 +128,8 @@ class GradientLoop:
         newest = tf.reshape(step.td_error, [-1]), tf.reshape(step.q, [-1])
         applied = tf.reduce_all(step.applied)
         loss, td_error = tf.reduce_sum(step.loss), tf.reduce_mean(tf.abs(step.td_error))
-        learned = self._is_learned(batch[0])  # of other windows no Q-value says anything
-        of_learned = tf.where(learned, newest[1], 0.0)
-        q_sum, q_count = tf.reduce_sum(of_learned), tf.reduce_sum(tf.cast(learned, tf.float32))
+        has_q = tf.reshape(step.has_q, [-1])
+        q_sum, q_count = tf.reduce_sum(tf.where(has_q, newest[1], 0.0)), tf.reduce_sum(tf.cast(has_q, tf.float32))
         parts = (loss, q_sum, q_count, td_error, tf.reduce_mean(step.gradient_norm))
         sums = [total + tf.where(applied, part, 0.0) for total, part in zip(totals, parts, strict=False)]
         q_max = tf.maximum(totals[-1], tf.where(applied, tf.reduce_max(step.q_max), -np.inf))
@@ -161,7 +161,9 @@ class GradientLoop:
             weights = None if weights is None else part(weights)
         loss, extra = self._agent.train(trajectory, weights=weights)
         priority = extra.priority if self._is_prioritized else ()
-        return _StepResult(loss, extra.td_error, extra.q, extra.q_max, extra.gradient_norm, extra.applied, priority)
+        return _StepResult(
+            loss, extra.td_error, extra.q, extra.has_q, extra.q_max, extra.gradient_norm, extra.applied, priority
+        )
 
     def _is_learned(self, trajectory: Any) -> tf.Tensor:
         """Whether anything is learned from each window, bool [..., B] of a trajectory [..., B, T]."""
