@@ -127,6 +127,11 @@ def elementwise_loss(td_error: tf.Tensor, kind: str) -> tf.Tensor:
     return tf.where(absolute <= 1.0, squared, absolute - 0.5)
 
 
+def clip_reward(reward: tf.Tensor, bound: float) -> tf.Tensor:
+    """Clips rewards to [-bound, bound]; 0 does not clip."""
+    return tf.clip_by_value(reward, -bound, bound) if bound else reward
+
+
 _RESCALING = 1e-3
 
 

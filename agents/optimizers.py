@@ -160,3 +160,9 @@ def summed_over_replicas(tensors: list[tf.Tensor]) -> list[tf.Tensor]:
 
 def _zeros_like(weight: tf.Variable, name: str) -> tf.Variable:
     return tf.Variable(tf.zeros_like(weight), trainable=False, name=name)
+
+
+def gradient_step_counter() -> tf.Variable:
+    """Makes the counter of gradient steps, int64 [], which counts once for all replicas."""
+    first = tf.VariableAggregation.ONLY_FIRST_REPLICA
+    return tf.Variable(0, dtype=tf.int64, trainable=False, aggregation=first, name="gradient_steps")

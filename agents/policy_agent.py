@@ -9,9 +9,8 @@ from tf_agents.policies import greedy_policy, q_policy
 from agents import tf_specs
 from agents.configs import PolicyConfig
 from agents.networks import NarrowDense, NetworkBuilder
-from agents.optimizers import Adam
+from agents.optimizers import Adam, gradient_step_counter
 from agents.specs import Specs
-from agents.td_agent import gradient_step_counter
 from agents.value_network import ValueNetwork
 
 

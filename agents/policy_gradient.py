@@ -15,7 +15,7 @@ from agents import draws, normalization, policy_losses
 from agents.configs import PolicyGradientConfig, PpoConfig, ReinforceConfig
 from agents.policy_agent import PolicyAgent, flatten
 from agents.specs import Specs
-from agents.td_agent import LossExtra, clip_reward
+from agents.td_agent import LossExtra
 
 _SMALLEST_DEVIATION = 1e-8
 """Advantages that are all alike stay 0 when they are scaled to a deviation of 1."""
@@ -122,7 +122,7 @@ class PolicyGradientAgent(PolicyAgent):
         step_type = experience.step_type
         log_probability, value = self._evaluated(observation, mask, experience.action)
         values = tf.zeros_like(experience.reward) if value is None else value
-        rewards = clip_reward(experience.reward, config.reward_clip)
+        rewards = losses.clip_reward(experience.reward, config.reward_clip)
         advantage = policy_losses.generalised_advantages(
             step_type, rewards, experience.discount, values, config.discount, self._gae_lambda
         )

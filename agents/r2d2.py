@@ -10,7 +10,7 @@ from agents import losses
 from agents.configs import R2d2Config
 from agents.networks import ValueNetworkBuilder
 from agents.specs import Specs
-from agents.td_agent import DeepTdAgent, Errors, clip_reward, loss_info
+from agents.td_agent import DeepTdAgent, Errors, loss_info
 from agents.value_network import ValueNetwork
 
 
@@ -125,7 +125,7 @@ class R2d2Agent(DeepTdAgent):
             return tf.reshape(tf.stack(parts, axis=1), (-1, n + 1, *leaf.shape[2:]))
 
         behind = tf.nest.map_structure(lambda leaf: leaf[:, burn_in:], (experience.step_type, experience.discount))
-        rewards = clip_reward(experience.reward[:, burn_in:], config.reward_clip)
+        rewards = losses.clip_reward(experience.reward[:, burn_in:], config.reward_clip)
         step_type, discount = (windows(leaf) for leaf in behind)
         folded = losses.n_step_return(step_type, windows(rewards), discount, config.discount)
 

@@ -12,7 +12,7 @@ from tf_agents.utils import common, nest_utils
 
 from agents import losses, tf_specs
 from agents.configs import DeepConfig, WindowConfig
-from agents.optimizers import Adam, Optimizer, Update
+from agents.optimizers import Adam, Optimizer, Update, gradient_step_counter
 from agents.specs import Specs
 from agents.value_network import ValueNetwork, batch_size_of
 
@@ -182,7 +182,7 @@ class TdAgent(dqn_agent.DqnAgent):  # type: ignore[misc]
         if isinstance(experience, Transition):
             first, action_step, following = experience
             folded = losses.NStepReturn(
-                clip_reward(following.reward, config.reward_clip),
+                losses.clip_reward(following.reward, config.reward_clip),
                 config.discount * following.discount,
                 tf.ones_like(first.step_type),
                 tf.logical_not(first.is_last()),
@@ -198,7 +198,7 @@ class TdAgent(dqn_agent.DqnAgent):  # type: ignore[misc]
             )
         folded = losses.n_step_return(
             experience.step_type,
-            clip_reward(experience.reward, config.reward_clip),
+            losses.clip_reward(experience.reward, config.reward_clip),
             experience.discount,
             config.discount,
         )
@@ -331,14 +331,3 @@ def loss_info(
 def target_update_period(config: DeepConfig) -> int:
     """Gradient steps between updates of the target network: as given, or what suits copies and mixtures."""
     return config.target_update_period or (_COPY_PERIOD if config.target_update_tau == 1.0 else 1)
-
-
-def gradient_step_counter() -> tf.Variable:
-    """Makes the counter of gradient steps, int64 [], which counts once for all replicas."""
-    first = tf.VariableAggregation.ONLY_FIRST_REPLICA
-    return tf.Variable(0, dtype=tf.int64, trainable=False, aggregation=first, name="gradient_steps")
-
-
-def clip_reward(reward: tf.Tensor, bound: float) -> tf.Tensor:
-    """Clips rewards to [-bound, bound]; 0 does not clip."""
-    return tf.clip_by_value(reward, -bound, bound) if bound else reward

@@ -18,7 +18,7 @@ from tiers import tiered
 
 import agents
 from agents import BUILDERS, Specs
-from agents.td_agent import gradient_step_counter
+from agents.optimizers import gradient_step_counter
 
 LENGTH, EPISODE = 5, 12
 
