@@ -11,7 +11,7 @@ import tensorflow as tf
 from tf_agents.agents import tf_agent
 from tf_agents.trajectories import StepType
 
-from agents import draws, normalization, policy_losses
+from agents import draws, losses, normalization, policy_losses
 from agents.configs import PolicyGradientConfig, PpoConfig, ReinforceConfig
 from agents.policy_agent import PolicyAgent, flatten
 from agents.specs import Specs
