@@ -11,7 +11,7 @@ from contextlib import contextmanager
 NO_CALL, MAKING, RESETTING, STEPPING = range(4)
 ALL_LANES = -1
 _WORDS = {MAKING: "the constructor", RESETTING: "a reset", STEPPING: "a step"}
-_MOST_TICK_SECONDS = 2.0
+_MOST_TICK_SECONDS = 0.5
 
 
 class _Place:
@@ -63,7 +63,7 @@ class RunningClock:
     """Seconds in which this process could run: they stand still while it is stopped, as a suspended machine stops it.
 
     Whoever waits for another process by this clock, and asks it often, gives up nobody for time in which nobody could
-    run. Between two looks at it at most 2 s pass.
+    run. Between two looks at it at most half a second passes.
     """
 
     def __init__(self) -> None:

@@ -63,7 +63,7 @@ def test_a_terminal_that_hangs_up_saves_a_checkpoint_though_the_environment_has_
     assert process.wait(120) == 1
     assert summary(run_dir)["stop_reason"] == "interrupted"
     assert checkpoint.newest(run_dir / "checkpoints") is not None
-    assert (run_dir / "logs" / "supervisor.log").read_text().splitlines()[-1].endswith("newest checkpoint")
+    assert (run_dir / "logs" / "supervisor.log").read_text().splitlines()[-1].endswith(" --resume")
 
 
 def test_an_evaluator_that_hangs_in_every_life_ends_the_run_and_all_say_so(run_dir: Path) -> None:
@@ -114,7 +114,8 @@ print(error.exit_code, error.summary.dropped_episodes > 0, error)
     )  # fmt: skip
     assert result.returncode == 0, result.stdout + result.stderr
     last = result.stdout.splitlines()[-1]
-    assert last.startswith("1 True failed: environment 'Exits'")
+    assert last.startswith("1 True failed: ")
+    assert "environment 'Exits', lane " in last
     assert "it raised SystemExit()" in last
     assert last.endswith(summary(run_dir)["message"])
 

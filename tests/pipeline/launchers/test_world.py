@@ -214,7 +214,7 @@ def test_a_script_elsewhere_trains_with_its_neighbours(python: Any, tmp_path: Pa
             print(pipeline.train(pipeline.load("cartpole", changes), "run").stop_reason)
         """)
     )
-    (tmp_path / "pipeline" + ".py").touch()
+    (tmp_path / ("pipeline" + ".py")).touch()
     (tmp_path / "agents").mkdir()
     (tmp_path / "agents" / "__init__.py").touch()
     done = python(str(script), timeout=240)

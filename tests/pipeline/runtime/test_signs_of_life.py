@@ -19,4 +19,4 @@ def test_the_clock_counts_no_more_than_two_seconds_between_two_looks(gaps: list[
         for gap in gaps:
             now += gap
             clock()
-        assert clock() - begun == pytest.approx(sum(min(gap, 2.0) for gap in gaps), abs=1e-3)
+        assert clock() - begun == pytest.approx(sum(min(gap, 0.5) for gap in gaps), abs=1e-3)
