@@ -50,6 +50,7 @@ class EpisodeEnds(NamedTuple):
 
 
 _NO_ENDS = EpisodeEnds([], [], [])
+_BOOL, _FLOAT = np.dtype(np.bool_), np.dtype(np.float32)
 _SMALL = 4_096
 """Elements up to which a product with itself is the fastest way to touch them all; BLAS starts threads for many."""
 
@@ -245,12 +246,12 @@ class LaneEnvironment:
         if (
             not reward.shape == terminated.shape == truncated.shape == self.none.shape
             or reward.dtype.kind not in "fiub"
-            or not terminated.dtype == truncated.dtype == np.bool_
+            or not terminated.dtype == truncated.dtype == _BOOL
         ):
             from pipeline.environments.lanes.wrappers import checked_outcomes
 
             terminated, truncated = checked_outcomes(reward, terminated, truncated, self.lanes)
-        reward = reward.astype(np.float32, copy=False)
+        reward = reward if reward.dtype == _FLOAT else reward.astype(_FLOAT)
         ended = terminated | truncated
         if "life_lost" in info:
             terminated = terminated | info["life_lost"]
