@@ -139,7 +139,7 @@ class PolicyGradientAgent(PolicyAgent):
             td_error=tf.reduce_mean(tf.where(valid, tf.abs(advantage), 0.0), axis=1),
             priority=tf.zeros_like(values[:, 0]),
             q=tf.reduce_mean(values, axis=1),
-            has_q=tf.fill(tf.shape(values)[:1], True),
+            has_q=tf.ones_like(values[:, 0]),
             q_max=tf.reduce_max(values),
             gradient_norm=tf.zeros(()),
             applied=tf.constant(False),

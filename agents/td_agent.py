@@ -34,7 +34,7 @@ class LossExtra(NamedTuple):
     Where the environment masks actions, the mean of the batch where no n-step transition starts: no action is taken
     there, and the one chosen may be forbidden."""
     has_q: tf.Tensor
-    """bool [B]: whether `q` is of a Q-value that the batch says something of; false where the mean stands for it."""
+    """float32 [B]: 1 where `q` is of a Q-value that the batch says something of, 0 where the mean stands for it."""
     q_max: tf.Tensor
     """float32 []: largest Q-value of any action in the batch; of a policy gradient the largest value of a state. Where
     the environment masks actions, of those allowed where an n-step transition starts; -inf if none does."""
@@ -315,15 +315,15 @@ def loss_info(
     rows = errors.td_error.shape[0] or tf.shape(errors.td_error)[0], -1
     if allowed is None:
         q = tf.reduce_mean(tf.reshape(taken, rows), axis=1)
-        has_q = tf.fill(tf.shape(q), True)
+        has_q = tf.ones_like(q)
     else:
         q_max = tf.reduce_max(tf.where(allowed, errors.q_tm1, -np.inf))
         told = tf.reduce_any(allowed, axis=1)
         count = tf.reduce_sum(tf.reshape(tf.cast(told, tf.float32), rows), axis=1)  # of a sequence's frames
         total = tf.reduce_sum(tf.reshape(tf.where(told, taken, 0.0), rows), axis=1)
         q = tf.math.divide_no_nan(total, count)
-        has_q = count > 0.0
-        q = losses.mean_elsewhere(q, has_q)
+        q = losses.mean_elsewhere(q, count > 0.0)
+        has_q = tf.cast(count > 0.0, tf.float32)
     no_update = tf.zeros(()), tf.constant(False)
     return tf_agent.LossInfo(mean, LossExtra(errors.td_error, errors.priority, q, has_q, q_max, *no_update))
 

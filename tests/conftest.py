@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-# Under `nohup`, every process of a test would ignore that its terminal has gone.
-if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+# Under `nohup`, and in the background of a script, every process of a test would ignore these signals, too.
+for number, handler in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent

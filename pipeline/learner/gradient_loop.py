@@ -129,7 +129,7 @@ class GradientLoop:
         applied = tf.reduce_all(step.applied)
         loss, td_error = tf.reduce_sum(step.loss), tf.reduce_mean(tf.abs(step.td_error))
         has_q = tf.reshape(step.has_q, [-1])
-        q_sum, q_count = tf.reduce_sum(tf.where(has_q, newest[1], 0.0)), tf.reduce_sum(tf.cast(has_q, tf.float32))
+        q_sum, q_count = tf.reduce_sum(tf.where(has_q > 0.0, newest[1], 0.0)), tf.reduce_sum(has_q)
         parts = (loss, q_sum, q_count, td_error, tf.reduce_mean(step.gradient_norm))
         sums = [total + tf.where(applied, part, 0.0) for total, part in zip(totals, parts, strict=False)]
         q_max = tf.maximum(totals[-1], tf.where(applied, tf.reduce_max(step.q_max), -np.inf))

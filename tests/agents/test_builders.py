@@ -357,5 +357,5 @@ print(json.dumps(sorted(name for name in sys.modules if name.startswith("agents.
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     light = {"builder", "config_fields", "configs", "exploration", "specs", "struct_types"}
-    used = {"dqn", "initializers", "losses", "networks", "optimizers", "td_agent", "tf_specs"}
+    used = {"dqn", "initializers", "losses", "networks", "optimizers", "td_agent", "tf_specs", "value_network"}
     assert {name.removeprefix("agents.") for name in json.loads(done.stdout)} == light | used
