@@ -9,11 +9,15 @@ import os
 import shutil
 import signal
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 VARIABLE = "PIPELINE_PROCESS"
 _GENERATED = "__autograph_generated_file"
+_STARTING_SECONDS = 1.0
+"""For processes that are being started; others may have an empty environment for good."""
+_POLL_SECONDS = 0.01
 
 
 def folder_for(name: str) -> str:
@@ -46,8 +50,21 @@ def keep_generated_code() -> None:
 def remove(folder: str) -> None:
     """Kills what descends from a process that has ended, and removes its folder."""
     marker = f"{VARIABLE}={folder}".encode()
+    deadline = time.monotonic() + _STARTING_SECONDS
+    while _kill(marker) and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _kill(marker: bytes) -> bool:
+    """Kills each process that has an entry in its environment; whether one is being started, which shows none yet."""
+    is_starting = False
     for path in Path("/proc").glob("[0-9]*/environ"):
         with contextlib.suppress(OSError):
-            if marker in path.read_bytes().split(b"\0"):
+            content = path.read_bytes()
+            if marker in content.split(b"\0"):
                 os.kill(int(path.parent.name), signal.SIGKILL)
-    shutil.rmtree(folder, ignore_errors=True)
+            elif not content:
+                (path.parent / "exe").readlink()  # the kernel's own threads and those that have ended have no program
+                is_starting = True
+    return is_starting
