@@ -158,7 +158,7 @@ class GreedyRunner:
         self.environment = environments.make(
             experiment.evaluation_environment, self._lanes, share, render=render, masked=specs.masked
         )
-        self.made_for = MadeFor.of(*self._spaces())
+        self.made_for = MadeFor.of(self.environment.observation_space, self.environment.vector.single_action_space)
         """What a policy for this environment is made for."""
         if policy.made_for is not None:
             try:
@@ -167,18 +167,10 @@ class GreedyRunner:
                 self.environment.close()
                 raise
         self._actor = PolicyActor(experiment, specs, policy, self._lanes)
-        self._limit = max(experiment.evaluation.max_episode_steps, _declared_limit(self.environment))
+        self.limit = max(experiment.evaluation.max_episode_steps, _declared_limit(self.environment))
+        """Steps after which an episode that has not ended is scored as it stands."""
         self._epsilon = experiment.evaluation.epsilon
         self._agent = experiment.agent
-
-    def _spaces(self) -> tuple[Any, Any]:
-        vector = self.environment.vector
-        return self.environment.observation_space, vector.single_action_space
-
-    @property
-    def limit(self) -> int:
-        """Steps after which an episode that has not ended is scored as it stands."""
-        return self._limit
 
     def run(
         self,
@@ -216,9 +208,9 @@ class GreedyRunner:
                     returns.append(episode_return)
                     lengths.append(length)
             is_cut = is_late()
-            if is_cut or number >= self._limit:
+            if is_cut or number >= self.limit:
                 is_whole = not (is_cut and left.any())
-                stand = environment.under_way(1 if is_cut else self._limit)
+                stand = environment.under_way(1 if is_cut else self.limit)
                 for lane, episode_return, length in zip(*stand, strict=True):
                     if left[lane]:
                         left[lane] = 0
@@ -302,8 +294,7 @@ class Evaluator(Judge):
     def is_due(self, variables: Variables) -> bool:
         """Whether this publication is to be evaluated."""
         if variables.stopping:
-            is_new = not self._solved and variables.gradient_steps not in (0, self._judged_version)
-            return is_new and variables.evaluate_last
+            return self._may_be_judged(variables.gradient_steps) and variables.evaluate_last
         return self.is_due_at(variables.environment_steps, variables.gradient_steps)
 
     def is_last(self, variables: Variables) -> bool:
@@ -336,21 +327,15 @@ class Evaluator(Judge):
             log.error("no evaluation of gradient step %d: %s", variables.gradient_steps, fault)
             self.close()  # the next one begins with new environments
             return None
-        returns, mean = played.returns, float(np.mean(played.returns))
         policy = msgspec.structs.replace(policy, made_for=self._runner.made_for)
-        is_best = self.keep(policy, mean, played.is_whole)
-        return Evaluation(
-            environment_steps=variables.environment_steps,
-            gradient_steps=variables.gradient_steps,
-            mean_return=mean,
-            std_return=float(np.std(returns)),
-            min_return=min(returns),
-            max_return=max(returns),
-            mean_length=float(np.mean(played.lengths)),
-            episodes=len(returns),
+        is_best = self.keep(policy, float(np.mean(played.returns)), played.is_whole)
+        return self._evaluation(
+            variables,
+            played.returns,
+            played.lengths,
+            is_best,
             seconds=time.monotonic() - started,
             resident_bytes=self._process_info.memory_info().rss,
-            is_best=is_best,
             shielded_share=played.shielded_share,
             worst_value=played.values[0],
             best_value=played.values[1],

@@ -1,7 +1,9 @@
 """Which weights are to be judged, and which policies are kept: the newest judged, and the best. No TensorFlow."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -10,7 +12,7 @@ from pipeline.acting import policy_files
 from pipeline.acting.policy_files import Policy, judged_by
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment
-from pipeline.messages.contents import Variables
+from pipeline.messages.contents import Evaluation, Variables
 
 log = logging.getLogger(__name__)
 
@@ -35,12 +37,16 @@ class Judge:
 
     def is_due_at(self, environment_steps: int, gradient_steps: int) -> bool:
         """Whether weights of that many steps are to be judged."""
-        if self._solved or gradient_steps in (0, self._judged_version):
-            return False  # a run that is solved ends with the policy that solved it, whatever is learned meanwhile
+        if not self._may_be_judged(gradient_steps):
+            return False
         # The first judgement is one interval in, those after it on the multiples of the interval.
         every = self._experiment.evaluation.every_steps
         progress = self._experiment.progress(environment_steps, gradient_steps)
         return progress // every > max(0, self._judged_at) // every
+
+    def _may_be_judged(self, gradient_steps: int) -> bool:
+        # A run that is solved ends with the policy that solved it, whatever is learned meanwhile.
+        return not self._solved and gradient_steps not in (0, self._judged_version)
 
     def begin(self, variables: Variables) -> Policy:
         """Notes that these weights are judged now; the policy that they make, without its mean return."""
@@ -66,6 +72,31 @@ class Judge:
         target = self._experiment.stop.target_return
         self._solved = is_whole and target is not None and mean_return >= target
         return is_best
+
+    def _evaluation(
+        self, variables: Variables, returns: Sequence[float], lengths: Sequence[int], is_best: bool, **more: Any
+    ) -> Evaluation:
+        """What episodes say of weights.
+
+        Args:
+          variables: the weights.
+          returns: of the episodes.
+          lengths: theirs, in environment steps.
+          is_best: see `keep`.
+          **more: further fields of an `Evaluation`.
+        """
+        return Evaluation(
+            environment_steps=variables.environment_steps,
+            gradient_steps=variables.gradient_steps,
+            mean_return=float(np.mean(returns)),
+            std_return=float(np.std(returns)),
+            min_return=min(returns),
+            max_return=max(returns),
+            mean_length=float(np.mean(lengths)),
+            episodes=len(returns),
+            is_best=is_best,
+            **more,
+        )
 
     def _best_so_far(self) -> float:
         """The mean return of the best policy of a process before this one, if it was judged as policies are now."""

@@ -31,19 +31,6 @@ class TrainingJudge(Judge):
         """
         if not returns or (len(returns) < _LEAST_EPISODES and not is_last):
             return None
-        returns, mean = list(returns), float(np.mean(returns))
-        is_best = self.keep(self.begin(variables), mean, is_whole=len(returns) >= _LEAST_EPISODES)
-        return Evaluation(
-            environment_steps=variables.environment_steps,
-            gradient_steps=variables.gradient_steps,
-            mean_return=mean,
-            std_return=float(np.std(returns)),
-            min_return=min(returns),
-            max_return=max(returns),
-            mean_length=float(np.mean(lengths)),
-            episodes=len(returns),
-            seconds=0.0,
-            resident_bytes=0,
-            is_best=is_best,
-            is_whole=len(returns) >= _LEAST_EPISODES,
-        )
+        is_whole = len(returns) >= _LEAST_EPISODES
+        is_best = self.keep(self.begin(variables), float(np.mean(returns)), is_whole)
+        return self._evaluation(variables, returns, lengths, is_best, seconds=0.0, resident_bytes=0, is_whole=is_whole)

@@ -54,11 +54,8 @@ class TableClient:
         """
         iterators, in_flight = draws_ahead(self._experiment)
         batch_size = self._experiment.learner.batch_size
-        # Each of several iterators fills a part of a call by priority: whole calls would be drawn early. Calls that do
-        # not divide have one.
-        parts = iterators if self._experiment.replay.prioritized and self.items_per_call % iterators == 0 else 1
-        if self._experiment.replay.prioritized:
-            iterators = parts
+        # By priority each iterator fills a part of a call: whole calls would be drawn early.
+        parts = iterators if self._experiment.replay.prioritized else 1
 
         def draw(_: Any) -> tf.data.Dataset:
             items = reverb.TrajectoryDataset.from_table_signature(

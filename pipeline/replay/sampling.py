@@ -39,8 +39,10 @@ def draws_ahead(experiment: Experiment) -> tuple[int, int]:
     # Two iterators fetch small items 1.7 times as fast as one; large ones come fast enough. On-policy, the queue has
     # one batch at a time: of two iterators each would have a part of it and wait for the other's.
     iterators = 2 if experiment.windows_per_item < 8 and not experiment.agent.on_policy else 1
-    # What is drawn early is drawn by old priorities.
-    ahead = experiment.items_per_call // (8 if experiment.replay.prioritized else iterators)
+    ahead = experiment.items_per_call // iterators
+    if experiment.replay.prioritized:  # what is drawn early is drawn by old priorities
+        iterators = iterators if experiment.items_per_call % iterators == 0 else 1  # each fills a part of a call
+        ahead = experiment.items_per_call // 8
     return iterators, min(512, max(8, ahead))
 
 
