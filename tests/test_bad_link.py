@@ -157,6 +157,7 @@ def test_a_server_that_resets_and_one_that_is_away_are_passed_on() -> None:
         with pytest.raises(ConnectionResetError):
             first.recv(1)
         listener.close()
-        second = stack.enter_context(socket.create_connection(("127.0.0.1", link.port), 60))
-        with pytest.raises(ConnectionResetError):
-            second.recv(1)
+        with pytest.raises(
+            ConnectionResetError
+        ):  # by either: the link may have found the server away before `connect` returns
+            stack.enter_context(socket.create_connection(("127.0.0.1", link.port), 60)).recv(1)
