@@ -1,9 +1,10 @@
-"""Adam by TensorFlow's fused kernel, with clipping by global norm and gradients summed over replicas.
+"""Adam and RAdam by TensorFlow's fused kernel, with clipping by global norm and gradients summed over replicas.
 
 Keras' Adam updates each variable by some ten operations. A Q-network of three layers has six small variables, so most
 of such an update is overhead; the kernel is one operation a variable, and XLA makes one vector loop of it.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -127,13 +128,13 @@ class Adam(Optimizer):
         count = tf.cast(self.updates, tf.float32) + 1.0
         # With betas of 1 the moments stay as they are. A branch around the kernels would take XLA's vector loops away.
         betas = (tf.where(applied, beta, 1.0) for beta in (self.beta_1, self.beta_2))
-        return tf.pow(self.beta_1, count), tf.pow(self.beta_2, count), *betas
+        return tf.pow(self.beta_1, count), tf.pow(self.beta_2, count), *betas, tf.constant(self._epsilon)
 
     def _slots(self) -> Sequence[Sequence[tf.Variable]]:
         return self.first_moments, self.second_moments
 
     def _update(self, weight: tf.Variable, *rest: Any) -> None:
-        first_moment, second_moment, gradient, rate, power_1, power_2, beta_1, beta_2 = rest
+        first_moment, second_moment, gradient, rate, power_1, power_2, beta_1, beta_2, epsilon = rest
         tf.raw_ops.ResourceApplyAdam(
             var=weight.handle,
             m=first_moment.handle,
@@ -143,9 +144,48 @@ class Adam(Optimizer):
             lr=rate,
             beta1=beta_1,
             beta2=beta_2,
-            epsilon=self._epsilon,
+            epsilon=epsilon,
             grad=gradient,
         )
+
+
+_WITHOUT_SECOND_MOMENT = 1e20
+"""An epsilon beside which the root of a second moment is nothing: of gradients up to 1e12."""
+
+
+class RAdam(Adam):
+    """Rectified Adam (Liu et al. 2020, algorithm 2): the step size warms up as the second moment becomes reliable.
+
+    Its first four updates, whose second moment says too little, are of the first moment alone.
+    """
+
+    def _common(self, applied: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        *common, epsilon = super()._common(applied)
+        rectification = radam_rectification(self.updates + 1, self.beta_2)
+        adapts = rectification > 0.0
+        # The same kernel serves both: a large epsilon takes the second moment away, and the scale the epsilon.
+        plain = _WITHOUT_SECOND_MOMENT / tf.sqrt(1.0 - common[1])
+        scale = tf.where(adapts, rectification, plain)
+        return *common, tf.where(adapts, epsilon, _WITHOUT_SECOND_MOMENT), scale
+
+    def _update(self, weight: tf.Variable, *rest: Any) -> None:
+        first_moment, second_moment, gradient, rate, *common, scale = rest
+        super()._update(weight, first_moment, second_moment, gradient, rate * scale, *common)
+
+
+def radam_rectification(update: tf.Tensor, beta_2: float) -> tf.Tensor:
+    """The factor r_t of RAdam's step size (Liu et al. 2020, algorithm 2): float32 [], 0 while rho_t is at most 4.
+
+    Args:
+      update: t, int64 [], from 1.
+      beta_2: decay of the second moment.
+    """
+    count, longest = tf.cast(update, tf.float32), 2.0 / (1.0 - beta_2) - 1.0
+    decayed = count * math.log(beta_2)
+    # expm1: rho_t is a small difference of large numbers at first.
+    length = longest + 2.0 * count * tf.exp(decayed) / tf.math.expm1(decayed)
+    share = (length - 4.0) * (length - 2.0) * longest / ((longest - 4.0) * (longest - 2.0) * length)
+    return tf.where(length > 4.0, tf.sqrt(tf.maximum(share, 0.0)), 0.0)
 
 
 def summed_over_replicas(tensors: list[tf.Tensor]) -> list[tf.Tensor]:

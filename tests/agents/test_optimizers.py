@@ -1,4 +1,4 @@
-"""Adam: hand-worked updates, and tf.keras.optimizers.Adam as the reference."""
+"""Adam and RAdam: hand-worked updates; tf.keras.optimizers.Adam and a slow loop as the references."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from agents.optimizers import Adam
+from agents.optimizers import Adam, RAdam, radam_rectification
 
 SHAPES = [(3, 4), (4,), (4, 2), (2,)]
 LOSS = tf.constant(1.0)
@@ -122,15 +122,17 @@ def test_its_variables_are_its_whole_state() -> None:
         np.testing.assert_array_equal(one, another)
 
 
-@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize(("kind", "compiled"), [(Adam, True), (Adam, False), (RAdam, False)])
 @pytest.mark.parametrize(
     ("loss", "poison"),
     [(1.0, np.nan), (1.0, np.inf), (1.0, 1e30), (np.nan, 0.0), (-np.inf, 0.0)],
     ids=["nan", "inf", "a norm that overflows", "loss nan", "loss inf"],
 )
-def test_an_update_that_is_not_finite_changes_no_bit(compiled: bool, loss: float, poison: float) -> None:
+def test_an_update_that_is_not_finite_changes_no_bit(
+    kind: type[Adam], compiled: bool, loss: float, poison: float
+) -> None:
     weights = fresh_variables()
-    optimizer = Adam(weights, 1e-2, clip_norm=0.5, learning_rate_final=1e-3, decay_steps=10)
+    optimizer = kind(weights, 1e-2, clip_norm=0.5, learning_rate_final=1e-3, decay_steps=10)
     apply = tf.function(optimizer.apply, jit_compile=compiled)
     random = np.random.default_rng(3)
     assert apply(random_gradients(random), LOSS).applied
@@ -149,3 +151,50 @@ def test_the_scale_multiplies_the_scheduled_step_size() -> None:
     adam = Adam([tf.Variable([1.0])], 0.01, learning_rate_final=0.001, decay_steps=10)
     adam.learning_rate_scale.assign(0.25)
     assert adam.learning_rate().numpy() == pytest.approx(0.0025)
+
+
+def slow_radam(gradients: list[float], rate: float, epsilon: float) -> list[float]:
+    """Liu et al. 2020, algorithm 2, for one weight that starts at 0, in double precision: its values after each."""
+    weight, first, second, values, longest = 0.0, 0.0, 0.0, [], 2.0 / (1.0 - 0.999) - 1.0
+    for t, gradient in enumerate(gradients, 1):
+        first = 0.9 * first + 0.1 * gradient
+        second = 0.999 * second + 0.001 * gradient**2
+        length = longest - 2.0 * t * 0.999**t / (1.0 - 0.999**t)
+        change = rate * first / (1.0 - 0.9**t)
+        if length > 4.0:
+            rectification = (length - 4.0) * (length - 2.0) * longest / ((longest - 4.0) * (longest - 2.0) * length)
+            # Epsilon beside the uncorrected root, as Adam's efficient form has it.
+            change *= np.sqrt(rectification) * np.sqrt(1.0 - 0.999**t) / (np.sqrt(second) + epsilon)
+        weight -= change
+        values.append(weight)
+    return values
+
+
+def test_radam_equals_the_slow_loop() -> None:
+    random = np.random.default_rng(4)
+    gradients = (10.0 ** random.uniform(-3, 1, 60) * random.normal(size=60)).tolist()
+    weight = tf.Variable([0.0])
+    radam, found = RAdam([weight], 1e-2, epsilon=1e-5), []
+    for gradient in gradients:
+        radam.apply([tf.constant([gradient])], LOSS)
+        found.append(float(weight.numpy()[0]))
+    np.testing.assert_allclose(found, slow_radam(gradients, 1e-2, 1e-5), rtol=2e-4)
+
+
+def test_the_first_four_updates_of_radam_are_of_the_first_moment_alone() -> None:
+    # Of a constant gradient the corrected first moment is that gradient, whatever the second one is.
+    weight = tf.Variable([1.0, 1.0, 1.0])
+    radam = RAdam([weight], 0.1)
+    for _ in range(4):
+        radam.apply([tf.constant([0.5, -200.0, 0.0])], LOSS)
+    np.testing.assert_allclose(weight, [0.8, 81.0, 1.0], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("update", "expected"),
+    # rho_4 = 3.9975; rho_5 = 4.9960: sqrt(0.9960 * 2.9960 * 1999 / (1995 * 1997 * 4.9960)); 1 in the end.
+    [(1, 0.0), (4, 0.0), (5, 0.017312), (10**6, 1.0)],
+)
+def test_the_rectification_by_hand(update: int, expected: float) -> None:
+    found = radam_rectification(tf.constant(update, tf.int64), 0.999).numpy()
+    assert found == pytest.approx(expected, rel=1e-3)
