@@ -43,10 +43,20 @@ class C51Agent(DeepTdAgent, categorical_dqn_agent.CategoricalDqnAgent):  # type:
         before, after, folded = batch.observation_tm1, batch.observation_t, batch.folded
         logits_tm1 = self._q_network.raw(before, *self._noise(before, 0, training), training=training)
         logits_t = self._target_q_network.raw(after, *self._noise(after, 1, training))
-        selector = self._q_network.raw(after, *self._noise(after, 2, training)) if config.double else logits_t
-        best = tf.argmax(losses.masked_q(self._mean(selector), batch.mask_t), axis=1, output_type=tf.int32)
-        probabilities_t = tf.nn.softmax(distributional_losses.of_action(logits_t, best))
-        atoms = folded.reward[:, tf.newaxis] + folded.discount[:, tf.newaxis] * self._support
+        reward, atoms_t = folded.reward, self._support
+        if config.munchausen:
+            from agents import munchausen
+
+            q_before = self._mean(self._target_q_network.raw(before, *self._noise(before, 3, training)))
+            reward += munchausen.bonus(q_before, batch.mask_tm1, batch.action, config)
+            atoms_t, probabilities_t = munchausen.soft_atoms(
+                self._support, tf.nn.softmax(logits_t), batch.mask_t, config.munchausen_temperature
+            )
+        else:
+            selector = self._q_network.raw(after, *self._noise(after, 2, training)) if config.double else logits_t
+            best = tf.argmax(losses.masked_q(self._mean(selector), batch.mask_t), axis=1, output_type=tf.int32)
+            probabilities_t = tf.nn.softmax(distributional_losses.of_action(logits_t, best))
+        atoms = reward[:, tf.newaxis] + folded.discount[:, tf.newaxis] * atoms_t
         target = tf.stop_gradient(distributional_losses.project(self._support, atoms, probabilities_t))
         log_probabilities = tf.nn.log_softmax(distributional_losses.of_action(logits_tm1, batch.action))
         cross_entropy = -tf.reduce_sum(target * log_probabilities, axis=1)

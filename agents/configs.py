@@ -78,14 +78,13 @@ class DeepConfig(WindowConfig, frozen=True):
         return rising_learning_rate(self.learning_rate, self.learning_rate_final, self.learning_rate_decay_steps)
 
 
-class DqnConfig(DeepConfig, frozen=True, tag_field="kind", tag="dqn"):
-    """Deep Q-learning (Mnih et al. 2015) with Double (van Hasselt et al. 2016) and Dueling (Wang et al. 2016)."""
+class MunchausenConfig(DeepConfig, frozen=True):
+    """Fields of the kinds whose target may be Munchausen's."""
 
-    loss: ErrorLoss = "huber"
     munchausen: Annotated[
         bool,
         Meta(
-            description="Add the scaled log-policy to the reward and bootstrap softly (M-DQN, Vieillard et al. 2020); "
+            description="Add the scaled log-policy to the reward and bootstrap softly (Vieillard et al. 2020); "
             "needs double=false, as there is no maximum to choose."
         ),
     ] = False
@@ -96,7 +95,6 @@ class DqnConfig(DeepConfig, frozen=True, tag_field="kind", tag="dqn"):
     munchausen_floor: Annotated[
         float, Meta(le=0.0, description="l0, the least that tau * log pi is taken to be.")
     ] = -1.0
-    cql_alpha: ConservativeWeight = 0.0
 
     def problem(self) -> str:
         """See `KindConfig`."""
@@ -105,7 +103,14 @@ class DqnConfig(DeepConfig, frozen=True, tag_field="kind", tag="dqn"):
         return super().problem()
 
 
-class C51Config(DeepConfig, frozen=True, tag_field="kind", tag="c51"):
+class DqnConfig(MunchausenConfig, frozen=True, tag_field="kind", tag="dqn"):
+    """Deep Q-learning (Mnih et al. 2015) with Double (van Hasselt et al. 2016) and Dueling (Wang et al. 2016)."""
+
+    loss: ErrorLoss = "huber"
+    cql_alpha: ConservativeWeight = 0.0
+
+
+class C51Config(MunchausenConfig, frozen=True, tag_field="kind", tag="c51"):
     """Categorical DQN (Bellemare et al. 2017): a distribution of the return over fixed atoms."""
 
     num_atoms: Annotated[int, Meta(ge=2, le=1_000, description="Atoms of the distribution.")] = 51
@@ -138,7 +143,7 @@ class RainbowConfig(C51Config, frozen=True, tag_field="kind", tag="rainbow"):
     n_step: NStep = 3
 
 
-class QuantileConfig(DeepConfig, frozen=True):
+class QuantileConfig(MunchausenConfig, frozen=True):
     """Fields of the kinds that learn quantiles of the return."""
 
     kappa: Annotated[

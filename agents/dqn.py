@@ -33,17 +33,11 @@ class DqnAgent(DeepTdAgent):
         q_t = target.raw(after, *self._noise(after, 1, training))
         reward = folded.reward
         if config.munchausen:
-            from agents import policy_losses
+            from agents import munchausen
 
-            value_t = policy_losses.soft_bootstrap_value(q_t, batch.mask_t, config.munchausen_temperature)
-            reward += policy_losses.munchausen_bonus(
-                target.raw(before, *self._noise(before, 3, training)),
-                batch.mask_tm1,
-                batch.action,
-                config.munchausen_scale,
-                config.munchausen_temperature,
-                config.munchausen_floor,
-            )
+            target_tm1 = target.raw(before, *self._noise(before, 3, training))
+            reward += munchausen.bonus(target_tm1, batch.mask_tm1, batch.action, config)
+            value_t = munchausen.soft_value(q_t, batch.mask_t, config.munchausen_temperature)
         else:
             selector_t = online.raw(after, *self._noise(after, 2, training)) if config.double else q_t
             value_t = losses.bootstrap_value(q_t, selector_t, batch.mask_t)

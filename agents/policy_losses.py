@@ -1,4 +1,4 @@
-"""The mathematics of policies: softmax policies, Munchausen DQN's terms, and policy gradients.
+"""The mathematics of policies: softmax policies and policy gradients.
 
 Pure functions of tensors; shapes and subscripts are those of `agents.losses`.
 """
@@ -30,26 +30,6 @@ def log_probability(log_policy: tf.Tensor, action: tf.Tensor) -> tf.Tensor:
 def entropy(policy: tf.Tensor, log_policy: tf.Tensor) -> tf.Tensor:
     """Entropy of a policy in nats, - sum over actions of pi log pi, float32 [B]; temperature 1 in `soft_policy`."""
     return -tf.reduce_sum(tf.where(policy > 0.0, policy * log_policy, 0.0), axis=1)
-
-
-def munchausen_bonus(
-    q_tm1: tf.Tensor, mask_tm1: tf.Tensor | None, action: tf.Tensor, scale: float, temperature: float, floor: float
-) -> tf.Tensor:
-    """The bonus that M-DQN adds to the reward: scale * clip(temperature * log pi(a|s), floor, 0), float32 [B].
-
-    Vieillard et al. 2020, equations 3 and 4; `q_tm1` [B, A] is the target network's. With n-step returns the first
-    action's alone is added, as M-IQN does there.
-    """
-    _, log_policy = soft_policy(q_tm1, mask_tm1, temperature)
-    taken = tf.gather(log_policy, action, axis=1, batch_dims=1)  # the product of a one-hot with the lowest float is not
-    return scale * tf.clip_by_value(taken, floor, 0.0)
-
-
-def soft_bootstrap_value(q_t: tf.Tensor, mask_t: tf.Tensor | None, temperature: float) -> tf.Tensor:
-    """M-DQN's value: sum_a pi(a|s) (q - temperature * log pi(a|s)), float32 [B] (Vieillard et al. 2020, equation 2)."""
-    policy, log_policy = soft_policy(q_t, mask_t, temperature)
-    entropy_regularised = policy * (masked_q(q_t, mask_t) - log_policy)
-    return tf.reduce_sum(tf.where(policy > 0.0, entropy_regularised, 0.0), axis=1)
 
 
 def clipped_surrogate(ratio: tf.Tensor, advantage: tf.Tensor, clip_ratio: float) -> tf.Tensor:

@@ -108,9 +108,18 @@ class QuantileAgent(DeepTdAgent):
             network, stream = (self._q_network, 2) if config.double else (self._target_q_network, 1)
             fractions = bootstrapped if acting is None else acting
             selector_t = self._quantiles(network, after, fractions, stream, training)
-        mean_t = losses.masked_q(tf.reduce_mean(selector_t, axis=2), batch.mask_t)
-        next_quantiles = distributional_losses.of_action(quantiles_t, tf.argmax(mean_t, axis=1, output_type=tf.int32))
-        target = folded.reward[:, tf.newaxis] + folded.discount[:, tf.newaxis] * next_quantiles
+        reward, mean_t = folded.reward, tf.reduce_mean(selector_t, axis=2)
+        if config.munchausen:
+            from agents import munchausen
+
+            fractions = bootstrapped if acting is None else acting
+            target_tm1 = self._quantiles(self._target_q_network, before, fractions, 3, training)
+            reward += munchausen.bonus(tf.reduce_mean(target_tm1, axis=2), batch.mask_tm1, batch.action, config)
+            next_quantiles = munchausen.soft_quantiles(quantiles_t, mean_t, batch.mask_t, config.munchausen_temperature)
+        else:
+            best = tf.argmax(losses.masked_q(mean_t, batch.mask_t), axis=1, output_type=tf.int32)
+            next_quantiles = distributional_losses.of_action(quantiles_t, best)
+        target = reward[:, tf.newaxis] + folded.discount[:, tf.newaxis] * next_quantiles
         target = tf.stop_gradient(target)
         taken_tm1 = distributional_losses.of_action(quantiles_tm1, batch.action)
         q_tm1 = tf.reduce_mean(quantiles_tm1, axis=2)

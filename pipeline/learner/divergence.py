@@ -7,7 +7,7 @@ import enum
 import math
 from collections.abc import Callable, Sequence
 
-from agents.configs import C51Config, DeepConfig, DqnConfig, PolicyGradientConfig, R2d2Config, WindowConfig
+from agents.configs import C51Config, DeepConfig, MunchausenConfig, PolicyGradientConfig, R2d2Config, WindowConfig
 from pipeline.experiment.sections import Experiment, LearnerConfig
 from pipeline.messages.contents import Evaluation
 
@@ -114,7 +114,7 @@ class ValueSentinel:
         self._discount, self._clip, self._entropy = 1.0, 0.0, 0.0
         if isinstance(agent, WindowConfig | PolicyGradientConfig):
             self._discount, self._clip = agent.discount, agent.reward_clip
-        if isinstance(agent, DqnConfig) and agent.munchausen:
+        if isinstance(agent, MunchausenConfig) and agent.munchausen:
             self._entropy = agent.munchausen_temperature * math.log(num_actions)
         self._largest_reward = 0.0
         self._best_value: float | None = None
@@ -218,7 +218,7 @@ class ValueSentinel:
         agent, advice = self._agent, ["lower agent.learning_rate"]
         if isinstance(agent, DeepConfig):
             advice.append("raise agent.target_update_period")
-            if not agent.double and not (isinstance(agent, DqnConfig) and agent.munchausen):
+            if not agent.double and not (isinstance(agent, MunchausenConfig) and agent.munchausen):
                 advice.append("set agent.double=true")
         if isinstance(agent, C51Config):
             advice.append("lower agent.v_max")

@@ -4,7 +4,6 @@ Hand-worked numbers, and slow obvious references in float64 under hypothesis.
 """
 
 import math
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,15 +11,19 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from masked_values import (
+    HALF_LN_3,
+    TEMPERATURES,
+    log_of_sum_of_exponentials,
+    log_policy,
+    masked_q_values,
+    rows_of,
+    tensors_of,
+)
 
 from agents import distributional_losses, losses, noisy, policy_losses
 
 LOWEST = np.finfo(np.float32).min
-HALF_LN_3 = 0.5 * math.log(3.0)
-"""With 0 beside it and a temperature of a half the softmax policy is [1/4, 3/4]."""
-TEMPERATURES = [0.03, 0.5, 1.0, 10.0]
-
-q_values = st.floats(-50.0, 50.0, width=32)
 
 
 def floats(shape: tuple[int, ...], low: float, high: float) -> st.SearchStrategy[np.ndarray]:
@@ -181,43 +184,6 @@ def test_of_action_takes_the_numbers_of_each_action() -> None:
     )
 
 
-@st.composite
-def masked_q_values(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-    """Q-values [B, A], a mask that allows at least one action of each row or None, and an allowed action of each."""
-    shape = draw(st.integers(1, 3)), draw(st.integers(1, 5))
-    q = draw(arrays(np.float32, shape, elements=q_values))
-    action = draw(arrays(np.int64, shape[:1], elements=st.integers(0, shape[1] - 1)))
-    if draw(st.booleans()):
-        return q, None, action
-    mask = draw(arrays(np.bool_, shape))
-    mask[np.arange(shape[0]), action] = True
-    return q, mask, action
-
-
-def tensors_of(q: np.ndarray, mask: np.ndarray | None) -> tuple[tf.Tensor, tf.Tensor | None]:
-    return tf.constant(q), None if mask is None else tf.constant(mask)
-
-
-def rows_of(q: np.ndarray, mask: np.ndarray | None) -> list[dict[int, float]]:
-    """The Q-values of the allowed actions of each row, by action."""
-    allowed = np.ones_like(q, bool) if mask is None else mask
-    return [
-        {action: float(value) for action, value in enumerate(row) if may[action]}
-        for row, may in zip(q, allowed, strict=True)
-    ]
-
-
-def log_of_sum_of_exponentials(values: Any) -> float:
-    values = list(values)
-    return max(values) + math.log(math.fsum(math.exp(value - max(values)) for value in values))
-
-
-def log_policy(row: dict[int, float], temperature: float) -> dict[int, float]:
-    """The logarithm of softmax(q / temperature) of each action."""
-    total = log_of_sum_of_exponentials(q / temperature for q in row.values())
-    return {action: q / temperature - total for action, q in row.items()}
-
-
 def test_soft_policy_by_hand() -> None:
     q, mask = tf.constant([[0.0, HALF_LN_3, 7.0]]), tf.constant([[True, True, False]])
     policy, scaled_logarithm = policy_losses.soft_policy(q, mask, 0.5)
@@ -254,82 +220,6 @@ def test_soft_policy_of_large_q_values_does_not_overflow(temperature: float) -> 
     np.testing.assert_allclose(
         scaled_logarithm, [[0.0, -2e4, -5e3], [half, LOWEST, half], [0.0, -2e30, -1e30]], rtol=1e-6
     )
-
-
-@pytest.mark.parametrize(
-    ("action", "floor", "expected"),
-    [
-        # The policy is [1/4, 3/4] over the allowed, at temperature 1/2; the scale is 0.9.
-        (0, -1.0, 0.9 * 0.5 * math.log(0.25)),
-        (1, -1.0, 0.9 * 0.5 * math.log(0.75)),
-        (0, -0.5, 0.9 * -0.5),  # 0.5 ln 0.25 = -0.69 is below the floor
-        (1, -0.5, 0.9 * 0.5 * math.log(0.75)),
-        (0, 0.0, 0.0),
-        (2, -1.0, 0.9 * -1.0),  # forbidden: the floor
-    ],
-)
-def test_munchausen_bonus_by_hand(action: int, floor: float, expected: float) -> None:
-    q, mask = tf.constant([[0.0, HALF_LN_3, 7.0]]), tf.constant([[True, True, False]])
-    bonus = policy_losses.munchausen_bonus(q, mask, tf.constant([action]), 0.9, 0.5, floor)
-    np.testing.assert_allclose(bonus, [expected], rtol=1e-6)
-
-
-@settings(deadline=None, max_examples=50)
-@given(masked_q_values(), st.sampled_from(TEMPERATURES), st.sampled_from([-5.0, -1.0, 0.0]))
-def test_munchausen_bonus_is_the_scaled_clipped_log_policy(
-    drawn: tuple[np.ndarray, np.ndarray | None, np.ndarray], temperature: float, floor: float
-) -> None:
-    q, mask, action = drawn
-    bonus = policy_losses.munchausen_bonus(*tensors_of(q, mask), tf.constant(action), 0.9, temperature, floor)
-    expected = [
-        0.9 * max(temperature * log_policy(row, temperature)[taken], floor)
-        for row, taken in zip(rows_of(q, mask), action.tolist(), strict=True)
-    ]
-    np.testing.assert_allclose(bonus, expected, rtol=1e-5, atol=1e-4)
-
-
-def test_munchausen_bonus_of_large_q_values_is_finite() -> None:
-    bonus = policy_losses.munchausen_bonus(tf.constant([[1e4, -1e4]] * 2), None, tf.constant([0, 1]), 0.9, 0.03, -1.0)
-    np.testing.assert_allclose(bonus, [0.0, -0.9], rtol=1e-6)
-
-
-def test_soft_bootstrap_value_by_hand() -> None:
-    # By the definition: 1/4 (0 - 0.5 ln 1/4) + 3/4 (0.5 ln 3 - 0.5 ln 3/4) = 0.5 ln 4.
-    q, mask = tf.constant([[0.0, HALF_LN_3, 7.0]]), tf.constant([[True, True, False]])
-    np.testing.assert_allclose(policy_losses.soft_bootstrap_value(q, mask, 0.5), [0.5 * math.log(4.0)], rtol=1e-6)
-
-
-@settings(deadline=None, max_examples=100)
-@given(masked_q_values(), st.sampled_from(TEMPERATURES))
-def test_soft_bootstrap_value_is_the_mean_of_q_less_the_scaled_log_policy(
-    drawn: tuple[np.ndarray, np.ndarray | None, np.ndarray], temperature: float
-) -> None:
-    q, mask, _ = drawn
-    expected = []
-    for row in rows_of(q, mask):
-        logarithms = log_policy(row, temperature)
-        terms = [math.exp(logarithms[a]) * (value - temperature * logarithms[a]) for a, value in row.items()]
-        expected.append(math.fsum(terms))
-    value = policy_losses.soft_bootstrap_value(*tensors_of(q, mask), temperature)
-    np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-4)
-
-
-@settings(deadline=None, max_examples=50)
-@given(masked_q_values())
-def test_soft_bootstrap_value_approaches_the_maximum_as_it_cools(
-    drawn: tuple[np.ndarray, np.ndarray | None, np.ndarray],
-) -> None:
-    q, mask, _ = drawn
-    value = policy_losses.soft_bootstrap_value(*tensors_of(q, mask), 1e-5)
-    np.testing.assert_allclose(value, [max(row.values()) for row in rows_of(q, mask)], rtol=1e-6, atol=1e-4)
-
-
-@pytest.mark.parametrize("temperature", [1e-3, 0.03, 1.0])
-def test_soft_bootstrap_value_of_large_q_values_does_not_overflow(temperature: float) -> None:
-    q = tf.constant([[1e4, -1e4, 2e4], [-1e4, -1e4, -3e4]])
-    mask = tf.constant([[True, True, False], [True, True, True]])
-    value = policy_losses.soft_bootstrap_value(q, mask, temperature)
-    np.testing.assert_allclose(value, [1e4, -1e4 + temperature * math.log(2.0)], rtol=1e-6)
 
 
 def test_conservative_penalty_by_hand() -> None:

@@ -229,6 +229,7 @@ def experience(
 
 LINEAR = {"hidden_units": (), "learning_rate": 0.02, "learning_rate_final": 0.0001, "target_update_period": 10}
 HIDDEN = LINEAR | {"hidden_units": (64, 64), "learning_rate": 0.003, "learning_rate_final": 0.00001}
+MUNCHAUSEN = {"double": False, "munchausen": True, "munchausen_temperature": 0.01}
 VALUE_KINDS = [kind for kind, builder in BUILDERS.items() if issubclass(builder.config, WindowConfig)]
 AGENTS: dict[str, AgentConfig] = {
     "dqn": DqnConfig(**LINEAR, learning_rate_decay_steps=8_000),
@@ -236,13 +237,13 @@ AGENTS: dict[str, AgentConfig] = {
     "dqn, dueling": DqnConfig(**LINEAR, learning_rate_decay_steps=8_000, dueling=True),
     "dqn, noisy": DqnConfig(**LINEAR, learning_rate_decay_steps=8_000, noisy=True, noisy_sigma=0.1),
     "dqn, squared loss": DqnConfig(**LINEAR, learning_rate_decay_steps=8_000, loss="mse"),
-    "dqn, munchausen": DqnConfig(
-        **LINEAR, learning_rate_decay_steps=8_000, double=False, munchausen=True, munchausen_temperature=0.01
-    ),
+    "dqn, munchausen": DqnConfig(**LINEAR, learning_rate_decay_steps=8_000, **MUNCHAUSEN),
     "c51": C51Config(**LINEAR, learning_rate_decay_steps=4_000),
+    "c51, munchausen": C51Config(**LINEAR, learning_rate_decay_steps=4_000, **MUNCHAUSEN),
     "rainbow": RainbowConfig(**LINEAR, learning_rate_decay_steps=4_000, num_atoms=21, noisy_sigma=0.1),
     # The mean is that of the quantiles only if they are quantiles: kappa must be small beside the errors.
     "qr_dqn": QrDqnConfig(**LINEAR, learning_rate_decay_steps=4_000, kappa=0.01),
+    "qr_dqn, munchausen": QrDqnConfig(**LINEAR, learning_rate_decay_steps=4_000, kappa=0.01, **MUNCHAUSEN),
     # Without hidden layers, a unit of the fractions' embedding is all that a state has, and its relu may be dead.
     "iqn": IqnConfig(
         **HIDDEN, learning_rate_decay_steps=6_000, kappa=0.05, quantile_samples=8, target_quantile_samples=8
@@ -371,10 +372,17 @@ def test_every_variant_of_dqn_learns_the_optimal_q_values(name: str, problem: st
     assert largest_error(given, q, optimal_q(given)) < given.bound
 
 
-@pytest.mark.parametrize("problem", tiered(["slippery lake", "chain"], ["chain"]))
-def test_munchausen_learns_its_own_fixed_point_whose_greedy_policy_is_nearly_optimal(problem: str) -> None:
+SOFT = [
+    (f"{kind}, munchausen", problem)
+    for kind, problem in (("dqn", "slippery lake"), ("dqn", "chain"), ("c51", "chain"), ("qr_dqn", "chain"))
+]
+"""C51 cannot learn the bonus where the support ends at the least return."""
+
+
+@pytest.mark.parametrize(("name", "problem"), tiered(SOFT, [("dqn, munchausen", "chain")]))
+def test_munchausen_learns_its_own_fixed_point_whose_greedy_policy_is_nearly_optimal(name: str, problem: str) -> None:
     given = PROBLEMS[problem]
-    config: Any = fitted("dqn, munchausen", given)
+    config: Any = fitted(name, given)
     q = learn(config, given)
     reference = munchausen_q(given, config.munchausen_scale, config.munchausen_temperature, config.munchausen_floor)
     best = optimal_q(given)

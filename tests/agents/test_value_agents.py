@@ -34,10 +34,13 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "noisy dqn": ("dqn", DEEP | {"noisy": True}),
     "c51": ("c51", DEEP | ATOMS),
     "rainbow": ("rainbow", DEEP | ATOMS),
+    "munchausen c51": ("c51", DEEP | ATOMS | MUNCHAUSEN),
     "qr_dqn": ("qr_dqn", DEEP | QUANTILES),
+    "munchausen qr_dqn": ("qr_dqn", DEEP | QUANTILES | MUNCHAUSEN),
     "conservative qr_dqn": ("qr_dqn", DEEP | QUANTILES | {"cql_alpha": 3.0}),
     "noisy qr_dqn": ("qr_dqn", DEEP | QUANTILES | {"noisy": True, "dueling": True}),
     "iqn": ("iqn", DEEP | IMPLICIT),
+    "munchausen iqn": ("iqn", DEEP | IMPLICIT | MUNCHAUSEN),
     "noisy iqn": ("iqn", DEEP | IMPLICIT | {"noisy": True, "dueling": True, "cql_alpha": 3.0}),
     "q_learning": ("q_learning", {"discount": 0.9, "learning_rate": 0.25}),
 }
@@ -124,6 +127,7 @@ class Example(NamedTuple):
     target_t: np.ndarray
     selector_t: np.ndarray
     """Of IQN at the fractions that act, of the network that chooses the bootstrap action."""
+    selector_tm1: np.ndarray
 
 
 class Expected(NamedTuple):
@@ -189,6 +193,7 @@ def examples_of(setup: Setup, experience: Trajectory) -> list[Example | None]:
                 target_tm1=target[row, 0],
                 target_t=target[row, frame],
                 selector_t=selector[row, frame],
+                selector_tm1=selector[row, 0],
             )
         )
     return examples
@@ -215,11 +220,16 @@ def log_policy(q: Any, allowed: list[int], temperature: float) -> dict[int, floa
     return {a: q[a] / temperature - total for a in allowed}
 
 
+def munchausen_bonus(config: Any, example: Example, q: Any) -> float:
+    temperature = config.munchausen_temperature
+    taken = temperature * log_policy(q, example.allowed_tm1, temperature)[example.action]
+    return float(config.munchausen_scale * max(taken, config.munchausen_floor))
+
+
 def expected_of_dqn(config: Any, example: Example, batch: int) -> Expected:
     reward, temperature = example.reward, config.munchausen_temperature
     if config.munchausen:
-        taken = temperature * log_policy(example.target_tm1, example.allowed_tm1, temperature)[example.action]
-        reward += config.munchausen_scale * max(taken, config.munchausen_floor)
+        reward += munchausen_bonus(config, example, example.target_tm1)
         following = log_policy(example.target_t, example.allowed_t, temperature)
         value = sum(math.exp(log) * (example.target_t[a] - temperature * log) for a, log in following.items())
     else:
@@ -234,11 +244,20 @@ def expected_of_dqn(config: Any, example: Example, batch: int) -> Expected:
 def expected_of_c51(config: Any, example: Example, batch: int) -> Expected:
     support = np.linspace(config.v_min, config.v_max, config.num_atoms)
     step = (config.v_max - config.v_min) / (config.num_atoms - 1)
-    selector = example.online_t if config.double else example.target_t
-    best = best_of([softmax(logits) @ support for logits in selector], example.allowed_t)
+    reward, mixture, temperature = example.reward, [], config.munchausen_temperature
+    if config.munchausen:
+        reward += munchausen_bonus(config, example, [softmax(logits) @ support for logits in example.target_tm1])
+        q_t = [softmax(logits) @ support for logits in example.target_t]
+        for action, log in log_policy(q_t, example.allowed_t, temperature).items():
+            shares = math.exp(log) * softmax(example.target_t[action])
+            mixture += zip(support - temperature * log, shares, strict=True)
+    else:
+        selector = example.online_t if config.double else example.target_t
+        best = best_of([softmax(logits) @ support for logits in selector], example.allowed_t)
+        mixture += zip(support, softmax(example.target_t[best]), strict=True)
     target = np.zeros(config.num_atoms)
-    for atom, probability in zip(support, softmax(example.target_t[best]), strict=True):
-        moved = min(max(example.reward + example.discount * atom, config.v_min), config.v_max)
+    for atom, probability in mixture:
+        moved = min(max(reward + example.discount * atom, config.v_min), config.v_max)
         position = (moved - config.v_min) / step
         lower = min(int(position), config.num_atoms - 2)
         target[lower] += probability * (lower + 1 - position)
@@ -250,8 +269,14 @@ def expected_of_c51(config: Any, example: Example, batch: int) -> Expected:
 
 
 def expected_of_quantiles(config: Any, example: Example, batch: int) -> Expected:
-    best = best_of(example.selector_t.mean(axis=1), example.allowed_t)
-    targets = [example.reward + example.discount * quantile for quantile in example.target_t[best]]
+    reward, q_t, temperature = example.reward, example.selector_t.mean(axis=1), config.munchausen_temperature
+    if config.munchausen:
+        reward += munchausen_bonus(config, example, example.selector_tm1.mean(axis=1))
+        following = log_policy(q_t, example.allowed_t, temperature)
+        next_quantiles = sum(math.exp(log) * (example.target_t[a] - temperature * log) for a, log in following.items())
+    else:
+        next_quantiles = example.target_t[best_of(q_t, example.allowed_t)]
+    targets = [reward + example.discount * quantile for quantile in next_quantiles]
     quantiles = example.online_tm1[example.action]
     loss = 0.0
     for position, quantile in enumerate(quantiles):
@@ -281,7 +306,7 @@ EXPECTED: dict[str, Callable[[Any, Example, int], Expected]] = {
     "q_learning": expected_of_table,
 }
 
-SINGLE = ("munchausen", "conservative munchausen", "q_learning")
+SINGLE = (*(name for name in CASES if "munchausen" in name), "q_learning")
 UNMASKED_FIRST = ("dqn", "c51", "qr_dqn", "q_learning")
 """Kinds without masks in the first tier: where there are none is decided once for all that inherit from them."""
 VARIANTS = [

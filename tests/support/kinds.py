@@ -58,7 +58,10 @@ def changed(config: Any, values: dict[str, Any]) -> Any:
 
 VARIANTS: dict[str, AgentConfig] = {
     **{kind: config_of(kind) for kind in BUILDERS},
-    "dqn munchausen": msgspec.structs.replace(config_of("dqn"), double=False, munchausen=True),
+    **{
+        f"{kind} munchausen": msgspec.structs.replace(config_of(kind), double=False, munchausen=True)
+        for kind in ("dqn", "c51", "qr_dqn", "iqn")
+    },
     "dqn noisy": msgspec.structs.replace(config_of("dqn"), noisy=True, dueling=False),
     "dqn conservative": msgspec.structs.replace(config_of("dqn"), cql_alpha=0.5),
     "qr_dqn conservative": msgspec.structs.replace(config_of("qr_dqn"), cql_alpha=0.5),
