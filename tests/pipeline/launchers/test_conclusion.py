@@ -56,6 +56,8 @@ def test_all_that_tell_of_an_end_agree(
         assert kept.endswith(last)
         assert last.startswith(summary.stop_reason)
         assert all(word in last for word in summary.message.split())
+        is_interrupted = summary.stop_reason == "interrupted"
+        assert ("by SIGTERM" in last) == (by != "" and is_interrupted and summary.reason == "interrupted")
         if learners is None:
             assert ended != 0
             assert (summary.environment_steps, summary.gradient_steps) == ((7, 3) if has_status else (0, 0))
