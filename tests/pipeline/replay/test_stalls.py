@@ -1,4 +1,4 @@
-"""Whether data flows in the ratio asked for, and who waits for whom."""
+"""Where nothing flows, what is said of who waits for whom."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from pipeline.experiment.config import parse
-from pipeline.monitoring.pace import RatioMonitor
 from pipeline.replay.shards import stalls as shard_stalls
 from pipeline.replay.shards.stalls import ShardState
 from pipeline.replay.stalls import explain, waits_for_collectors
@@ -70,39 +69,3 @@ def test_the_permits_and_the_shards_say_who_waits(permits: Any, shards: Any, wai
     for number, shard in enumerate(shards):
         assert (f"shard {number} at host:2 has nothing" in text) == (shard is EMPTY)
         assert (f"shard {number} at host:3 does not answer" in text) == (shard is AWAY)
-
-
-def watch_of(seconds: int, learned_per_stored: float, least: int = 100) -> str:
-    """What is said in the end, of 1,000 transitions stored in each second."""
-    watch, said = RatioMonitor(wanted=8.0, least=least), ""
-    for second in range(seconds + 1):
-        said = watch.warning(1000 * second, int(learned_per_stored * 1000 * second), now=float(second))
-    return said
-
-
-@pytest.mark.parametrize("ratio", [6.5, 8.0, 9.5])
-def test_a_ratio_near_the_one_asked_for_is_none_to_warn_of(ratio: float) -> None:
-    assert watch_of(200, ratio) == ""
-
-
-def test_a_ratio_that_is_off_for_a_minute_is_said_with_who_is_behind() -> None:
-    assert watch_of(59, 4.0) == ""
-    assert watch_of(60, 4.0) == (
-        "4 samples per insert over the last minute, and replay.samples_per_insert=8: the learner is behind"
-    )
-    assert "the collectors are behind" in watch_of(90, 16.0)
-
-
-def test_a_warning_ends_a_minute_after_its_cause() -> None:
-    watch, learned, said = RatioMonitor(wanted=8.0, least=100), 0, {}
-    for second in range(241):
-        learned += 2000 if second <= 100 else 8000
-        said[second] = watch.warning(1000 * (second + 1), learned, now=float(second))
-    assert said[100]
-    assert said[120], "most of the minute was off"
-    assert not said[165]
-    assert not said[240]
-
-
-def test_few_transitions_say_nothing_as_batches_come_in_lumps() -> None:
-    assert watch_of(200, 4.0, least=70_000) == ""
