@@ -77,6 +77,13 @@ NormalizeObservations = Annotated[
         "network: published and saved with it."
     ),
 ]
+LayerNorm = Annotated[
+    bool,
+    Meta(
+        description="Normalise each example's features before the activation of every hidden layer, and each pixel's "
+        "channels before those of image_torso's convolutions (Ba et al. 2016)."
+    ),
+]
 LearningRate = Annotated[float, Meta(gt=0.0, description="Adam's step size at the first update.")]
 FinalLearningRate = Annotated[
     float, Meta(gt=0.0, description="Adam's step size once learning_rate_decay_steps have passed.")

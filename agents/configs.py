@@ -17,6 +17,7 @@ from agents.config_fields import (
     HiddenUnits,
     ImageTorso,
     KindConfig,
+    LayerNorm,
     LearningRate,
     Noisy,
     NormalizeObservations,
@@ -49,6 +50,7 @@ class DeepConfig(WindowConfig, frozen=True):
     image_torso: ImageTorso = "nature"
     torso: Torso = ""
     normalize_observations: NormalizeObservations = False
+    layer_norm: LayerNorm = False
     double: Annotated[bool, Meta(description="Choose the bootstrap action by the online network (Double DQN).")] = True
     dueling: Dueling = False
     noisy: Noisy = False
@@ -271,6 +273,7 @@ class PolicyConfig(KindConfig, frozen=True):
     image_torso: ImageTorso = "nature"
     torso: Torso = ""
     normalize_observations: NormalizeObservations = False
+    layer_norm: LayerNorm = False
     learning_rate: LearningRate = 1e-3
     learning_rate_final: FinalLearningRate = 1e-4
     learning_rate_decay_steps: DecaySteps = 0

@@ -45,7 +45,8 @@ def _encode(name: str, spec: ArraySpec, leaf: tf.Tensor, seeds: Seeds, config: D
     elif picture := spec.as_picture():
         from agents import torsos
 
-        features = torsos.TORSOS[config.image_torso](torsos.arranged(features, picture), seeds, config.activation)
+        convolution = torsos.Convolutions(seeds, config.activation, config.layer_norm)
+        features = torsos.TORSOS[config.image_torso](torsos.arranged(features, picture), convolution)
     return tf.keras.layers.Flatten()(features)
 
 
@@ -89,14 +90,16 @@ class NetworkBuilder:
     def __init__(self, specs: Specs, config: DeepConfig | PolicyConfig, seed: int) -> None:
         self.specs, self.seeds = specs, Seeds(seed)
         self._hidden_units, self._activation = config.hidden_units, config.activation
+        self._layer_norm = config.layer_norm
         self._inputs = inputs_of(specs)
         leaves = specs.leaves().items()
         encoded = [_encode(name, spec, self._inputs[name], self.seeds, config) for name, spec in leaves]
         self.features = encoded[0] if len(encoded) == 1 else tf.keras.layers.Concatenate()(encoded)
         """float32 [B, n]: the encoded observation."""
 
-    def dense(self, features: tf.Tensor, units: int, activation: str | None = None) -> tf.Tensor:
-        """Makes a dense layer behind features [B, n]: linear without an activation."""
+    def dense(self, features: tf.Tensor, units: int, activation: str | None = None, repeats: Any = 1) -> tf.Tensor:
+        """Makes a dense layer behind features [B * repeats, n]: the last of a network without an activation."""
+        del repeats
         if activation is None:
             return NarrowDense(units, kernel_initializer=self.seeds.lecun_uniform())(features)
         return tf.keras.layers.Dense(units, activation, kernel_initializer=self.seeds.he_uniform())(features)
@@ -105,8 +108,17 @@ class NetworkBuilder:
         """Makes the hidden layers behind the encoder: float32 [B, n]. A second torso shares the encoder only."""
         features = self.features
         for units in self._hidden_units:
-            features = self.dense(features, units, self._activation)
+            features = self.hidden(features, units)
         return features
+
+    def hidden(self, features: tf.Tensor, units: int, repeats: Any = 1) -> tf.Tensor:
+        """Makes one hidden layer behind features [B * repeats, n], its input to the activation normalised if wanted."""
+        if not self._layer_norm:
+            return self.dense(features, units, self._activation, repeats)
+        from agents.layers.layer_norm import LayerNorm
+
+        normalised = LayerNorm()(self.dense(features, units, "linear", repeats))
+        return tf.keras.layers.Activation(self._activation)(normalised)
 
     def model(self, output: Any, *more: tf.Tensor) -> tf.keras.Model:
         """Makes the model from the observation nest and further inputs, as far as there are any."""
@@ -130,7 +142,7 @@ class ValueNetworkBuilder(NetworkBuilder):
             self._noisy = NoisyLayers(layers, self._config.noisy_sigma, self.seeds)
 
     def dense(self, features: tf.Tensor, units: int, activation: str | None = None, repeats: Any = 1) -> tf.Tensor:
-        """Makes a dense layer behind features [B * repeats, n]: linear without an activation, noisy after `expect`."""
+        """See `NetworkBuilder`; noisy after `expect`."""
         if self._noisy is None:
             return super().dense(features, units, activation)
         return self._noisy.dense(features, units, activation, repeats)

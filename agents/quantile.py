@@ -33,7 +33,7 @@ def implicit_quantile_model(specs: Specs, config: IqnConfig, seed: int) -> tf.ke
     widths = (features.shape[-1], *hidden)
     builder.expect(*zip(widths, hidden, strict=False), *builder.head_layers(widths[-1], None))
     for units in hidden[:-1]:
-        features = builder.dense(features, units, config.activation)
+        features = builder.hidden(features, units)
     width = features.shape[-1]
     tau = tf.keras.Input((None,), dtype=tf.float32, name="fractions")
     fractions = tf.shape(tau)[1]
@@ -41,7 +41,7 @@ def implicit_quantile_model(specs: Specs, config: IqnConfig, seed: int) -> tf.ke
     embedding = tf.keras.layers.Dense(width, "relu", kernel_initializer=builder.seeds.he_uniform())(cosines)
     merged = tf.reshape(features[:, tf.newaxis] * tf.reshape(embedding, (-1, fractions, width)), (-1, width))
     for units in hidden[-1:]:
-        merged = builder.dense(merged, units, config.activation, repeats=fractions)
+        merged = builder.hidden(merged, units, fractions)
     values = tf.reshape(builder.head(merged, None, repeats=fractions), (-1, fractions, specs.num_actions))
     return builder.model(tf.transpose(values, (0, 2, 1)), tau)
 

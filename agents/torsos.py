@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -23,42 +24,77 @@ def arranged(image: tf.Tensor, picture: Picture) -> tf.Tensor:
     return image
 
 
-def nature(image: tf.Tensor, seeds: Seeds, activation: str) -> tf.Tensor:
+class Convolutions(NamedTuple):
+    """Makes the convolutions of one network in order, each with initial weights of its own seed."""
+
+    seeds: Seeds
+    activation: str
+    layer_norm: bool = False
+    """Whether each activation has a normalisation of the channels before it."""
+
+    def __call__(
+        self,
+        image: tf.Tensor,
+        filters: int,
+        kernel: int,
+        stride: int = 1,
+        padding: str = "same",
+        *,
+        activated: bool = True,
+    ) -> tf.Tensor:
+        """Makes a convolution with or without an activation behind it: float32 [B, height, width, filters]."""
+        initial = self.seeds.he_uniform()
+        image = tf.keras.layers.Conv2D(filters, kernel, stride, padding, kernel_initializer=initial)(image)
+        return self.activated(image) if activated else image
+
+    def activated(self, image: tf.Tensor) -> tf.Tensor:
+        """Makes an activation, normalised before if so configured."""
+        if self.layer_norm:
+            from agents.layers.layer_norm import LayerNorm
+
+            image = LayerNorm()(image)
+        return tf.keras.layers.Activation(self.activation)(image)
+
+
+def nature(image: tf.Tensor, convolution: Convolutions) -> tf.Tensor:
     """Applies the convolutions of Mnih et al. 2015 (Methods, Model architecture); images below 36 pixels are padded.
 
     Args:
       image: float32 [B, height, width, channels].
-      seeds: of the initial weights.
-      activation: behind each convolution.
+      convolution: makes each of the convolutions.
 
     Returns:
       float32 [B, height, width, channels] of other sizes, as of every torso.
     """
     padding = "valid" if min(image.shape[1:3]) >= _NATURE_LEAST else "same"
     for filters, kernel, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
-        image = _convolution(image, filters, kernel, seeds, activation, stride, padding)
+        image = convolution(image, filters, kernel, stride, padding)
     return image
 
 
-def impala(image: tf.Tensor, seeds: Seeds, activation: str) -> tf.Tensor:
+def impala(image: tf.Tensor, convolution: Convolutions) -> tf.Tensor:
     """Applies the residual network of Espeholt et al. 2018 (figure 3, right) in its original width. See `nature`."""
     for filters in (16, 32, 32):
-        image = _convolution(image, filters, 3, seeds, None)
+        image = convolution(image, filters, 3, activated=False)
         image = tf.keras.layers.MaxPool2D(3, 2, padding="same")(image)
         for _ in range(2):
-            inner = tf.keras.layers.Activation(activation)(image)
-            inner = _convolution(inner, filters, 3, seeds, activation)
-            image += _convolution(inner, filters, 3, seeds, None)
-    return tf.keras.layers.Activation(activation)(image)
+            inner = convolution(convolution.activated(image), filters, 3)
+            image += convolution(inner, filters, 3, activated=False)
+    return convolution.activated(image)
 
 
-def minatar(image: tf.Tensor, seeds: Seeds, activation: str) -> tf.Tensor:
+def minatar(image: tf.Tensor, convolution: Convolutions) -> tf.Tensor:
     """Applies the one convolution of Young and Tian 2019 (section 3). See `nature`."""
-    return _convolution(image, 16, 3, seeds, activation, padding="valid")
+    return convolution(image, 16, 3, padding="valid")
 
 
+TORSOS: Mapping[str, Callable[[tf.Tensor, Convolutions], tf.Tensor]] = {
+    "nature": nature,
+    "impala": impala,
+    "minatar": minatar,
+}
 Torso = Callable[[tf.Tensor, Seeds, str], tf.Tensor]
-TORSOS: Mapping[str, Torso] = {"nature": nature, "impala": impala, "minatar": minatar}
+"""A torso of a user's own: float32 [B, ...], the seeds of its initial weights and the activation to features."""
 
 
 def imported(import_path: str) -> Torso:
@@ -73,18 +109,3 @@ def imported(import_path: str) -> Torso:
     except (ImportError, AttributeError, ValueError) as error:
         raise ImportError(f"agent.torso={import_path!r} cannot be imported: {error}") from None
     return torso
-
-
-def _convolution(
-    image: tf.Tensor,
-    filters: int,
-    kernel: int,
-    seeds: Seeds,
-    activation: str | None,
-    stride: int = 1,
-    padding: str = "same",
-) -> tf.Tensor:
-    initial = seeds.he_uniform()
-    return tf.keras.layers.Conv2D(filters, kernel, stride, padding, activation=activation, kernel_initializer=initial)(
-        image
-    )

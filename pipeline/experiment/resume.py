@@ -21,6 +21,7 @@ REFUSED = {
             "image_torso",
             "torso",
             "normalize_observations",
+            "layer_norm",
             "dueling",
             "noisy",
             "num_atoms",
