@@ -96,6 +96,36 @@ DecaySteps = Annotated[
         "keeps it constant.",
     ),
 ]
+Munchausen = Annotated[
+    bool,
+    Meta(
+        description="Add the scaled log-policy to the reward and bootstrap softly (Vieillard et al. 2020); needs "
+        "double=false, as there is no maximum to choose."
+    ),
+]
+MunchausenTemperature = Annotated[
+    float, Meta(gt=0.0, description="Tau, the temperature of the softmax policy, in units of Q.")
+]
+TargetUpdatePeriod = Annotated[
+    int,
+    Meta(
+        ge=0,
+        description="Gradient steps between updates of the target network; 0 takes 200 where they copy the weights "
+        "(target_update_tau = 1), and 1 where they mix them.",
+    ),
+]
+TargetUpdateTau = Annotated[
+    float, Meta(gt=0.0, le=1.0, description="Share of the online weights in an update; 1 copies them.")
+]
+HlGauss = Annotated[
+    bool,
+    Meta(
+        description="Learn each Q-value as the mean of a histogram, by cross-entropy with a normal distribution around "
+        "its target (HL-Gauss, Farebrother et al. 2024); `loss` has no say then."
+    ),
+]
+LeastReturn = Annotated[float, Meta(description="The least return that is learned: the support's first point.")]
+LargestReturn = Annotated[float, Meta(description="The largest return that is learned: the support's last point.")]
 AdamEpsilon = Annotated[float, Meta(gt=0.0, description="Adam's epsilon, added to the root of the second moment.")]
 ClipNorm = Annotated[float, Meta(ge=0.0, description="Largest global norm of a gradient; 0 does not clip.")]
 
@@ -195,3 +225,8 @@ def rising_learning_rate(initial: float, final: float, decay_steps: int) -> str:
         f"learning_rate={initial:g} would rise to learning_rate_final={final:g} in {decay_steps} updates: set "
         f"learning_rate_final to at most {initial:g}, or learning_rate_decay_steps=0"
     )
+
+
+def empty_support(v_min: float, v_max: float) -> str:
+    """What is wrong with the least and the largest return that are learned; empty if nothing is."""
+    return f"v_min={v_min:g} must be below v_max={v_max:g}: they span the returns" if v_min >= v_max else ""

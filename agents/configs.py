@@ -15,15 +15,23 @@ from agents.config_fields import (
     ErrorLoss,
     FinalLearningRate,
     HiddenUnits,
+    HlGauss,
     ImageTorso,
     KindConfig,
+    LargestReturn,
     LayerNorm,
     LearningRate,
+    LeastReturn,
+    Munchausen,
+    MunchausenTemperature,
     Noisy,
     NormalizeObservations,
     NStep,
     RewardClip,
+    TargetUpdatePeriod,
+    TargetUpdateTau,
     Torso,
+    empty_support,
     rising_learning_rate,
 )
 from agents.specs import CATEGORIES, Specs
@@ -62,18 +70,8 @@ class DeepConfig(WindowConfig, frozen=True):
     learning_rate_decay_steps: DecaySteps = 0
     adam_epsilon: AdamEpsilon = 1e-7
     gradient_clip_norm: ClipNorm = 10.0
-    target_update_period: Annotated[
-        int,
-        Meta(
-            ge=0,
-            description="Gradient steps between updates of the target network; 0 takes 200 where they copy the weights "
-            "(target_update_tau = 1), and 1 where they mix them.",
-        ),
-    ] = 0
-    target_update_tau: Annotated[
-        float,
-        Meta(gt=0.0, le=1.0, description="Share of the online weights in an update; 1 copies them."),
-    ] = 1.0
+    target_update_period: TargetUpdatePeriod = 0
+    target_update_tau: TargetUpdateTau = 1.0
 
     def problem(self) -> str:
         """See `KindConfig`."""
@@ -83,17 +81,9 @@ class DeepConfig(WindowConfig, frozen=True):
 class MunchausenConfig(DeepConfig, frozen=True):
     """Fields of the kinds whose target may be Munchausen's."""
 
-    munchausen: Annotated[
-        bool,
-        Meta(
-            description="Add the scaled log-policy to the reward and bootstrap softly (Vieillard et al. 2020); "
-            "needs double=false, as there is no maximum to choose."
-        ),
-    ] = False
+    munchausen: Munchausen = False
     munchausen_scale: Annotated[float, Meta(ge=0.0, le=1.0, description="Alpha, the log-policy's share.")] = 0.9
-    munchausen_temperature: Annotated[
-        float, Meta(gt=0.0, description="Tau, the temperature of the softmax policy, in units of Q.")
-    ] = 0.03
+    munchausen_temperature: MunchausenTemperature = 0.03
     munchausen_floor: Annotated[
         float, Meta(le=0.0, description="l0, the least that tau * log pi is taken to be.")
     ] = -1.0
@@ -109,21 +99,27 @@ class DqnConfig(MunchausenConfig, frozen=True, tag_field="kind", tag="dqn"):
     """Deep Q-learning (Mnih et al. 2015) with Double (van Hasselt et al. 2016) and Dueling (Wang et al. 2016)."""
 
     loss: ErrorLoss = "huber"
+    hl_gauss: HlGauss = False
+    num_bins: Annotated[int, Meta(ge=2, le=1_000, description="Bins of the histogram from v_min to v_max.")] = 51
+    v_min: LeastReturn = -10.0
+    v_max: LargestReturn = 10.0
     cql_alpha: ConservativeWeight = 0.0
+
+    def problem(self) -> str:
+        """See `KindConfig`."""
+        return (self.hl_gauss and empty_support(self.v_min, self.v_max)) or super().problem()
 
 
 class C51Config(MunchausenConfig, frozen=True, tag_field="kind", tag="c51"):
     """Categorical DQN (Bellemare et al. 2017): a distribution of the return over fixed atoms."""
 
     num_atoms: Annotated[int, Meta(ge=2, le=1_000, description="Atoms of the distribution.")] = 51
-    v_min: Annotated[float, Meta(description="Return of the first atom: the least that is learned.")] = -10.0
-    v_max: Annotated[float, Meta(description="Return of the last atom: the largest that is learned.")] = 10.0
+    v_min: LeastReturn = -10.0
+    v_max: LargestReturn = 10.0
 
     def problem(self) -> str:
         """See `KindConfig`."""
-        if self.v_min >= self.v_max:
-            return f"v_min={self.v_min:g} must be below v_max={self.v_max:g}: they span the returns"
-        return super().problem()
+        return empty_support(self.v_min, self.v_max) or super().problem()
 
     @property
     def priority_unit(self) -> Literal["return", "rescaled return", "nat", ""]:

@@ -22,27 +22,30 @@ class DqnAgent(DeepTdAgent):
 
     _config: DqnConfig
 
-    def __init__(self, specs: Specs, config: DqnConfig, epsilon: float, seed: int) -> None:
-        super().__init__(specs, config, QNetwork(specs, config, seed), epsilon, seed)
+    def _q_values(self, outputs: tf.Tensor) -> tf.Tensor:
+        """Q-values float32 [B, A] of what the model puts out."""
+        return outputs
+
+    def _td_loss(self, outputs_tm1: tf.Tensor, action: tf.Tensor, target: tf.Tensor, td_error: tf.Tensor) -> tf.Tensor:
+        """The loss of each action's Q-value for its target, float32 [B]."""
+        return losses.elementwise_loss(td_error, self._config.loss)
 
     def _errors(self, batch: NStepTransitions, training: bool) -> Errors:
-        config = self._config
-        online, target = self._q_network, self._target_q_network
+        config, online, target_network = self._config, self._q_network, self._target_q_network
         before, after, folded = batch.observation_tm1, batch.observation_t, batch.folded
-        q_tm1 = online.raw(before, *self._noise(before, 0, training), training=training)
-        q_t = target.raw(after, *self._noise(after, 1, training))
-        reward = folded.reward
+        outputs_tm1 = online.raw(before, *self._noise(before, 0, training), training=training)
+        q_tm1, q_t = self._q_values(outputs_tm1), target_network.outputs(after, self._noise(after, 1, training))
         if config.munchausen:
             from agents import munchausen
 
-            target_tm1 = target.raw(before, *self._noise(before, 3, training))
-            reward += munchausen.bonus(target_tm1, batch.mask_tm1, batch.action, config)
-            value_t = munchausen.soft_value(q_t, batch.mask_t, config.munchausen_temperature)
+            target_tm1 = target_network.outputs(before, self._noise(before, 3, training))
+            target = munchausen.target(batch, target_tm1, q_t, config)
         else:
-            selector_t = online.raw(after, *self._noise(after, 2, training)) if config.double else q_t
-            value_t = losses.bootstrap_value(q_t, selector_t, batch.mask_t)
-        td_error = tf.stop_gradient(reward + folded.discount * value_t) - losses.action_value(q_tm1, batch.action)
-        loss = losses.elementwise_loss(td_error, config.loss)
+            selector_t = online.outputs(after, self._noise(after, 2, training)) if config.double else q_t
+            target = folded.reward + folded.discount * losses.bootstrap_value(q_t, selector_t, batch.mask_t)
+        target = tf.stop_gradient(target)
+        td_error = target - losses.action_value(q_tm1, batch.action)
+        loss = self._td_loss(outputs_tm1, batch.action, target, td_error)
         if config.cql_alpha:
             loss += config.cql_alpha * losses.conservative_penalty(q_tm1, batch.mask_tm1, batch.action)
         return Errors(loss, td_error, tf.abs(td_error), q_tm1)
@@ -60,4 +63,8 @@ def build(specs: Specs, config: DqnConfig, *, epsilon: float = 0.1, seed: int = 
     Returns:
       An initialized `tf_agents.agents.TFAgent` whose `train` takes `Trajectory` [B, n_step + 1, ...].
     """
-    return DqnAgent(specs, config, epsilon, seed)
+    if config.hl_gauss:
+        from agents.hl_gauss import HlGaussAgent
+
+        return HlGaussAgent(specs, config, epsilon, seed)
+    return DqnAgent(specs, config, QNetwork(specs, config, seed), epsilon, seed)

@@ -9,6 +9,7 @@ import tensorflow as tf
 from agents.configs import MunchausenConfig
 from agents.losses import masked_q
 from agents.policy_losses import log_probability, soft_policy
+from agents.td_agent import NStepTransitions
 
 
 def bonus(q_tm1: tf.Tensor, mask_tm1: tf.Tensor | None, action: tf.Tensor, config: MunchausenConfig) -> tf.Tensor:
@@ -27,6 +28,12 @@ def soft_value(q_t: tf.Tensor, mask_t: tf.Tensor | None, temperature: float) -> 
     policy, log_policy = soft_policy(q_t, mask_t, temperature)
     entropy_regularised = policy * (masked_q(q_t, mask_t) - log_policy)
     return tf.reduce_sum(tf.where(policy > 0.0, entropy_regularised, 0.0), axis=1)
+
+
+def target(batch: NStepTransitions, q_tm1: tf.Tensor, q_t: tf.Tensor, config: MunchausenConfig) -> tf.Tensor:
+    """M-DQN's target of each n-step transition, float32 [B]; `q_tm1` and `q_t` [B, A] are the target network's."""
+    reward = batch.folded.reward + bonus(q_tm1, batch.mask_tm1, batch.action, config)
+    return reward + batch.folded.discount * soft_value(q_t, batch.mask_t, config.munchausen_temperature)
 
 
 def soft_quantiles(quantiles_t: tf.Tensor, q_t: tf.Tensor, mask_t: tf.Tensor | None, temperature: float) -> tf.Tensor:

@@ -24,6 +24,8 @@ REFUSED = {
             "layer_norm",
             "dueling",
             "noisy",
+            "hl_gauss",
+            "num_bins",
             "num_atoms",
             "v_min",
             "v_max",

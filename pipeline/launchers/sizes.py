@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from agents import ArraySpec, Specs
+from agents import ArraySpec, DqnConfig, Specs
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment
 from pipeline.replay.frames import FrameLayout
@@ -149,7 +149,8 @@ def _weights(experiment: Experiment, specs: Specs) -> Part:
         return Part("the table", float(states) * _FLOAT * (_COPIES * actions + batch), "the number of states observed")
     torso, of_images = getattr(agent, "torso", ""), getattr(agent, "image_torso", "nature")
     widths = {name: _width(spec, torso, of_images) for name, spec in specs.leaves().items()}
-    outputs = getattr(agent, "num_atoms", 0) or getattr(agent, "num_quantiles", 0) or 1
+    bins = agent.num_bins if isinstance(agent, DqnConfig) and agent.hl_gauss else 0
+    outputs = bins or getattr(agent, "num_atoms", 0) or getattr(agent, "num_quantiles", 0) or 1
     units, inputs = getattr(agent, "hidden_units", ()), sum(widths.values())
     heads = outputs * (actions + getattr(agent, "dueling", False))
     layers = [inputs, *units]

@@ -7,7 +7,15 @@ import enum
 import math
 from collections.abc import Callable, Sequence
 
-from agents.configs import C51Config, DeepConfig, MunchausenConfig, PolicyGradientConfig, R2d2Config, WindowConfig
+from agents.configs import (
+    C51Config,
+    DeepConfig,
+    DqnConfig,
+    MunchausenConfig,
+    PolicyGradientConfig,
+    R2d2Config,
+    WindowConfig,
+)
 from pipeline.experiment.sections import Experiment, LearnerConfig
 from pipeline.messages.contents import Evaluation
 
@@ -168,11 +176,16 @@ class ValueSentinel:
         return [text for text in texts if text]
 
     def _judge_support(self) -> list[str]:
-        """Compares returns with the support that a categorical kind learns their distribution on."""
+        """Compares returns with the support that a distribution of them, or a histogram, is learned on."""
         agent, key, best = self._agent, "support", self._best_value
-        if not isinstance(agent, C51Config) or best is None:
+        if best is None:
             return []
-        atom = (agent.v_max - agent.v_min) / (agent.num_atoms - 1)
+        if isinstance(agent, C51Config):
+            atom = (agent.v_max - agent.v_min) / (agent.num_atoms - 1)
+        elif isinstance(agent, DqnConfig) and agent.hl_gauss:
+            atom = (agent.v_max - agent.v_min) / agent.num_bins
+        else:
+            return []
         wrong = []
         if best > agent.v_max + atom:
             wrong.append(f"set agent.v_max to {_rounded_away(best)} or more, for a largest one of {best:.4g}")
@@ -220,7 +233,7 @@ class ValueSentinel:
             advice.append("raise agent.target_update_period")
             if not agent.double and not (isinstance(agent, MunchausenConfig) and agent.munchausen):
                 advice.append("set agent.double=true")
-        if isinstance(agent, C51Config):
+        if isinstance(agent, C51Config) or (isinstance(agent, DqnConfig) and agent.hl_gauss):
             advice.append("lower agent.v_max")
         if not self._clip:
             advice.append("clip rewards (agent.reward_clip)")

@@ -237,6 +237,8 @@ AGENTS: dict[str, AgentConfig] = {
     "dqn, dueling": DqnConfig(**LINEAR, learning_rate_decay_steps=8_000, dueling=True),
     "dqn, noisy": DqnConfig(**LINEAR, learning_rate_decay_steps=8_000, noisy=True, noisy_sigma=0.1),
     "dqn, squared loss": DqnConfig(**LINEAR, learning_rate_decay_steps=8_000, loss="mse"),
+    # A histogram's loss is of the order of 1 whatever the returns are: the step size does not follow their span.
+    "dqn, hl_gauss": DqnConfig(**LINEAR, learning_rate_decay_steps=4_000, hl_gauss=True),
     "dqn, munchausen": DqnConfig(**LINEAR, learning_rate_decay_steps=8_000, **MUNCHAUSEN),
     "c51": C51Config(**LINEAR, learning_rate_decay_steps=4_000),
     "c51, munchausen": C51Config(**LINEAR, learning_rate_decay_steps=4_000, **MUNCHAUSEN),
@@ -277,6 +279,9 @@ def fitted(name: str, problem: Problem, **changes: Any) -> AgentConfig:
     fit: dict[str, Any] = {"discount": problem.discount, "n_step": 1}
     if isinstance(config, C51Config):
         fit |= {"v_min": least, "v_max": largest}
+    elif isinstance(config, DqnConfig) and config.hl_gauss:
+        margin = 0.1 * (largest - least)  # what the smoothing cuts off at an end pulls its returns inwards
+        fit |= {"v_min": least - margin, "v_max": largest + margin}
     elif not isinstance(config, (QLearningConfig, IqnConfig, R2d2Config)):  # those have hidden layers
         span = largest - least
         fit |= {

@@ -4,6 +4,7 @@ The reference takes the networks' raw outputs as numbers and goes through the ex
 """
 
 import math
+import statistics
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ CATEGORIES = Specs(ArraySpec((2,), "int32", (1, 2)), 4)
 
 DEEP = {"hidden_units": (8,), "discount": 0.9, "double": False, "target_update_period": 1_000_000}
 ATOMS = {"num_atoms": 7, "v_min": -1.0, "v_max": 2.0}  # rewards lead beyond both ends
+BINS = {"hl_gauss": True, "num_bins": 7, "v_min": -1.0, "v_max": 2.0}
 # Low enough for both sides of the floor, and warm enough for policies that are not certain.
 MUNCHAUSEN = {"munchausen": True, "munchausen_temperature": 0.3, "munchausen_floor": -0.8}
 QUANTILES = {"num_quantiles": 5, "kappa": 0.7}
@@ -32,6 +34,9 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "conservative dqn": ("dqn", DEEP | {"cql_alpha": 3.0}),
     "conservative munchausen": ("dqn", DEEP | MUNCHAUSEN | {"cql_alpha": 3.0}),
     "noisy dqn": ("dqn", DEEP | {"noisy": True}),
+    "hl_gauss": ("dqn", DEEP | BINS),
+    "noisy hl_gauss": ("dqn", DEEP | BINS | {"noisy": True, "dueling": True}),
+    "munchausen hl_gauss": ("dqn", DEEP | BINS | MUNCHAUSEN | {"cql_alpha": 3.0}),
     "c51": ("c51", DEEP | ATOMS),
     "rainbow": ("rainbow", DEEP | ATOMS),
     "munchausen c51": ("c51", DEEP | ATOMS | MUNCHAUSEN),
@@ -44,7 +49,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "noisy iqn": ("iqn", DEEP | IMPLICIT | {"noisy": True, "dueling": True, "cql_alpha": 3.0}),
     "q_learning": ("q_learning", {"discount": 0.9, "learning_rate": 0.25}),
 }
-NOISY = ("noisy dqn", "rainbow", "noisy qr_dqn", "noisy iqn")
+NOISY = ("noisy dqn", "noisy hl_gauss", "rainbow", "noisy qr_dqn", "noisy iqn")
 
 
 class Setup(NamedTuple):
@@ -220,6 +225,10 @@ def log_policy(q: Any, allowed: list[int], temperature: float) -> dict[int, floa
     return {a: q[a] / temperature - total for a in allowed}
 
 
+def middles(edges: np.ndarray) -> np.ndarray:
+    return 0.5 * (edges[1:] + edges[:-1])
+
+
 def munchausen_bonus(config: Any, example: Example, q: Any) -> float:
     temperature = config.munchausen_temperature
     taken = temperature * log_policy(q, example.allowed_tm1, temperature)[example.action]
@@ -227,6 +236,12 @@ def munchausen_bonus(config: Any, example: Example, q: Any) -> float:
 
 
 def expected_of_dqn(config: Any, example: Example, batch: int) -> Expected:
+    outputs_tm1 = example.online_tm1
+    if config.hl_gauss:
+        edges = np.linspace(config.v_min, config.v_max, config.num_bins + 1)
+        parts = example._asdict().items()
+        is_output = ("online_tm1", "online_t", "target_tm1", "target_t")
+        example = Example(**{n: [softmax(x) @ middles(edges) for x in v] if n in is_output else v for n, v in parts})
     reward, temperature = example.reward, config.munchausen_temperature
     if config.munchausen:
         reward += munchausen_bonus(config, example, example.target_tm1)
@@ -237,6 +252,11 @@ def expected_of_dqn(config: Any, example: Example, batch: int) -> Expected:
         value = example.target_t[best_of(selector, example.allowed_t)]
     td_error = reward + example.discount * value - example.online_tm1[example.action]
     loss = 0.5 * td_error**2 if abs(td_error) <= 1.0 else abs(td_error) - 0.5
+    if config.hl_gauss:
+        target = min(max(td_error + example.online_tm1[example.action], config.v_min), config.v_max)
+        below = [statistics.NormalDist(target, 0.75 * (edges[1] - edges[0])).cdf(edge) for edge in edges]
+        shares = np.diff(below) / (below[-1] - below[0])
+        loss = -sum(p * math.log(q) for p, q in zip(shares, softmax(outputs_tm1[example.action]), strict=True))
     loss += config.cql_alpha * conservative(example.online_tm1, example.allowed_tm1, example.action)
     return Expected(loss, td_error, abs(td_error))
 

@@ -62,6 +62,7 @@ VARIANTS: dict[str, AgentConfig] = {
         f"{kind} munchausen": msgspec.structs.replace(config_of(kind), double=False, munchausen=True)
         for kind in ("dqn", "c51", "qr_dqn", "iqn")
     },
+    "dqn hl_gauss": msgspec.structs.replace(config_of("dqn"), hl_gauss=True, num_bins=7),
     "dqn noisy": msgspec.structs.replace(config_of("dqn"), noisy=True, dueling=False),
     "dqn conservative": msgspec.structs.replace(config_of("dqn"), cql_alpha=0.5),
     "qr_dqn conservative": msgspec.structs.replace(config_of("qr_dqn"), cql_alpha=0.5),
