@@ -6,16 +6,9 @@ Pure decisions on figures; no TensorFlow.
 import enum
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from agents.configs import (
-    C51Config,
-    DeepConfig,
-    DqnConfig,
-    MunchausenConfig,
-    PolicyGradientConfig,
-    R2d2Config,
-    WindowConfig,
-)
+from agents.configs import C51Config, DeepConfig, MunchausenConfig, PolicyGradientConfig, R2d2Config, WindowConfig
 from pipeline.experiment.sections import Experiment, LearnerConfig
 from pipeline.messages.contents import Evaluation
 
@@ -177,15 +170,12 @@ class ValueSentinel:
 
     def _judge_support(self) -> list[str]:
         """Compares returns with the support that a distribution of them, or a histogram, is learned on."""
-        agent, key, best = self._agent, "support", self._best_value
-        if best is None:
+        agent: Any = self._agent
+        key, best = "support", self._best_value
+        is_histogram = getattr(agent, "hl_gauss", False)
+        if best is None or not (is_histogram or isinstance(agent, C51Config)):
             return []
-        if isinstance(agent, C51Config):
-            atom = (agent.v_max - agent.v_min) / (agent.num_atoms - 1)
-        elif isinstance(agent, DqnConfig) and agent.hl_gauss:
-            atom = (agent.v_max - agent.v_min) / agent.num_bins
-        else:
-            return []
+        atom = (agent.v_max - agent.v_min) / (agent.num_bins if is_histogram else agent.num_atoms - 1)
         wrong = []
         if best > agent.v_max + atom:
             wrong.append(f"set agent.v_max to {_rounded_away(best)} or more, for a largest one of {best:.4g}")
@@ -233,7 +223,7 @@ class ValueSentinel:
             advice.append("raise agent.target_update_period")
             if not agent.double and not (isinstance(agent, MunchausenConfig) and agent.munchausen):
                 advice.append("set agent.double=true")
-        if isinstance(agent, C51Config) or (isinstance(agent, DqnConfig) and agent.hl_gauss):
+        if isinstance(agent, C51Config) or getattr(agent, "hl_gauss", False):
             advice.append("lower agent.v_max")
         if not self._clip:
             advice.append("clip rewards (agent.reward_clip)")
