@@ -7,7 +7,7 @@ from tf_agents.agents import tf_agent
 from tf_agents.trajectories import StepType
 
 from agents import losses, normalization, policy_losses
-from agents.configs import BehaviourCloningConfig
+from agents.configs.behaviour_cloning import BehaviourCloningConfig
 from agents.policy_agent import PolicyAgent, flatten
 from agents.specs import Specs
 from agents.td_agent import Errors, loss_info

@@ -9,19 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import msgspec
 
-from agents.configs import (
-    AgentConfig,
-    BehaviourCloningConfig,
-    C51Config,
-    DqnConfig,
-    IqnConfig,
-    PpoConfig,
-    QLearningConfig,
-    QrDqnConfig,
-    R2d2Config,
-    RainbowConfig,
-    ReinforceConfig,
-)
+from agents.config_fields import KindConfig, KindOfAgent
 from agents.specs import Specs
 from agents.struct_types import prepared
 
@@ -77,11 +65,18 @@ class MakeAgent(Protocol):
 
 
 class Builder(NamedTuple):
-    """One kind of agent: the type of its configuration, and the path of the function that builds it."""
+    """One kind of agent: the paths of its configuration's type and of the function that builds it."""
 
-    config: type[AgentConfig]
+    config_path: str
+    """`module:Config`, which is imported when a config names the kind."""
     path: str
     """`module:function`, which is imported when an agent is built."""
+
+    @property
+    def config(self) -> type[KindConfig]:
+        """The type at `config_path`; imports its module."""
+        found: type[KindConfig] = pkgutil.resolve_name(self.config_path)
+        return found
 
     @property
     def make(self) -> MakeAgent:
@@ -89,27 +84,40 @@ class Builder(NamedTuple):
         found: MakeAgent = pkgutil.resolve_name(self.path)
         return found
 
-    def __call__(self, specs: Specs, config: AgentConfig, *, epsilon: float = 0.1, seed: int = 0) -> LearningAgent:
+    def __call__(self, specs: Specs, config: KindOfAgent, *, epsilon: float = 0.1, seed: int = 0) -> LearningAgent:
         """Builds an agent without the checks of `build`."""
         return self.make(specs, config, epsilon=epsilon, seed=seed)
 
 
 BUILDERS: Mapping[str, Builder] = {
-    "dqn": Builder(DqnConfig, "agents.dqn:build"),
-    "c51": Builder(C51Config, "agents.c51:build"),
-    "rainbow": Builder(RainbowConfig, "agents.c51:build"),
-    "qr_dqn": Builder(QrDqnConfig, "agents.quantile:build_qr_dqn"),
-    "iqn": Builder(IqnConfig, "agents.quantile:build_iqn"),
-    "r2d2": Builder(R2d2Config, "agents.r2d2:build"),
-    "q_learning": Builder(QLearningConfig, "agents.q_learning:build"),
-    "behaviour_cloning": Builder(BehaviourCloningConfig, "agents.behaviour_cloning:build"),
-    "reinforce": Builder(ReinforceConfig, "agents.policy_gradient:build_reinforce"),
-    "ppo": Builder(PpoConfig, "agents.policy_gradient:build_ppo"),
+    "dqn": Builder("agents.configs.dqn:DqnConfig", "agents.dqn:build"),
+    "c51": Builder("agents.configs.c51:C51Config", "agents.c51:build"),
+    "rainbow": Builder("agents.configs.c51:RainbowConfig", "agents.c51:build"),
+    "qr_dqn": Builder("agents.configs.quantile:QrDqnConfig", "agents.quantile:build_qr_dqn"),
+    "iqn": Builder("agents.configs.quantile:IqnConfig", "agents.quantile:build_iqn"),
+    "r2d2": Builder("agents.configs.r2d2:R2d2Config", "agents.r2d2:build"),
+    "q_learning": Builder("agents.configs.q_learning:QLearningConfig", "agents.q_learning:build"),
+    "behaviour_cloning": Builder(
+        "agents.configs.behaviour_cloning:BehaviourCloningConfig", "agents.behaviour_cloning:build"
+    ),
+    "reinforce": Builder("agents.configs.policy_gradient:ReinforceConfig", "agents.policy_gradient:build_reinforce"),
+    "ppo": Builder("agents.configs.policy_gradient:PpoConfig", "agents.policy_gradient:build_ppo"),
 }
 """Every kind of agent by its name, as `agent.kind` of a config gives it."""
 
 
-def build(kind: str, specs: Specs, config: AgentConfig, *, epsilon: float = 0.1, seed: int = 0) -> LearningAgent:
+def config_type(kind: str) -> type[KindConfig]:
+    """The type of a kind's configuration.
+
+    Raises:
+      ValueError: there is no such kind.
+    """
+    if kind not in BUILDERS:
+        raise ValueError(f"unknown agent kind {kind!r}; there are {', '.join(BUILDERS)}")
+    return BUILDERS[kind].config
+
+
+def build(kind: str, specs: Specs, config: KindOfAgent, *, epsilon: float = 0.1, seed: int = 0) -> LearningAgent:
     """Builds an agent of a kind of `BUILDERS`, within the distribution strategy in scope.
 
     Args:
@@ -126,17 +134,13 @@ def build(kind: str, specs: Specs, config: AgentConfig, *, epsilon: float = 0.1,
       ValueError: no such kind, the configuration of another one, a value out of its range, or an environment that the
         kind cannot learn.
     """
-    if kind not in BUILDERS:
-        raise ValueError(f"unknown agent kind {kind!r}; there are {', '.join(BUILDERS)}")
-    builder = BUILDERS[kind]
-    if not isinstance(config, builder.config):
-        raise ValueError(f"agent kind {kind!r} takes {builder.config.__name__}, not {type(config).__name__}")
+    wanted = config_type(kind)
+    if not isinstance(config, wanted):
+        raise ValueError(f"agent kind {kind!r} takes {wanted.__name__}, not {type(config).__name__}")
     try:
-        msgspec.convert(
-            msgspec.to_builtins(config), prepared(builder.config)
-        )  # structs check their ranges only when converted
+        msgspec.convert(msgspec.to_builtins(config), prepared(wanted))  # structs check ranges only when converted
     except msgspec.ValidationError as error:
-        raise ValueError(f"{builder.config.__name__}: {error}") from None
+        raise ValueError(f"{wanted.__name__}: {error}") from None
     if reason := config.unsuitable_for(specs):
         raise ValueError(f"agent kind {kind!r}: {reason}")
-    return builder(specs, config, epsilon=epsilon, seed=seed)
+    return BUILDERS[kind](specs, config, epsilon=epsilon, seed=seed)

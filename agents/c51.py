@@ -8,7 +8,7 @@ import tensorflow as tf
 from tf_agents.agents.categorical_dqn import categorical_dqn_agent
 
 from agents import distributional_losses, losses
-from agents.configs import C51Config
+from agents.configs.c51 import C51Config
 from agents.networks import value_model
 from agents.specs import Specs
 from agents.td_agent import DeepTdAgent, Errors, NStepTransitions

@@ -134,8 +134,13 @@ Discount = Annotated[float, Meta(ge=0.0, le=1.0, description="Gamma, the discoun
 RewardClip = Annotated[float, Meta(ge=0.0, description="Learn from rewards clipped to [-c, c]; 0 does not clip.")]
 
 
-class KindConfig(Config, frozen=True):
-    """The base of every kind's configuration: its name, and the windows of frames that it learns from."""
+class KindOfAgent:
+    """What the rest of a run asks of a kind's configuration: the windows of frames it learns from, and its values.
+
+    msgspec takes an object of this class for a field as it is; `pipeline.experiment.config.typed` makes it of a table.
+    """
+
+    __slots__ = ()
 
     paper: ClassVar[str] = ""
     """The paper whose name the kind bears, if that has settings outside of the agent."""
@@ -145,22 +150,7 @@ class KindConfig(Config, frozen=True):
     @property
     def kind(self) -> str:
         """The kind's name, a key of `agents.BUILDERS`."""
-        return str(self.__struct_config__.tag)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        # Values of other types are refused where the experiment is checked, by the names of their fields.
-        if self._fits_types() and (sentence := self.problem()):
-            raise ValueError(sentence)
-
-    def _fits_types(self) -> bool:
-        defaults = {field.name: field.default for field in msgspec.structs.fields(self)}
-        pairs = [(type(getattr(self, name)), type(default)) for name, default in defaults.items()]
-        return all(given is wanted or (given is int and wanted is float) for given, wanted in pairs)
-
-    def problem(self) -> str:
-        """What is wrong with values that fit their types but not each other, and what would do; empty if nothing is."""
-        return ""
+        raise NotImplementedError
 
     @property
     def window_length(self) -> int:
@@ -211,9 +201,66 @@ class KindConfig(Config, frozen=True):
         """Number of equal parts (minibatches) that a replica splits its share of a batch into."""
         return 1
 
+    @property
+    def learns_policy(self) -> bool:
+        """Whether the scores of an action are logits of a policy, not Q-values."""
+        return False
+
+    @property
+    def discount(self) -> float:
+        """Gamma; 1 where nothing is learned of discounted returns."""
+        return 1.0
+
+    @property
+    def reward_clip(self) -> float:
+        """Rewards are clipped to [-c, c] to learn from them; 0 does not clip."""
+        return 0.0
+
+    def soft_reward(self, num_actions: int) -> float:
+        """The most that soft values add to the reward of a step."""
+        del num_actions
+        return 0.0
+
+    def in_units(self, value: float) -> float:
+        """A value of returns as the network has it."""
+        return value
+
+    def cramped_by(self, smallest: float, largest: float) -> str:
+        """Why discounted returns of this range cannot be learned, and what to set; empty if they can."""
+        del smallest, largest
+        return ""
+
+    def remedies(self) -> list[str]:
+        """What to do where Q-values grow beyond what rewards allow, each such as "lower agent.learning_rate"."""
+        return ["lower agent.learning_rate"]
+
     def unsuitable_for(self, specs: Specs) -> str:
         """Why the kind cannot learn an environment of these specs; empty if it can."""
         del specs
+        return ""
+
+
+class KindConfig(Config, KindOfAgent, frozen=True):
+    """The base of every kind's configuration."""
+
+    @property
+    def kind(self) -> str:
+        """See `KindOfAgent`."""
+        return str(self.__struct_config__.tag)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # Values of other types are refused where the experiment is checked, by the names of their fields.
+        if self._fits_types() and (sentence := self.problem()):
+            raise ValueError(sentence)
+
+    def _fits_types(self) -> bool:
+        defaults = {field.name: field.default for field in msgspec.structs.fields(self)}
+        pairs = [(type(getattr(self, name)), type(default)) for name, default in defaults.items()]
+        return all(given is wanted or (given is int and wanted is float) for given, wanted in pairs)
+
+    def problem(self) -> str:
+        """What is wrong with values that fit their types but not each other, and what would do; empty if nothing is."""
         return ""
 
 

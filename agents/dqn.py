@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from agents import losses
-from agents.configs import DqnConfig
+from agents.configs.dqn import DqnConfig
 from agents.networks import value_model
 from agents.specs import Specs
 from agents.td_agent import DeepTdAgent, Errors, NStepTransitions

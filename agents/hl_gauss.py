@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from agents import distributional_losses
-from agents.configs import DqnConfig
+from agents.configs.dqn import DqnConfig
 from agents.dqn import DqnAgent
 from agents.networks import value_model
 from agents.specs import Specs

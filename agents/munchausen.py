@@ -6,7 +6,7 @@ softmax of the target network's Q-values over the allowed actions. M, N: numbers
 
 import tensorflow as tf
 
-from agents.configs import MunchausenConfig
+from agents.configs.value import MunchausenConfig
 from agents.losses import masked_q
 from agents.policy_losses import log_probability, soft_policy
 from agents.td_agent import NStepTransitions

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
-from agents.configs import DeepConfig, PolicyConfig
+from agents.configs.policy import PolicyConfig
+from agents.configs.value import DeepConfig
 from agents.initializers import Seeds
 from agents.specs import CATEGORIES, ArraySpec, Specs
 

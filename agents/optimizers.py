@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from agents.configs import DeepConfig, PolicyConfig
+from agents.configs.policy import PolicyConfig
+from agents.configs.value import DeepConfig
 from agents.losses import clip_by_global_norm, linear_schedule
 
 

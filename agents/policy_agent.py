@@ -7,7 +7,7 @@ from tf_agents.agents import tf_agent
 from tf_agents.policies import greedy_policy, q_policy
 
 from agents import tf_specs
-from agents.configs import PolicyConfig
+from agents.configs.policy import PolicyConfig
 from agents.networks import NarrowDense, NetworkBuilder
 from agents.optimizers import Adam, gradient_step_counter
 from agents.specs import Specs

@@ -12,7 +12,7 @@ from tf_agents.agents import tf_agent
 from tf_agents.trajectories import StepType
 
 from agents import draws, losses, normalization, policy_losses
-from agents.configs import PolicyGradientConfig, PpoConfig, ReinforceConfig
+from agents.configs.policy_gradient import PolicyGradientConfig, PpoConfig, ReinforceConfig
 from agents.policy_agent import PolicyAgent, flatten
 from agents.specs import Specs
 from agents.td_agent import LossExtra

@@ -8,7 +8,7 @@ import tensorflow as tf
 from tf_agents.agents import tf_agent
 
 from agents import losses
-from agents.configs import QLearningConfig
+from agents.configs.q_learning import QLearningConfig
 from agents.networks import inputs_of
 from agents.optimizers import Optimizer, Update, summed_over_replicas
 from agents.specs import Specs

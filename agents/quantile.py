@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from agents import distributional_losses, draws, losses
-from agents.configs import IqnConfig, QrDqnConfig, QuantileConfig
+from agents.configs.quantile import IqnConfig, QrDqnConfig, QuantileConfig
 from agents.networks import ValueNetworkBuilder, value_model
 from agents.specs import Specs
 from agents.td_agent import DeepTdAgent, Errors, NStepTransitions

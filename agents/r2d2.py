@@ -7,7 +7,7 @@ from tf_agents.agents import tf_agent
 from tf_agents.trajectories import StepType
 
 from agents import losses
-from agents.configs import R2d2Config
+from agents.configs.r2d2 import R2d2Config
 from agents.networks import ValueNetworkBuilder
 from agents.specs import Specs
 from agents.td_agent import DeepTdAgent, Errors, loss_info

@@ -11,7 +11,7 @@ from tf_agents.trajectories import Transition
 from tf_agents.utils import common, nest_utils
 
 from agents import losses, tf_specs
-from agents.configs import DeepConfig, WindowConfig
+from agents.configs.value import DeepConfig, WindowConfig
 from agents.optimizers import Adam, Optimizer, Update, gradient_step_counter
 from agents.specs import Specs
 from agents.value_network import ValueNetwork, batch_size_of

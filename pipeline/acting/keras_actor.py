@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agents import AgentConfig, Specs
+from agents import Specs
+from agents.config_fields import KindOfAgent
 from pipeline.acting.network_program import Weights, noise_of
 from pipeline.runtime.process import quieten_gym
 
@@ -14,7 +15,7 @@ from pipeline.runtime.process import quieten_gym
 class KerasActor:
     """Calls the Keras model through one concrete TensorFlow function; see `network_program.Actor`."""
 
-    def __init__(self, config: AgentConfig, specs: Specs, lanes: int, weights: Weights, threads: int = 1) -> None:
+    def __init__(self, config: KindOfAgent, specs: Specs, lanes: int, weights: Weights, threads: int = 1) -> None:
         is_first = "tensorflow" not in sys.modules  # else it has the threads of whoever uses it here
         quieten_gym()
         import tensorflow as tf

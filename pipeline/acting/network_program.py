@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from agents import AgentConfig, Specs
+from agents import Specs
+from agents.config_fields import KindOfAgent
 from pipeline.runtime import native
 from pipeline.runtime.notices import without_notices
 
@@ -98,7 +99,7 @@ def noise_of(shape: tuple[int, ...], random: np.random.Generator | None) -> NDAr
 
 
 def make_actor(
-    config: AgentConfig, specs: Specs, lanes: int, program: bytes, weights: Weights, threads: int = 1
+    config: KindOfAgent, specs: Specs, lanes: int, program: bytes, weights: Weights, threads: int = 1
 ) -> Actor:
     """The actor for a published program; an empty one means that the network acts through TensorFlow."""
     if program:

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents import Specs
-from agents.configs import WindowConfig
 from agents.exploration import epsilon, explore
 from pipeline import environments
 from pipeline.acting.network_program import make_actor
@@ -295,7 +294,7 @@ def _count_bonus(experiment: Experiment, specs: Specs, seed: int) -> "CountBonus
 def _td_error_window(experiment: Experiment) -> "TdErrorWindow | None":
     """Priorities of new windows from the collector's own TD errors, where the config asks for them."""
     agent, replay = experiment.agent, experiment.replay
-    if not (replay.prioritized and replay.initial_priority == "td_error" and isinstance(agent, WindowConfig)):
+    if not (replay.prioritized and replay.initial_priority == "td_error" and agent.priority_unit == "return"):
         return None
     from agents.initial_priorities import TdErrorWindow
 

@@ -12,7 +12,6 @@ import psutil
 from numpy.typing import NDArray
 
 from agents import Specs
-from agents.configs import PolicyGradientConfig, WindowConfig
 from agents.exploration import epsilon_greedy
 from pipeline import environments
 from pipeline.acting.network_program import make_actor
@@ -245,9 +244,7 @@ class GreedyRunner:
 
     def _values(self) -> Values | None:
         agent = self._agent
-        if not isinstance(agent, WindowConfig | PolicyGradientConfig) or agent.discount >= 1.0:
-            return None
-        return Values(agent.discount, agent.reward_clip)
+        return Values(agent.discount, agent.reward_clip) if agent.discount < 1.0 else None
 
     def close(self) -> None:
         """Releases the environments."""

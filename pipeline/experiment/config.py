@@ -6,12 +6,12 @@ import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar
 
 import msgspec
 
-from agents.config_fields import as_toml_has_it
-from agents.configs import AgentConfig
+from agents import config_type
+from agents.config_fields import KindConfig, as_toml_has_it
 from agents.struct_types import prepared
 from pipeline.experiment import validation
 from pipeline.experiment.sections import Experiment
@@ -19,6 +19,7 @@ from pipeline.experiment.sections import Experiment
 SHIPPED = Path(__file__).resolve().parents[2] / "configs"
 Overrides = Mapping[str, Any] | Sequence[str | Mapping[str, Any]]
 """Values over a config's: lines of TOML such as `agent.n_step=3`, tables such as `{"agent.n_step": 3}`, or both."""
+_Kind = TypeVar("_Kind")
 _SCALARS = (bool, int, float, str, datetime.date, datetime.datetime, datetime.time)
 
 
@@ -96,8 +97,8 @@ def tables_of(section: msgspec.Struct, prefix: str = "") -> dict[str, Any]:
     tables: dict[str, Any] = {config.tag_field: config.tag} if config.tag_field else {}
     for field in msgspec.structs.fields(section):
         value = getattr(section, field.name)
-        if isinstance(field.default, msgspec.Struct) and isinstance(value, dict):
-            raise UsageError(f"{prefix}{field.name} must be of type {type(field.default).__name__}, not dict")
+        if isinstance(value, dict) and isinstance(default := _default(field), msgspec.Struct):
+            raise UsageError(f"{prefix}{field.name} must be of type {type(default).__name__}, not dict")
         if value is not None or field.default is not None:  # what is left out is None
             tables[field.name] = _plain(list(value) if type(value) is tuple else value, prefix + field.name)
     return tables
@@ -158,14 +159,35 @@ def _converted(tree: dict[str, Any], source: str) -> Experiment:
 
 def typed(tree: dict[str, Any]) -> Experiment:
     """An experiment of which each value can be, whether or not they fit each other."""
-    if isinstance(agent := tree.setdefault("agent", {}), dict):
-        kind = agent.setdefault("kind", "dqn")
-        tree = overlaid(_paper_settings(kind, agent.get("noisy") is not False), tree)
+    kind, agent = _kind_of(tree), tree["agent"]
+    tree = overlaid(_paper_settings(kind, agent.get("noisy") is not False), tree)
     if isinstance(replay := tree.get("replay"), dict) and replay.get("prioritized") is True:
         tree = overlaid({"learner": {"steps_per_call": _PRIORITIZED_STEPS}}, tree)
     _refuse_unknown(tree, Experiment, "")
+    _refuse_unknown(agent, kind, "agent.")
     _refuse_infinite(tree, "")
+    tree["agent"] = _part(agent, prepared(kind), ".agent")
     return msgspec.convert(tree, prepared(Experiment))
+
+
+def _kind_of(tree: dict[str, Any]) -> type[KindConfig]:
+    """The type of a config's agent, whose table is then there and names its kind."""
+    agent = tree.setdefault("agent", {})
+    _part(agent, dict, ".agent")
+    kind = _part(agent.setdefault("kind", "dqn"), str, ".agent.kind")
+    try:
+        return config_type(kind)
+    except ValueError:
+        raise msgspec.ValidationError(f"Invalid value {kind!r} - at `$.agent.kind`") from None
+
+
+def _part(value: Any, kind: type[_Kind], path: str) -> _Kind:
+    """A part of a config as a type; `path` is where it is in the whole, for messages."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        words, _, within = str(error).partition(" - at `$")
+        raise msgspec.ValidationError(f"{words} - at `${path}{within or '`'}") from None
 
 
 def departures(experiment: Experiment) -> str:
@@ -180,15 +202,12 @@ def departures(experiment: Experiment) -> str:
     return f"agent.kind={agent.kind!r} differs here from its paper ({agent.paper}): {', '.join(given)}"
 
 
-def _paper_settings(kind: Any, may_be_noisy: bool) -> dict[str, Any]:
-    """The tables that the paper of a kind gives; none of what is no kind."""
-    for member in get_args(AgentConfig):
-        if member.__struct_config__.tag == kind:
-            given = {section: dict(fields) for section, fields in member.paper_settings.items()}
-            if not may_be_noisy:  # without noise, another strategy has to explore
-                given.pop("exploration", None)
-            return given
-    return {}
+def _paper_settings(kind: type[KindConfig], may_be_noisy: bool) -> dict[str, Any]:
+    """The tables that the paper of a kind gives."""
+    given = {section: dict(fields) for section, fields in kind.paper_settings.items()}
+    if not may_be_noisy:  # without noise, another strategy has to explore
+        given.pop("exploration", None)
+    return given
 
 
 def _toml(value: Any) -> str:
@@ -230,8 +249,8 @@ def _refuse_unknown(tree: dict[str, Any], struct: Any, prefix: str) -> None:
             from pipeline.experiment.mistakes import unknown_field
 
             raise UsageError(unknown_field(prefix, key, fields))
-        section = _struct_of(fields[key], value)
-        if section is not None and isinstance(value, dict):
+        section = fields[key]
+        if isinstance(value, dict) and isinstance(section, type) and issubclass(section, msgspec.Struct):
             _refuse_unknown(value, section, f"{prefix}{key}.")
 
 
@@ -247,15 +266,8 @@ def _refuse_infinite(tree: dict[str, Any], prefix: str) -> None:
             raise UsageError(f"{prefix}{key} must be finite, not {value}")
 
 
-def _struct_of(annotation: Any, value: Any) -> Any:
-    """The struct that a field's value is converted to, if it is one; of a tagged union the one that its tag names."""
-    members = get_args(annotation) or (annotation,)
-    structs = [member for member in members if isinstance(member, type) and issubclass(member, msgspec.Struct)]
-    for member in structs:
-        config = member.__struct_config__
-        if isinstance(value, dict) and config.tag_field and value.get(config.tag_field) == config.tag:
-            return member
-    return structs[0] if structs else None
+def _default(field: msgspec.structs.FieldInfo) -> Any:
+    return field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
 
 
 def _plain(value: Any, name: str) -> Any:

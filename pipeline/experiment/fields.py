@@ -1,7 +1,7 @@
 """Every field of a config as text, from the structs themselves."""
 
 from collections.abc import Iterator
-from typing import Any, get_args
+from typing import Any
 
 import msgspec
 from msgspec.inspect import (
@@ -19,7 +19,7 @@ from msgspec.inspect import (
     type_info,
 )
 
-from agents import AgentConfig
+from agents import BUILDERS
 from pipeline.experiment.sections import Experiment
 
 
@@ -48,7 +48,7 @@ def sections() -> Iterator[SectionDoc]:
     own = []
     for field in msgspec.structs.fields(Experiment):
         kind = type_info(field.type)
-        if not isinstance(_plain(kind), StructType | UnionType):
+        if field.name != "agent" and not isinstance(_plain(kind), StructType):
             own.append(_field("", field))
     yield SectionDoc("(top)", "", tuple(own))
     for field in msgspec.structs.fields(Experiment):
@@ -56,8 +56,8 @@ def sections() -> Iterator[SectionDoc]:
         if isinstance(kind, StructType):
             yield _section(f"[{field.name}]", field.name, kind.cls)
         elif field.name == "agent":
-            for of_kind in get_args(AgentConfig):
-                yield _section(f'[agent] kind = "{of_kind.__struct_config__.tag}"', field.name, of_kind)
+            for name, builder in BUILDERS.items():
+                yield _section(f'[agent] kind = "{name}"', field.name, builder.config)
 
 
 def _section(title: str, prefix: str, struct: type[msgspec.Struct]) -> SectionDoc:

@@ -7,12 +7,12 @@ import difflib
 import enum
 import inspect
 from collections.abc import Iterable
-from typing import Any, get_args
+from typing import Any
 
 import msgspec
 import numpy as np
 
-from agents import AgentConfig
+from agents import BUILDERS
 from pipeline.experiment.sections import Experiment
 
 
@@ -77,10 +77,16 @@ def unstorable(name: str, value: Any) -> str:
 def may_be_none(name: str) -> bool:
     """Whether a field takes None, which stands for leaving it out."""
     section, _, field = name.partition(".")
-    sections = {part.name: part.type for part in msgspec.structs.fields(Experiment)}
-    kinds = get_args(kind := sections.get(section)) or (kind,)
-    fields = [part for one in kinds if hasattr(one, "__struct_fields__") for part in msgspec.structs.fields(one)]
+    fields = [part for struct in _structs_of(section) for part in msgspec.structs.fields(struct)]
     return any(part.name == field and part.default is None for part in fields)
+
+
+def _structs_of(section: str) -> list[type[msgspec.Struct]]:
+    """The structs that a section of a config may be: of `agent` those of all kinds."""
+    if section == "agent":
+        return [builder.config for builder in BUILDERS.values()]
+    kinds = [field.type for field in msgspec.structs.fields(Experiment) if field.name == section]
+    return [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, msgspec.Struct)]
 
 
 def _how_to_name(environment: Any) -> str:
@@ -119,10 +125,8 @@ def _choices(path: str) -> list[str]:
     """What a field with a fixed set of values takes."""
     section, _, name = path.partition(".")
     if path == "agent.kind":
-        return [str(member.__struct_config__.tag) for member in get_args(AgentConfig)]
-    sections = [field.type for field in msgspec.structs.fields(Experiment) if field.name == section]
-    members = [member for kind in sections for member in (get_args(kind) or (kind,))]
-    for info in msgspec.inspect.multi_type_info(members):
+        return list(BUILDERS)
+    for info in msgspec.inspect.multi_type_info(_structs_of(section)):
         if not isinstance(info, msgspec.inspect.StructType) or not isinstance(info.cls, type):
             continue
         for field in info.fields:

@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from agents import AgentConfig, Config, DqnConfig, ExplorationConfig
+from agents import Config, ExplorationConfig, config_type
+from agents.config_fields import KindOfAgent
 from pipeline.experiment.replay_section import ReplayConfig
 
 _ITEM_WINDOWS = 64
@@ -276,7 +277,7 @@ class Experiment(Config, frozen=True):
         Meta(ge=0, description="Of environments, initial weights and exploration; Reverb's sampler has none."),
     ] = 0
     environment: EnvironmentConfig = EnvironmentConfig()
-    agent: AgentConfig = DqnConfig()
+    agent: KindOfAgent = msgspec.field(default_factory=lambda: config_type("dqn")())
     exploration: ExplorationConfig = ExplorationConfig()
     replay: ReplayConfig = ReplayConfig()
     offline: OfflineConfig = OfflineConfig()

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents import ArraySpec, Specs
-from agents.configs import PolicyConfig
 from pipeline import environments
 from pipeline.acting.frame_stacks import stacked
 from pipeline.environments import Spaces
@@ -90,7 +89,7 @@ class Interface(msgspec.Struct, frozen=True):
             shield_inside=False,
             frames=experiment.environment.frame_stack,
             state_units=experiment.agent.state_units,
-            scores="logits" if isinstance(experiment.agent, PolicyConfig) else "q_values",
+            scores="logits" if experiment.agent.learns_policy else "q_values",
         )
 
     @property

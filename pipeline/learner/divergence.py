@@ -4,11 +4,8 @@ Pure decisions on figures; no TensorFlow.
 """
 
 import enum
-import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
-from agents.configs import C51Config, DeepConfig, MunchausenConfig, PolicyGradientConfig, R2d2Config, WindowConfig
 from pipeline.experiment.sections import Experiment, LearnerConfig
 from pipeline.messages.contents import Evaluation
 
@@ -112,11 +109,7 @@ class ValueSentinel:
     def __init__(self, experiment: Experiment, num_actions: int) -> None:
         agent = experiment.agent
         self._agent, self._bonus = agent, experiment.exploration.count_bonus > 0.0
-        self._discount, self._clip, self._entropy = 1.0, 0.0, 0.0
-        if isinstance(agent, WindowConfig | PolicyGradientConfig):
-            self._discount, self._clip = agent.discount, agent.reward_clip
-        if isinstance(agent, MunchausenConfig) and agent.munchausen:
-            self._entropy = agent.munchausen_temperature * math.log(num_actions)
+        self._discount, self._clip, self._entropy = agent.discount, agent.reward_clip, agent.soft_reward(num_actions)
         self._largest_reward = 0.0
         self._best_value: float | None = None
         self._largest_value = 0.0
@@ -148,14 +141,14 @@ class ValueSentinel:
         """The largest value that rewards allow, in the agent's units; None where they allow any."""
         if self._discount >= 1.0 or not self._largest_reward:
             return None
-        return self._in_units((self._largest_reward + self._entropy) / (1.0 - self._discount))
+        return self._agent.in_units((self._largest_reward + self._entropy) / (1.0 - self._discount))
 
     def expected(self) -> float | None:
         """The largest mean Q-value that goes with the evaluations, in the agent's units; None where none is known."""
         if self._best_value is None or self._discount >= 1.0 or self._bonus or not self._largest_reward:
             return None
         slack = self._largest_reward + self._entropy / (1.0 - self._discount)
-        return self._in_units(self._best_value + _EVALUATED_MARGIN * self._largest_value + slack)
+        return self._agent.in_units(self._best_value + _EVALUATED_MARGIN * self._largest_value + slack)
 
     def see_values(self, q_mean: float, q_max: float, gradient_steps: int) -> list[str]:
         """Takes the values of a call's batches; returns the warnings that are new."""
@@ -169,27 +162,13 @@ class ValueSentinel:
         return [text for text in texts if text]
 
     def _judge_support(self) -> list[str]:
-        """Compares returns with the support that a distribution of them, or a histogram, is learned on."""
-        agent: Any = self._agent
+        """Compares returns with those that the kind can learn."""
         key, best = "support", self._best_value
-        is_histogram = getattr(agent, "hl_gauss", False)
-        if best is None or not (is_histogram or isinstance(agent, C51Config)):
-            return []
-        atom = (agent.v_max - agent.v_min) / (agent.num_bins if is_histogram else agent.num_atoms - 1)
-        wrong = []
-        if best > agent.v_max + atom:
-            wrong.append(f"set agent.v_max to {_rounded_away(best)} or more, for a largest one of {best:.4g}")
-        if self._smallest_value < agent.v_min - atom:
-            least = self._smallest_value
-            wrong.append(f"set agent.v_min to {_rounded_away(least)} or less, for a smallest one of {least:.4g}")
-        if not wrong:
+        if best is None or not (words := self._agent.cramped_by(self._smallest_value, best)):
             return []
         is_new = key not in self._warnings
-        self._warnings[key] = (
-            f"discounted returns of evaluations lie beyond the support of agent.kind={agent.kind!r}, from "
-            f"{agent.v_min:g} to {agent.v_max:g}, and are taken for its ends: {' and '.join(wrong)}"
-        )
-        return [self._warnings[key]] if is_new else []
+        self._warnings[key] = words
+        return [words] if is_new else []
 
     def _note(self, state: _Lasting, words: Callable[[float, float], str], value: float, limit: float | None) -> str:
         if not state.holds or limit is None:
@@ -211,28 +190,8 @@ class ValueSentinel:
             f"return of any evaluation was {self._best_value:.4g}: {self._advice()}"
         )
 
-    def _in_units(self, value: float) -> float:
-        """A value as the agent's network has it, as `agents.losses.rescale` does."""
-        if not (isinstance(self._agent, R2d2Config) and self._agent.value_rescaling):
-            return value
-        return math.copysign(math.sqrt(abs(value) + 1.0) - 1.0, value) + 1e-3 * value
-
     def _advice(self) -> str:
-        agent, advice = self._agent, ["lower agent.learning_rate"]
-        if isinstance(agent, DeepConfig):
-            advice.append("raise agent.target_update_period")
-            if not agent.double and not (isinstance(agent, MunchausenConfig) and agent.munchausen):
-                advice.append("set agent.double=true")
-        if isinstance(agent, C51Config) or getattr(agent, "hl_gauss", False):
-            advice.append("lower agent.v_max")
+        advice = self._agent.remedies()
         if not self._clip:
             advice.append("clip rewards (agent.reward_clip)")
         return " or ".join((", ".join(advice[:-1]), advice[-1])) if len(advice) > 1 else advice[0]
-
-
-def _rounded_away(value: float) -> str:
-    """A value with two digits, away from 0."""
-    if value == 0.0:
-        return "0"
-    digit = 10.0 ** (math.floor(math.log10(abs(value))) - 1)
-    return f"{math.copysign(math.ceil(abs(value) / digit - 1e-9) * digit, value):g}"

@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.configs import PolicyConfig
 from pipeline import environments
 from pipeline.acting.policy_files import Policy
 from pipeline.environments.action_names import action_names
@@ -65,7 +64,7 @@ class _Reader:
     """Makes the view of each step from what the lane observed and the policy computed."""
 
     def __init__(self, experiment: Experiment, names: tuple[str, ...]) -> None:
-        self._is_policy = isinstance(experiment.agent, PolicyConfig)
+        self._is_policy = experiment.agent.learns_policy
         self._names = names
         self._steps, self._return = 0, 0.0
         self._tried: deque[tuple[float, float]] = deque(maxlen=_SPANNED)

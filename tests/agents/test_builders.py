@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +23,7 @@ from tiers import tiered
 
 import agents
 from agents import BUILDERS, AgentConfig, ArraySpec, DqnConfig, ExplorationConfig, Specs
-from agents.configs import WindowConfig
+from agents.configs.value import WindowConfig
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FIRST, MID, LAST = 0, 1, 2
@@ -359,3 +360,25 @@ print(json.dumps(sorted(name for name in sys.modules if name.startswith("agents.
     light = {"builder", "config_fields", "configs", "exploration", "specs", "struct_types"}
     used = {"dqn", "initializers", "losses", "networks", "optimizers", "td_agent", "tf_specs", "value_network"}
     assert {name.removeprefix("agents.") for name in json.loads(done.stdout)} == light | used
+
+
+def test_a_config_loads_the_configuration_of_its_own_kind_alone() -> None:
+    code = (
+        "import sys, pipeline; pipeline.load('cartpole', ['agent.kind=\"iqn\"']); "
+        "print(sorted(name for name in sys.modules if name.startswith('agents.configs.')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    assert done.stdout.strip() == "['agents.configs.quantile', 'agents.configs.value']"
+
+
+def test_the_names_of_configurations_are_offered_by_the_package() -> None:
+    configs = [builder.config for builder in BUILDERS.values()]
+    assert [getattr(agents, config.__name__) for config in configs] == configs
+    assert {config.__name__ for config in configs} < set(agents.__all__)
+    assert [kind for kind, builder in BUILDERS.items() if builder.config.__struct_config__.tag != kind] == []
+    assert not hasattr(agents, "NoSuchConfig")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_configuration_is_pickled(kind: str, config: AgentConfig) -> None:
+    assert pickle.loads(pickle.dumps(config)) == config

@@ -29,7 +29,7 @@ from agents import (
     RainbowConfig,
     Specs,
 )
-from agents.configs import WindowConfig
+from agents.configs.value import WindowConfig
 from pipeline.experiment.replay_section import ReplayConfig
 from pipeline.experiment.sections import Experiment, LearnerConfig
 from pipeline.learner.learner import Learner

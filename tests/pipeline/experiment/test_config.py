@@ -13,6 +13,7 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from msgspec import inspect
 
+import agents.config_fields
 from pipeline.experiment import config
 from pipeline.experiment.config import UsageError, departures, dump, load, parse
 from pipeline.experiment.resume import differences
@@ -350,6 +351,8 @@ def values(kind: inspect.Type) -> st.SearchStrategy[Any]:
             return st.booleans()
         case inspect.NoneType():
             return st.none()
+        case inspect.CustomType(cls=agents.config_fields.KindOfAgent):
+            return st.one_of([values(inspect.type_info(builder.config)) for builder in agents.BUILDERS.values()])
     raise AssertionError(f"no strategy for {kind}")
 
 

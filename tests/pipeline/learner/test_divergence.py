@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agents.configs import (
+from agents import (
     AgentConfig,
     BehaviourCloningConfig,
     C51Config,

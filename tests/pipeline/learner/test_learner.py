@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from agents.configs import DqnConfig, PpoConfig
+from agents import DqnConfig, PpoConfig
 from agents.specs import ArraySpec, Specs
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.replay_section import ReplayConfig

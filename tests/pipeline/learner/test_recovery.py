@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from agents.configs import DqnConfig
+from agents import DqnConfig
 from agents.specs import ArraySpec, Specs
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.run_directory import RunDirectory

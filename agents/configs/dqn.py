@@ -1,0 +1,35 @@
+"""The configuration of kind dqn."""
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from agents.config_fields import ConservativeWeight, ErrorLoss, HlGauss, LargestReturn, LeastReturn, empty_support
+from agents.configs.value import MunchausenConfig
+
+
+class DqnConfig(MunchausenConfig, frozen=True, tag_field="kind", tag="dqn"):
+    """Deep Q-learning (Mnih et al. 2015) with Double (van Hasselt et al. 2016) and Dueling (Wang et al. 2016)."""
+
+    loss: ErrorLoss = "huber"
+    hl_gauss: HlGauss = False
+    num_bins: Annotated[int, Meta(ge=2, le=1_000, description="Bins of the histogram from v_min to v_max.")] = 51
+    v_min: LeastReturn = -10.0
+    v_max: LargestReturn = 10.0
+    cql_alpha: ConservativeWeight = 0.0
+
+    def cramped_by(self, smallest: float, largest: float) -> str:
+        """See `KindOfAgent`: returns beyond the ends of a histogram, by more than the width of a bin."""
+        if not self.hl_gauss:
+            return ""
+        from agents.configs.support import beyond
+
+        return beyond(self.kind, (self.v_min, self.v_max), (self.v_max - self.v_min) / self.num_bins, smallest, largest)
+
+    def remedies(self) -> list[str]:
+        """See `KindOfAgent`."""
+        return super().remedies() + (["lower agent.v_max"] if self.hl_gauss else [])
+
+    def problem(self) -> str:
+        """See `KindConfig`."""
+        return (self.hl_gauss and empty_support(self.v_min, self.v_max)) or super().problem()

@@ -1,0 +1,102 @@
+"""Fields of the kinds that learn values of returns."""
+
+import math
+from typing import Annotated
+
+from msgspec import Meta
+
+from agents.config_fields import (
+    Activation,
+    AdamEpsilon,
+    ClipNorm,
+    DecaySteps,
+    Discount,
+    Dueling,
+    FinalLearningRate,
+    HiddenUnits,
+    ImageTorso,
+    KindConfig,
+    LayerNorm,
+    LearningRate,
+    Munchausen,
+    MunchausenTemperature,
+    Noisy,
+    NormalizeObservations,
+    NStep,
+    RewardClip,
+    TargetUpdatePeriod,
+    TargetUpdateTau,
+    Torso,
+    rising_learning_rate,
+)
+
+
+class WindowConfig(KindConfig, frozen=True):
+    """Fields of all kinds that learn values from windows of n + 1 frames."""
+
+    n_step: NStep = 1
+    discount: Discount = 0.99
+    reward_clip: RewardClip = 0.0
+
+    @property
+    def window_length(self) -> int:
+        """Frames of one window: the n-step transition's first frame and its n_step successors."""
+        return self.n_step + 1
+
+
+class DeepConfig(WindowConfig, frozen=True):
+    """Fields of all kinds that learn values by a network, a target network and Adam."""
+
+    hidden_units: HiddenUnits = (128, 64)
+    activation: Activation = "relu"
+    image_torso: ImageTorso = "nature"
+    torso: Torso = ""
+    normalize_observations: NormalizeObservations = False
+    layer_norm: LayerNorm = False
+    double: Annotated[bool, Meta(description="Choose the bootstrap action by the online network (Double DQN).")] = True
+    dueling: Dueling = False
+    noisy: Noisy = False
+    noisy_sigma: Annotated[
+        float, Meta(gt=0.0, description="Initial scale of the noise, before division by the root of a layer's inputs.")
+    ] = 0.5
+    learning_rate: LearningRate = 1e-3
+    learning_rate_final: FinalLearningRate = 1e-4
+    learning_rate_decay_steps: DecaySteps = 0
+    adam_epsilon: AdamEpsilon = 1e-7
+    gradient_clip_norm: ClipNorm = 10.0
+    target_update_period: TargetUpdatePeriod = 0
+    target_update_tau: TargetUpdateTau = 1.0
+
+    def remedies(self) -> list[str]:
+        """See `KindOfAgent`."""
+        further = ["raise agent.target_update_period", *([] if self.double else ["set agent.double=true"])]
+        return super().remedies() + further
+
+    def problem(self) -> str:
+        """See `KindConfig`."""
+        return rising_learning_rate(self.learning_rate, self.learning_rate_final, self.learning_rate_decay_steps)
+
+
+class MunchausenConfig(DeepConfig, frozen=True):
+    """Fields of the kinds whose target may be Munchausen's."""
+
+    munchausen: Munchausen = False
+    munchausen_scale: Annotated[float, Meta(ge=0.0, le=1.0, description="Alpha, the log-policy's share.")] = 0.9
+    munchausen_temperature: MunchausenTemperature = 0.03
+    munchausen_floor: Annotated[
+        float, Meta(le=0.0, description="l0, the least that tau * log pi is taken to be.")
+    ] = -1.0
+
+    def soft_reward(self, num_actions: int) -> float:
+        """See `KindOfAgent`: the policy's entropy, of which tau log A is the most."""
+        return self.munchausen_temperature * math.log(num_actions) if self.munchausen else 0.0
+
+    def remedies(self) -> list[str]:
+        """See `KindOfAgent`; soft values have no maximum to choose, so that double would change nothing."""
+        return [words for words in super().remedies() if not (self.munchausen and "double" in words)]
+
+    def problem(self) -> str:
+        """See `KindConfig`."""
+        if self.munchausen and self.double:
+            return "munchausen=true bootstraps from a softmax: set double=false, there is no maximum to choose"
+        return super().problem()
