@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
-from agents.configs.policy import PolicyConfig
-from agents.configs.value import DeepConfig
 from agents.initializers import Seeds
 from agents.specs import CATEGORIES, ArraySpec, Specs
 
 if TYPE_CHECKING:
+    from agents.configs.policy import PolicyConfig
+    from agents.configs.value import DeepConfig
     from agents.noisy import NoisyLayers
 
 
@@ -24,7 +24,9 @@ def inputs_of(specs: Specs) -> dict[str, tf.Tensor]:
     }
 
 
-def _encode(name: str, spec: ArraySpec, leaf: tf.Tensor, seeds: Seeds, config: DeepConfig | PolicyConfig) -> tf.Tensor:
+def _encode(
+    name: str, spec: ArraySpec, leaf: tf.Tensor, seeds: Seeds, config: "DeepConfig | PolicyConfig"
+) -> tf.Tensor:
     """Encodes one observation array as float32 features [B, n] (see `ArraySpec` for what each dtype means)."""
     if spec.dtype in CATEGORIES:
         flat = tf.keras.layers.Reshape((len(spec.maximum),))(leaf)
@@ -88,7 +90,7 @@ class NetworkBuilder:
       seed: of the initial weights.
     """
 
-    def __init__(self, specs: Specs, config: DeepConfig | PolicyConfig, seed: int) -> None:
+    def __init__(self, specs: Specs, config: "DeepConfig | PolicyConfig", seed: int) -> None:
         self.specs, self.seeds = specs, Seeds(seed)
         self._hidden_units, self._activation = config.hidden_units, config.activation
         self._layer_norm = config.layer_norm
@@ -130,7 +132,7 @@ class NetworkBuilder:
 class ValueNetworkBuilder(NetworkBuilder):
     """Adds the head of Q-values, which may be dueling, and layers that may be noisy."""
 
-    def __init__(self, specs: Specs, config: DeepConfig, seed: int) -> None:
+    def __init__(self, specs: Specs, config: "DeepConfig", seed: int) -> None:
         super().__init__(specs, config, seed)
         self._config = config
         self._noisy: NoisyLayers | None = None
@@ -174,7 +176,7 @@ class ValueNetworkBuilder(NetworkBuilder):
         return [(width, self.specs.num_actions * each), *([(width, each)] if self._config.dueling else [])]
 
 
-def value_model(specs: Specs, config: DeepConfig, outputs: int | None, seed: int) -> tf.keras.Model:
+def value_model(specs: Specs, config: "DeepConfig", outputs: int | None, seed: int) -> tf.keras.Model:
     """Builds a Keras model from a batch of observations to numbers for each action.
 
     Args:

@@ -6,13 +6,15 @@ of such an update is overhead; the kernel is one operation a variable, and XLA m
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import tensorflow as tf
 
-from agents.configs.policy import PolicyConfig
-from agents.configs.value import DeepConfig
 from agents.losses import clip_by_global_norm, linear_schedule
+
+if TYPE_CHECKING:
+    from agents.configs.policy import PolicyConfig
+    from agents.configs.value import DeepConfig
 
 
 class Update(NamedTuple):
@@ -114,7 +116,7 @@ class Adam(Optimizer):
         self.second_moments = [_zeros_like(weight, "second_moment") for weight in variables]
 
     @classmethod
-    def of(cls, variables: Sequence[tf.Variable], config: DeepConfig | PolicyConfig) -> "Adam":
+    def of(cls, variables: Sequence[tf.Variable], config: "DeepConfig | PolicyConfig") -> "Adam":
         """Makes the optimizer of an agent's configuration."""
         return cls(
             variables,

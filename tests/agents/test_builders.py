@@ -357,7 +357,16 @@ agents.build("dqn", Specs(ArraySpec((4,), "float32"), 2), DqnConfig())
 print(json.dumps(sorted(name for name in sys.modules if name.startswith("agents."))))
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    light = {"builder", "config_fields", "configs", "exploration", "specs", "struct_types"}
+    light = {
+        "builder",
+        "config_fields",
+        "configs",
+        "configs.dqn",
+        "configs.value",
+        "exploration",
+        "specs",
+        "struct_types",
+    }
     used = {"dqn", "initializers", "losses", "networks", "optimizers", "td_agent", "tf_specs", "value_network"}
     assert {name.removeprefix("agents.") for name in json.loads(done.stdout)} == light | used
 
@@ -380,5 +389,5 @@ def test_the_names_of_configurations_are_offered_by_the_package() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_configuration_is_pickled(kind: str, config: AgentConfig) -> None:
-    assert pickle.loads(pickle.dumps(config)) == config
+def test_a_configuration_is_pickled(kind: str) -> None:
+    assert pickle.loads(pickle.dumps(config_of(kind))) == config_of(kind)
