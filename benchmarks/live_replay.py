@@ -9,11 +9,11 @@ import numpy as np
 from agents import Specs
 from pipeline.experiment.sections import Experiment
 from pipeline.messages.channel import Publisher
+from pipeline.messages.ports import free_port
 from pipeline.records.counters import Counters
 from pipeline.replay.embedded import EmbeddedReplay
 from pipeline.replay.frames import MID, FrameLayout
 from pipeline.replay.writer import FrameWriter
-from pipeline.runtime.ports import free_port
 
 
 def serve(experiment: Experiment, specs: Specs, port: int = 0) -> EmbeddedReplay:

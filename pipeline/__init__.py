@@ -49,6 +49,8 @@ _refuse_other_agents()
 
 def __getattr__(name: str) -> Any:
     # When first asked for: `pipeline.doctor` has to run where packages are missing, and help is there at once.
+    if name == "__version__":
+        return importlib.import_module("pipeline.runtime.installation").version()
     if name not in _HOMES:
         raise AttributeError(f"module 'pipeline' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

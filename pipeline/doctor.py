@@ -219,8 +219,9 @@ def _suites() -> Iterator[Finding]:
     there = [extra for extra in _SUITES.values() if extra not in missing]
     yield Finding("ok", "optional packages", ", ".join(there) or "none")
     if missing:
-        remedy = f"pip install '.[{','.join(missing)}]' in the clone, or `make setup` for all"
-        yield Finding("note", "optional packages", f"not there: {', '.join(missing)}", remedy)
+        from pipeline.runtime.installation import how_to_install
+
+        yield Finding("note", "optional packages", f"not there: {', '.join(missing)}", how_to_install(*missing))
     for program, purpose in _PROGRAMS.items():
         if shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin") is None:
             yield Finding("note", program, f"not there; it is for {purpose}", f"install Debian's package {program}")

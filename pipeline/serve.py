@@ -20,7 +20,7 @@ from pipeline.command import refuse_more, run_command
 from pipeline.environments import EnvironmentFault
 from pipeline.experiment.config import UsageError
 from pipeline.export import directory as exported
-from pipeline.runtime.ports import listen
+from pipeline.messages.ports import listen
 
 _MODEL = flags.DEFINE_string("model", None, "Directory that pipeline.export wrote.")
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Directory of a run, in the place of --model.")

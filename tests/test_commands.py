@@ -1,5 +1,6 @@
 """What every command has in common: it is listed, its help is there at once, a mistake is one line."""
 
+import importlib.metadata
 import os
 import subprocess
 import sys
@@ -7,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from test_architecture import COMMANDS
+
+from pipeline.__main__ import completion, main
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = ("tensorflow", "reverb", "tf_agents", "matplotlib", "aiohttp", "ray", "tensorboard", "PIL")
@@ -22,14 +25,61 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 def test_all_commands_are_listed() -> None:
     result = run("-m", "pipeline")
     assert result.returncode == 0
-    listed = {line.split()[2].removeprefix("pipeline.") for line in result.stdout.splitlines() if line.startswith("  ")}
-    assert listed == set(COMMANDS)
-    assert all(line.rstrip().endswith(".") for line in result.stdout.splitlines() if line.startswith("  "))
+    lines = [line for line in result.stdout.splitlines() if line.startswith("  ")]
+    assert {line.split()[3] for line in lines} == set(COMMANDS)
+    assert all(line.rstrip().endswith(".") for line in lines)
 
 
-def test_a_command_that_there_is_not_is_one_line() -> None:
-    result = run("-m", "pipeline", "dance")
-    assert (result.returncode, result.stdout, len(result.stderr.splitlines())) == (2, "", 1)
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["dance"], "lists the commands"),
+        (["trian", "--config=cartpole"], "did you mean 'train'?"),
+        (["completion", "dance"], "bash or zsh"),
+        (["role.py"], "did you mean 'role'?"),
+    ],
+)
+def test_a_command_that_there_is_not_is_one_line(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    output, error = capsys.readouterr()
+    assert (output, len(error.splitlines())) == ("", 1)
+    assert words in error
+
+
+def test_a_command_is_run_by_its_name_with_flags_and_exit_code(tmp_path: Path) -> None:
+    refused = run("-m", "pipeline", "evaluate", f"--run_dir={tmp_path}", "--debug")
+    assert refused.returncode == 2
+    assert "Traceback" in refused.stderr
+    assert str(tmp_path) in refused.stderr.splitlines()[-1]
+    assert "--policy=" in run("-m", "pipeline", "export", "--help").stdout  # a folder
+
+
+def test_the_version_is_the_installed_one() -> None:
+    import pipeline
+
+    assert run("-m", "pipeline", "--version").stdout.split() == ["reverb-dqn", importlib.metadata.version("reverb-dqn")]
+    assert pipeline.__version__ == importlib.metadata.version("reverb-dqn")
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        (["tr"], ["train"]),
+        (["train", "--config=cartpole_qr"], ["--config=cartpole_qr_dqn"]),
+        (["train", "--resu"], ["--resume"]),
+        (["doctor", "--conf"], [f"--config={path.stem}" for path in sorted(ROOT.glob("configs/*.toml"))]),
+        (["replay", "--forma"], ["--format"]),
+        (["evaluate", "--nothing"], []),
+    ],
+)
+def test_a_shell_completes_commands_and_flags(words: list[str], completed: list[str]) -> None:
+    line = " ".join(map(repr, ["reverb-dqn", *words]))
+    script = f"{completion('bash')}\nCOMP_WORDS=({line}) COMP_CWORD={len(words)}\n_reverb_dqn 2>/dev/null\n"
+    script += 'printf "%s\\n" "${COMPREPLY[@]}"'
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == completed
 
 
 @pytest.mark.parametrize("name", COMMANDS)

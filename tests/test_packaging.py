@@ -6,8 +6,11 @@ import sys
 import sysconfig
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from pipeline.runtime.installation import how_to_install, version
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -69,6 +72,9 @@ def test_the_wheel_has_all_that_the_folders_have(wheel: Path) -> None:
     assert set(modules_of(wheel)) == {name.replace("/", ".") for name in names}
     with zipfile.ZipFile(wheel) as archive:
         configs = {name for name in archive.namelist() if name.startswith("configs/")}
+        assert {"agents/py.typed", "pipeline/py.typed"} <= set(archive.namelist())
+        (entry_points,) = (name for name in archive.namelist() if name.endswith("/entry_points.txt"))
+        assert b"reverb-dqn = pipeline.__main__:main" in archive.read(entry_points)
     assert configs == {path.relative_to(ROOT).as_posix() for path in ROOT.glob("configs/*.toml")}
 
 
@@ -95,3 +101,30 @@ def test_every_module_is_imported_from_the_installed_wheel(wheel: Path, tmp_path
     assert not {name for name in alone if name.partition(".")[0] in ("agents", "pipeline", "configs")}
     # With them behind the environment's own packages, where no link to this checkout is followed, all are there.
     assert failed([sysconfig.get_path("purelib")]) == {}
+
+
+@pytest.mark.parametrize(
+    ("origin", "command"),
+    [
+        (None, "`pip install 'reverb-dqn[atari,ray]'`"),
+        (
+            {"url": "file:///a%20place/x.whl", "archive_info": {}},
+            "`pip install 'reverb-dqn[atari,ray] @ file:///a%20place/x.whl'`",
+        ),
+        (
+            {"url": "file:///a%20clone", "dir_info": {"editable": True}},
+            "`pip install -e '/a clone[atari,ray]'`, or `make setup` there for all",
+        ),
+    ],
+)
+def test_an_extra_is_installed_as_the_package_was(
+    origin: dict[str, Any] | None, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "reverb_dqn-9.8.7.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: reverb-dqn\nVersion: 9.8.7\n")
+    if origin:
+        (folder / "direct_url.json").write_text(json.dumps(origin))
+    monkeypatch.syspath_prepend(tmp_path)
+    assert how_to_install("atari", "ray") == command
+    assert version() == "9.8.7"

@@ -20,7 +20,7 @@ from absl import flags
 
 from pipeline.command import refuse_more, run_command
 from pipeline.experiment.config import UsageError
-from pipeline.runtime.ports import free_port
+from pipeline.messages.ports import free_port
 
 _LOGDIR = flags.DEFINE_string("logdir", None, "Directory with runs.")
 _OUT = flags.DEFINE_string("out", None, "Directory that the pictures are written to, tensorboard_<page>.png each.")

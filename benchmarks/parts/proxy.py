@@ -23,9 +23,9 @@ from pipeline import environments, load
 from pipeline.command import run_command
 from pipeline.experiment.sections import Experiment
 from pipeline.messages.channel import wait_for_server
+from pipeline.messages.ports import free_port
 from pipeline.replay.frames import FrameLayout
 from pipeline.runtime import native
-from pipeline.runtime.ports import free_port
 from pipeline.security.certificate_authority import REPLAY, Authority
 from pipeline.security.haproxy import ClientSide, Credentials, Proxy, ServerSide
 

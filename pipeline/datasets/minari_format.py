@@ -25,6 +25,7 @@ from pipeline.environments.lanes.spaces import leaf_readers, specs_of
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import EnvironmentConfig
 from pipeline.replay.frames import FrameLayout
+from pipeline.runtime.installation import how_to_install
 
 _DATA, _METADATA, _MAIN = "data", "metadata.json", "main_data.hdf5"
 _IDENTITY = re.compile(r"[-\w]+-v\d+")
@@ -39,7 +40,7 @@ def _minari() -> Any:
         import PIL.Image  # noqa: F401
     except ImportError as error:
         raise UsageError(
-            f"Minari's datasets need `pip install '.[minari]'`, or take --format=tfrecord ({error})"
+            f"Minari's datasets need {how_to_install('minari')}; or take --format=tfrecord ({error})"
         ) from None
     return minari
 

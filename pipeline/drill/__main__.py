@@ -29,8 +29,8 @@ from pipeline.drill import faults, small_disk
 from pipeline.drill.faults import Drilled, DrillFailure
 from pipeline.experiment.config import UsageError, load
 from pipeline.experiment.run_directory import RunDirectory, write_json
+from pipeline.messages.ports import free_port
 from pipeline.records.results import Summary
-from pipeline.runtime.ports import free_port
 
 _CONFIG = flags.DEFINE_string("config", None, "Path of a TOML config, or the name of a shipped one; with a target.")
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Where the drill leaves its results; new.")

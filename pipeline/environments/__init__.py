@@ -268,4 +268,6 @@ def _prepare(suite: Suite) -> ModuleType | None:
 
 def _how_to_install(suite: Suite) -> str:
     """The command that installs a suite, in a sentence."""
-    return f"install its extra with `pip install '.[{suite.extra}]'`, or all of them with `make setup`"
+    from pipeline.runtime.installation import how_to_install
+
+    return f"install its extra by {how_to_install(suite.extra)}"

@@ -25,6 +25,7 @@ from pipeline.environments.lanes.shield import Shield, load
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment
 from pipeline.export.interface import ACTION, MASK, NEXT_STATE, STATE, Interface
+from pipeline.runtime.installation import how_to_install
 
 SAVED_MODEL = Path("saved_model/1")
 """TensorFlow Serving wants a folder of numbered versions."""
@@ -89,7 +90,7 @@ class Model:
                 program = self._onnx()
             (folder / ONNX).write_bytes(program)
         except ImportError:
-            missing[ONNX] = "tf2onnx is not installed: pip install 'reverb-dqn[onnx]'"
+            missing[ONNX] = f"tf2onnx is not installed: {how_to_install('onnx')}"
         except Exception as error:  # of its many own kinds, what it has no operators for
             missing[ONNX] = f"tf2onnx cannot convert this network: {_first_line(error)}"
         return missing

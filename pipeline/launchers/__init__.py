@@ -20,9 +20,9 @@ from pipeline.experiment.config import UsageError, departures, validate
 from pipeline.experiment.run_directory import RunDirectory, write_json
 from pipeline.experiment.sections import Experiment
 from pipeline.launchers import sizes
+from pipeline.messages.ports import refuse_used_port
 from pipeline.records.recorder import mark_rest_ended
 from pipeline.records.results import EXIT_CODES, RunFailed, Summary
-from pipeline.runtime.ports import refuse_used_port
 from pipeline.security import privacy
 from pipeline.security.privacy import Privacy
 
@@ -94,7 +94,9 @@ def joined(experiment: Experiment, cluster: Cluster) -> AbstractContextManager[N
     except ModuleNotFoundError as error:
         if error.name != "ray":
             raise
-        raise UsageError("--launcher=ray needs Ray: install it with `pip install .[ray]`") from None
+        from pipeline.runtime.installation import how_to_install
+
+        raise UsageError(f"--launcher=ray needs Ray: install it by {how_to_install('ray')}") from None
     return ray_cluster.joined(experiment, cluster)
 
 

@@ -12,10 +12,10 @@ from pipeline.evaluator.evaluator import Evaluator
 from pipeline.experiment.sections import Experiment
 from pipeline.launchers import Launch
 from pipeline.launchers.conclusion import conclude
+from pipeline.messages.ports import free_port
 from pipeline.monitoring.console import Console
 from pipeline.records.recorder import Recorder
 from pipeline.records.results import EXIT_CODES, Ended, Summary, UnwrittenSummary
-from pipeline.runtime.ports import free_port
 from pipeline.runtime.process import interruption, quieten_gym
 
 

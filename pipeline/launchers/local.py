@@ -5,8 +5,8 @@ import time
 from pipeline.launchers import Launch
 from pipeline.launchers.conclusion import conclude
 from pipeline.launchers.watched_role import LEAVE_SECONDS, STOP_SECONDS, Watched
+from pipeline.messages.ports import HOST, free_port
 from pipeline.monitoring.console import Console
-from pipeline.runtime.ports import HOST, free_port
 from pipeline.runtime.signs_of_life import RunningClock
 from pipeline.runtime.stop_signals import Interruption
 

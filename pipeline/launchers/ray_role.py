@@ -20,7 +20,7 @@ from pipeline.launchers import Launch
 from pipeline.launchers.watched_role import Watched
 from pipeline.launchers.world import World
 from pipeline.messages.contents import TOLD_TO_LEAVE
-from pipeline.runtime.ports import free_port
+from pipeline.messages.ports import free_port
 from pipeline.security.privacy import Privacy
 
 _POLL_SECONDS = 0.05

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.experiment.config import UsageError
+from pipeline.runtime.installation import how_to_install
 from pipeline.runtime.process import prepare_pygame
 
 Pixels = NDArray[np.uint8]
@@ -102,7 +103,7 @@ class VideoFile:
         if path.is_dir() or not os.access(path.parent, os.W_OK):
             raise UsageError(f"--video={path} cannot be written: is there a folder {path.parent} that is yours?")
         if importlib.util.find_spec("av") is None:
-            raise UsageError("PyAV is not installed: `pip install '.[play]'` or `make setup`")
+            raise UsageError(f"PyAV is not installed: {how_to_install('play')}")
         self._path = path
         self._container: Any = None
         self._stream: Any = None

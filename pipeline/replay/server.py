@@ -13,11 +13,11 @@ import tensorflow as tf
 from agents import Specs
 from pipeline.experiment.sections import Experiment
 from pipeline.messages.channel import REPORTS_TABLE, VARIABLES_TABLE, WEIGHTS_TABLE
+from pipeline.messages.ports import HOST, refuse_used_port
 from pipeline.records.counters import NOTHING, Tally
 from pipeline.replay.client import REFUSALS
 from pipeline.replay.frames import FrameLayout
 from pipeline.replay.sampling import COLUMN, draws_ahead, item_shape
-from pipeline.runtime.ports import HOST, refuse_used_port
 from pipeline.security.privacy import guarding
 
 MESSAGE = tf.TensorSpec((None,), tf.uint8)

@@ -8,9 +8,9 @@ import threading
 
 from pipeline.messages.channel import VARIABLES_TABLE, WEIGHTS_TABLE
 from pipeline.messages.forwarding import Relay
+from pipeline.messages.ports import refuse_used_port
 from pipeline.messages.variables_reader import VariablesReader
 from pipeline.runtime import native
-from pipeline.runtime.ports import refuse_used_port
 from pipeline.security.privacy import guarding
 
 log = logging.getLogger(__name__)

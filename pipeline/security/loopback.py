@@ -18,8 +18,8 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from pipeline.messages.ports import free_port
 from pipeline.runtime import native
-from pipeline.runtime.ports import free_port
 
 _ATTEMPT = "import sys; from pipeline.security import loopback; sys.exit(loopback.attempt() or 0)"
 _SECONDS = 60.0

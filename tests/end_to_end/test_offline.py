@@ -16,9 +16,9 @@ from pipeline import environments
 from pipeline.datasets import offline
 from pipeline.experiment.config import UsageError, parse
 from pipeline.experiment.run_directory import RunDirectory
+from pipeline.messages.ports import free_port
 from pipeline.records import checkpoint, checkpoint_writer
 from pipeline.replay.embedded import EmbeddedReplay
-from pipeline.runtime.ports import free_port
 
 pytestmark = pytest.mark.xdist_group("offline")  # one dataset for all
 ROOT = Path(__file__).resolve().parents[2]

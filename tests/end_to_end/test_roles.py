@@ -14,9 +14,9 @@ import pytest
 from one_after_another import refusals
 
 from pipeline.experiment.run_directory import RunDirectory
+from pipeline.messages.ports import free_port
 from pipeline.records import checkpoint
 from pipeline.records.results import Status, Summary
-from pipeline.runtime.ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SECONDS = 200.0

@@ -231,4 +231,4 @@ def test_without_ray_its_extra_is_named(run_python: Callable[..., str]) -> None:
     except UsageError as error:
         print(error)
     """
-    assert "pip install .[ray]" in run_python(code)
+    assert "[ray]" in run_python(code)

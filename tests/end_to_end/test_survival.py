@@ -17,10 +17,10 @@ import pytest
 from pipeline import environments
 from pipeline.drill.faults import Drilled
 from pipeline.experiment.run_directory import RunDirectory
+from pipeline.messages.ports import free_port
 from pipeline.records.results import Summary
 from pipeline.replay.frames import FrameLayout
 from pipeline.runtime import native
-from pipeline.runtime.ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SECONDS = 180.0

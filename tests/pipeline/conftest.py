@@ -12,7 +12,7 @@ from agents import ArraySpec, DqnConfig, Specs
 from pipeline.experiment.config import parse
 from pipeline.experiment.sections import Experiment
 from pipeline.messages.contents import Array, CollectorReport, Report, Variables
-from pipeline.runtime.ports import free_port
+from pipeline.messages.ports import free_port
 
 COUNTING = (
     "environment.import_path='environments_for_tests:Counting'",

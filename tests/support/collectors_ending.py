@@ -22,10 +22,10 @@ from pipeline.experiment.config import load, parse
 from pipeline.messages.addresses import Addresses
 from pipeline.messages.channel import REPORTS_TABLE, Publisher, take
 from pipeline.messages.contents import Array, CollectorReport, Report, Variables
+from pipeline.messages.ports import free_port
 from pipeline.replay.embedded import EmbeddedReplay
 from pipeline.roles.collector_role import run_collector
 from pipeline.runtime import native
-from pipeline.runtime.ports import free_port
 from pipeline.runtime.process import die_with_parent
 
 SPECS = Specs(ArraySpec((4,), "float32"), 3)

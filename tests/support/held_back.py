@@ -17,10 +17,10 @@ from typing import Any
 
 from agents import ArraySpec, Specs
 from pipeline.experiment.config import parse
+from pipeline.messages.ports import free_port
 from pipeline.replay.embedded import EmbeddedReplay
 from pipeline.replay.frames import FrameLayout
 from pipeline.replay.writer import FrameWriter
-from pipeline.runtime.ports import free_port
 
 SPECS = Specs(ArraySpec((4,), "float32"), 3)
 LAYOUT = FrameLayout(SPECS)

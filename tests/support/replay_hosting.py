@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.runtime.ports import HOST, free_port
+from pipeline.messages.ports import HOST, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -13,9 +13,9 @@ from benchmarks.scaling.measured.experiments import CONFIG, UNENDING, experiment
 from benchmarks.scaling.measured.windows import Servers, window
 from pipeline import environments
 from pipeline.experiment.run_directory import RunDirectory
+from pipeline.messages.ports import free_port
 from pipeline.records.results import Status
 from pipeline.replay.frames import FrameLayout
-from pipeline.runtime.ports import free_port
 
 
 def new_addresses(shards: int) -> list[str]:

@@ -20,8 +20,8 @@ from pipeline.environments import EnvironmentFault
 from pipeline.experiment.config import dump
 from pipeline.experiment.sections import Experiment
 from pipeline.experiment.seeds import seed_of
+from pipeline.messages.ports import free_port
 from pipeline.replay.frames import FIRST, LAST
-from pipeline.runtime.ports import free_port
 
 ROOT = Path(environments.__file__).parent.parent.parent
 LANES = 4

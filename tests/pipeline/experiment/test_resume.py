@@ -45,8 +45,8 @@ def write(server: Any, experiment: Experiment, layout: FrameLayout, count: int, 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory: pytest.TempPathFactory, counting_specs: Specs) -> Any:
     """A run that has learned a little, by the settings that it was run with."""
+    from pipeline.messages.ports import free_port
     from pipeline.replay.embedded import EmbeddedReplay
-    from pipeline.runtime.ports import free_port
 
     runs: dict[tuple[str, ...], tuple[RunDirectory, Checkpoint, dict[str, Any]]] = {}
 

@@ -14,8 +14,8 @@ from agents import ArraySpec, Specs
 from pipeline.datasets.stored_frames import Lane, episode_parts
 from pipeline.experiment.config import UsageError
 from pipeline.inspection import live_replay, replay_summary
+from pipeline.messages.ports import HOST, free_port
 from pipeline.replay.frames import FIRST, LAST, MID, FrameLayout
-from pipeline.runtime.ports import HOST, free_port
 
 LAYOUT = FrameLayout(Specs(ArraySpec((), "float32"), 2, masked=True))
 

@@ -15,10 +15,10 @@ from pipeline.experiment.run_directory import RunDirectory
 from pipeline.messages.addresses import Addresses
 from pipeline.messages.channel import Publisher
 from pipeline.messages.contents import Variables
+from pipeline.messages.ports import free_port
 from pipeline.messages.variables_reader import VariablesReader
 from pipeline.replay.sampling import Sample
 from pipeline.roles.collector_role import run_collector
-from pipeline.runtime.ports import free_port
 
 COLLECTORS, LANES, ROLLOUT, ROUNDS = 2, 4, 6, 25
 ON_POLICY = (

@@ -157,10 +157,10 @@ def test_rollbacks_restore_the_checkpoint_at_a_lower_rate_until_they_do_not_help
 def test_a_process_rolls_back_from_weights_that_it_would_publish(
     make_experiment: Callable[..., Experiment], counting_specs: Specs, tmp_path: Path
 ) -> None:
+    from pipeline.messages.ports import free_port
     from pipeline.records.results import Ended
     from pipeline.roles.learner_parts import Place, learner_parts
     from pipeline.roles.learner_role import LearningProcess
-    from pipeline.runtime.ports import free_port
 
     run = RunDirectory(tmp_path)
     experiment, place = make_experiment(), Place(free_port(), blocking=False)

@@ -24,7 +24,7 @@ from pipeline.experiment.config import UsageError, parse
 from pipeline.learner.learner import Learner
 from pipeline.learner.workers import team
 from pipeline.learner.workers.team import Cluster, Wish, await_peers
-from pipeline.runtime.ports import free_port
+from pipeline.messages.ports import free_port
 
 pytestmark = [pytest.mark.xdist_group("workers"), pytest.mark.timeout(1_200)]
 

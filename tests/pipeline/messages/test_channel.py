@@ -25,9 +25,9 @@ from pipeline.messages.channel import (
     wait_for_server,
 )
 from pipeline.messages.contents import Announcement, Array, CollectorReport, Evaluation, Report, Variables, Weights
+from pipeline.messages.ports import free_port
 from pipeline.messages.variables_reader import VariablesReader
 from pipeline.runtime import native
-from pipeline.runtime.ports import free_port
 
 
 @pytest.fixture
@@ -229,7 +229,7 @@ WITHOUT_A_SERVER = """
 import json, os, subprocess, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
 from pipeline.messages.contents import *
-from pipeline.runtime.ports import free_port
+from pipeline.messages.ports import free_port
 from pipeline.messages.channel import *
 from pipeline.messages.contents import *
 from pipeline.messages.variables_reader import VariablesReader

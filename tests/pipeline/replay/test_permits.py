@@ -14,10 +14,10 @@ from replay_hosting import Hosted, hosted
 
 from pipeline.experiment.config import UsageError, parse
 from pipeline.experiment.sections import Experiment
+from pipeline.messages.ports import HOST, free_port
 from pipeline.replay.shards import permits as permits_module
 from pipeline.replay.shards.learner_permits import Allowance
 from pipeline.replay.shards.permits import PERMITS_TABLE, Permits, Sizes, sizes
-from pipeline.runtime.ports import HOST, free_port
 
 SECONDS = 120.0
 """Within which what must happen at once has happened, on any machine."""

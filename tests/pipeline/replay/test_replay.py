@@ -19,12 +19,12 @@ from agents import ArraySpec, Specs
 from pipeline.collector.collector import Collector
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment
+from pipeline.messages.ports import free_port, refuse_used_port
 from pipeline.replay.embedded import EmbeddedReplay
 from pipeline.replay.frames import FIRST, LAST, MID, FrameLayout
 from pipeline.replay.sampling import decode
 from pipeline.replay.writer import FrameWriter
 from pipeline.runtime import native
-from pipeline.runtime.ports import free_port, refuse_used_port
 
 Serve = Callable[..., EmbeddedReplay]
 MakeExperiment = Callable[..., Experiment]

@@ -8,8 +8,8 @@ import pytest
 import reverb
 import tensorflow as tf
 
+from pipeline.messages.ports import free_port
 from pipeline.replay import reverb_checkpoint
-from pipeline.runtime.ports import free_port
 
 SIGNATURE = tf.TensorSpec((), tf.float32)
 LARGEST = 1.7976931348623157e308

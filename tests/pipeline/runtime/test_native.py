@@ -149,7 +149,7 @@ def use_public():
     import tensorflow as tf
     import reverb
     from pipeline.runtime import native
-    from pipeline.runtime.ports import free_port
+    from pipeline.messages.ports import free_port
     tf.lite.Interpreter(model_content=open(sys.argv[1], "rb").read())
     table = reverb.Table.queue("messages", 10)
     server = reverb.Server([table], free_port())

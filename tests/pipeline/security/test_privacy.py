@@ -18,9 +18,9 @@ from outsiders import AS_NOBODY, CONNECT, NOBODY, SecondHost, attempt, can, unpr
 
 from agents import Specs
 from pipeline.experiment.config import UsageError, parse
+from pipeline.messages.ports import free_port
 from pipeline.replay.embedded import EmbeddedReplay
 from pipeline.runtime import native
-from pipeline.runtime.ports import free_port
 from pipeline.security import loopback, privacy
 from pipeline.security.network_namespace import Namespace
 
@@ -127,7 +127,7 @@ WITHOUT_IPV6 = """
 import sys
 from pipeline.security import loopback
 from pipeline.runtime import native
-from pipeline.runtime.ports import free_port, refuse_used_port
+from pipeline.messages.ports import free_port, refuse_used_port
 
 if sys.argv[1] == "loopback":
     print(loopback.attempt() or "kept")
@@ -156,7 +156,7 @@ def test_a_library_that_cannot_be_led_is_no_crash(tmp_path: Path) -> None:
     import logging, sys
     from pipeline.security import loopback
     from pipeline.experiment.config import UsageError, parse
-    from pipeline.runtime.ports import free_port
+    from pipeline.messages.ports import free_port
     from pipeline.replay.embedded import EmbeddedReplay
 
     logging.basicConfig(stream=sys.stdout)
@@ -234,7 +234,7 @@ def test_a_second_machine(port_of: Callable[[str], int], second_host: SecondHost
 SERVE = """
 import sys, time
 from pipeline.runtime import native
-from pipeline.runtime.ports import free_port
+from pipeline.messages.ports import free_port
 from pipeline.runtime.process import die_with_parent
 
 die_with_parent(int(sys.argv[1]))

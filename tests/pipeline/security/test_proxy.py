@@ -39,12 +39,12 @@ from pipeline.messages.channel import (
     take,
 )
 from pipeline.messages.contents import Evaluation, Report
+from pipeline.messages.ports import free_port, refuse_used_port
 from pipeline.messages.variables_reader import VariablesReader
 from pipeline.replay.frames import MID, FrameLayout
 from pipeline.replay.writer import FrameWriter
 from pipeline.roles.collector_role import run_collector
 from pipeline.runtime import native
-from pipeline.runtime.ports import free_port, refuse_used_port
 from pipeline.security import certificate_authority, haproxy
 from pipeline.security.certificate_authority import CLIENTS, REPLAY, Authority
 from pipeline.security.haproxy import METHODS, ClientSide, Credentials, Proxy, ServerSide
