@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from agents.configs.c51 import C51Config, RainbowConfig
     from agents.configs.dqn import DqnConfig
     from agents.configs.policy_gradient import PpoConfig, ReinforceConfig
+    from agents.configs.pqn import PqnConfig
     from agents.configs.q_learning import QLearningConfig
     from agents.configs.quantile import IqnConfig, QrDqnConfig
     from agents.configs.r2d2 import R2d2Config
@@ -31,6 +32,7 @@ __all__ = [
     "ExplorationConfig",
     "IqnConfig",
     "PpoConfig",
+    "PqnConfig",
     "QLearningConfig",
     "QrDqnConfig",
     "R2d2Config",

@@ -8,7 +8,8 @@ from tf_agents.trajectories import StepType
 
 from agents import losses, normalization, policy_losses
 from agents.configs.behaviour_cloning import BehaviourCloningConfig
-from agents.policy_agent import PolicyAgent, flatten
+from agents.network_agent import flatten
+from agents.policy_agent import PolicyAgent
 from agents.specs import Specs
 from agents.td_agent import Errors, loss_info
 

@@ -102,6 +102,7 @@ BUILDERS: Mapping[str, Builder] = {
     ),
     "reinforce": Builder("agents.configs.policy_gradient:ReinforceConfig", "agents.policy_gradient:build_reinforce"),
     "ppo": Builder("agents.configs.policy_gradient:PpoConfig", "agents.policy_gradient:build_ppo"),
+    "pqn": Builder("agents.configs.pqn:PqnConfig", "agents.pqn:build"),
 }
 """Every kind of agent by its name, as `agent.kind` of a config gives it."""
 

@@ -92,8 +92,8 @@ DecaySteps = Annotated[
     int,
     Meta(
         ge=0,
-        description="Updates of linear decay of the step size, one a gradient step (of ppo epochs * minibatches); 0 "
-        "keeps it constant.",
+        description="Updates of linear decay of the step size, one a gradient step (of ppo and pqn epochs * "
+        "minibatches); 0 keeps it constant.",
     ),
 ]
 Munchausen = Annotated[
@@ -198,7 +198,7 @@ class KindOfAgent:
 
     @property
     def batch_parts(self) -> int:
-        """Number of equal parts (minibatches) that a replica splits its share of a batch into."""
+        """What the sequences of a replica's share have to be a multiple of, so that it divides into minibatches."""
         return 1
 
     @property

@@ -12,6 +12,7 @@ from agents.specs import CATEGORIES, ArraySpec, Specs
 
 if TYPE_CHECKING:
     from agents.configs.policy import PolicyConfig
+    from agents.configs.pqn import PqnConfig
     from agents.configs.value import DeepConfig
     from agents.noisy import NoisyLayers
 
@@ -25,7 +26,7 @@ def inputs_of(specs: Specs) -> dict[str, tf.Tensor]:
 
 
 def _encode(
-    name: str, spec: ArraySpec, leaf: tf.Tensor, seeds: Seeds, config: "DeepConfig | PolicyConfig"
+    name: str, spec: ArraySpec, leaf: tf.Tensor, seeds: Seeds, config: "DeepConfig | PolicyConfig | PqnConfig"
 ) -> tf.Tensor:
     """Encodes one observation array as float32 features [B, n] (see `ArraySpec` for what each dtype means)."""
     if spec.dtype in CATEGORIES:
@@ -90,7 +91,7 @@ class NetworkBuilder:
       seed: of the initial weights.
     """
 
-    def __init__(self, specs: Specs, config: "DeepConfig | PolicyConfig", seed: int) -> None:
+    def __init__(self, specs: Specs, config: "DeepConfig | PolicyConfig | PqnConfig", seed: int) -> None:
         self.specs, self.seeds = specs, Seeds(seed)
         self._hidden_units, self._activation = config.hidden_units, config.activation
         self._layer_norm = config.layer_norm

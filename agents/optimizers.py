@@ -1,10 +1,9 @@
-"""Adam and RAdam by TensorFlow's fused kernel, with clipping by global norm and gradients summed over replicas.
+"""Adam by TensorFlow's fused kernel, with clipping by global norm and gradients summed over replicas.
 
 Keras' Adam updates each variable by some ten operations. A Q-network of three layers has six small variables, so most
 of such an update is overhead; the kernel is one operation a variable, and XLA makes one vector loop of it.
 """
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +13,7 @@ from agents.losses import clip_by_global_norm, linear_schedule
 
 if TYPE_CHECKING:
     from agents.configs.policy import PolicyConfig
+    from agents.configs.pqn import PqnConfig
     from agents.configs.value import DeepConfig
 
 
@@ -116,7 +116,7 @@ class Adam(Optimizer):
         self.second_moments = [_zeros_like(weight, "second_moment") for weight in variables]
 
     @classmethod
-    def of(cls, variables: Sequence[tf.Variable], config: "DeepConfig | PolicyConfig") -> "Adam":
+    def of(cls, variables: Sequence[tf.Variable], config: "DeepConfig | PolicyConfig | PqnConfig") -> "Adam":
         """Makes the optimizer of an agent's configuration."""
         return cls(
             variables,
@@ -150,45 +150,6 @@ class Adam(Optimizer):
             epsilon=epsilon,
             grad=gradient,
         )
-
-
-_WITHOUT_SECOND_MOMENT = 1e20
-"""An epsilon beside which the root of a second moment is nothing: of gradients up to 1e12."""
-
-
-class RAdam(Adam):
-    """Rectified Adam (Liu et al. 2020, algorithm 2): the step size warms up as the second moment becomes reliable.
-
-    Its first four updates, whose second moment says too little, are of the first moment alone.
-    """
-
-    def _common(self, applied: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        *common, epsilon = super()._common(applied)
-        rectification = radam_rectification(self.updates + 1, self.beta_2)
-        adapts = rectification > 0.0
-        # The same kernel serves both: a large epsilon takes the second moment away, and the scale the epsilon.
-        plain = _WITHOUT_SECOND_MOMENT / tf.sqrt(1.0 - common[1])
-        scale = tf.where(adapts, rectification, plain)
-        return *common, tf.where(adapts, epsilon, _WITHOUT_SECOND_MOMENT), scale
-
-    def _update(self, weight: tf.Variable, *rest: Any) -> None:
-        first_moment, second_moment, gradient, rate, *common, scale = rest
-        super()._update(weight, first_moment, second_moment, gradient, rate * scale, *common)
-
-
-def radam_rectification(update: tf.Tensor, beta_2: float) -> tf.Tensor:
-    """The factor r_t of RAdam's step size (Liu et al. 2020, algorithm 2): float32 [], 0 while rho_t is at most 4.
-
-    Args:
-      update: t, int64 [], from 1.
-      beta_2: decay of the second moment.
-    """
-    count, longest = tf.cast(update, tf.float32), 2.0 / (1.0 - beta_2) - 1.0
-    decayed = count * math.log(beta_2)
-    # expm1: rho_t is a small difference of large numbers at first.
-    length = longest + 2.0 * count * tf.exp(decayed) / tf.math.expm1(decayed)
-    share = (length - 4.0) * (length - 2.0) * longest / ((longest - 4.0) * (longest - 2.0) * length)
-    return tf.where(length > 4.0, tf.sqrt(tf.maximum(share, 0.0)), 0.0)
 
 
 def summed_over_replicas(tensors: list[tf.Tensor]) -> list[tf.Tensor]:

@@ -1,15 +1,13 @@
-"""The base of the agents that learn a policy itself: its network, TF-Agents' policies around it, its optimizer."""
+"""The base of the agents that learn a policy itself: its network and its optimizer."""
 
 from typing import Any, NamedTuple
 
 import tensorflow as tf
-from tf_agents.agents import tf_agent
-from tf_agents.policies import greedy_policy, q_policy
 
-from agents import tf_specs
 from agents.configs.policy import PolicyConfig
+from agents.network_agent import NetworkAgent
 from agents.networks import NarrowDense, NetworkBuilder
-from agents.optimizers import Adam, gradient_step_counter
+from agents.optimizers import Adam
 from agents.specs import Specs
 from agents.value_network import ValueNetwork
 
@@ -60,62 +58,13 @@ class PolicyNetwork(ValueNetwork):
         return variables
 
 
-class PolicyAgent(tf_agent.TFAgent):  # type: ignore[misc]
+class PolicyAgent(NetworkAgent):
     """Learns a policy over actions, which masks may forbid: `policy` is greedy, `collect_policy` draws."""
 
     _config: PolicyConfig
     """A kind declares its own type."""
+    _network: PolicyNetwork
 
     def __init__(self, specs: Specs, config: PolicyConfig, seed: int, critic: bool) -> None:
-        steps, actions = tf_specs.time_step(specs), tf_specs.action(specs)
         net = PolicyNetwork(specs, config, seed, critic)
-        splitter = (lambda pair: pair) if specs.masked else None
-        drawing = q_policy.QPolicy(steps, actions, net, observation_and_action_constraint_splitter=splitter)
-        super().__init__(
-            steps,
-            actions,
-            greedy_policy.GreedyPolicy(drawing),
-            drawing,
-            config.window_length,
-            train_step_counter=gradient_step_counter(),
-        )
-        self._masked = specs.masked
-        self._config = config
-        self._network = net
-        self._optimizer = Adam.of(net.learned, config)
-        self.initialize()
-
-    @property
-    def acting_model(self) -> tf.keras.Model:
-        """See `agents.builder.LearningAgent`."""
-        return self._network.model
-
-    @property
-    def config(self) -> PolicyConfig:
-        """The configuration that the agent was built with."""
-        return self._config
-
-    @property
-    def noise_units(self) -> int:
-        """0: the policy explores by drawing its actions."""
-        return 0
-
-    @property
-    def learning_rate(self) -> tf.Tensor:
-        """float32 []: the optimizer's step size at the next update."""
-        return self._optimizer.learning_rate()
-
-    @property
-    def learning_rate_scale(self) -> tf.Variable:
-        """See `agents.builder.LearningAgent`."""
-        return self._optimizer.learning_rate_scale
-
-    def _split(self, observation: Any) -> tuple[Any, Any]:
-        """Splits an observation into the network's and the mask; () where the environment masks nothing."""
-        seen, mask = observation if self._masked else (observation, ())
-        return seen, mask
-
-
-def flatten(leaf: tf.Tensor) -> tf.Tensor:
-    """Merges the first two dimensions: [B, L, ...] becomes [B * L, ...]."""
-    return tf.reshape(leaf, (-1, *leaf.shape[2:]))
+        super().__init__(specs, config, net, lambda drawing: drawing, Adam.of(net.learned, config))

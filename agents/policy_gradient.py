@@ -11,9 +11,11 @@ import tensorflow as tf
 from tf_agents.agents import tf_agent
 from tf_agents.trajectories import StepType
 
-from agents import draws, losses, normalization, policy_losses
+from agents import losses, minibatches, normalization, policy_losses
 from agents.configs.policy_gradient import PolicyGradientConfig, PpoConfig, ReinforceConfig
-from agents.policy_agent import PolicyAgent, flatten
+from agents.network_agent import flatten
+from agents.optimizers import Update
+from agents.policy_agent import PolicyAgent
 from agents.specs import Specs
 from agents.td_agent import LossExtra
 
@@ -72,25 +74,15 @@ class PolicyGradientAgent(PolicyAgent):
         variables = self._network.learned
         count, part = self._parts(frames)
 
-        def update(k: Any, loss_before: tf.Tensor, norm_before: tf.Tensor, applied_before: tf.Tensor) -> Any:
+        def update(k: Any) -> tuple[tf.Tensor, Update]:
             with tf.GradientTape() as tape:
                 loss = self._mean_loss(part(k), training=True)
-            norm, applied = self._optimizer.apply(tape.gradient(loss, variables), loss)
-            loss, norm = (tf.where(applied, value, 0.0) for value in (loss, norm))
-            return k + 1, loss_before + loss, norm_before + norm, applied_before + tf.cast(applied, tf.float32)
+            return loss, self._optimizer.apply(tape.gradient(loss, variables), loss)
 
-        totals: Any = 0, tf.zeros(()), tf.zeros(()), tf.zeros(())
-        if count > 1 and tf.distribute.get_strategy().num_replicas_in_sync == 1:
-            # A loop compiles in the time of one update.
-            totals = tf.while_loop(lambda k, *_: k < count, update, totals, maximum_iterations=count)
-        else:  # replicas cannot sum their gradients in a TensorFlow loop
-            for _ in range(count):
-                totals = update(*totals)
-        _, loss, norm, updates = totals
+        loss, norm, applied = minibatches.take(update, count)
         self.train_step_counter.assign_add(1)
-        applied, updates = tf.equal(updates, count), tf.maximum(updates, 1.0)
         normalization.observe(self._network.model, self._split(experience.observation)[0], 2, applied)
-        return tf_agent.LossInfo(loss / updates, extra._replace(gradient_norm=norm / updates, applied=applied))
+        return tf_agent.LossInfo(loss, extra._replace(gradient_norm=norm, applied=applied))
 
     def _loss(self, experience: Any, weights: Any = None, training: bool = False, **_: Any) -> tf_agent.LossInfo:
         """The loss of the whole batch before the first update."""
@@ -171,9 +163,7 @@ class PolicyGradientAgent(PolicyAgent):
 class PpoAgent(PolicyGradientAgent):
     """Learns from each batch in several epochs of minibatches, with a clipped ratio of new to old probabilities.
 
-    Each `minibatches` successive sequences of the batch send one to every minibatch, in an order that is drawn for them
-    and the epoch. Replicas draw for the global batch, so that a minibatch holds the same sequences however many there
-    are, as long as a replica's share is a multiple of `minibatches`.
+    Minibatches are of whole sequences; see `minibatches.shuffled`. A replica's share is a multiple of `minibatches`.
     """
 
     _config: PpoConfig
@@ -188,16 +178,12 @@ class PpoAgent(PolicyGradientAgent):
             raise ValueError(f"a batch of {sequences} sequences does not divide into minibatches={count}")
         if count == 1:
             return epochs, lambda _: frames
-        groups, updates = sequences // count, epochs * count
-        keys = draws.draw(tf.random.stateless_uniform, self._seed, self.train_step_counter, groups, updates, stream=0)
-        within = tf.argsort(tf.reshape(keys, (groups, epochs, count)))
-        chosen = within + tf.range(0, sequences, count)[:, tf.newaxis, tf.newaxis]
-        of_updates = tf.transpose(tf.reshape(chosen, (groups, updates)))
+        of_updates = minibatches.shuffled(self._seed, self.train_step_counter, sequences, epochs, count)
 
         def part(update: Any) -> Any:
             return tf.nest.map_structure(lambda leaf: tf.gather(leaf, of_updates[update]), frames)
 
-        return updates, part
+        return epochs * count, part
 
 
 def _over_replicas(total: tf.Tensor) -> tf.Tensor:

@@ -5,19 +5,17 @@ from typing import Annotated
 from msgspec import Meta
 
 from agents.config_fields import Discount, RewardClip
+from agents.configs.on_policy import Epochs, Minibatches, OnPolicy, Rollout
 from agents.configs.policy import PolicyConfig
 
 
-class PolicyGradientConfig(PolicyConfig, frozen=True):
+class PolicyGradientConfig(OnPolicy, PolicyConfig, frozen=True):
     """Fields of the kinds that learn a policy from its own sequences, which do not overlap and are used once.
 
     The policy and its baseline have `hidden_units` each. Batch size and samples per insert count sequences.
     """
 
-    rollout: Annotated[
-        int,
-        Meta(ge=1, description="Frames of a sequence that are learned from; one more, the last, is bootstrapped from."),
-    ] = 32
+    rollout: Rollout = 32
     discount: Discount = 0.99
     reward_clip: RewardClip = 0.0
     normalize_advantages: Annotated[
@@ -29,30 +27,6 @@ class PolicyGradientConfig(PolicyConfig, frozen=True):
     value_loss_weight: Annotated[
         float, Meta(ge=0.0, description="Weight of half the squared error of the value baseline.")
     ] = 0.5
-
-    @property
-    def window_length(self) -> int:
-        """Frames of a sequence: those learned from and one to bootstrap from."""
-        return self.rollout + 1
-
-    @property
-    def learned_frames(self) -> slice:
-        """See `KindOfAgent`: all but the last."""
-        return slice(0, self.rollout)
-
-    @property
-    def stride(self) -> int:
-        """See `KindOfAgent`.
-
-        Sequences do not share a frame: the weights that chose the action in the last frame of one have been updated
-        when the next begins.
-        """
-        return self.window_length
-
-    @property
-    def on_policy(self) -> bool:
-        """See `KindOfAgent`."""
-        return True
 
 
 class ReinforceConfig(PolicyGradientConfig, frozen=True, tag_field="kind", tag="reinforce"):
@@ -77,10 +51,8 @@ class PpoConfig(PolicyGradientConfig, frozen=True, tag_field="kind", tag="ppo"):
     clip_ratio: Annotated[
         float, Meta(gt=0.0, description="Epsilon: how far the ratio of new to old probability is worth moving from 1.")
     ] = 0.2
-    epochs: Annotated[int, Meta(ge=1, le=100, description="Passes over the batch in a gradient step.")] = 4
-    minibatches: Annotated[
-        int, Meta(ge=1, le=100, description="Parts of the batch in a pass, each an update of its own.")
-    ] = 4
+    epochs: Epochs = 4
+    minibatches: Minibatches = 4
 
     @property
     def batch_parts(self) -> int:

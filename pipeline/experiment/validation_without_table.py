@@ -38,7 +38,7 @@ def of_queue(experiment: Experiment) -> Checks:
             f"{kind} learns from every sequence once, in turn: set replay.prioritized=false",
         ),
         (
-            exploration.strategy != "boltzmann" or exploration.temperature != 1.0,
+            agent.learns_policy and (exploration.strategy, exploration.temperature) != ("boltzmann", 1.0),
             f"{kind} learns from what its policy itself draws: set exploration.strategy='boltzmann' and "
             "exploration.temperature=1.0",
         ),
@@ -67,6 +67,6 @@ def of_queue(experiment: Experiment) -> Checks:
         (
             learner.batch_size % agent.batch_parts != 0,
             f"learner.batch_size={learner.batch_size} sequences do not divide into agent.minibatches="
-            f"{agent.batch_parts}: change agent.minibatches or collect.lanes",
+            f"{getattr(agent, 'minibatches', 1)}: change agent.minibatches or collect.lanes",
         ),
     ]

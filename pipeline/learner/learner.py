@@ -292,8 +292,8 @@ def refuse_uneven(experiment: Experiment, replicas: int) -> None:
         )
     if (share := experiment.learner.batch_size // replicas) % experiment.agent.batch_parts:
         raise UsageError(
-            f"agent.minibatches={experiment.agent.batch_parts} does not divide the {share} sequences of each of "
-            f"{replicas} replicas: change it, collect.lanes or collect.collectors"
+            f"agent.minibatches={getattr(experiment.agent, 'minibatches', 1)} does not divide the {share} sequences of "
+            f"each of {replicas} replicas: change it, collect.lanes or collect.collectors"
         )
 
 

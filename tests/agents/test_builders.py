@@ -246,7 +246,7 @@ def test_learns_the_best_of_the_allowed_actions(kind: str, plain: Specs, masked:
         train(experience)
     observation = tf.nest.map_structure(lambda leaf: leaf[:, 0], experience.observation)
     seen = observation if mask is None else observation[0]
-    if isinstance(config, WindowConfig):  # a policy's logits are no values
+    if not config.learns_policy:  # a policy's logits are no values
         np.testing.assert_allclose(scores(agent, seen)[0], [1.0, 3.0, 2.0], atol=0.2)
     assert act(agent.policy, time_step.restart(observation, 3)).tolist() == [best] * 3
 
@@ -267,7 +267,7 @@ def test_a_masked_policy_never_takes_a_forbidden_action(kind: str, config: Agent
     assert (explored != greedy).any()
 
 
-GREEDY = [kind for kind, builder in BUILDERS.items() if issubclass(builder.config, WindowConfig)]
+GREEDY = [kind for kind, builder in BUILDERS.items() if not builder.config().learns_policy]
 """The others explore by their policies' draws."""
 
 

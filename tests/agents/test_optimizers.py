@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from agents.optimizers import Adam, RAdam, radam_rectification
+from agents.optimizers import Adam
+from agents.radam import RAdam, radam_rectification
 
 SHAPES = [(3, 4), (4,), (4, 2), (2,)]
 LOSS = tf.constant(1.0)

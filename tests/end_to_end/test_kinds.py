@@ -149,6 +149,8 @@ def test_every_kind_runs_in_processes_of_its_own(kind: str, tmp_path: Path) -> N
         (('agent.kind="ppo"', *ON_POLICY, "collect.lanes=4", "replay.samples_per_insert=2"), "samples_per_insert=1"),
         (('agent.kind="ppo"', *ON_POLICY, "collect.lanes=4", "agent.minibatches=3"), "agent.minibatches=3"),
         (('agent.kind="ppo"', *ON_POLICY, "collect.lanes=4", "replay.steps_per_item=2"), "replay.steps_per_item"),
+        (('agent.kind="pqn"', *ON_POLICY, "collect.lanes=4", "agent.minibatches=24"), "agent.minibatches=24"),
+        (('agent.kind="pqn"', *ON_POLICY, "replay.prioritized=true"), "replay.prioritized=false"),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_the_reason(lines: tuple[str, ...], words: str) -> None:

@@ -54,6 +54,7 @@ BY_QUEUE = (
     "agent.rollout=24",
     "agent.learning_rate=5e-3",
 )
+BY_EPSILON = ('exploration.strategy="epsilon_greedy"', "exploration.epsilon_decay_steps=4000")
 DEEP = ("agent.hidden_units=[32]", "agent.learning_rate=2e-3", "agent.n_step=3", "agent.target_update_period=50")
 SPANNED = ("agent.v_min=-1.0", "agent.v_max=1.0")
 KINDS = {
@@ -66,6 +67,7 @@ KINDS = {
     "q_learning": (*BY_REPLAY, "agent.learning_rate=0.3"),
     "reinforce": BY_QUEUE,
     "ppo": (*BY_QUEUE, "agent.minibatches=2"),
+    "pqn": (*BY_QUEUE, *BY_EPSILON, "agent.minibatches=2"),
 }
 
 

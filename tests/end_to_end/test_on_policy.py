@@ -1,4 +1,4 @@
-"""Runs of reinforce and ppo: they learn, stop without a window lost, and go on where they stopped."""
+"""Runs of reinforce, ppo and pqn: they learn, stop without a window lost, and go on where they stopped."""
 
 import threading
 from pathlib import Path
@@ -13,7 +13,6 @@ ON_POLICY = (
     'environment.import_path="environments_to_solve:CombinationLock"',
     f"agent.rollout={ROLLOUT}",
     "agent.learning_rate=5e-3",
-    "agent.entropy_bonus=0.01",
     'exploration.strategy="boltzmann"',
     f"collect.lanes={LANES}",
     f"learner.batch_size={LANES}",
@@ -23,10 +22,13 @@ ON_POLICY = (
     "evaluation.episodes=1",
     "evaluation.every_steps=500",
 )
+ENTROPY = "agent.entropy_bonus=0.01"
+BY_EPSILON = ('exploration.strategy="epsilon_greedy"', "exploration.epsilon_decay_steps=4000")
 KINDS = {
-    "reinforce": ('agent.kind="reinforce"',),
-    "reinforce without a baseline": ('agent.kind="reinforce"', "agent.baseline=false"),
-    "ppo": ('agent.kind="ppo"', "agent.minibatches=2"),
+    "reinforce": ('agent.kind="reinforce"', ENTROPY),
+    "reinforce without a baseline": ('agent.kind="reinforce"', ENTROPY, "agent.baseline=false"),
+    "ppo": ('agent.kind="ppo"', ENTROPY, "agent.minibatches=2"),
+    "pqn": ('agent.kind="pqn"', "agent.minibatches=2", *BY_EPSILON),
 }
 TWO_COLLECTORS = ("collect.collectors=2", f"learner.batch_size={2 * LANES}")
 

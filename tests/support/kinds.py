@@ -29,6 +29,8 @@ SMALL = {
     "epochs": 2,
     "minibatches": 2,
 }
+RECTIFIED = {"learning_rate": 0.2}
+"""Of pqn: RAdam's first steps are small ones."""
 
 
 def scores(agent: Any, observation: Any) -> Any:
@@ -47,7 +49,7 @@ def specs_of(kind: str) -> Specs:
 
 def config_of(kind: str) -> AgentConfig:
     """Three-step returns; for the deep kinds a small network, soft target updates, decay, clipping, short sequences."""
-    return changed(BUILDERS[kind].config(), SMALL)
+    return changed(BUILDERS[kind].config(), SMALL | (RECTIFIED if kind == "pqn" else {}))
 
 
 def changed(config: Any, values: dict[str, Any]) -> Any:
@@ -68,7 +70,7 @@ VARIANTS: dict[str, AgentConfig] = {
     "qr_dqn conservative": msgspec.structs.replace(config_of("qr_dqn"), cql_alpha=0.5),
     **{
         f"{kind} normalized": changed(config_of(kind), {"normalize_observations": True})
-        for kind in ("dqn", "iqn", "r2d2", "ppo")
+        for kind in ("dqn", "iqn", "r2d2", "ppo", "pqn")
     },
     "reinforce without a baseline": msgspec.structs.replace(config_of("reinforce"), baseline=False),
 }

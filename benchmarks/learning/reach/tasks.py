@@ -47,7 +47,7 @@ CARTPOLES = (
     "cartpole_qr_dqn",
     "cartpole_iqn",
 )
-ON_POLICY = ("cartpole_ppo", "cartpole_reinforce")
+ON_POLICY = ("cartpole_ppo", "cartpole_reinforce", "cartpole_pqn")
 OFFLINE = ("cartpole_cql", "cartpole_behaviour_cloning")
 FULL = ("stop.target_return=500", "evaluation.episodes=500")  # stops once 500 greedy episodes are perfect
 NEARLY_FULL = ("stop.target_return=490", "evaluation.episodes=100")

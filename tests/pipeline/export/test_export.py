@@ -50,7 +50,7 @@ def guarded(shield: str, *, masked: bool, stack: int = 1) -> tuple[str, ...]:
 
 def kind(name: str, *lines: str) -> tuple[str, ...]:
     small = () if name == "q_learning" else (SMALL,)
-    on_policy = ON_POLICY if name in ("reinforce", "ppo") else ()
+    on_policy = ON_POLICY if BUILDERS[name].config().on_policy else ()
     offline = ("offline.dataset='runs/other'", "stop.gradient_steps=1") if name == "behaviour_cloning" else ()
     return (f"agent.kind='{name}'", *small, *on_policy, *offline, *lines)
 
@@ -75,6 +75,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "behaviour_cloning, tuple": (*kind("behaviour_cloning"), *observing("tuple")),
     "reinforce, nested": (*kind("reinforce"), *observing("nested")),
     "ppo, table of categories": (*kind("ppo"), *observing("multi_discrete_table")),
+    "pqn, float": kind("pqn"),
     "dqn, binary, noisy": (*kind("dqn", "agent.noisy=true"), *observing("binary")),
     "dqn, a category from elsewhere, stacked": (
         *kind("dqn"),

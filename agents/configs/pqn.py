@@ -1,0 +1,73 @@
+"""The configuration of kind pqn."""
+
+import math
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from agents.config_fields import (
+    Activation,
+    AdamEpsilon,
+    ClipNorm,
+    DecaySteps,
+    Discount,
+    ErrorLoss,
+    FinalLearningRate,
+    HiddenUnits,
+    ImageTorso,
+    KindConfig,
+    LayerNorm,
+    LearningRate,
+    NormalizeObservations,
+    RewardClip,
+    Torso,
+    rising_learning_rate,
+)
+from agents.configs.on_policy import Epochs, Minibatches, OnPolicy, Rollout
+
+
+class PqnConfig(OnPolicy, KindConfig, frozen=True, tag_field="kind", tag="pqn"):
+    """Parallelised Q-network (PQN, Gallici et al. 2024): Q(lambda) without replay and without a target network.
+
+    Layer normalisation keeps it stable. Batch size and samples per insert count sequences.
+    """
+
+    hidden_units: HiddenUnits = (128, 128)
+    activation: Activation = "relu"
+    image_torso: ImageTorso = "nature"
+    torso: Torso = ""
+    normalize_observations: NormalizeObservations = False
+    layer_norm: LayerNorm = True
+    learning_rate: LearningRate = 5e-4
+    learning_rate_final: FinalLearningRate = 1e-4
+    learning_rate_decay_steps: DecaySteps = 0
+    adam_epsilon: AdamEpsilon = 1e-8
+    gradient_clip_norm: ClipNorm = 10.0
+    rollout: Rollout = 32
+    discount: Discount = 0.99
+    reward_clip: RewardClip = 0.0
+    q_lambda: Annotated[
+        float,
+        Meta(
+            ge=0.0,
+            le=1.0,
+            description="Lambda of the returns to learn: 0 bootstraps after one step, 1 at the sequence's end.",
+        ),
+    ] = 0.65
+    loss: ErrorLoss = "mse"
+    epochs: Epochs = 2
+    minibatches: Minibatches = 4
+
+    def problem(self) -> str:
+        """See `KindConfig`."""
+        return rising_learning_rate(self.learning_rate, self.learning_rate_final, self.learning_rate_decay_steps)
+
+    @property
+    def priority_unit(self) -> Literal["return", "rescaled return", "nat", ""]:
+        """See `KindOfAgent`: there are none."""
+        return ""
+
+    @property
+    def batch_parts(self) -> int:
+        """See `KindOfAgent`: minibatches are of frames, of which a sequence has `rollout`."""
+        return self.minibatches // math.gcd(self.minibatches, self.rollout)

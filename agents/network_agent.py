@@ -1,0 +1,86 @@
+"""The base of the agents that learn one network, without a target network beside it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+from tf_agents.agents import tf_agent
+from tf_agents.policies import greedy_policy, q_policy, tf_policy
+
+from agents import tf_specs
+from agents.config_fields import KindOfAgent
+from agents.optimizers import Optimizer, gradient_step_counter
+from agents.specs import Specs
+from agents.value_network import ValueNetwork
+
+
+class NetworkAgent(tf_agent.TFAgent):  # type: ignore[misc]
+    """One network with TF-Agents' policies around it, and its optimizer; a kind gives `_train` and `_loss`.
+
+    Args:
+      specs: of the environment; masks forbid actions in both policies.
+      config: of the kind.
+      network: one score an action, of which `policy` takes the largest.
+      collecting: makes `collect_policy` from the one that draws by softmax of the scores.
+      optimizer: of the network's weights.
+    """
+
+    def __init__(
+        self,
+        specs: Specs,
+        config: KindOfAgent,
+        network: ValueNetwork,
+        collecting: Callable[[q_policy.QPolicy], tf_policy.TFPolicy],
+        optimizer: Optimizer,
+    ) -> None:
+        steps, actions = tf_specs.time_step(specs), tf_specs.action(specs)
+        splitter = (lambda pair: pair) if specs.masked else None
+        drawing = q_policy.QPolicy(steps, actions, network, observation_and_action_constraint_splitter=splitter)
+        super().__init__(
+            steps,
+            actions,
+            greedy_policy.GreedyPolicy(drawing),
+            collecting(drawing),
+            config.window_length,
+            train_step_counter=gradient_step_counter(),
+        )
+        self._masked = specs.masked
+        self._config: Any = config
+        self._network = network
+        self._optimizer = optimizer
+        self.initialize()
+
+    @property
+    def acting_model(self) -> tf.keras.Model:
+        """See `agents.builder.LearningAgent`."""
+        return self._network.model
+
+    @property
+    def config(self) -> Any:
+        """The configuration that the agent was built with."""
+        return self._config
+
+    @property
+    def noise_units(self) -> int:
+        """0: the network takes no noise."""
+        return 0
+
+    @property
+    def learning_rate(self) -> tf.Tensor:
+        """float32 []: the optimizer's step size at the next update."""
+        return self._optimizer.learning_rate()
+
+    @property
+    def learning_rate_scale(self) -> tf.Variable:
+        """See `agents.builder.LearningAgent`."""
+        return self._optimizer.learning_rate_scale
+
+    def _split(self, observation: Any) -> tuple[Any, Any]:
+        """Splits an observation into the network's and the mask; () where the environment masks nothing."""
+        seen, mask = observation if self._masked else (observation, ())
+        return seen, mask
+
+
+def flatten(leaf: tf.Tensor) -> tf.Tensor:
+    """Merges the first two dimensions: [B, L, ...] becomes [B * L, ...]."""
+    return tf.reshape(leaf, (-1, *leaf.shape[2:]))
