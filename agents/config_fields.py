@@ -103,9 +103,7 @@ Munchausen = Annotated[
         "double=false, as there is no maximum to choose."
     ),
 ]
-MunchausenTemperature = Annotated[
-    float, Meta(gt=0.0, description="Tau, the temperature of the softmax policy, in units of Q.")
-]
+MunchausenTemperature = Annotated[float, Meta(gt=0.0, description="Tau, the softmax policy's, in units of Q.")]
 TargetUpdatePeriod = Annotated[
     int,
     Meta(
@@ -128,8 +126,6 @@ LeastReturn = Annotated[float, Meta(description="The least return that is learne
 LargestReturn = Annotated[float, Meta(description="The largest return that is learned: the support's last point.")]
 AdamEpsilon = Annotated[float, Meta(gt=0.0, description="Adam's epsilon, added to the root of the second moment.")]
 ClipNorm = Annotated[float, Meta(ge=0.0, description="Largest global norm of a gradient; 0 does not clip.")]
-
-
 Discount = Annotated[float, Meta(ge=0.0, le=1.0, description="Gamma, the discount of one environment step.")]
 RewardClip = Annotated[float, Meta(ge=0.0, description="Learn from rewards clipped to [-c, c]; 0 does not clip.")]
 
