@@ -93,31 +93,6 @@ def conservative_penalty(q: tf.Tensor, mask: tf.Tensor | None, action: tf.Tensor
     return tf.reduce_logsumexp(masked_q(q, mask), axis=1) - action_value(q, action)
 
 
-def importance_weights(
-    relative_probability: tf.Tensor, exponent: tf.Tensor, learned: tf.Tensor, smallest: tf.Tensor | None = None
-) -> tf.Tensor:
-    """Importance weights: (N P(i))^-beta over the largest of the batch, float32 [B] (Schaul et al. 2016, 3.4).
-
-    A window that nothing is learned from has the least priority, which would make its weight the largest of the batch,
-    and all others small. It weighs nothing.
-
-    Args:
-      relative_probability: float32 [B], N P(i): how many times as likely as by uniform drawing each was.
-      exponent: beta.
-      learned: bool [B], whether anything is learned from a window.
-      smallest: float32 [], of `smallest_learned`, of the batch that this one is a part of; None: it is the whole.
-    """
-    if smallest is None:
-        smallest = smallest_learned(relative_probability, learned)
-    ratio = tf.where(learned, relative_probability, smallest) / smallest
-    return tf.where(learned, tf.exp(-exponent * tf.math.log(ratio)), 0.0)
-
-
-def smallest_learned(relative_probability: tf.Tensor, learned: tf.Tensor) -> tf.Tensor:
-    """The smallest N P(i) along the last axis of what is learned from; the largest float where that is nothing."""
-    return tf.reduce_min(tf.where(learned, relative_probability, tf.float32.max), axis=-1)
-
-
 def elementwise_loss(td_error: tf.Tensor, kind: str) -> tf.Tensor:
     """Huber loss with delta 1 ("huber") or half the square ("mse") of each TD error: float32 [B]."""
     squared = 0.5 * tf.square(td_error)
@@ -130,20 +105,6 @@ def elementwise_loss(td_error: tf.Tensor, kind: str) -> tf.Tensor:
 def clip_reward(reward: tf.Tensor, bound: float) -> tf.Tensor:
     """Clips rewards to [-bound, bound]; 0 does not clip."""
     return tf.clip_by_value(reward, -bound, bound) if bound else reward
-
-
-_RESCALING = 1e-3
-
-
-def rescale(value: tf.Tensor) -> tf.Tensor:
-    """Value rescaling: h(x) = sign(x)(sqrt(|x| + 1) - 1) + 0.001 x (Pohlen et al. 2018, proposition A.2)."""
-    return tf.sign(value) * (tf.sqrt(tf.abs(value) + 1.0) - 1.0) + _RESCALING * value
-
-
-def unrescale(value: tf.Tensor) -> tf.Tensor:
-    """The inverse of `rescale`."""
-    root = tf.sqrt(1.0 + 4.0 * _RESCALING * (tf.abs(value) + 1.0 + _RESCALING))
-    return tf.sign(value) * (tf.square((root - 1.0) / (2.0 * _RESCALING)) - 1.0)
 
 
 def linear_schedule(initial: float, final: float, decay_steps: int, count: tf.Tensor) -> tf.Tensor:

@@ -6,7 +6,7 @@ import tensorflow as tf
 from tf_agents.agents import tf_agent
 from tf_agents.trajectories import StepType
 
-from agents import losses
+from agents import losses, rescaling
 from agents.configs.r2d2 import R2d2Config
 from agents.networks import ValueNetworkBuilder
 from agents.specs import Specs
@@ -137,7 +137,7 @@ class R2d2Agent(DeepTdAgent):
         mask_t = None if mask is None else of_bootstrap(mask[:, burn_in:])
         value_t = losses.bootstrap_value(q_t, selector_t, mask_t)
         if config.value_rescaling:
-            goal = losses.rescale(folded.reward + folded.discount * losses.unrescale(value_t))
+            goal = rescaling.rescale(folded.reward + folded.discount * rescaling.unrescale(value_t))
         else:
             goal = folded.reward + folded.discount * value_t
         q_tm1 = tf.reshape(online[:, :length], (-1, online.shape[2]))

@@ -8,7 +8,6 @@ import numpy as np
 import tensorflow as tf
 from tf_agents.trajectories import StepType
 
-from agents import losses
 from agents.builder import LearningAgent
 from pipeline.experiment.sections import Experiment
 
@@ -94,7 +93,9 @@ class GradientLoop:
     def _steps(self, *leaves: tf.Tensor) -> CallResult:
         batches, workers = tf.nest.pack_sequence_as(self._zeros, leaves), self._workers
         if workers and self._is_prioritized:  # once a call, as in every step workers would wait for each other
-            smallest = losses.smallest_learned(batches[1], self._is_learned(batches[0]))
+            from agents import importance
+
+            smallest = importance.smallest_learned(batches[1], self._is_learned(batches[0]))
             batches = *batches, tf.reduce_min(workers.everyones(smallest), axis=0)
         zero, count = tf.zeros(()), self._learner.steps_per_call
         totals: Any = zero, zero, zero, zero, zero, tf.constant(-np.inf)
@@ -148,8 +149,10 @@ class GradientLoop:
         trajectory, relative, *smallest = batch
         weights = None
         if self._is_prioritized:  # over the global batch, before the replicas take their shares
+            from agents import importance
+
             learned = self._is_learned(trajectory)
-            weights = losses.importance_weights(relative, self._importance_exponent(), learned, *smallest)
+            weights = importance.weights_of(relative, self._importance_exponent(), learned, *smallest)
         if self._replicas > 1:
             share = self._learner.batch_size // self._replicas
             start = tf.distribute.get_replica_context().replica_id_in_sync_group % self._replicas * share

@@ -21,7 +21,7 @@ from masked_values import (
     tensors_of,
 )
 
-from agents import distributional_losses, losses, noisy, policy_losses
+from agents import distributional_losses, importance, losses, noisy, policy_losses
 
 LOWEST = np.finfo(np.float32).min
 
@@ -268,19 +268,19 @@ def test_conservative_penalty_lowers_the_actions_that_the_data_lacks() -> None:
     ],
 )
 def test_importance_weights_by_hand(exponent: float, expected: list[float]) -> None:
-    weights = losses.importance_weights(tf.constant([1.0, 4.0, 0.25]), tf.constant(exponent), tf.fill(3, True))
+    weights = importance.weights_of(tf.constant([1.0, 4.0, 0.25]), tf.constant(exponent), tf.fill(3, True))
     np.testing.assert_allclose(weights, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("exponent", [0.4, 1.0])
 def test_a_window_that_nothing_is_learned_from_leaves_the_weights_of_the_others(exponent: float) -> None:
     learned = tf.constant([True, True, False, True])
-    weights = losses.importance_weights(tf.constant([1.0, 4.0, 1e-6, 0.25]), tf.constant(exponent), learned)
+    weights = importance.weights_of(tf.constant([1.0, 4.0, 1e-6, 0.25]), tf.constant(exponent), learned)
     np.testing.assert_allclose(weights, [4.0**-exponent, 16.0**-exponent, 0.0, 1.0], rtol=1e-6)
 
 
 def test_a_batch_that_nothing_is_learned_from_has_weights_of_zero() -> None:
-    weights = losses.importance_weights(tf.constant([1.0, 1e-6]), tf.constant(1.0), tf.fill(2, False))
+    weights = importance.weights_of(tf.constant([1.0, 1e-6]), tf.constant(1.0), tf.fill(2, False))
     np.testing.assert_array_equal(weights, [0.0, 0.0])
 
 
@@ -288,7 +288,7 @@ def test_a_batch_that_nothing_is_learned_from_has_weights_of_zero() -> None:
 @given(st.lists(st.floats(2.0**-20, 2.0**20, width=32), min_size=1, max_size=8), st.floats(0.0, 1.0, width=32))
 def test_importance_weights_are_schauls(relative: list[float], exponent: float) -> None:
     powers = [probability**-exponent for probability in relative]
-    weights = losses.importance_weights(tf.constant(relative), tf.constant(exponent), tf.fill(len(relative), True))
+    weights = importance.weights_of(tf.constant(relative), tf.constant(exponent), tf.fill(len(relative), True))
     np.testing.assert_allclose(weights, [power / max(powers) for power in powers], rtol=2e-5)
     assert weights.numpy().max() == 1.0
 

@@ -11,7 +11,7 @@ from tf_agents.trajectories import Trajectory
 from tiers import tiered
 
 import agents
-from agents import BUILDERS, losses
+from agents import BUILDERS, importance
 from pipeline.experiment.replay_section import ReplayConfig
 from pipeline.experiment.sections import Experiment, LearnerConfig
 from pipeline.learner.learner import Learner
@@ -191,7 +191,7 @@ def test_a_prioritised_loop_weighs_by_the_global_batch_and_returns_priorities(
     learned = tf.reduce_any(trajectory.step_type[:, :, config.learned_frames] != 2, axis=2)
     relative = tf.where(learned, relative, 1e-6)  # as a window that has no priority is drawn
     assert config.window_length == 1 or config.stride > 1 or not tf.reduce_all(learned)
-    weights = [losses.importance_weights(relative[k], beta, learned[k]) for k, beta in enumerate(exponents)]
+    weights = [importance.weights_of(relative[k], beta, learned[k]) for k, beta in enumerate(exponents)]
     state, extras = reference.after(trajectory, weights)
     priorities = [extra.priority.numpy() for extra in extras]
     learner = learner_of(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from kinds import VECTOR, config_of, experience
 
 import agents
-from agents import R2d2Config, losses
+from agents import R2d2Config, rescaling
 
 FIRST, MID, LAST = 0, 1, 2
 BATCH = 6
@@ -19,14 +19,14 @@ BATCH = 6
 
 @given(st.floats(-1e4, 1e4))
 def test_rescaling_is_undone(value: float) -> None:
-    there = losses.rescale(tf.constant(value, tf.float32))
+    there = rescaling.rescale(tf.constant(value, tf.float32))
     assert abs(there.numpy()) <= abs(value) + 1e-6
-    np.testing.assert_allclose(losses.unrescale(there), value, rtol=5e-3, atol=1e-3)
+    np.testing.assert_allclose(rescaling.unrescale(there), value, rtol=5e-3, atol=1e-3)
 
 
 def test_rescaling_by_hand() -> None:
     values = tf.constant([0.0, 3.0, -8.0])
-    np.testing.assert_allclose(losses.rescale(values), [0.0, 1.003, -2.008], rtol=1e-6)
+    np.testing.assert_allclose(rescaling.rescale(values), [0.0, 1.003, -2.008], rtol=1e-6)
 
 
 def make(**changes: Any) -> Any:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from replay_writing import write_frames
 
-from agents import Specs, losses
+from agents import Specs, importance
 from agents.initial_priorities import td_errors
 from agents.priorities import SMALLEST
 from pipeline.collector.collector import Collector
@@ -72,7 +72,7 @@ def test_the_fully_weighted_mean_is_that_of_uniform_drawing(
 
     steps, _, relative, _ = drawn_from(server, 40)
 
-    weights = losses.importance_weights(relative, 1.0, np.full(relative.shape, True)).numpy()
+    weights = importance.weights_of(relative, 1.0, np.full(relative.shape, True)).numpy()
     weighted = (weights * gradients[steps]).sum() / weights.sum()
     error = gradients.std() / np.sqrt(len(steps)) * (weights.max() / weights.mean())
     assert abs(weighted - gradients.mean()) < 5 * error
