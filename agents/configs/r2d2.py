@@ -54,7 +54,7 @@ class R2d2Config(DeepConfig, frozen=True, tag_field="kind", tag="r2d2"):
         return "rescaled return"
 
     def in_units(self, value: float) -> float:
-        """See `KindOfAgent`: rescaled, as `agents.losses.rescale` does."""
+        """See `KindOfAgent`: rescaled, as `agents.rescaling.rescale` does."""
         if not self.value_rescaling:
             return value
         return math.copysign(math.sqrt(abs(value) + 1.0) - 1.0, value) + 1e-3 * value
