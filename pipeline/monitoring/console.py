@@ -17,6 +17,7 @@ from pipeline.experiment.sections import Experiment
 from pipeline.records.counters import Account
 from pipeline.records.results import Status, Summary
 from pipeline.runtime.lasting_output import LastingOutput
+from pipeline.runtime.process import program
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -145,7 +146,7 @@ class Console:
                 self._terminal.print(remark, markup=False)
             folder = shlex.quote(str(self._run.path))
             self._terminal.print(
-                f"Look at it: .venv/bin/tensorboard --logdir {folder}/tensorboard    Run directory: {folder}"
+                f"Look at it: {program('tensorboard')} --logdir {folder}/tensorboard    Run directory: {folder}"
             )
         if reason:
             self.note(reason)

@@ -3,6 +3,7 @@
 import importlib
 import os
 import re
+import shlex
 import signal
 import sys
 import warnings
@@ -15,6 +16,12 @@ from pipeline.runtime.stop_signals import Interruption
 _PR_SET_PDEATHSIG = 1
 GIB = 2.0**30
 _CGROUP = Path("/sys/fs/cgroup")
+
+
+def program(name: str) -> str:
+    """The path of a program that was installed with this Python, as a shell takes it."""
+    path = Path(sys.executable).with_name(name)
+    return shlex.quote(min(str(path), os.path.relpath(path), key=len))
 
 
 def die_with_parent(parent: int = 0) -> None:

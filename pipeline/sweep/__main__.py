@@ -18,6 +18,7 @@ from pipeline.command import refuse_more, run_command
 from pipeline.comparison import comparison as comparing
 from pipeline.comparison import figures
 from pipeline.experiment.config import UsageError
+from pipeline.runtime.process import program
 from pipeline.sweep import combinations, results
 from pipeline.sweep.plan import Plan
 from pipeline.sweep.progress import Progress
@@ -72,7 +73,7 @@ def _report(plan: Plan, fields: list[str]) -> None:
                 print(f"note: {note}")
         except UsageError as error:  # the sweep has its results all the same
             print(f"no figure: {error}")
-    print(f"Compare them: .venv/bin/tensorboard --logdir {plan.folder}    Results: {plan.folder}/sweep.json")
+    print(f"Compare them: {program('tensorboard')} --logdir {plan.folder}    Results: {plan.folder}/sweep.json")
 
 
 if __name__ == "__main__":

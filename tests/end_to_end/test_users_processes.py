@@ -1,6 +1,8 @@
 """Whatever an environment does with its process, a run has a result, and leaves nothing behind."""
 
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -40,7 +42,9 @@ def test_an_environment_with_every_habit_trains_and_is_evaluated_and_leaves_noth
     name = f"sleeper of {run_dir}"
     result = train(run_dir, *SMALL, *habit("Habits", sleeper=name), "stop.gradient_steps=400")
     assert result.returncode == 0, result.stdout + result.stderr
-    assert result.stdout.splitlines()[-1].startswith("Look at it"), "what was printed at exit came later, elsewhere"
+    last = result.stdout.splitlines()[-1]
+    assert last.startswith("Look at it"), "what was printed at exit came later, elsewhere"
+    assert shutil.which(shlex.split(last)[3]), "the command that it names is there"
     assert summary(run_dir)["stop_reason"] == "gradient_steps"
     assert checkpoint.newest(run_dir / "checkpoints") is not None
     assert not sleepers(name)
