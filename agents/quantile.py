@@ -22,7 +22,7 @@ def implicit_quantile_model(specs: Specs, config: IqnConfig, seed: int) -> tf.ke
     """Builds a Keras model from observations and fractions in (0, 1) to the quantiles of each action's return there.
 
     The embedding of a fraction, relu(W cos(pi i tau) + b) for i < n (Dabney et al. 2018b, equation 4), multiplies the
-    features before the last hidden layer.
+    features before the last `layers_per_fraction` hidden layers. These run B * N times, the others B times.
 
     Returns:
       A functional model: a list of the observation nest, fractions float32 [B, N] (or [1, N], the same for all, which
@@ -32,7 +32,8 @@ def implicit_quantile_model(specs: Specs, config: IqnConfig, seed: int) -> tf.ke
     features, hidden = builder.features, config.hidden_units
     widths = (features.shape[-1], *hidden)
     builder.expect(*zip(widths, hidden, strict=False), *builder.head_layers(widths[-1], None))
-    for units in hidden[:-1]:
+    shared = max(0, len(hidden) - config.layers_per_fraction)
+    for units in hidden[:shared]:
         features = builder.hidden(features, units)
     width = features.shape[-1]
     tau = tf.keras.Input((None,), dtype=tf.float32, name="fractions")
@@ -40,7 +41,7 @@ def implicit_quantile_model(specs: Specs, config: IqnConfig, seed: int) -> tf.ke
     cosines = tf.cos(np.pi * tf.range(config.embedding_cosines, dtype=tf.float32) * tf.reshape(tau, (-1, 1)))
     embedding = tf.keras.layers.Dense(width, "relu", kernel_initializer=builder.seeds.he_uniform())(cosines)
     merged = tf.reshape(features[:, tf.newaxis] * tf.reshape(embedding, (-1, fractions, width)), (-1, width))
-    for units in hidden[-1:]:
+    for units in hidden[shared:]:
         merged = builder.hidden(merged, units, fractions)
     values = tf.reshape(builder.head(merged, None, repeats=fractions), (-1, fractions, specs.num_actions))
     return builder.model(tf.transpose(values, (0, 2, 1)), tau)

@@ -31,6 +31,7 @@ REFUSED = {
             "v_max",
             "num_quantiles",
             "embedding_cosines",
+            "layers_per_fraction",
             "lstm_units",
             "baseline",
         )

@@ -45,7 +45,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "conservative qr_dqn": ("qr_dqn", DEEP | QUANTILES | {"cql_alpha": 3.0}),
     "noisy qr_dqn": ("qr_dqn", DEEP | QUANTILES | {"noisy": True, "dueling": True}),
     "iqn": ("iqn", DEEP | IMPLICIT),
-    "munchausen iqn": ("iqn", DEEP | IMPLICIT | MUNCHAUSEN),
+    "munchausen iqn": ("iqn", DEEP | IMPLICIT | MUNCHAUSEN | {"layers_per_fraction": 0}),
     "noisy iqn": ("iqn", DEEP | IMPLICIT | {"noisy": True, "dueling": True, "cql_alpha": 3.0}),
     "q_learning": ("q_learning", {"discount": 0.9, "learning_rate": 0.25}),
 }
