@@ -118,7 +118,9 @@ def config_type(kind: str) -> type[KindConfig]:
     return BUILDERS[kind].config
 
 
-def build(kind: str, specs: Specs, config: KindOfAgent, *, epsilon: float = 0.1, seed: int = 0) -> LearningAgent:
+def build(
+    kind: str, specs: Specs, config: KindOfAgent, *, epsilon: float = 0.1, seed: int = 0, open_fields: bool = False
+) -> LearningAgent:
     """Builds an agent of a kind of `BUILDERS`, within the distribution strategy in scope.
 
     Args:
@@ -127,6 +129,7 @@ def build(kind: str, specs: Specs, config: KindOfAgent, *, epsilon: float = 0.1,
       config: the kind's configuration, such as `DqnConfig`.
       epsilon: of the agent's own `collect_policy`, a probability; policy gradients draw from the policy instead.
       seed: of the initial weights.
+      open_fields: whether the caller decides what the configuration leaves "auto", as the pipeline does.
 
     Returns:
       An initialized `tf_agents.agents.TFAgent`.
@@ -142,6 +145,11 @@ def build(kind: str, specs: Specs, config: KindOfAgent, *, epsilon: float = 0.1,
         msgspec.convert(msgspec.to_builtins(config), prepared(wanted))  # structs check ranges only when converted
     except msgspec.ValidationError as error:
         raise ValueError(f"{wanted.__name__}: {error}") from None
+    if config.open_fields and not open_fields:
+        raise ValueError(
+            f'agent kind {kind!r}: {config.open_fields[0]}="auto" is decided by pipeline.train, from the first '
+            "rewards: give a number here"
+        )
     if reason := config.unsuitable_for(specs):
         raise ValueError(f"agent kind {kind!r}: {reason}")
     return BUILDERS[kind](specs, config, epsilon=epsilon, seed=seed)

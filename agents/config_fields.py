@@ -122,8 +122,18 @@ HlGauss = Annotated[
         "its target (HL-Gauss, Farebrother et al. 2024); `loss` has no say then."
     ),
 ]
-LeastReturn = Annotated[float, Meta(description="The least return that is learned: the support's first point.")]
-LargestReturn = Annotated[float, Meta(description="The largest return that is learned: the support's last point.")]
+Open = Literal["auto"]
+"""Of a number that the run decides by itself."""
+LeastReturn = Annotated[
+    float | Open,
+    Meta(
+        description="The least return that is learned: the support's first point. auto decides by the first rewards "
+        "that are learned from, and the run keeps it (docs/agents.md)."
+    ),
+]
+LargestReturn = Annotated[
+    float | Open, Meta(description="The largest return that is learned: the support's last point. auto as in v_min.")
+]
 AdamEpsilon = Annotated[float, Meta(gt=0.0, description="Adam's epsilon, added to the root of the second moment.")]
 ClipNorm = Annotated[float, Meta(ge=0.0, description="Largest global norm of a gradient; 0 does not clip.")]
 Discount = Annotated[float, Meta(ge=0.0, le=1.0, description="Gamma, the discount of one environment step.")]
@@ -181,6 +191,11 @@ class KindOfAgent:
         by.
         """
         return "return"
+
+    @property
+    def open_fields(self) -> tuple[str, ...]:
+        """Fields that are "auto": whoever builds the agent decides them."""
+        return tuple(name for name in ("v_min", "v_max") if getattr(self, name, None) == "auto")
 
     @property
     def on_policy(self) -> bool:
@@ -251,7 +266,8 @@ class KindConfig(Config, KindOfAgent, frozen=True):
             raise ValueError(sentence)
 
     def _fits_types(self) -> bool:
-        defaults = {field.name: field.default for field in msgspec.structs.fields(self)}
+        fields = msgspec.structs.fields(self)
+        defaults = {field.name: field.default for field in fields if field.name not in self.open_fields}
         pairs = [(type(getattr(self, name)), type(default)) for name, default in defaults.items()]
         return all(given is wanted or (given is int and wanted is float) for given, wanted in pairs)
 
@@ -268,8 +284,3 @@ def rising_learning_rate(initial: float, final: float, decay_steps: int) -> str:
         f"learning_rate={initial:g} would rise to learning_rate_final={final:g} in {decay_steps} updates: set "
         f"learning_rate_final to at most {initial:g}, or learning_rate_decay_steps=0"
     )
-
-
-def empty_support(v_min: float, v_max: float) -> str:
-    """What is wrong with the least and the largest return that are learned; empty if nothing is."""
-    return f"v_min={v_min:g} must be below v_max={v_max:g}: they span the returns" if v_min >= v_max else ""

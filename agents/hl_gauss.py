@@ -3,10 +3,13 @@
 Everything else is as in `agents.dqn`: the target is a number, of whichever form of Q-learning.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 
-from agents import distributional_losses
+from agents import distributional_losses, support
 from agents.configs.dqn import DqnConfig
 from agents.dqn import DqnAgent
 from agents.networks import value_model
@@ -48,24 +51,41 @@ class HistogramNetwork(ValueNetwork):
 
     def __init__(self, specs: Specs, config: DqnConfig, seed: int, name: str = "HistogramNetwork") -> None:
         super().__init__(specs, lambda: value_model(specs, config, config.num_bins, seed), name)
-        self.edges = edges(config.v_min, config.v_max, config.num_bins)
+        fixed = edges(*support.provisional(config.discount, config.v_min, config.v_max), config.num_bins)
+        self.edges: Callable[[], Any] = lambda: fixed
+        """The edges of the bins, float32 [bins + 1]."""
 
     def outputs(self, observation: object, noise: list[tf.Tensor], training: bool = False) -> tf.Tensor:
         """Q-values float32 [B, A]: the means of the histograms."""
-        return mean(self.raw(observation, *noise, training=training), self.edges)
+        return mean(self.raw(observation, *noise, training=training), self.edges())
 
 
 class HlGaussAgent(DqnAgent):
-    """Q-learning by classification: the loss of a Q-value is the cross-entropy of its histogram with the target's."""
+    """Q-learning by classification: the loss of a Q-value is the cross-entropy of its histogram with the target's.
+
+    Where `v_min` or `v_max` is "auto" it has the support of `support.provisional` until `set_support`.
+    """
 
     def __init__(self, specs: Specs, config: DqnConfig, epsilon: float, seed: int) -> None:
         super().__init__(specs, config, HistogramNetwork(specs, config, seed), epsilon, seed)
-        model = self._q_network.model
-        self._acting_model = tf.keras.Model(model.input, self._q_values(model.output))
+        model, self._open = self._q_network.model, None
+        if config.open_fields:
+            from agents.layers.open_support import OpenSupport
+
+            opened = self._open = OpenSupport(self._q_network.edges().numpy(), mean)
+            self._q_network.edges = self._target_q_network.edges = lambda: opened.points
+        self._acting_model = tf.keras.Model(model.input, (self._open or self._q_values)(model.output))
+
+    def set_support(self, low: float, high: float) -> None:
+        """Decides the ends of a support that the configuration leaves open, before or between gradient steps."""
+        assert self._open is not None
+        self._open.points.assign(edges(low, high, self._config.num_bins))
 
     def _q_values(self, outputs: tf.Tensor) -> tf.Tensor:
-        return mean(outputs, self._q_network.edges)
+        return mean(outputs, self._q_network.edges())
 
     def _td_loss(self, outputs_tm1: tf.Tensor, action: tf.Tensor, target: tf.Tensor, td_error: tf.Tensor) -> tf.Tensor:
         log_probabilities = tf.nn.log_softmax(distributional_losses.of_action(outputs_tm1, action))
-        return -tf.reduce_sum(histogram(target, self._q_network.edges) * log_probabilities, axis=1)
+        return -tf.reduce_sum(
+            histogram(target, tf.convert_to_tensor(self._q_network.edges())) * log_probabilities, axis=1
+        )

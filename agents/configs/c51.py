@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from agents.config_fields import Dueling, LargestReturn, LeastReturn, Noisy, NStep, empty_support
-from agents.configs.support import beyond
+from agents.config_fields import Dueling, LargestReturn, LeastReturn, Noisy, NStep
+from agents.configs.support import beyond, problem_of
 from agents.configs.value import MunchausenConfig
 
 
@@ -18,12 +18,11 @@ class C51Config(MunchausenConfig, frozen=True, tag_field="kind", tag="c51"):
 
     def problem(self) -> str:
         """See `KindConfig`."""
-        return empty_support(self.v_min, self.v_max) or super().problem()
+        return problem_of(self.v_min, self.v_max, self.discount) or super().problem()
 
     def cramped_by(self, smallest: float, largest: float) -> str:
         """See `KindOfAgent`: returns beyond the last atoms, by more than the distance of two."""
-        distance = (self.v_max - self.v_min) / (self.num_atoms - 1)
-        return beyond(self.kind, (self.v_min, self.v_max), distance, smallest, largest)
+        return beyond(self.kind, self.v_min, self.v_max, self.num_atoms - 1, smallest, largest)
 
     def remedies(self) -> list[str]:
         """See `KindOfAgent`."""

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from agents.config_fields import ConservativeWeight, ErrorLoss, HlGauss, LargestReturn, LeastReturn, empty_support
+from agents.config_fields import ConservativeWeight, ErrorLoss, HlGauss, LargestReturn, LeastReturn
 from agents.configs.value import MunchausenConfig
 
 
@@ -24,7 +24,7 @@ class DqnConfig(MunchausenConfig, frozen=True, tag_field="kind", tag="dqn"):
             return ""
         from agents.configs.support import beyond
 
-        return beyond(self.kind, (self.v_min, self.v_max), (self.v_max - self.v_min) / self.num_bins, smallest, largest)
+        return beyond(self.kind, self.v_min, self.v_max, self.num_bins, smallest, largest)
 
     def remedies(self) -> list[str]:
         """See `KindOfAgent`."""
@@ -32,4 +32,9 @@ class DqnConfig(MunchausenConfig, frozen=True, tag_field="kind", tag="dqn"):
 
     def problem(self) -> str:
         """See `KindConfig`."""
-        return (self.hl_gauss and empty_support(self.v_min, self.v_max)) or super().problem()
+        if not self.hl_gauss:
+            named = self.open_fields
+            return f'{named[0]}="auto" is of a histogram: set hl_gauss=true' if named else super().problem()
+        from agents.configs.support import problem_of
+
+        return problem_of(self.v_min, self.v_max, self.discount) or super().problem()

@@ -1,20 +1,34 @@
-"""Words for returns that lie beyond the support of what learns a distribution or a histogram of them."""
+"""Words for the support of what learns a distribution or a histogram of returns: what is wrong with it."""
 
 import math
 
+from agents.config_fields import Open
 
-def beyond(kind: str, support: tuple[float, float], width: float, smallest: float, largest: float) -> str:
-    """What to set for returns beyond a support; empty if none are.
+End = float | Open
+
+
+def problem_of(v_min: End, v_max: End, discount: float) -> str:
+    """What is wrong with the least and the largest return that are learned; empty if nothing is."""
+    if v_min == "auto" or v_max == "auto":
+        name = "v_min" if v_min == "auto" else "v_max"
+        return f'{name}="auto" needs a discount below 1, which bounds returns: give a number' if discount == 1.0 else ""
+    return f"v_min={v_min:g} must be below v_max={v_max:g}: they span the returns" if v_min >= v_max else ""
+
+
+def beyond(kind: str, v_min: End, v_max: End, parts: int, smallest: float, largest: float) -> str:
+    """What to set for returns beyond a support; empty if none are, or while its ends are open.
 
     Args:
       kind: of the agent.
-      support: the least and the largest return that are learned.
-      width: of a part of the support: returns so little beyond it are none.
+      v_min: the least return that is learned.
+      v_max: the largest.
+      parts: equal parts of the support; returns that are less than one beyond it are none.
       smallest: of the returns.
       largest: of the returns.
     """
-    v_min, v_max = support
-    wrong = []
+    if v_min == "auto" or v_max == "auto":
+        return ""
+    width, wrong = (v_max - v_min) / parts, []
     if largest > v_max + width:
         wrong.append(f"set agent.v_max to {_rounded_away(largest)} or more, for a largest one of {largest:.4g}")
     if smallest < v_min - width:

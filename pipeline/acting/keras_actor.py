@@ -26,7 +26,7 @@ class KerasActor:
             tf.config.threading.set_intra_op_parallelism_threads(threads)
             tf.config.threading.set_inter_op_parallelism_threads(1)
 
-        agent = build(config.kind, specs, config)
+        agent = build(config.kind, specs, config, open_fields=True)
         self._specs, self._model = specs, agent.acting_model
         self._noise_shape = (lanes, agent.noise_units) if agent.noise_units else None
         self.state = np.zeros((lanes, config.state_units), np.float32)

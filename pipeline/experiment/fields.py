@@ -90,7 +90,8 @@ _NAMES: dict[type[Any], str] = {
 def _words(kind: Any) -> str:
     kind = _plain(kind)
     if isinstance(kind, UnionType):
-        return " or ".join(_words(one) for one in kind.types if not isinstance(one, NoneType)) + ", or left out"
+        words = " or ".join(_words(one) for one in kind.types if not isinstance(one, NoneType))
+        return f"{words}, or left out" if any(isinstance(one, NoneType) for one in kind.types) else words
     if isinstance(kind, LiteralType):
         return " | ".join(f'"{value}"' for value in kind.values)
     if isinstance(kind, VarTupleType):

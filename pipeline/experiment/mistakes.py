@@ -32,8 +32,13 @@ def in_words(message: str) -> str:
     """msgspec's message with the field first: "agent.n_step: Expected `int` >= 1"."""
     text, separator, path = message.partition(" - at `$.")
     path = path.rstrip("`")
-    choices = f" (there are {', '.join(_choices(path))})" if text.startswith("Invalid") else ""
+    found = _choices(path) if text.startswith("Invalid") else []
+    begin = "expected" if _NUMBER in found else "there are"
+    choices = f" ({begin} {', '.join(found)})" if found else ""
     return f"{path}: {text}{choices}" if separator else text
+
+
+_NUMBER = "a number"
 
 
 _SHORT = 60
@@ -131,6 +136,14 @@ def _choices(path: str) -> list[str]:
             continue
         for field in info.fields:
             kind = field.type.type if isinstance(field.type, msgspec.inspect.Metadata) else field.type
-            if field.name == name and isinstance(kind, msgspec.inspect.LiteralType):
-                return [str(value) for value in kind.values]
+            if field.name == name:
+                one_of = kind.types if isinstance(kind, msgspec.inspect.UnionType) else (kind,)
+                return [word for part in one_of for word in _words_of(part)]
     return []
+
+
+def _words_of(kind: Any) -> list[str]:
+    """The values of a set, or a number."""
+    if isinstance(kind, msgspec.inspect.LiteralType):
+        return [str(value) for value in kind.values]
+    return [_NUMBER] if isinstance(kind, msgspec.inspect.FloatType) else []

@@ -65,7 +65,7 @@ class Model:
         inside = self._shield is not None and not self.shield_obstacle
         self.interface = msgspec.structs.replace(interface, shield_inside=inside)
         self._specs = stacked(interface.specs, interface.frames)
-        self._agent = build(experiment.agent.kind, self._specs, experiment.agent)
+        self._agent = build(experiment.agent.kind, self._specs, experiment.agent, open_fields=True)
         try:
             self._agent.acting_model.set_weights([array.numpy() for array in policy.weights])
         except ValueError:

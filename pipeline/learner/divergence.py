@@ -6,6 +6,7 @@ Pure decisions on figures; no TensorFlow.
 import enum
 from collections.abc import Callable, Sequence
 
+from agents.config_fields import KindOfAgent
 from pipeline.experiment.sections import Experiment, LearnerConfig
 from pipeline.messages.contents import Evaluation
 
@@ -128,6 +129,13 @@ class ValueSentinel:
         """Takes the largest absolute reward that anyone has seen."""
         largest = min(largest, self._clip) if self._clip else largest
         self._largest_reward = max(self._largest_reward, largest)
+
+    def see_support(self, agent: KindOfAgent, warning: str = "") -> None:
+        """Takes the agent's configuration with what its support has become, or why that is still open."""
+        self._agent = agent
+        self._warnings.pop("open", None)
+        if warning:
+            self._warnings["open"] = warning
 
     def see_evaluation(self, evaluation: Evaluation) -> list[str]:
         """Takes an evaluation; returns the warnings that are new."""

@@ -4,6 +4,7 @@ import contextlib
 import queue
 import threading
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pipeline.replay.sampling import Sample
@@ -25,6 +26,8 @@ class Feeder:
 
     def __init__(self, replay: "Replay", early: bool = True) -> None:
         self._replay, self._early = replay, early
+        self.look: Callable[[Sample], None] | None = None
+        """Is shown what `draw` returns, before anyone learns from it."""
         self._taken = threading.Semaphore(0)
         self._samples: queue.Queue[Sample | Exception] = queue.Queue(maxsize=1)
         self._thread = threading.Thread(target=self._feed, name="samples", daemon=True)
@@ -63,6 +66,8 @@ class Feeder:
         self._taken.release()
         if isinstance(sample, Exception):
             raise sample
+        if self.look is not None:
+            self.look(sample)
         return sample
 
     def stop_drawing(self) -> None:

@@ -95,7 +95,7 @@ class Learner:
         try:
             with self._together(), strategy.scope():
                 self.agent: LearningAgent = build(
-                    experiment.agent.kind, specs, experiment.agent, seed=seed_of(experiment, 0)
+                    experiment.agent.kind, specs, experiment.agent, seed=seed_of(experiment, 0), open_fields=True
                 )
         except ImportError as error:  # of `agent.torso`
             raise UsageError(str(error)) from None
@@ -211,6 +211,10 @@ class Learner:
             weights=weights,
             initial_priority=counters.largest_priority,
         )
+
+    def set_support(self, low: float, high: float) -> None:
+        """Decides the ends of a categorical agent's support that the config leaves open."""
+        self.agent.set_support(low, high)  # type: ignore[attr-defined]  # of no other kind
 
     def roll_back(self, state: Mapping[str, NDArray[Any]], learning_rate_factor: float) -> None:
         """Takes weights, optimizer and target network from what `state` gave, and lowers the step size.

@@ -101,6 +101,8 @@ class Recovery:
 
         def use(found: "Checkpoint") -> None:
             self._learner.roll_back(found.learner_state(), factor)
+            if (support := self._counters.support) is not None:  # the checkpoint may be older
+                self._learner.set_support(*support)
 
         from pipeline.records.restoring import restore
 

@@ -48,7 +48,7 @@ class Console:
         self._shown_at = self._next_line_at = 0.0
         self._shown: Status | None = None
         self._bottleneck, self._bottleneck_at = "", -_BOTTLENECK_SECONDS
-        self._is_fault_noted = self._is_stopping = False
+        self._is_fault_noted = self._is_stopping = self._is_support_noted = False
         self._warned: set[str] = set()
 
     def __enter__(self) -> "Console":
@@ -120,7 +120,11 @@ class Console:
             self.say(_STOPPING)
 
     def _warn(self, status: Status) -> None:
-        """Prints each warning once."""
+        """Prints each warning once, and what a support that the config leaves open has become."""
+        if status.support is not None and not self._is_support_noted:
+            self._is_support_noted = True
+            low, high = status.support
+            self.say(f"support: agent.v_min = {low:g}, agent.v_max = {high:g}, by the first rewards and the discount")
         for warning in status.warnings:
             if warning not in self._warned:
                 self._warned.add(warning)

@@ -104,6 +104,8 @@ class Counters(msgspec.Struct):
     """Largest absolute reward that collectors have seen, or offline the learner."""
     largest_priority: float = 1.0
     """That the learner has given."""
+    support: tuple[float, float] | None = None
+    """First and last atom of a categorical kind whose config leaves them open; None until they are decided."""
     train_seconds: float = 0.0
     best: BestEvaluation | None = None
     judged_by: str = ""

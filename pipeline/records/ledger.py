@@ -315,6 +315,7 @@ class Ledger:
             newest_fault=self.newest_fault,
             bytes_per_transition=self.counters.bytes_per_transition,
             bottleneck=bottleneck,
+            support=self.counters.support,
             warnings=list(warnings),
         )
 
@@ -349,6 +350,7 @@ class Ledger:
             account=account,
             message=message,
             failed_checkpoints=counters.failed_checkpoints,
+            support=counters.support,
         )
 
 

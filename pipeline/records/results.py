@@ -68,6 +68,8 @@ class Summary(msgspec.Struct, frozen=True):
     message: str = ""
     """Why the run ended, where its stop condition does not say it; also checkpoints that could not be written."""
     failed_checkpoints: int = 0
+    support: tuple[float, float] | None = None
+    """First and last atom that agent.v_min = "auto" or v_max has become; None where the config gives both."""
 
     @property
     def reason(self) -> str:
@@ -122,6 +124,8 @@ class Status(msgspec.Struct, frozen=True):
     """Sent by collectors over TCP, reports included, for each window confirmed; None while neither are counted."""
     bottleneck: str = ""
     """The role that the others wait for, and what to change; empty while it is not known."""
+    support: tuple[float, float] | None = None
+    """See `Summary.support`."""
     warnings: list[str] = []
     """What is wrong with the run, and what to change; empty while nothing is."""
 

@@ -104,6 +104,10 @@ def learner_parts(
     if state:
         learner.restore(state)
     recovery = Recovery(experiment, specs, run, learner, ledger.counters)
+    if experiment.agent.open_fields:
+        from pipeline.learner.open_support import OpenSupport
+
+        feeder.look = OpenSupport(experiment, learner, ledger.counters, recovery.sentinel).look
     saver = Saver(experiment, run, learner, replay, ledger)
     reporter = Reporter(experiment, run, ledger, learner, replay, recovery, saver, alone=not place.blocking)
     if is_judged_anew:

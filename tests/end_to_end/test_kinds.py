@@ -50,7 +50,11 @@ COLLECTING = [kind for kind, builder in BUILDERS.items() if not builder.config()
 """Kinds that learn from collectors; test_offline.py has the others."""
 
 
+OPEN = ('agent.v_min="auto"', 'agent.v_max="auto"')
+
+
 def lines_of(kind: str, *more: str) -> tuple[str, ...]:
+    more = (*OPEN, *more) if kind == "c51" else more
     small = () if kind == "q_learning" else SMALL
     on_policy = ON_POLICY if BUILDERS[kind].config().on_policy else ()
     return (*SHRUNK, f'agent.kind="{kind}"', *small, *on_policy, *more)
@@ -125,6 +129,8 @@ def test_every_kind_runs_in_processes_of_its_own(kind: str, tmp_path: Path) -> N
     [
         (("agent.munchausen=true",), "set double=false"),
         (('agent.kind="c51"', "agent.v_min=3.0", "agent.v_max=3.0"), "v_min=3 must be below v_max=3"),
+        (('agent.kind="c51"', "agent.v_min=3.0", "agent.v_max='automatic'"), "agent.v_max"),
+        (('agent.kind="c51"', "agent.v_max='auto'", "agent.discount=1.0"), "needs a discount below 1"),
         (('agent.kind="q_learning"', "agent.hidden_units=[8]"), "agent.hidden_units"),
         (('agent.kind="dqm"',), "q_learning"),
         (('exploration.strategy="greedy"',), "agent.noisy"),

@@ -59,7 +59,7 @@ DEEP = ("agent.hidden_units=[32]", "agent.learning_rate=2e-3", "agent.n_step=3",
 SPANNED = ("agent.v_min=-1.0", "agent.v_max=1.0")
 KINDS = {
     "dqn": (*BY_REPLAY, *DEEP),
-    "c51": (*BY_REPLAY, *DEEP, *SPANNED),
+    "c51": (*BY_REPLAY, *DEEP, 'agent.v_min="auto"', 'agent.v_max="auto"'),
     "rainbow": (*BY_REPLAY, *DEEP, *SPANNED, 'exploration.strategy="greedy"', "replay.prioritized=true"),
     "qr_dqn": (*BY_REPLAY, *DEEP, "agent.num_quantiles=8"),
     "iqn": (*BY_REPLAY, *DEEP, "agent.quantile_samples=8", "agent.target_quantile_samples=8"),

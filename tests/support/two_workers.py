@@ -30,11 +30,14 @@ STEPS, BATCH, CALLS = 4, 16, 3
 BAD = 2
 VARIANTS = {
     "dqn": changed(config_of("dqn"), {"normalize_observations": True}),
-    "rainbow": changed(config_of("rainbow"), {"normalize_observations": True}),  # the losses of c51, and noisy
+    # The losses of c51, and noisy.
+    "rainbow": changed(config_of("rainbow"), {"normalize_observations": True, "v_min": "auto", "v_max": "auto"}),
     "r2d2": changed(config_of("r2d2"), {"sequence": 2, "burn_in": 1, "period": 1}),
     "q_learning": config_of("q_learning"),
 }
 PRIORITIZED = {"dqn", "rainbow", "r2d2"}
+SUPPORT = -8.0, 8.0
+"""That the chief decides where a variant leaves it open."""
 
 
 def experiment_of(name: str) -> Experiment:
@@ -64,6 +67,11 @@ def train(name: str, team: Team, folder: Path, index: int) -> TeamLearner:
         TeamLearner(experiment_of(name), specs_of(VARIANTS[name].kind), team),
         part(batches_of(name), index, 2),
     )
+    if VARIANTS[name].open_fields:
+        if team.cluster.is_chief:
+            learner.set_support(*SUPPORT)
+            assert not learner.is_shared
+        learner.share_state()
     before, outcomes = arrays(learner), []
     for _ in range(CALLS):
         assert team.agree(Wish.LEARN) == Wish.LEARN

@@ -47,6 +47,11 @@ class TeamLearner(Learner):
         super().restore(state)
         self.is_shared = False
 
+    def set_support(self, low: float, high: float) -> None:
+        """See `Learner.set_support`; the others do not have it yet."""
+        super().set_support(low, high)
+        self.is_shared = False
+
     def _together(self) -> AbstractContextManager[None]:
         return self._team.together()
 

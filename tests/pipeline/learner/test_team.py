@@ -260,6 +260,8 @@ def by_variant(said: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 def check_against_one_learner(pair: Pair, variant: str) -> None:
     """Holds what both workers made of a variant against a learner that has the whole batches."""
     learner = Learner(two_workers.experiment_of(variant), specs_of(two_workers.VARIANTS[variant].kind), ["CPU:0"])
+    if two_workers.VARIANTS[variant].open_fields:
+        learner.set_support(*two_workers.SUPPORT)
     start = two_workers.arrays(learner)
     outcomes = [learner.learn(two_workers.batches_of(variant)) for _ in range(two_workers.CALLS)]
     alone = two_workers.arrays(learner)
