@@ -4,13 +4,9 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
 
 from pipeline.replay.sampling import Sample
-
-if TYPE_CHECKING:
-    from pipeline.replay.replay import Replay
 
 
 class Feeder:
@@ -19,13 +15,13 @@ class Feeder:
     Waiting for a replay cannot be interrupted. So a daemon thread waits: the process can end without it.
 
     Args:
-      replay: to draw from.
+      samples: begins to draw, as `Replay.samples` does.
       early: whether a call's samples are drawn while the one before still waits; what is drawn by priority is not, as
         the priorities change with each call.
     """
 
-    def __init__(self, replay: "Replay", early: bool = True) -> None:
-        self._replay, self._early = replay, early
+    def __init__(self, samples: Callable[[], Iterator[Sample]], early: bool = True) -> None:
+        self._draw, self._early = samples, early
         self.look: Callable[[Sample], None] | None = None
         """Is shown what `draw` returns, before anyone learns from it."""
         self._taken = threading.Semaphore(0)
@@ -87,7 +83,7 @@ class Feeder:
 
     def _feed(self) -> None:
         try:
-            for sample in self._replay.samples():
+            for sample in self._draw():
                 self._samples.put(sample)
                 if not self._early:
                     self._taken.acquire()

@@ -173,13 +173,8 @@ class Learner:
         for variable, value in zip(self.agent.variables, state, strict=True):
             variable.assign(value)
         steps = self._experiment.learner.steps_per_call
-        log.info(
-            "%s loop of %d gradient steps; %s",
-            self.loop,
-            steps,
-            ", ".join(f"{name} {steps / value:.0f} steps/s" for name, value in seconds.items() if value)
-            or "not measured",
-        )
+        rates = ", ".join(f"{name} {steps / value:.0f} steps/s" for name, value in seconds.items() if value)
+        log.info("%s loop of %d gradient steps; %s", self.loop, steps, rates or "not measured")
 
     def learn(self, sample: Sample) -> Outcome:
         """Runs the gradient steps of one call on a `Sample` of K batches; chooses the loop first if none is chosen.
@@ -219,9 +214,8 @@ class Learner:
     def roll_back(self, state: Mapping[str, NDArray[Any]], learning_rate_factor: float) -> None:
         """Takes weights, optimizer and target network from what `state` gave, and lowers the step size.
 
-        The count of gradient steps goes on: collectors and evaluator take newer weights by it, on-policy experience is
-        matched by it, and the budget is of work done. The lowered step size is part of the agent's state: it is saved
-        and resumed, and lowered further by another rollback to the same checkpoint.
+        The count of gradient steps goes on: newer weights and on-policy experience are known by it, and it is the work
+        done. The lowered step size is part of the agent's state: another rollback to that checkpoint lowers it more.
         """
         taken, scale = self._gradient_steps, float(self.agent.learning_rate_scale.numpy())
         self.restore(state)

@@ -1,10 +1,13 @@
 """Priorities on their way back to the replay: written beside the next gradient steps, and how late they come."""
 
+import contextlib
 from collections import deque
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import tensorflow as tf
 from numpy.typing import NDArray
 
 from agents.priorities import bounded
@@ -19,8 +22,6 @@ _HALF_LIFE = 1_000
 """Gradient steps in which the largest priority of the past counts half as much."""
 _SPARSENESS = 16
 """Entries of a table of keys for each item of the replay."""
-_LATE_CALLS = 2
-"""Calls after which the draws see what one has judged: one is drawn while another learns."""
 
 
 class JudgedKeys:
@@ -58,6 +59,10 @@ class JudgedKeys:
 class PriorityWriter:
     """Writes the priorities of each call back in a thread of its own; one write is on its way at most.
 
+    A call is drawn while the one before is learned from, so an item may be drawn several times before it is judged. New
+    ones have the largest priority, so that each is drawn soon; once one has been, it gets the mean priority until its
+    own is known, as it would be drawn again and again.
+
     Args:
       experiment: the run.
       replay: that they are of.
@@ -68,26 +73,59 @@ class PriorityWriter:
     def __init__(self, experiment: Experiment, replay: "Replay", counters: Counters) -> None:
         self._replay, self._counters = replay, counters
         self._decay = 0.5 ** (experiment.learner.steps_per_call / _HALF_LIFE)
+        self._is_largest_at_first = experiment.replay.initial_priority == "largest"
         self._judged = JudgedKeys(experiment.replay.capacity // experiment.windows_per_item)
-        self._late: deque[NDArray[np.uint64]] = deque()
+        self._mean: float | None = None
         self._background = ThreadPoolExecutor(1, "priorities")
-        self._writing: Future[None] | None = None
+        self._tasks: deque[Future[None]] = deque()
         self.unjudged_share = 0.0
         """Of the newest call's draws, the share that met items without a priority of their own."""
 
+    def samples(self) -> Iterator[Sample]:
+        """What the replay gives, after a look at which items are drawn."""
+        for sample in self._replay.samples():
+            keys = sample.keys.numpy()
+            new = ~self._judged.contains(keys)
+            self.unjudged_share = float(new.mean())
+            if self._mean is not None and self._is_largest_at_first and new.any():
+                self._submit(self._put_back, sample, self._mean)
+            yield sample
+
     def write(self, sample: Sample, priorities: NDArray[np.float32]) -> None:
         """Takes what a call has learned from, and its windows' priorities, float32 [K, B]."""
-        counters, keys = self._counters, sample.keys.numpy()
-        largest = float(bounded(priorities).max())
-        counters.largest_priority = max(largest, self._decay * counters.largest_priority)
-        self.unjudged_share = 1.0 - float(self._judged.contains(keys).mean())
-        self._late.append(keys)
-        if len(self._late) >= _LATE_CALLS:
-            self._judged.add(self._late.popleft())
-        if self._writing is not None:
-            self._writing.result()
-        self._writing = self._background.submit(self._replay.give_priorities, sample, priorities)
+        counters, limited = self._counters, bounded(priorities)
+        counters.largest_priority = max(float(limited.max()), self._decay * counters.largest_priority)
+        self._mean = float(limited.mean())
+        self.settle()
+        self._submit(self._give, sample, priorities)
+
+    def settle(self) -> None:
+        """Waits for what is being written.
+
+        Raises:
+          Exception: what writing raised.
+        """
+        while self._tasks:
+            self._tasks.popleft().result()
 
     def close(self) -> None:
         """Waits for the last write."""
         self._background.shutdown()
+
+    def _submit(self, task: Callable[..., None], *arguments: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # closed: the thread of samples may outlive the run
+            self._tasks.append(self._background.submit(task, *arguments))
+
+    def _give(self, sample: Sample, priorities: NDArray[np.float32]) -> None:
+        self._replay.give_priorities(sample, priorities)
+        self._judged.add(sample.keys.numpy())
+
+    def _put_back(self, sample: Sample, priority: float) -> None:
+        """Gives the items of a call that have no priority of their own another one until they have."""
+        keys, places = np.unique(sample.keys.numpy(), return_index=True)
+        new = places[~self._judged.contains(keys)]  # asked again, as the call before may have been judged meanwhile
+        if not len(new):
+            return
+        shards = sample.shards.numpy()[new] if len(sample.shards) else ()
+        part = sample._replace(keys=tf.constant(sample.keys.numpy()[new]), shards=tf.constant(shards))
+        self._replay.give_priorities(part, np.full((1, len(new)), priority, np.float32))

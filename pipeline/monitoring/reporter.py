@@ -23,6 +23,7 @@ from pipeline.records.ledger import Ledger
 from pipeline.records.results import Summary
 
 if TYPE_CHECKING:
+    from pipeline.learner.priorities import PriorityWriter
     from pipeline.replay.replay import Replay
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ class Reporter:
       replay: whose size is shown.
       recovery: whose warnings are shown, as are the saver's.
       saver: of the checkpoints.
+      priorities: that are written back; None of a uniform replay.
       alone: whether this process is the whole run; else its parent is the supervisor.
     """
 
@@ -55,18 +57,17 @@ class Reporter:
         replay: "Replay",
         recovery: Recovery,
         saver: Saver,
+        priorities: "PriorityWriter | None",
         alone: bool,
     ) -> None:
         self._experiment, self._run, self._ledger, self._learner = experiment, run, ledger, learner
-        self._replay, self._recovery, self._saver = replay, recovery, saver
+        self._replay, self._recovery, self._saver, self._priorities = replay, recovery, saver, priorities
         self._metrics = metrics.MetricsWriter(run.tensorboard)
         self.phase = "starting"
         self.outcome: Outcome | None = None
         """Of the newest call."""
         self.data_ages: NDArray[np.int64] | None = None
         """Gradient steps between acting and learning, of that call's samples."""
-        self.unjudged_share = 0.0
-        """Of that call's draws by priority, those of items without one of their own."""
         self._histograms_at = -_HISTOGRAM_SECONDS
         self.waits = Waits()
         self._warnings: list[str] = []
@@ -165,10 +166,14 @@ class Reporter:
         if self.outcome is None:
             return scalars
         scalars |= metrics.learner_scalars(self.outcome, float(self._learner.agent.learning_rate))
-        if (priorities := self.outcome.priorities) is not None:
+        if (priorities := self.outcome.priorities) is not None and self._priorities is not None:
             beta = float(self._learner.importance_exponent())
             scalars |= metrics.priority_scalars(
-                priorities, counters.largest_priority, beta, self._replay.skipped_priorities, self.unjudged_share
+                priorities,
+                counters.largest_priority,
+                beta,
+                self._replay.skipped_priorities,
+                self._priorities.unjudged_share,
             )
         return scalars
 

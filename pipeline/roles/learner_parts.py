@@ -1,7 +1,7 @@
 """Puts the learner's process together: its parts, from a checkpoint or new, as the config has them."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from pipeline.records.counters import Counters
 from pipeline.records.ledger import Ledger
 from pipeline.records.recorder import LocalRecorders
 from pipeline.replay.embedded import EmbeddedReplay
+from pipeline.replay.sampling import Sample
 
 if TYPE_CHECKING:
     from pipeline.learner.on_policy import OnPolicy
@@ -100,7 +101,8 @@ def learner_parts(
     if not opened:
         use(None)
     ledger, records, replay, state, is_judged_anew = opened[0]
-    learner, feeder = _learner(experiment, specs, replay, team)
+    priorities = _priorities(experiment, replay, ledger)
+    learner, feeder = _learner(experiment, specs, (priorities or replay).samples, team)
     if state:
         learner.restore(state)
     recovery = Recovery(experiment, specs, run, learner, ledger.counters)
@@ -109,14 +111,13 @@ def learner_parts(
 
         feeder.look = OpenSupport(experiment, learner, ledger.counters, recovery.sentinel).look
     saver = Saver(experiment, run, learner, replay, ledger)
-    reporter = Reporter(experiment, run, ledger, learner, replay, recovery, saver, alone=not place.blocking)
+    reporter = Reporter(experiment, run, ledger, learner, replay, recovery, saver, priorities, alone=not place.blocking)
     if is_judged_anew:
         skipped.append("the evaluations before were made with other settings: the best policy begins anew")
     for sentence in skipped:
         reporter.warn(sentence)
     publisher = Publisher(replay.publication_addresses)
     on_policy = _on_policy(experiment, specs, replay, ledger)
-    priorities = _priorities(experiment, replay, ledger)
     return LearnerParts(
         ledger, records, replay, learner, feeder, on_policy, priorities, recovery, saver, reporter, publisher
     )
@@ -181,16 +182,18 @@ def _start(
     return replay
 
 
-def _learner(experiment: Experiment, specs: Specs, replay: "Replay", team: "Team | None") -> tuple[Learner, Feeder]:
+def _learner(
+    experiment: Experiment, specs: Specs, samples: Callable[[], Iterator[Sample]], team: "Team | None"
+) -> tuple[Learner, Feeder]:
     """The learner and what feeds it: alone, or as the chief of a team."""
     early = not experiment.replay.prioritized
     if team is None:
-        return Learner(experiment, specs), Feeder(replay, early)
+        return Learner(experiment, specs), Feeder(samples, early)
     from pipeline.learner.workers.team_feeder import TeamFeeder
     from pipeline.learner.workers.team_learner import TeamLearner
 
     learner = TeamLearner(experiment, specs, team)
-    return learner, TeamFeeder(replay, learner, team, early)
+    return learner, TeamFeeder(samples, learner, team, early)
 
 
 def _on_policy(experiment: Experiment, specs: Specs, replay: "Replay", ledger: Ledger) -> "OnPolicy | None":

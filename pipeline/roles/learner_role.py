@@ -267,7 +267,6 @@ class LearningProcess:
             self._publish(wait=True)  # the collectors wait for it
         if outcome.priorities is not None and self._priorities is not None:
             self._priorities.write(sample, outcome.priorities)
-            self._reporter.unjudged_share = self._priorities.unjudged_share
         if time.monotonic() - self._status_at >= _STATUS_SECONDS and not self._experiment.is_offline:
             self._reporter.data_ages = before - sample.gradient_steps.numpy().astype(np.int64)
 

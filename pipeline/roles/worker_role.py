@@ -38,7 +38,7 @@ def run_worker(
     replay = find_replay(experiment, specs, addresses, team.size)
     learner = TeamLearner(experiment, specs, team)
     learner.choose_loop()
-    feeder = Feeder(replay, early=not experiment.replay.prioritized)
+    feeder = Feeder(replay.samples, early=not experiment.replay.prioritized)
     feeder.start()
     sample: Sample | None = None
     while True:

@@ -1,11 +1,12 @@
 """What a learner of several does before each call: it draws its share, and agrees with the others on what all do."""
 
+from collections.abc import Callable, Iterator
+
 from pipeline.learner.feeder import Feeder
 from pipeline.learner.workers.collectives import Team
 from pipeline.learner.workers.team import Wish
 from pipeline.learner.workers.team_learner import TeamLearner
 from pipeline.records.results import Ended
-from pipeline.replay.replay import Replay
 from pipeline.replay.sampling import Sample
 
 
@@ -13,14 +14,16 @@ class TeamFeeder(Feeder):
     """The chief's samples, given when all learners have one.
 
     Args:
-      replay: to draw the chief's share from.
+      samples: begins to draw the chief's share.
       learner: the chief's.
       team: all learners.
       early: see `Feeder`.
     """
 
-    def __init__(self, replay: Replay, learner: TeamLearner, team: Team, early: bool = True) -> None:
-        super().__init__(replay, early)
+    def __init__(
+        self, samples: Callable[[], Iterator[Sample]], learner: TeamLearner, team: Team, early: bool = True
+    ) -> None:
+        super().__init__(samples, early)
         self._learner, self._team = learner, team
         self._sample: Sample | None = None
         self._have_left = False
