@@ -72,6 +72,7 @@ class PriorityWriter:
 
     def __init__(self, experiment: Experiment, replay: "Replay", counters: Counters) -> None:
         self._replay, self._counters = replay, counters
+        self._is_known = counters.gradient_steps > 0  # else the largest priority is a 1 that nobody has given
         self._decay = 0.5 ** (experiment.learner.steps_per_call / _HALF_LIFE)
         self._is_largest_at_first = experiment.replay.initial_priority == "largest"
         self._judged = JudgedKeys(experiment.replay.capacity // experiment.windows_per_item)
@@ -94,7 +95,8 @@ class PriorityWriter:
     def write(self, sample: Sample, priorities: NDArray[np.float32]) -> None:
         """Takes what a call has learned from, and its windows' priorities, float32 [K, B]."""
         counters, limited = self._counters, bounded(priorities)
-        counters.largest_priority = max(float(limited.max()), self._decay * counters.largest_priority)
+        past = self._decay * counters.largest_priority if self._is_known else 0.0
+        counters.largest_priority, self._is_known = max(float(limited.max()), past), True
         self._mean = float(limited.mean())
         self.settle()
         self._submit(self._give, sample, priorities)

@@ -28,6 +28,8 @@ from pipeline.replay.shards.remote_replay import watched
 from pipeline.replay.shards.shard import Shard
 
 _MOST_IN_FLIGHT = 512
+_PARTS = 8
+"""Of what a shard gives for a call, each fetched by itself with priorities: so few are drawn ahead."""
 _WRITE_SECONDS = 5.0
 _POLL_SECONDS = 0.02
 _EMPTY_SECONDS = 1.0
@@ -69,6 +71,8 @@ class ShardedReplay:
         self._item_shape = item_shape(experiment, self._layout)
         self._random = np.random.default_rng()  # as what the shards give has no seed either
         share = -(-self.items_per_call // len(addresses))
+        if replay.prioritized:  # what is drawn early is drawn by old priorities
+            share = max(1, share // _PARTS)
         self._shards = [
             Shard(
                 number,

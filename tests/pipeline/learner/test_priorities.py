@@ -58,7 +58,7 @@ def drawn(writer: PriorityWriter, replay: Written, keys: np.ndarray) -> Sample:
 
 
 def test_the_largest_priority_halves_in_a_thousand_gradient_steps_unless_a_larger_one_comes() -> None:
-    counters = Counters(largest_priority=8.0)
+    counters = Counters(largest_priority=8.0, gradient_steps=1)
     writer, _ = writer_of(prioritized(steps_per_call=100), counters)
     keys = np.arange(100 * BATCH, dtype=np.uint64)
     for _ in range(10):
@@ -67,6 +67,15 @@ def test_the_largest_priority_halves_in_a_thousand_gradient_steps_unless_a_large
     writer.write(sample_of_keys(keys), np.full((100, BATCH), 6.0, np.float32))
     assert counters.largest_priority == 6.0
     writer.close()
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e3])
+def test_the_first_priorities_replace_the_one_that_nobody_has_given(scale: float) -> None:
+    counters = Counters()
+    writer, _ = writer_of(prioritized(), counters)
+    writer.write(sample_of_keys(np.arange(8, dtype=np.uint64)), np.full((STEPS, BATCH), scale, np.float32))
+    writer.close()
+    assert counters.largest_priority == pytest.approx(scale)
 
 
 def test_the_share_is_of_draws_that_met_no_priority_of_their_own() -> None:
@@ -134,7 +143,7 @@ def test_what_has_left_is_forgotten() -> None:
 
 
 def test_a_priority_that_is_not_finite_does_not_become_that_of_new_items() -> None:
-    counters = Counters(largest_priority=1.0)
+    counters = Counters(largest_priority=1.0, gradient_steps=1)
     writer, _ = writer_of(prioritized(), counters)
     values = np.array([[np.nan, np.inf, 0.5, 0.25], [0.1, 0.2, 0.3, 0.4]], np.float32)
     writer.write(sample_of_keys(np.arange(STEPS * BATCH, dtype=np.uint64)), values)
