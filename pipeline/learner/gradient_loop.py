@@ -102,10 +102,9 @@ class GradientLoop:
         flags, shape = tf.TensorArray(tf.float32, count, element_shape=()), (self._learner.batch_size,)
         priorities = [tf.TensorArray(tf.float32, count, element_shape=shape)] if self._is_prioritized else []
         newest = tf.zeros(shape), tf.zeros(shape)
-        start = (tf.constant(0), totals, flags, newest, batches, priorities)
-        _, totals, flags, newest, _, priorities = tf.while_loop(
-            lambda k, *_: k < count, self._step, start, maximum_iterations=count
-        )
+        state: Any = (tf.constant(0), totals, flags, newest, batches, priorities)
+        state = tf.while_loop(lambda k, *_: k < count, self._step, state, maximum_iterations=count)
+        _, totals, flags, newest, _, priorities = state
         if workers:
             of_workers = tf.unstack(workers.everyones(tf.stack(totals)), axis=1)
             combined = (*[tf.reduce_sum] * 3, *[tf.reduce_mean] * 2, tf.reduce_max)
@@ -146,8 +145,7 @@ class GradientLoop:
 
     def _gradient_step(self, batch: Any) -> _StepResult:
         """One gradient step on one replica."""
-        trajectory, relative, *smallest = batch
-        weights = None
+        (trajectory, relative, *smallest), weights = batch, None
         if self._is_prioritized:  # over the global batch, before the replicas take their shares
             from agents import importance
 
