@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from agents.configs.behaviour_cloning import BehaviourCloningConfig
     from agents.configs.c51 import C51Config, RainbowConfig
     from agents.configs.dqn import DqnConfig
+    from agents.configs.iql import IqlConfig
     from agents.configs.policy_gradient import PpoConfig, ReinforceConfig
     from agents.configs.pqn import PqnConfig
     from agents.configs.q_learning import QLearningConfig
@@ -30,6 +31,7 @@ __all__ = [
     "Config",
     "DqnConfig",
     "ExplorationConfig",
+    "IqlConfig",
     "IqnConfig",
     "PpoConfig",
     "PqnConfig",

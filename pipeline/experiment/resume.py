@@ -25,6 +25,7 @@ REFUSED = {
             "dueling",
             "noisy",
             "hl_gauss",
+            "extraction",
             "num_bins",
             "num_atoms",
             "v_min",

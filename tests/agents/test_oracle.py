@@ -230,7 +230,7 @@ def experience(
 LINEAR = {"hidden_units": (), "learning_rate": 0.02, "learning_rate_final": 0.0001, "target_update_period": 10}
 HIDDEN = LINEAR | {"hidden_units": (64, 64), "learning_rate": 0.003, "learning_rate_final": 0.00001}
 MUNCHAUSEN = {"double": False, "munchausen": True, "munchausen_temperature": 0.01}
-VALUE_KINDS = [kind for kind, builder in BUILDERS.items() if issubclass(builder.config, WindowConfig)]
+VALUE_KINDS = [kind for kind, of in BUILDERS.items() if issubclass(of.config, WindowConfig) and kind != "iql"]
 AGENTS: dict[str, AgentConfig] = {
     "dqn": DqnConfig(**LINEAR, learning_rate_decay_steps=8_000),
     "dqn, not double": DqnConfig(**LINEAR, learning_rate_decay_steps=8_000, double=False),

@@ -24,6 +24,7 @@ CATEGORIES = Specs(ArraySpec((2,), "int32", (1, 2)), 4)
 DEEP = {"hidden_units": (8,), "discount": 0.9, "double": False, "target_update_period": 1_000_000}
 ATOMS = {"num_atoms": 7, "v_min": -1.0, "v_max": 2.0}  # rewards lead beyond both ends
 BINS = {"hl_gauss": True, "num_bins": 7, "v_min": -1.0, "v_max": 2.0}
+IQL = {"hidden_units": (8,), "discount": 0.9, "target_update_period": 1_000_000, "inverse_temperature": 6.0}
 # Low enough for both sides of the floor, and warm enough for policies that are not certain.
 MUNCHAUSEN = {"munchausen": True, "munchausen_temperature": 0.3, "munchausen_floor": -0.8}
 QUANTILES = {"num_quantiles": 5, "kappa": 0.7}
@@ -47,6 +48,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "iqn": ("iqn", DEEP | IMPLICIT),
     "munchausen iqn": ("iqn", DEEP | IMPLICIT | MUNCHAUSEN | {"layers_per_fraction": 0}),
     "noisy iqn": ("iqn", DEEP | IMPLICIT | {"noisy": True, "dueling": True, "cql_alpha": 3.0}),
+    "iql": ("iql", IQL),
+    "greedy iql": ("iql", IQL | {"extraction": "greedy", "expectile": 0.3}),
     "q_learning": ("q_learning", {"discount": 0.9, "learning_rate": 0.25}),
 }
 NOISY = ("noisy dqn", "noisy hl_gauss", "rainbow", "noisy qr_dqn", "noisy iqn")
@@ -317,16 +320,28 @@ def expected_of_table(config: Any, example: Example, batch: int) -> Expected:
     return Expected(0.5 * td_error**2, td_error, abs(td_error))
 
 
+def expected_of_iql(config: Any, example: Example, batch: int) -> Expected:
+    actions, raw = VECTOR.num_actions, example.online_tm1
+    td_error = example.reward + example.discount * example.online_t[actions] - raw[example.action]
+    advantage = example.target_tm1[example.action] - raw[actions]
+    loss = td_error**2 + (config.expectile if advantage > 0.0 else 1.0 - config.expectile) * advantage**2
+    if config.extraction == "weighted":
+        likelihood = log_policy(raw[actions + 1 :], example.allowed_tm1, 1.0)[example.action]
+        loss -= min(math.exp(config.inverse_temperature * advantage), 100.0) * likelihood
+    return Expected(loss, td_error, abs(td_error))
+
+
 EXPECTED: dict[str, Callable[[Any, Example, int], Expected]] = {
     "dqn": expected_of_dqn,
     "c51": expected_of_c51,
     "rainbow": expected_of_c51,
     "qr_dqn": expected_of_quantiles,
     "iqn": expected_of_quantiles,
+    "iql": expected_of_iql,
     "q_learning": expected_of_table,
 }
 
-SINGLE = (*(name for name in CASES if "munchausen" in name), "q_learning")
+SINGLE = (*(name for name in CASES if "munchausen" in name), "iql", "greedy iql", "q_learning")
 UNMASKED_FIRST = ("dqn", "c51", "qr_dqn", "q_learning")
 """Kinds without masks in the first tier: where there are none is decided once for all that inherit from them."""
 VARIANTS = [
@@ -375,7 +390,7 @@ def norm_of(parts: list[np.ndarray]) -> float:
     return float(np.sqrt(sum(np.sum(np.square(part)) for part in parts)))
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name != "q_learning"])
+@pytest.mark.parametrize("name", [name for name in CASES if name not in ("q_learning", "iql", "greedy iql")])
 def test_the_gradient_is_the_slope_of_the_loss(name: str) -> None:
     # The target is made of the target network alone, without Double: nothing of it is left out of the gradient.
     agent, config, specs = set_up(name)

@@ -76,7 +76,7 @@ def catch(kind: str, *lines: str) -> pipeline.Experiment:
 
 
 def test_no_kind_is_left_out() -> None:
-    assert set(KINDS) | {"behaviour_cloning"} == set(BUILDERS)
+    assert set(KINDS) | {"behaviour_cloning", "iql"} == set(BUILDERS)
 
 
 @pytest.mark.slow
