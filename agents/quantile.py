@@ -1,5 +1,6 @@
 """Agents that learn quantiles of the return: QR-DQN (Dabney et al. 2018a) and IQN (Dabney et al. 2018b)."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,20 @@ from agents.value_network import ValueNetwork, batch_size_of
 def midpoints(count: int) -> tf.Tensor:
     """Computes the middles of `count` equal parts of (0, 1), float32 [1, count]."""
     return tf.constant((np.arange(count)[np.newaxis] + 0.5) / count, tf.float32)
+
+
+def cosines_of(fractions: tf.Tensor, count: int) -> tf.Tensor:
+    """Computes cos(pi i tau) for i < count of fractions float32 [B, 1], as float32 [B, count], to 1e-5.
+
+    XLA calls the C library for each cosine on a CPU, a seventh of a step of `cartpole_iqn`; this is vector code.
+    """
+    turns = tf.range(count, dtype=tf.float32) * fractions
+    y = tf.abs(turns - 2.0 * tf.floor(0.5 * turns + 0.5)) - 0.5  # cos(pi turns) = -sin(pi y), y in [-1/2, 1/2]
+    series = [(-1) ** k * np.pi ** (2 * k + 1) / math.factorial(2 * k + 1) for k in range(6)]
+    sine = tf.zeros_like(y)
+    for coefficient in reversed(series):
+        sine = coefficient + y * y * sine
+    return -y * sine
 
 
 def implicit_quantile_model(specs: Specs, config: IqnConfig, seed: int) -> tf.keras.Model:
@@ -38,7 +53,7 @@ def implicit_quantile_model(specs: Specs, config: IqnConfig, seed: int) -> tf.ke
     width = features.shape[-1]
     tau = tf.keras.Input((None,), dtype=tf.float32, name="fractions")
     fractions = tf.shape(tau)[1]
-    cosines = tf.cos(np.pi * tf.range(config.embedding_cosines, dtype=tf.float32) * tf.reshape(tau, (-1, 1)))
+    cosines = cosines_of(tf.reshape(tau, (-1, 1)), config.embedding_cosines)
     embedding = tf.keras.layers.Dense(width, "relu", kernel_initializer=builder.seeds.he_uniform())(cosines)
     merged = tf.reshape(features[:, tf.newaxis] * tf.reshape(embedding, (-1, fractions, width)), (-1, width))
     for units in hidden[shared:]:

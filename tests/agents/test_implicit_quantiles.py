@@ -8,11 +8,18 @@ import tensorflow as tf
 
 from agents import ArraySpec, Specs, build
 from agents.configs.quantile import IqnConfig
-from agents.quantile import implicit_quantile_model
+from agents.quantile import cosines_of, implicit_quantile_model
 
 SPECS = Specs(ArraySpec((3,), "float32"), 2)
 UNITS = (6, 5)
 BATCH, FRACTIONS = 3, 7
+
+
+def test_cosines_of_fractions_are_cosines() -> None:
+    fractions = np.concatenate([np.linspace(0.0, 1.0, 257), np.random.default_rng(0).uniform(size=500)])[:, np.newaxis]
+    actual = cosines_of(tf.constant(fractions, tf.float32), 64)
+    exact = np.cos(np.pi * np.arange(64) * np.float32(fractions).astype(np.float64))
+    np.testing.assert_allclose(actual, exact, atol=1.5e-5)
 
 
 @functools.cache
