@@ -52,6 +52,19 @@ class ExplorationConfig(Config, frozen=True):
     count_cells: Annotated[
         float, Meta(gt=0.0, description="Cells that a standard deviation of a float feature is cut into for counting.")
     ] = 4.0
+    prediction_bonus: Annotated[
+        float,
+        Meta(
+            ge=0.0,
+            description="The same for what a network cannot predict yet, in deviations of its error (RND, Burda et al. "
+            "2018).",
+        ),
+    ] = 0.0
+
+    @property
+    def paid_by(self) -> str:
+        """The field that pays a bonus for novelty; empty where none does."""
+        return next((f"exploration.{name}" for name in ("count_bonus", "prediction_bonus") if getattr(self, name)), "")
 
 
 def epsilon(config: ExplorationConfig, environment_steps: int, index: int = 0, collectors: int = 1) -> float:

@@ -1,14 +1,17 @@
 """Adds a reward for states seldom seen, where rewards are so sparse that random actions rarely find one. Pure NumPy."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.exploration import ExplorationConfig
 from agents.specs import Specs
 
 Floats = NDArray[np.float32]
+Bonus = Callable[[Mapping[str, NDArray[Any]]], Floats]
+"""Takes what every lane sees, by leaf name, [lanes, ...], and returns the reward for it, float32 [lanes]."""
 
 _WARM_UP = 1_000
 """Observations that a scale is taken from."""
@@ -125,3 +128,12 @@ class CountBonus:
         hashed ^= hashed >> np.uint64(32)
         slots: NDArray[np.uint64] = hashed % np.uint64(_SLOTS)
         return slots
+
+
+def bonus_of(config: ExplorationConfig, specs: Specs, seed: int) -> Bonus:
+    """Makes the bonus that a config pays; see `ExplorationConfig.paid_by`."""
+    if config.prediction_bonus:
+        from agents.curiosity import PredictionBonus
+
+        return PredictionBonus(specs, config.prediction_bonus, seed)
+    return CountBonus(specs, config.count_bonus, config.count_cells, seed)

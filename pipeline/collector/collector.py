@@ -22,7 +22,7 @@ from pipeline.runtime.signs_of_life import RunningClock
 
 if TYPE_CHECKING:
     from agents.initial_priorities import TdErrorWindow
-    from agents.novelty import CountBonus
+    from agents.novelty import Bonus
     from pipeline.acting.frame_stacks import FrameStack
     from pipeline.messages.traffic import Traffic
     from pipeline.messages.variables_reader import VariablesReader
@@ -68,7 +68,7 @@ class Collector:
         self._observed = {name: self._fields[self._layout.leaf_field(name)] for name in specs.leaves()}
         self._writer = FrameWriter.of(experiment, self._layout, address)
         self._permits, self._spent = permits, 0
-        self._bonus = _count_bonus(experiment, specs, seed_of(experiment, 4, index, incarnation))
+        self._bonus = _novelty_bonus(experiment, specs, seed_of(experiment, 4, index, incarnation))
         self._writer.initial_priority = variables.initial_priority
         self._td_errors = _td_error_window(experiment)
         self._seen = self._environment.reset(seed_of(experiment, 2, index, incarnation))
@@ -281,14 +281,13 @@ class Collector:
         self._environment.close()
 
 
-def _count_bonus(experiment: Experiment, specs: Specs, seed: int) -> "CountBonus | None":
-    """A reward for states seldom seen, where the config pays one."""
-    exploration = experiment.exploration
-    if not exploration.count_bonus:
+def _novelty_bonus(experiment: Experiment, specs: Specs, seed: int) -> "Bonus | None":
+    """A reward for what is new, where the config pays one."""
+    if not experiment.exploration.paid_by:
         return None
-    from agents.novelty import CountBonus
+    from agents.novelty import bonus_of
 
-    return CountBonus(specs, exploration.count_bonus, exploration.count_cells, seed)
+    return bonus_of(experiment.exploration, specs, seed)
 
 
 def _td_error_window(experiment: Experiment) -> "TdErrorWindow | None":

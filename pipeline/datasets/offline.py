@@ -46,8 +46,8 @@ def adopt(experiment: Experiment, specs: Specs) -> Experiment:
         (source.is_offline, f"its run learned from {source.offline.dataset!r}: name that"),
         (stored.on_policy, f"a run of {stored.kind!r} keeps no experience: name one of a kind with a replay"),
         (
-            source.exploration.count_bonus > 0.0,
-            "its rewards hold the bonus of exploration.count_bonus: name a run without",
+            source.exploration.paid_by,
+            f"its rewards hold the bonus of {source.exploration.paid_by}: name a run without",
         ),
         (
             environments.describe(source.environment).plain() != specs.plain(),

@@ -47,7 +47,7 @@ def _of_all(experiment: Experiment) -> Checks:
     return [
         (
             agent.offline_only and not experiment.is_offline,
-            f"agent.kind={agent.kind!r} imitates what a dataset holds: set offline.dataset to the directory of a run",
+            f"agent.kind={agent.kind!r} learns from a dataset alone: set offline.dataset to the directory of a run",
         ),
         (
             replay.shards > 0 and experiment.is_offline,
@@ -69,6 +69,10 @@ def _of_all(experiment: Experiment) -> Checks:
         (
             replay.initial_priority == "td_error" and not replay.prioritized,
             "replay.initial_priority='td_error' has no effect without replay.prioritized=true",
+        ),
+        (
+            experiment.exploration.count_bonus > 0.0 and experiment.exploration.prediction_bonus > 0.0,
+            "exploration.count_bonus and exploration.prediction_bonus both pay for what is new: set one of them to 0",
         ),
         (
             experiment.exploration.ladder_alpha > 0.0 and max(collect.collectors, collect.max_collectors) == 1,

@@ -31,8 +31,8 @@ def export(run_dir: Path, out: Path, form: str, whole_episodes: bool) -> str:
     out = out.resolve()  # Minari puts a relative one before itself
     refuse_taken(out)
     stored = stored_replay.read(run_dir)
-    if stored.experiment.exploration.count_bonus > 0.0:
-        raise UsageError(f"{run_dir}: its rewards hold the bonus of exploration.count_bonus: export a run without")
+    if paid_by := stored.experiment.exploration.paid_by:
+        raise UsageError(f"{run_dir}: its rewards hold the bonus of {paid_by}: export a run without")
     selection = datasets.select(stored.lanes, whole_episodes)
     if not selection.taken:
         reasons = ", ".join(f"{count} {reason}" for reason, (count, _) in selection.left_out.items())

@@ -79,8 +79,8 @@ class StoredReplay(NamedTuple):
             ("lanes", f"{len(self.lanes):,}"),
             *((f"windows lost: {name}", f"{count:,}") for name, count in counters.lost.items() if count),
         ]
-        if experiment.exploration.count_bonus > 0.0:
-            sizes.append(("rewards", "with the bonus of exploration.count_bonus"))
+        if paid_by := experiment.exploration.paid_by:
+            sizes.append(("rewards", f"with the bonus of {paid_by}"))
         return sizes
 
     @property

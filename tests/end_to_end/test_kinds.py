@@ -145,6 +145,7 @@ def test_every_kind_runs_in_processes_of_its_own(kind: str, tmp_path: Path) -> N
             ('agent.kind="q_learning"', "agent.learning_rate=0.001", "agent.learning_rate_decay_steps=100"),
             "learning_rate_final to at most 0.001",
         ),
+        (("exploration.count_bonus=1.0", "exploration.prediction_bonus=1.0"), "set one of them to 0"),
         (("collect.collectors=1", "exploration.ladder_alpha=7.0"), "exploration.ladder_alpha=0"),
         (('agent.kind="ppo"', *ON_POLICY, "replay.prioritized=true"), "replay.prioritized=false"),
         (('agent.kind="ppo"', *ON_POLICY, "exploration.strategy='epsilon_greedy'"), "strategy='boltzmann'"),

@@ -288,8 +288,8 @@ def test_a_bonus_reaches_the_replay_and_not_the_returns(
     start: Start, serve: Any, draw: Any, make_experiment: Any, publish: Any, counting_specs: Specs
 ) -> None:
     returns, rewards = [], []
-    for bonus in (0.0, 0.5):
-        experiment = make_experiment(*NO_EXPLORATION, f"exploration.count_bonus={bonus}")
+    for bonus in ("count_bonus=0.0", "count_bonus=0.5", "prediction_bonus=0.5"):
+        experiment = make_experiment(*NO_EXPLORATION, f"exploration.{bonus}")
         server = serve(experiment, counting_specs)
         collector = start(experiment, server)
         run(
@@ -302,8 +302,9 @@ def test_a_bonus_reaches_the_replay_and_not_the_returns(
         is_end = drawn["step_type"][:, 0] == LAST
         rewards.append(np.where(is_end, 0.0, drawn["reward"][:, 0] - np.float32(raw)))
         assert (drawn["reward"][is_end, 0] == 0.0).all()
-    assert returns[0] == returns[1]
+    assert returns[0] == returns[1] == returns[2]
     assert not rewards[0].any()
+    assert rewards[2].max() > 0.0
     assert (rewards[1] >= -1e-6).all()
     assert 0.3 < rewards[1].max() <= 0.5 + 1e-6
 
