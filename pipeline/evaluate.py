@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from pipeline.acting import policy_files
+from pipeline.acting import stored_policies
 from pipeline.command import refuse_more, run_command
 from pipeline.environments import EnvironmentFault
 from pipeline.evaluator.evaluator import play
@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> int:
         raise UsageError("--run_dir is missing: which run's policy?")
     run = RunDirectory(Path(_RUN_DIR.value))
     experiment = run.experiment()
-    policy = policy_files.load(run.policies / _POLICY.value)
+    policy = stored_policies.load(run.policies / _POLICY.value)
     try:
         played = play(experiment, policy, _EPISODES.value, _SEED.value)
     except EnvironmentFault as fault:

@@ -23,7 +23,7 @@ from agents import Specs
 from agents.exploration import greedy
 from benchmarks.pages import ROOT, write_between
 from pipeline import environments
-from pipeline.acting import policy_files
+from pipeline.acting import policy_files, stored_policies
 from pipeline.command import refuse_more, run_command
 from pipeline.environments import suite_of
 from pipeline.environments.driving_shield import IDLE
@@ -136,7 +136,7 @@ def table(runs: list[Path]) -> list[str]:
         ("idle", idle(specs), [""]),
     ]
     for path, experiment in zip(runs, experiments, strict=True):
-        policy = policy_files.load(RunDirectory(path).policies / _POLICY.value)
+        policy = stored_policies.load(RunDirectory(path).policies / _POLICY.value)
         own = experiment.environment.shield
         name = f"{experiment.agent.kind}, seed {experiment.seed}, {policy.environment_steps:,} steps"
         name += f", trained with `{_function(own)}`" if own else ""

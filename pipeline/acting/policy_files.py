@@ -6,7 +6,6 @@ one may end the process. Files of older versions are the policy alone.
 
 import hashlib
 import os
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,9 @@ import msgspec
 import numpy as np
 from gymnasium import spaces
 
-from agents.struct_types import prepared
 from pipeline.environments.lanes.spaces import leaves_of, specs_of
-from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment
 from pipeline.messages.contents import Array
-
-_SCALES_APART = 2.0
-"""Bounds of numbers that differ by this factor are of another scale: those from data move a little with it."""
 
 
 class Leaf(msgspec.Struct, frozen=True):
@@ -48,35 +42,6 @@ class MadeFor(msgspec.Struct, frozen=True):
         specs = specs_of(observation, action, masked=False)
         scales = {name: _scale(space) for name, space, _ in leaves_of(observation, "", lambda batch: batch)}
         return cls({name: Leaf(*spec[:3], scales[name]) for name, spec in specs.leaves().items()}, specs.num_actions)
-
-    def refuse(self, present: "MadeFor") -> None:
-        """Refuses an environment that the policy was not made for.
-
-        Raises:
-          UsageError: says what is not as it was.
-        """
-        if self.num_actions != present.num_actions:
-            raise UsageError(f"{_OTHER} {self.num_actions} actions, and has {present.num_actions} now: {_REMEDY}")
-        if set(self.leaves) != set(present.leaves):
-            raise UsageError(
-                f"{_OTHER} observations of {', '.join(map(repr, self.leaves))}, and gives "
-                f"{', '.join(map(repr, present.leaves))} now: {_REMEDY}"
-            )
-        for name, leaf in self.leaves.items():
-            now, what = present.leaves[name], f"observations {name}".strip()
-            for field in ("shape", "dtype", "maximum"):
-                was, is_now = getattr(leaf, field), getattr(now, field)
-                if was != is_now:
-                    raise UsageError(f"{_OTHER} {what} of {field} {was}, and gives {is_now} now: {_REMEDY}")
-            low, high = sorted((leaf.scale, now.scale))
-            if low and high >= _SCALES_APART * low:
-                raise UsageError(
-                    f"{_OTHER} {what} of up to {leaf.scale:g}, and gives up to {now.scale:g} now: {_REMEDY}"
-                )
-
-
-_OTHER = "the environment does not fit the policy: it had"
-_REMEDY = "put it back as it was, or train on it as it is"
 
 
 def _scale(space: spaces.Space[Any]) -> float:
@@ -118,57 +83,12 @@ def save(policy: Policy, folder: Path) -> None:
     part = folder / "policy.msgpack.part"
     data = msgspec.msgpack.encode(policy)
     with part.open("wb") as file:
-        file.write(msgspec.msgpack.encode((_checksum(data), data)))
+        file.write(msgspec.msgpack.encode((checksum_of(data), data)))
         file.flush()
         os.fsync(file.fileno())
     part.replace(folder / "policy.msgpack")
 
 
-def load(folder: Path) -> Policy:
-    """The policy in a folder.
-
-    Raises:
-      UsageError: there is none, or it cannot be read.
-    """
-    path = folder / "policy.msgpack"
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise UsageError(f"no policy in {folder}: the run has not finished its first evaluation") from None
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
-    try:
-        found: tuple[bytes, bytes] | Policy
-        found = msgspec.msgpack.decode(content, type=tuple[bytes, bytes] | prepared(Policy))
-        if isinstance(found, tuple):
-            checksum, data = found
-            if checksum != _checksum(data):
-                raise UsageError(f"{path} is damaged: its checksum is another. {_ADVICE}")
-            policy: Policy = msgspec.msgpack.decode(data, type=prepared(Policy))
-            return policy
-    except (msgspec.MsgspecError, RecursionError) as error:
-        raise UsageError(f"{path} is damaged, or no policy of this version: {error}. {_ADVICE}") from None
-    if obstacle := _damage(found):
-        raise UsageError(f"{path} is damaged: {obstacle}. {_ADVICE}")
-    return found
-
-
-_ADVICE = "Take the run's other policy, or let the run go on: its next evaluation writes a new one"
-_TFLITE = b"TFL3"
-
-
-def _checksum(data: bytes) -> bytes:
+def checksum_of(data: bytes) -> bytes:
+    """The first of the pair in a file: of the second, the policy's own bytes."""
     return hashlib.blake2b(data, digest_size=16).digest()
-
-
-def _damage(policy: Policy) -> str:
-    """What is wrong with a policy without a checksum, as far as it shows; empty if nothing does."""
-    program = policy.program
-    if program and not (program[4:8] == _TFLITE and 8 <= struct.unpack_from("<I", program)[0] < len(program)):
-        return "it holds no TFLite program"
-    try:
-        for weight in policy.weights:
-            weight.numpy()
-    except (ValueError, TypeError) as error:
-        return str(error)
-    return ""

@@ -14,7 +14,6 @@ from pipeline.acting.network_program import make_actor
 from pipeline.collector.boundaries import Boundaries, Marks, mark
 from pipeline.collector.statistics import CollectorStatistics
 from pipeline.experiment.sections import Experiment
-from pipeline.experiment.seeds import seed_of
 from pipeline.messages.contents import CollectorReport, Counts, Variables
 from pipeline.replay.frames import FIRST, LAST, FrameLayout
 from pipeline.replay.writer import FrameWriter
@@ -68,10 +67,10 @@ class Collector:
         self._observed = {name: self._fields[self._layout.leaf_field(name)] for name in specs.leaves()}
         self._writer = FrameWriter.of(experiment, self._layout, address)
         self._permits, self._spent = permits, 0
-        self._bonus = _novelty_bonus(experiment, specs, seed_of(experiment, 4, index, incarnation))
+        self._bonus = _novelty_bonus(experiment, specs, experiment.seed_of(4, index, incarnation))
         self._writer.initial_priority = variables.initial_priority
         self._td_errors = _td_error_window(experiment)
-        self._seen = self._environment.reset(seed_of(experiment, 2, index, incarnation))
+        self._seen = self._environment.reset(experiment.seed_of(2, index, incarnation))
         self._step_type = np.full(lanes, FIRST, np.uint8)  # of the frames that come next
         self._variables, self._variables_since = variables, time.monotonic()
         self._allowance, self._is_complete = variables.allowance(process), False

@@ -160,8 +160,10 @@ class GreedyRunner:
         self.made_for = MadeFor.of(self.environment.observation_space, self.environment.vector.single_action_space)
         """What a policy for this environment is made for."""
         if policy.made_for is not None:
+            from pipeline.acting.stored_policies import refuse_other
+
             try:
-                policy.made_for.refuse(self.made_for)
+                refuse_other(policy.made_for, self.made_for)
             except UsageError:
                 self.environment.close()
                 raise

@@ -103,8 +103,10 @@ class Judge:
         folder = self._folder / "best"
         if not folder.exists():
             return -np.inf
+        from pipeline.acting import stored_policies  # of use where there is one
+
         try:
-            best = policy_files.load(folder)
+            best = stored_policies.load(folder)
         except UsageError as error:
             log.warning("policies/best begins anew: %s", error)
             return -np.inf

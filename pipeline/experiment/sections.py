@@ -3,6 +3,7 @@
 from typing import Annotated, Any, Literal
 
 import msgspec
+import numpy as np
 from msgspec import Meta
 
 from agents import Config, ExplorationConfig, config_type
@@ -286,6 +287,15 @@ class Experiment(Config, frozen=True):
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     stop: StopConfig = StopConfig()
+
+    def seed_of(self, *stream: int) -> int:
+        """A seed for one purpose, independent of those for other purposes.
+
+        Args:
+          *stream: numbers that name the purpose: 0 the network's first weights, 2 a collector's environments, 4 a
+            collector's bonus for novelty; after them come the collector's index and how often it was started before.
+        """
+        return int(np.random.SeedSequence([self.seed, *stream]).generate_state(1)[0] >> 1)
 
     @property
     def is_offline(self) -> bool:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import msgspec
 
 from agents.struct_types import prepared
-from pipeline.acting import policy_files
+from pipeline.acting import policy_files, stored_policies
 from pipeline.acting.policy_files import MadeFor, Policy
 from pipeline.environments import Spaces
 from pipeline.experiment import config
@@ -61,7 +61,7 @@ def origin(run_dir: Path, which: str) -> Origin:
       UsageError: there is no run, or no policy yet.
     """
     run = RunDirectory(run_dir)
-    experiment, policy = run.experiment(), policy_files.load(run.policies / which)
+    experiment, policy = run.experiment(), stored_policies.load(run.policies / which)
     summary = msgspec.json.decode(run.summary.read_bytes(), type=prepared(Summary)) if run.summary.is_file() else None
     return Origin(str(run_dir), which, experiment, policy, summary)
 
@@ -112,7 +112,7 @@ def read(folder: Path) -> ExportedPolicy:
         raise UsageError(f"{folder} holds no exported policy: there is no {Path(error.filename).name}") from None
     except (OSError, msgspec.MsgspecError) as error:
         raise UsageError(f"{folder} holds no exported policy of this version: {error}") from None
-    return ExportedPolicy(experiment, interface, policy_files.load(folder))
+    return ExportedPolicy(experiment, interface, stored_policies.load(folder))
 
 
 def _fitting(source: Origin) -> Spaces:
@@ -124,7 +124,7 @@ def _fitting(source: Origin) -> Spaces:
     """
     spaces, made_for = unshielded_spaces(source.experiment), source.policy.made_for
     if made_for is not None and not source.experiment.evaluation.kwargs:
-        made_for.refuse(MadeFor.of(spaces.observation, spaces.action))
+        stored_policies.refuse_other(made_for, MadeFor.of(spaces.observation, spaces.action))
     return spaces
 
 

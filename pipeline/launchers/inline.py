@@ -11,7 +11,6 @@ from pipeline.collector.collector import Collector
 from pipeline.evaluator.evaluator import Evaluator
 from pipeline.experiment.sections import Experiment
 from pipeline.launchers import Launch
-from pipeline.launchers.conclusion import conclude
 from pipeline.messages.ports import free_port
 from pipeline.monitoring.console import Console
 from pipeline.records.recorder import Recorder
@@ -30,6 +29,11 @@ def run(launch: Launch) -> int:
                 code = EXIT_CODES[_Inline(launch, console).run(interrupted).stop_reason]
             except UnwrittenSummary as error:
                 reason = str(error)
+        if not code:
+            console.say_end(code, reason)
+            return code
+        from pipeline.launchers.conclusion import conclude
+
         return conclude(console, launch.run, launch.experiment, code, reason, interrupted.by)
     finally:
         interrupted.release()

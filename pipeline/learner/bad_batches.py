@@ -9,7 +9,7 @@ A file holds one `BadBatch` as typed msgpack: `read(path)` gives its arrays by n
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from agents.struct_types import prepared
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.run_directory import write_atomically
 from pipeline.messages.contents import Array
+
+if TYPE_CHECKING:
+    from pipeline.replay.sampling import Sample
 
 _KEPT = 5
 
@@ -61,3 +64,24 @@ def read(path: Path) -> dict[str, NDArray[Any]]:
     except (OSError, msgspec.MsgspecError) as error:
         raise UsageError(f"{path} holds no bad batch: {error}") from None
     return {name: array.numpy() for name, array in batch.arrays.items()}
+
+
+def arrays_of(sample: "Sample", position: int) -> dict[str, NDArray[Any]]:
+    """The batch of one gradient step of a call, from 0, as `BadBatch` has it."""
+    named = {
+        **_named(sample.trajectory._asdict()),
+        "weights_gradient_steps": sample.gradient_steps,
+        "relative_probability": sample.relative_probability,
+    }
+    return {name: leaf[position].numpy() for name, leaf in named.items()}
+
+
+def _named(nest: Any, prefix: str = "") -> dict[str, Any]:
+    """The leaves of a nest of dicts and tuples by their paths, such as `observation/0`."""
+    if not isinstance(nest, dict | tuple):
+        return {prefix: nest}
+    parts = nest.items() if isinstance(nest, dict) else enumerate(nest)
+    named: dict[str, Any] = {}
+    for key, part in parts:
+        named |= _named(part, f"{prefix}/{key}" if prefix else str(key))
+    return named

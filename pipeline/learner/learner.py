@@ -16,7 +16,6 @@ from agents.builder import LearningAgent
 from pipeline.acting import network_program
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment
-from pipeline.experiment.seeds import seed_of
 from pipeline.learner.gradient_loop import GradientLoop, Workers, set_compiler_flags
 from pipeline.messages.contents import Array, Variables
 from pipeline.records.counters import Counters
@@ -95,7 +94,7 @@ class Learner:
         try:
             with self._together(), strategy.scope():
                 self.agent: LearningAgent = build(
-                    experiment.agent.kind, specs, experiment.agent, seed=seed_of(experiment, 0), open_fields=True
+                    experiment.agent.kind, specs, experiment.agent, seed=experiment.seed_of(0), open_fields=True
                 )
         except ImportError as error:  # of `agent.torso`
             raise UsageError(str(error)) from None
@@ -214,14 +213,11 @@ class Learner:
     def roll_back(self, state: Mapping[str, NDArray[Any]], learning_rate_factor: float) -> None:
         """Takes weights, optimizer and target network from what `state` gave, and lowers the step size.
 
-        The count of gradient steps goes on: newer weights and on-policy experience are known by it, and it is the work
-        done. The lowered step size is part of the agent's state: another rollback to that checkpoint lowers it more.
+        See `stored_state.roll_back`.
         """
-        taken, scale = self._gradient_steps, float(self.agent.learning_rate_scale.numpy())
-        self.restore(state)
-        self._gradient_steps = taken
-        self.agent.train_step_counter.assign(taken)
-        self.agent.learning_rate_scale.assign(scale * learning_rate_factor)
+        from pipeline.learner.stored_state import roll_back
+
+        roll_back(self.agent, dict(self._named_variables()), state, learning_rate_factor)
 
     def state(self) -> dict[str, Array]:
         """A copy of everything that training changes: weights, target, optimizer, normalisation and counters, by name.
@@ -239,22 +235,9 @@ class Learner:
         Raises:
           UsageError: the agent has other variables; nothing has been changed.
         """
-        variables = dict(self._named_variables())
-        problems = [f"it has no {name}, which this agent has" for name in variables if name not in state]
-        problems += [f"it has {name}, which this agent does not have" for name in state if name not in variables]
-        for name, value in state.items():
-            if name in variables:
-                stored, wanted = _form(value.shape, value.dtype), _form(variables[name].shape, variables[name].dtype)
-                if stored != wanted:
-                    problems.append(f"its {name} is {stored}, and this agent's is {wanted}")
-        if problems:
-            raise UsageError(
-                f"the checkpoint is of another agent: {problems[0]}"
-                + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
-                + ": resume with the [agent] section and environment that the run was started with"
-            )
-        for name, variable in variables.items():
-            variable.assign(state[name])
+        from pipeline.learner.stored_state import assign
+
+        assign(dict(self._named_variables()), state)
         self._gradient_steps = int(self.agent.train_step_counter.numpy())
 
     def _named_variables(self) -> Iterator[tuple[str, tf.Variable]]:
@@ -293,10 +276,6 @@ def refuse_uneven(experiment: Experiment, replicas: int) -> None:
             f"agent.minibatches={getattr(experiment.agent, 'minibatches', 1)} does not divide the {share} sequences of "
             f"each of {replicas} replicas: change it, collect.lanes or collect.collectors"
         )
-
-
-def _form(shape: Any, dtype: Any) -> str:
-    return f"{tf.as_dtype(dtype).name} {list(shape)}"
 
 
 def _seconds(call: GradientLoop, batch: Any) -> float:

@@ -1,10 +1,9 @@
 """What the learner's process does about updates that were skipped: batches written aside, rollbacks, warnings."""
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from agents import Specs
 from pipeline.experiment.run_directory import RunDirectory
@@ -85,7 +84,7 @@ class Recovery:
         number = self._learner.gradient_steps - self._experiment.learner.steps_per_call + position + 1
         from pipeline.learner import bad_batches  # of use when one is found
 
-        path = bad_batches.write(self._run.bad_batches, number, _arrays(sample, position))
+        path = bad_batches.write(self._run.bad_batches, number, bad_batches.arrays_of(sample, position))
         log.warning("%d updates skipped, as loss or gradient was not finite; the first's batch is %s", count, path)
 
     def _act(self, verdict: Verdict, what: str) -> str:
@@ -117,24 +116,3 @@ class Recovery:
             float(self._learner.agent.learning_rate),
         )
         return ""
-
-
-def _arrays(sample: Sample, position: int) -> dict[str, NDArray[Any]]:
-    """The batch of one gradient step of a call, as `BadBatch` has it."""
-    named = {
-        **_named(sample.trajectory._asdict()),
-        "weights_gradient_steps": sample.gradient_steps,
-        "relative_probability": sample.relative_probability,
-    }
-    return {name: leaf[position].numpy() for name, leaf in named.items()}
-
-
-def _named(nest: Any, prefix: str = "") -> dict[str, Any]:
-    """The leaves of a nest of dicts and tuples by their paths, such as `observation/0`."""
-    if not isinstance(nest, dict | tuple):
-        return {prefix: nest}
-    parts = nest.items() if isinstance(nest, dict) else enumerate(nest)
-    named: dict[str, Any] = {}
-    for key, part in parts:
-        named |= _named(part, f"{prefix}/{key}" if prefix else str(key))
-    return named

@@ -10,6 +10,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+VARIABLES_TABLE, WEIGHTS_TABLE, REPORTS_TABLE, SERVER_TABLE = "variables", "weights", "reports", "server"
+"""Tables of the replay's server: the newest announcement, the newest weights, reports, what the server says of itself.
+"""
 TOLD_TO_LEAVE = 7
 """Exit code of a role whose learner has left before the run had reached its stop condition, and may come back."""
 

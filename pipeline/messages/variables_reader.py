@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable
 
 from pipeline.messages.addresses import accepts, respelled
-from pipeline.messages.channel import ANSWER_SECONDS, VARIABLES_TABLE, WEIGHTS_TABLE, server_answers, take
-from pipeline.messages.contents import Announcement, Variables, Weights
+from pipeline.messages.channel import ANSWER_SECONDS, server_answers, take
+from pipeline.messages.contents import VARIABLES_TABLE, WEIGHTS_TABLE, Announcement, Variables, Weights
 from pipeline.runtime import native
 from pipeline.runtime.signs_of_life import RunningClock
 

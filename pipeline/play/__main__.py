@@ -15,7 +15,7 @@ from pathlib import Path
 
 from absl import flags
 
-from pipeline.acting import policy_files
+from pipeline.acting import stored_policies
 from pipeline.acting.policy_files import Policy
 from pipeline.command import refuse_more, run_command
 from pipeline.environments import EnvironmentFault
@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> int:
     if not _RUN_DIR.value:
         raise UsageError("--run_dir is missing: which run's policy?")
     run = RunDirectory(Path(_RUN_DIR.value))
-    experiment, policy = run.experiment(), policy_files.load(run.policies / _POLICY.value)
+    experiment, policy = run.experiment(), stored_policies.load(run.policies / _POLICY.value)
     screen = _screen(run)
     try:
         with contextlib.suppress(WindowClosed, KeyboardInterrupt):

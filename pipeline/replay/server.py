@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from agents import Specs
 from pipeline.experiment.sections import Experiment
-from pipeline.messages.channel import REPORTS_TABLE, VARIABLES_TABLE, WEIGHTS_TABLE
+from pipeline.messages.contents import REPORTS_TABLE, VARIABLES_TABLE, WEIGHTS_TABLE
 from pipeline.messages.ports import HOST, refuse_used_port
 from pipeline.records.counters import NOTHING, Tally
 from pipeline.replay.client import REFUSALS

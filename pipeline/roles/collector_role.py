@@ -14,8 +14,8 @@ from pipeline.environments import EnvironmentFault
 from pipeline.experiment.resume import refuse_other_config
 from pipeline.experiment.sections import Experiment
 from pipeline.messages.addresses import Addresses
-from pipeline.messages.channel import REPORTS_TABLE, Sender, wait_for_server
-from pipeline.messages.contents import CollectorReport, Variables
+from pipeline.messages.channel import Sender, wait_for_server
+from pipeline.messages.contents import REPORTS_TABLE, CollectorReport, Variables
 from pipeline.messages.traffic import Traffic
 from pipeline.messages.variables_reader import VariablesReader
 from pipeline.records.recorder import Recorder

@@ -14,7 +14,6 @@ from pipeline.learner.checkpointing import Saver
 from pipeline.learner.feeder import Feeder
 from pipeline.learner.learner import Learner
 from pipeline.learner.recovery import Recovery
-from pipeline.messages.channel import Publisher
 from pipeline.monitoring.reporter import Reporter
 from pipeline.records.checkpoint_writer import reverb_folder
 from pipeline.records.counters import Counters
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from pipeline.learner.on_policy import OnPolicy
     from pipeline.learner.priorities import PriorityWriter
     from pipeline.learner.workers.collectives import Team
+    from pipeline.messages.channel import Publisher
     from pipeline.records.checkpoint import Checkpoint
     from pipeline.replay.replay import Replay
 
@@ -60,7 +60,8 @@ class LearnerParts(NamedTuple):
     recovery: Recovery
     saver: Saver
     reporter: Reporter
-    publisher: Publisher
+    publisher: "Publisher | None"
+    """Sends weights to the roles; None where all are in this thread."""
 
 
 def learner_parts(
@@ -116,7 +117,7 @@ def learner_parts(
         skipped.append("the evaluations before were made with other settings: the best policy begins anew")
     for sentence in skipped:
         reporter.warn(sentence)
-    publisher = Publisher(replay.publication_addresses)
+    publisher = _publisher(replay) if place.blocking else None
     on_policy = _on_policy(experiment, specs, replay, ledger)
     return LearnerParts(
         ledger, records, replay, learner, feeder, on_policy, priorities, recovery, saver, reporter, publisher
@@ -194,6 +195,12 @@ def _learner(
 
     learner = TeamLearner(experiment, specs, team)
     return learner, TeamFeeder(samples, learner, team, early)
+
+
+def _publisher(replay: "Replay") -> "Publisher":
+    from pipeline.messages.channel import Publisher
+
+    return Publisher(replay.publication_addresses)
 
 
 def _on_policy(experiment: Experiment, specs: Specs, replay: "Replay", ledger: Ledger) -> "OnPolicy | None":

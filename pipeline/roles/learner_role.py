@@ -13,14 +13,12 @@ import numpy as np
 from pipeline.experiment import config
 from pipeline.experiment.run_directory import RunDirectory, write_json
 from pipeline.experiment.sections import Experiment
-from pipeline.messages.channel import REPORTS_TABLE, take
 from pipeline.messages.contents import CollectorReport, Evaluation, Report, Variables
 from pipeline.records.counters import reconcile
 from pipeline.records.recorder import Recorder
 from pipeline.records.results import Ended, Summary, UnwrittenSummary
 from pipeline.replay.sampling import Sample
 from pipeline.roles.learner_parts import LearnerParts, Place
-from pipeline.runtime import native
 from pipeline.runtime.signs_of_life import RunningClock
 
 if TYPE_CHECKING:
@@ -92,8 +90,11 @@ class LearningProcess:
         """Publishes the first weights, so that collectors begin, and compiles the learner meanwhile."""
         self._publish(wait=True)
         if self._place.blocking:  # else the roles are in this thread and hand their reports over themselves
+            from pipeline.messages.channel import take_reports
+
             for address in self.replay.addresses:
-                threading.Thread(target=self._receive, args=(address,), name="reports", daemon=True).start()
+                arguments = address, self._reports.put
+                threading.Thread(target=take_reports, args=arguments, name="reports", daemon=True).start()
         self._feeder.start()
         self._reporter.phase = "compiling"
         self._write_status()
@@ -219,7 +220,7 @@ class LearningProcess:
         self._write_status()
         self._reporter.show_result(summary)
         self._reporter.close()
-        if self._place.addresses:
+        if self._publisher is not None and self._place.addresses:
             last = self.learner.publication(self.ledger.counters)
             told = {"life": self._life, "renewals": self._renewals, "stopping": True, "ended": True}
             told["is_finished"] = self._is_finished
@@ -246,7 +247,8 @@ class LearningProcess:
         if self._priorities is not None:
             self._priorities.close()
         self._saver.close()
-        self._publisher.close()
+        if self._publisher is not None:
+            self._publisher.close()
         self.replay.stop()
         self._feeder.join(deadline)
 
@@ -286,7 +288,8 @@ class LearningProcess:
 
     def _publish(self, wait: bool = False, stopping: bool = False) -> None:
         self._published = self.publication(stopping, stopping and self._evaluate_last)
-        self._publisher.publish(self._published, wait)
+        if self._publisher is not None:
+            self._publisher.publish(self._published, wait)
         self._published_at = time.monotonic()
 
     def publication(self, stopping: bool = False, evaluate_last: bool = False) -> Variables:
@@ -312,9 +315,6 @@ class LearningProcess:
             evaluated_at=self.ledger.evaluated_at,
             config=self._config_text,
         )
-
-    def _receive(self, address: str) -> None:
-        take(native.reverb_client(address), REPORTS_TABLE, Report, 2**31 - 1, self._reports.put)
 
     def _accept_reports(self) -> None:
         while True:

@@ -6,7 +6,7 @@ Each collector of a host or a rack that asks a relay is one less that asks the r
 import logging
 import threading
 
-from pipeline.messages.channel import VARIABLES_TABLE, WEIGHTS_TABLE
+from pipeline.messages.contents import VARIABLES_TABLE, WEIGHTS_TABLE
 from pipeline.messages.forwarding import Relay
 from pipeline.messages.ports import refuse_used_port
 from pipeline.messages.variables_reader import VariablesReader

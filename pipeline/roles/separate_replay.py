@@ -11,8 +11,8 @@ from agents import Specs
 from pipeline.experiment.sections import Experiment
 from pipeline.learner.workers import team
 from pipeline.messages.addresses import respelled
-from pipeline.messages.channel import VARIABLES_TABLE, take
-from pipeline.messages.contents import Announcement
+from pipeline.messages.channel import take
+from pipeline.messages.contents import VARIABLES_TABLE, Announcement
 from pipeline.records.counters import NOTHING, Tally
 from pipeline.records.ledger import Ledger
 from pipeline.replay.replay import Replay

@@ -81,7 +81,8 @@ def receive() -> Callable[..., list[CollectorReport]]:
 
     They are taken one by one: a stream of them would try again for ever to reach a server that has been stopped.
     """
-    from pipeline.messages.channel import REPORTS_TABLE, take
+    from pipeline.messages.channel import take
+    from pipeline.messages.contents import REPORTS_TABLE
     from pipeline.runtime import native
 
     def start(address: str, handle: Callable[[CollectorReport], None] = lambda _: None) -> list[CollectorReport]:

@@ -20,8 +20,8 @@ from agents.networks import value_model
 from pipeline.acting import network_program
 from pipeline.experiment.config import load, parse
 from pipeline.messages.addresses import Addresses
-from pipeline.messages.channel import REPORTS_TABLE, Publisher, take
-from pipeline.messages.contents import Array, CollectorReport, Report, Variables
+from pipeline.messages.channel import Publisher, take
+from pipeline.messages.contents import REPORTS_TABLE, Array, CollectorReport, Report, Variables
 from pipeline.messages.ports import free_port
 from pipeline.replay.embedded import EmbeddedReplay
 from pipeline.roles.collector_role import run_collector

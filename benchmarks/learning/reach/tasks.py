@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pipeline
-from pipeline.acting import policy_files
+from pipeline.acting import stored_policies
 from pipeline.evaluator.evaluator import play
 from pipeline.experiment.run_directory import RunDirectory
 
@@ -141,7 +141,7 @@ def run(name: str, seed: int, lines: tuple[str, ...]) -> Result:
         experiment = pipeline.load(task.config, overrides, seed)
         directory = RunDirectory(Path(folder) / "run")
         summary = pipeline.train(experiment, directory.path)
-        played = play(experiment, policy_files.load(directory.policies / "latest"), task.episodes, SEED)
+        played = play(experiment, stored_policies.load(directory.policies / "latest"), task.episodes, SEED)
         curve = _curve(directory.tensorboard / "evaluator")
     seconds = round(summary.train_seconds, 1)
     return Result(name, seed, statistics.fmean(played.returns), taken + summary.environment_steps, seconds, curve)

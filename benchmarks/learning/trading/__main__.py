@@ -21,7 +21,7 @@ from benchmarks import json_lines
 from benchmarks.learning.trading import report
 from benchmarks.learning.trading.walks import PERIODS, Decisions, decisions_of
 from benchmarks.pages import ROOT
-from pipeline.acting import policy_files
+from pipeline.acting import stored_policies
 from pipeline.command import refuse_more, run_command
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.run_directory import RunDirectory
@@ -80,7 +80,7 @@ def train(name: str, experiment: Experiment) -> Decisions:
 
 
 def _decisions(run: RunDirectory, experiment: Experiment, name: str) -> Decisions:
-    policy = policy_files.load(run.policies / "latest")
+    policy = stored_policies.load(run.policies / "latest")
     training, held_out = (decisions_of(experiment, policy, period) for period in PERIODS)
     return Decisions(name, experiment.seed, training, held_out)
 

@@ -11,8 +11,8 @@ import numpy as np
 from benchmarks.processes import say
 from benchmarks.scaling.measured.experiments import FREE_INSERTS, experiment_of
 from pipeline import environments
-from pipeline.messages.channel import REPORTS_TABLE, Sender
-from pipeline.messages.contents import CollectorReport
+from pipeline.messages.channel import Sender
+from pipeline.messages.contents import REPORTS_TABLE, CollectorReport
 from pipeline.messages.traffic import Traffic
 from pipeline.messages.variables_reader import VariablesReader
 from pipeline.replay.frames import FrameLayout

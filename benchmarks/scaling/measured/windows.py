@@ -7,7 +7,7 @@ from typing import NamedTuple
 import reverb
 
 from benchmarks.processes import Process
-from pipeline.messages.channel import REPORTS_TABLE, VARIABLES_TABLE, WEIGHTS_TABLE
+from pipeline.messages.contents import REPORTS_TABLE, VARIABLES_TABLE, WEIGHTS_TABLE
 
 Keep = Callable[[str, int, Mapping[str, float]], None]
 """Takes the name of a setting, the number of the repeat and what was measured."""

@@ -12,7 +12,8 @@ from agents import Specs
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment
 from pipeline.messages.addresses import respelled
-from pipeline.messages.channel import SERVER_TABLE, wait_for_server
+from pipeline.messages.channel import wait_for_server
+from pipeline.messages.contents import SERVER_TABLE
 from pipeline.records.counters import NOTHING, Seen, Tally
 from pipeline.replay.client import REFUSALS, TableClient
 from pipeline.replay.frames import FrameLayout

@@ -8,8 +8,8 @@ import reverb
 
 from agents import Specs
 from pipeline.experiment.sections import Experiment
-from pipeline.messages.channel import SERVER_TABLE, Sender
-from pipeline.messages.contents import Served
+from pipeline.messages.channel import Sender
+from pipeline.messages.contents import SERVER_TABLE, Served
 from pipeline.replay.server import MESSAGE, ReplayServer, newest_tables
 from pipeline.replay.shards.permits import PERMITS_TABLE, sizes
 

@@ -7,8 +7,8 @@ import time
 import reverb
 
 from pipeline.messages.addresses import accepts, respelled
-from pipeline.messages.channel import SERVER_TABLE, take
-from pipeline.messages.contents import Served
+from pipeline.messages.channel import take
+from pipeline.messages.contents import SERVER_TABLE, Served
 from pipeline.records.counters import NOTHING, Seen, Tally
 from pipeline.runtime import native
 

@@ -8,6 +8,7 @@ from environments_for_tests import SPACES
 from gymnasium import spaces
 
 from pipeline.acting.policy_files import MadeFor
+from pipeline.acting.stored_policies import refuse_other
 from pipeline.experiment.config import UsageError
 
 TWO = spaces.Discrete(2)
@@ -19,7 +20,7 @@ def box(high: float = 1.0, size: int = 3, dtype: Any = np.float32) -> spaces.Box
 
 @pytest.mark.parametrize("kind", [kind for kind in SPACES if kind not in ("text", "sequence", "integers")])
 def test_what_is_as_it_was_fits(kind: str) -> None:
-    MadeFor.of(SPACES[kind], TWO).refuse(MadeFor.of(SPACES[kind], TWO))
+    refuse_other(MadeFor.of(SPACES[kind], TWO), MadeFor.of(SPACES[kind], TWO))
 
 
 @pytest.mark.parametrize(
@@ -38,14 +39,14 @@ def test_what_is_as_it_was_fits(kind: str) -> None:
 )
 def test_other_observations_are_refused_by_name(was: Any, now: Any, words: str) -> None:
     with pytest.raises(UsageError, match="the environment does not fit the policy") as caught:
-        MadeFor.of(was, TWO).refuse(MadeFor.of(now, TWO))
+        refuse_other(MadeFor.of(was, TWO), MadeFor.of(now, TWO))
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_other_actions_are_refused() -> None:
     with pytest.raises(UsageError, match="2 actions, and has 3 now"):
-        MadeFor.of(box(), TWO).refuse(MadeFor.of(box(), spaces.Discrete(3)))
+        refuse_other(MadeFor.of(box(), TWO), MadeFor.of(box(), spaces.Discrete(3)))
 
 
 @pytest.mark.parametrize("now", [box(1.3), spaces.Box(-np.inf, np.inf, (3,), np.float32), box(dtype=np.float64)])

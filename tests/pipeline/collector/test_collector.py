@@ -19,7 +19,6 @@ from pipeline.collector.collector import Collector
 from pipeline.environments import EnvironmentFault
 from pipeline.experiment.config import dump
 from pipeline.experiment.sections import Experiment
-from pipeline.experiment.seeds import seed_of
 from pipeline.messages.ports import free_port
 from pipeline.replay.frames import FIRST, LAST
 
@@ -57,7 +56,7 @@ def run(collector: Collector, steps: int) -> None:
 
 def lanes_of(experiment: Experiment, index: int = 0) -> list[int]:
     """What the lanes of `Counting` call themselves."""
-    return [(seed_of(experiment, 2, index, 0) + lane) % LANES_APART for lane in range(LANES)]
+    return [(experiment.seed_of(2, index, 0) + lane) % LANES_APART for lane in range(LANES)]
 
 
 def slow_count(lane: int, vector_steps: int) -> tuple[int, list[int]]:
@@ -253,7 +252,7 @@ def test_no_forbidden_action_is_taken_or_forgotten(start: Start, serve: Any, dra
 def test_a_fault_too_many_ends_collecting_and_what_came_before_is_stored(
     start: Start, serve: Any, draw: Any, make_experiment: Any, counting_specs: Specs
 ) -> None:
-    lane = seed_of(make_experiment(), 2, 0, 0) % LANES_APART
+    lane = make_experiment().seed_of(2, 0, 0) % LANES_APART
     experiment = make_experiment(
         "environment.import_path='environments_for_tests:Faulty'",
         f"environment.kwargs={{fault='nan_reward', lane={lane + 2}, episode=3}}",

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from agents import ArraySpec, Specs
 from pipeline import environments
-from pipeline.acting import policy_files
+from pipeline.acting import policy_files, stored_policies
 from pipeline.acting.policy_files import Policy
 from pipeline.evaluator.evaluator import Evaluator, GreedyRunner
 from pipeline.evaluator.training_judge import TrainingJudge
@@ -169,7 +169,7 @@ def test_the_best_and_the_latest_policies_are_kept(
         False,
         False,
     ]
-    best, latest = policy_files.load(tmp_path / "best"), policy_files.load(tmp_path / "latest")
+    best, latest = stored_policies.load(tmp_path / "best"), stored_policies.load(tmp_path / "latest")
     assert (best.gradient_steps, best.environment_steps) == (3, 30)
     assert latest.gradient_steps == 5
     assert best.mean_return > latest.mean_return
@@ -180,8 +180,8 @@ def test_the_best_and_the_latest_policies_are_kept(
 def test_a_resumed_run_keeps_its_best_policy(evaluate: Any, tmp_path: Path) -> None:
     assert evaluate(2, 1).is_best
     assert not evaluate(1, 2).is_best  # by a new evaluator of the same folder
-    assert policy_files.load(tmp_path / "best").gradient_steps == 1
-    assert policy_files.load(tmp_path / "latest").gradient_steps == 2
+    assert stored_policies.load(tmp_path / "best").gradient_steps == 1
+    assert stored_policies.load(tmp_path / "latest").gradient_steps == 2
 
 
 def test_a_damaged_best_policy_is_replaced_with_a_word(
@@ -227,7 +227,7 @@ def test_a_solved_run_ends_with_the_policy_that_solved_it(
         evaluator = Evaluator(experiment, counting_specs, tmp_path)
         evaluator.evaluate(publish(counting_specs, 0, 7, 130))
         assert evaluator.is_due(publish(counting_specs, 0, 8, 250)) != is_solved
-        assert policy_files.load(tmp_path / "latest").gradient_steps == 7
+        assert stored_policies.load(tmp_path / "latest").gradient_steps == 7
 
 
 def test_a_stopping_run_evaluates_its_last_weights_once_where_asked(
@@ -247,20 +247,20 @@ def test_policies_are_saved_and_loaded(tmp_path: Path) -> None:
     policy = Policy(b"program", (Array.of(np.ones((2, 3), np.float32)),), 1, 2, -3.5)
     policy_files.save(policy, tmp_path / "best")
     policy_files.save(msgspec.structs.replace(policy, gradient_steps=9), tmp_path / "best")
-    assert policy_files.load(tmp_path / "best") == msgspec.structs.replace(policy, gradient_steps=9)
+    assert stored_policies.load(tmp_path / "best") == msgspec.structs.replace(policy, gradient_steps=9)
     assert [path.name for path in (tmp_path / "best").iterdir()] == ["policy.msgpack"]
 
 
 def test_a_missing_policy_is_a_users_mistake(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no policy in .*evaluation"):
-        policy_files.load(tmp_path / "best")
+        stored_policies.load(tmp_path / "best")
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00\x01", b"\x81\xa1a\x01", msgspec.msgpack.encode([1, 2])], ids=repr)
 def test_a_file_that_is_no_policy_is_a_users_mistake(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "policy.msgpack").write_bytes(content)
     with pytest.raises(UsageError, match=r"policy\.msgpack is damaged, or no policy"):
-        policy_files.load(tmp_path)
+        stored_policies.load(tmp_path)
 
 
 def test_a_cut_off_policy_is_a_users_mistake(tmp_path: Path) -> None:
@@ -268,7 +268,7 @@ def test_a_cut_off_policy_is_a_users_mistake(tmp_path: Path) -> None:
     path = tmp_path / "policy.msgpack"
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(UsageError, match="is damaged, or no policy"):
-        policy_files.load(tmp_path)
+        stored_policies.load(tmp_path)
 
 
 # Faults
@@ -397,8 +397,8 @@ def test_an_evaluation_that_the_end_of_a_run_cuts_short_is_scored_and_compared_w
     late = whole.evaluate(publish(specs, 1, 2, 2), lambda: True)
     assert late is not None
     assert (late.mean_return, late.is_best) == (1.0, False)
-    assert policy_files.load(tmp_path / "other" / "best").gradient_steps == 1
-    assert policy_files.load(tmp_path / "other" / "latest").gradient_steps == 2
+    assert stored_policies.load(tmp_path / "other" / "best").gradient_steps == 1
+    assert stored_policies.load(tmp_path / "other" / "latest").gradient_steps == 2
 
 
 def test_training_episodes_judge_weights_where_no_evaluation_does(
@@ -422,4 +422,4 @@ def test_training_episodes_judge_weights_where_no_evaluation_does(
     assert (few.is_best, few.is_whole) == (False, False)
     judge.judge(publish(counting_specs, 0, 5, 30), [4.0] * 100, [1] * 100)
     assert not judge.is_due_at(1000, 6), "solved"
-    assert policy_files.load(tmp_path / "best").gradient_steps == 5
+    assert stored_policies.load(tmp_path / "best").gradient_steps == 5

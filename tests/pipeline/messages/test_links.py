@@ -13,8 +13,8 @@ from bad_link import BadLink
 from agents import Specs
 from pipeline.experiment import config
 from pipeline.messages.addresses import Addresses
-from pipeline.messages.channel import REPORTS_TABLE, Publisher, take
-from pipeline.messages.contents import Array, CollectorReport, Variables
+from pipeline.messages.channel import Publisher, take
+from pipeline.messages.contents import REPORTS_TABLE, Array, CollectorReport, Variables
 from pipeline.replay.frames import MID, FrameLayout
 from pipeline.replay.writer import FrameWriter
 from pipeline.roles.collector_role import run_collector
@@ -131,7 +131,8 @@ READING = """
     from pipeline.experiment.config import parse
     from pipeline.replay.frames import MID, FrameLayout
     from pipeline.environments import describe
-    from pipeline.messages.channel import REPORTS_TABLE, Sender
+    from pipeline.messages.channel import Sender
+    from pipeline.messages.contents import REPORTS_TABLE
     from pipeline.messages.variables_reader import VariablesReader
     from pipeline.replay.writer import FrameWriter
 

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from agents import Specs
-from pipeline.messages.channel import REPORTS_TABLE, VARIABLES_TABLE, Sender
-from pipeline.messages.contents import Array, Counts, Evaluation
+from pipeline.messages.channel import Sender
+from pipeline.messages.contents import REPORTS_TABLE, VARIABLES_TABLE, Array, Counts, Evaluation
 from pipeline.records import checkpoint, checkpoint_writer
 from pipeline.records.checkpoint import Checkpoint
 from pipeline.records.counters import BestEvaluation, Counters, ServerRecord

@@ -20,7 +20,6 @@ from pipeline.acting.frame_stacks import stacked
 from pipeline.collector.collector import Collector
 from pipeline.environments import EnvironmentFault
 from pipeline.experiment.sections import Experiment
-from pipeline.experiment.seeds import seed_of
 from pipeline.messages.contents import Array, Variables
 from pipeline.replay.frames import LAST
 
@@ -31,7 +30,7 @@ Step = tuple[int, int, int]
 
 def lanes_of(experiment: Experiment) -> list[int]:
     """What the lanes of `Counting` call themselves."""
-    return [(seed_of(experiment, 2, 0, 0) + lane) % LANES_APART for lane in range(experiment.collect.lanes)]
+    return [(experiment.seed_of(2, 0, 0) + lane) % LANES_APART for lane in range(experiment.collect.lanes)]
 
 
 def steps_of(lane: int, vector_steps: int) -> list[Step]:
