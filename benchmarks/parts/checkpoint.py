@@ -21,6 +21,7 @@ from benchmarks.measure import FULL_SPEED, median, print_result
 from benchmarks.pages import DOCS, table, write_between
 from pipeline.command import run_command
 from pipeline.drill.faults import Drilled
+from pipeline.experiment.config import load
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import CheckpointConfig
 from pipeline.records import checkpoint
@@ -30,7 +31,9 @@ _TRANSITIONS = flags.DEFINE_integer("transitions", 1_000_000, "In the replay.", 
 _REPEATS = flags.DEFINE_integer("repeats", 5, "Checkpoints and ends measured.", lower_bound=1)
 _EVERY = flags.DEFINE_float("every_seconds", 15.0, "Between checkpoints while they are measured.", lower_bound=1.0)
 _WRITE = flags.DEFINE_bool("write", False, "Write the result into docs/reliability.md.")
-_LINE = re.compile(r"(\S+ \S+) INFO pipeline\.saving: checkpoint \S+: ([\d.]+) MiB in ([\d.]+) s, for ([\d.]+) ms")
+_LINE = re.compile(
+    r"(\S+ \S+) INFO pipeline\.learner\.checkpointing: checkpoint \S+: ([\d.]+) MiB in ([\d.]+) s, for ([\d.]+) ms"
+)
 _WINDOW_SECONDS = 5.0
 """After a checkpoint's start: what is lost may be made up for, or follow, a little later."""
 
@@ -99,8 +102,10 @@ def measure(folder: Path) -> dict[str, Any]:
     """Fills a replay, lets checkpoints be written, and ends the run again and again."""
     size = f"replay.capacity={_TRANSITIONS.value}"
     budget = "stop.environment_steps=1_000_000_000"
-    run = Run(folder / "run", (*FULL_SPEED, size, budget, f"checkpoint.every_seconds={_EVERY.value}"))
-    run.wait_for(lambda status: status.replay_size >= 0.999 * _TRANSITIONS.value)
+    overrides = (*FULL_SPEED, size, budget, f"checkpoint.every_seconds={_EVERY.value}")
+    windows = load("cartpole", overrides).windows_per_item
+    run = Run(folder / "run", overrides)
+    run.wait_for(lambda status: status.replay_size >= _TRANSITIONS.value // windows * windows)
     first, began = len(run.checkpoints()) + 1, time.time()  # one may be under way
     run.wait_for(
         lambda _: (

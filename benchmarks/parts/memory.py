@@ -17,6 +17,7 @@ from absl import flags
 from benchmarks.measure import FULL_SPEED, print_result
 from pipeline.command import run_command
 from pipeline.drill.faults import Drilled
+from pipeline.experiment.config import UsageError
 from pipeline.experiment.run_directory import RunDirectory
 
 _STEPS = flags.DEFINE_integer("environment_steps", 5_000_000, "Of the run.", lower_bound=1000)
@@ -42,7 +43,9 @@ def main(_: list[str]) -> int:
             if status is not None and status.phase == "learning":
                 with contextlib.suppress(psutil.Error):
                     samples.append((status.environment_steps, _resident(run.supervisor)))
-    early = next(size for steps, size in samples if steps >= _STEPS.value // 10)
+    early = next((size for steps, size in samples if steps >= _STEPS.value // 10), None)
+    if early is None:
+        raise UsageError("the run was over before it was looked at: raise --environment_steps")
     late = samples[-1][1]
     print_result(
         {

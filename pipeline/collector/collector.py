@@ -1,7 +1,8 @@
 """A collector: steps its lanes, explores, and writes frames into the replay. No TensorFlow."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,14 +18,12 @@ from pipeline.experiment.sections import Experiment
 from pipeline.messages.contents import CollectorReport, Counts, Variables
 from pipeline.replay.frames import FIRST, LAST, FrameLayout
 from pipeline.replay.writer import FrameWriter
-from pipeline.runtime.signs_of_life import RunningClock
 
 if TYPE_CHECKING:
     from agents.initial_priorities import TdErrorWindow
     from agents.novelty import Bonus
     from pipeline.acting.frame_stacks import FrameStack
     from pipeline.messages.traffic import Traffic
-    from pipeline.messages.variables_reader import VariablesReader
     from pipeline.replay.shards.permits import Permits
 
 
@@ -55,7 +54,7 @@ class Collector:
         traffic: "Traffic | None" = None,
         permits: "Permits | None" = None,
     ) -> None:
-        self._experiment, self._index, self._process, collect = experiment, index, process, experiment.collect
+        self._experiment, self.index, self._process, collect = experiment, index, process, experiment.collect
         lanes = collect.lanes
         self._random = np.random.default_rng([experiment.seed, 1, index, incarnation])
         self._environment = environments.make(
@@ -92,31 +91,10 @@ class Collector:
         """Whether the newest step completed a window of frames."""
         return self._writer.book.has_completed_window
 
-    def renew(self, reader: "VariablesReader", keep_waiting: Callable[[], bool]) -> None:
-        """Waits for weights newer than those acting, and acts with them from the next step on.
-
-        Args:
-          reader: of publications.
-          keep_waiting: asked again and again; False gives up and keeps the weights.
-
-        Raises:
-          TimeoutError: there were none for `collect.away_seconds`.
-        """
-        started, version, clock = time.monotonic(), self._variables.version, RunningClock()
-        begun = clock()
-
-        def go_on() -> bool:
-            if (waited := clock() - begun) > self._experiment.collect.away_seconds:
-                raise TimeoutError(
-                    f"collector {self._index} has handed over its sequences and waited "
-                    f"{waited:.0f} s for the learner's weights of gradient step {version[-1] + 1}"
-                )
-            return keep_waiting()
-
-        newer = reader.newer_than(version, go_on)
-        self._statistics.blocked_seconds += time.monotonic() - started
-        if newer is not None:
-            self.use(newer)
+    @property
+    def version(self) -> tuple[int, int, int]:
+        """Of the weights that act; see `Announcement.version`."""
+        return self._variables.version
 
     def use(self, variables: Variables) -> None:
         """Acts with a newer publication from the next step on."""
@@ -135,10 +113,11 @@ class Collector:
         taken = self._statistics.environment_steps + self._experiment.collect.lanes
         return taken <= self._allowance and not self._is_complete
 
-    def hold(self, reader: "VariablesReader", keep_waiting: Callable[[], bool]) -> None:
-        """Waits for the learner's next word, which may allow more steps; see `may_step`."""
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Counts what passes within as time that the collector was held back."""
         started = time.monotonic()
-        reader.await_fetch(keep_waiting)
+        yield
         self._statistics.blocked_seconds += time.monotonic() - started
 
     def step(self) -> None:
@@ -160,7 +139,7 @@ class Collector:
         statistics.shielded_steps += self._environment.overruled(scores)
         # A publication may be older than what this collector itself has done since.
         steps = max(self._variables.environment_steps, statistics.environment_steps)
-        statistics.epsilon = epsilon(exploration, steps, self._index, self._experiment.collectors)
+        statistics.epsilon = epsilon(exploration, steps, self.index, self._experiment.collectors)
         actions = explore(exploration, scores, statistics.epsilon, self._random, self._seen.mask)
         self._fields["action"][:] = actions
         return actions

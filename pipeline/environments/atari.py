@@ -15,7 +15,7 @@ from ale_py.vector_env import AtariVectorEnv
 from gymnasium import spaces
 from gymnasium.vector import VectorWrapper
 
-from pipeline.environments.lanes.vectors import options_of
+from pipeline.environments.suite_options import options_of
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import EnvironmentConfig
 

@@ -12,7 +12,8 @@ import msgspec
 from gymnasium import spaces
 from gymnasium.wrappers import TransformObservation
 
-from pipeline.environments.lanes.vectors import gymnasium_vector, options_of
+from pipeline.environments.lanes.vectors import gymnasium_vector
+from pipeline.environments.suite_options import options_of
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import EnvironmentConfig
 from pipeline.runtime.process import prepare_pygame

@@ -174,7 +174,7 @@ def launch(
             f"collect.max_collectors={experiment.collect.max_collectors} is for nodes that join a run of "
             f"--launcher=ray: set it to 0 with --launcher={launcher}"
         )
-    _refuse_within_check()
+    _refuse_within_run()
     run = RunDirectory(run_dir.resolve())
     if not experiment.is_offline:
         experiment = run.check(experiment, resume)
@@ -212,7 +212,9 @@ def launch(
             mark_rest_ended(run.recorders)
             return LAUNCHERS[launcher](Launch(experiment, run, started, resume, private, cluster, checked, world))
         except BaseException as error:
-            _keep_reason(run, experiment, error)
+            from pipeline.launchers.conclusion import keep_reason
+
+            keep_reason(run, experiment, error)
             raise
         finally:
             run.unlock()
@@ -228,19 +230,6 @@ def _has_ended(experiment: Experiment, run: RunDirectory) -> bool:
     return bool(words)
 
 
-def _keep_reason(run: RunDirectory, experiment: Experiment, error: BaseException) -> None:
-    """Writes what ended a run in the launcher's own process into its summary and log, before it is raised."""
-    from pipeline.launchers.conclusion import write_reason
-    from pipeline.monitoring.console import Console
-
-    if not run.logs.is_dir():
-        return
-    why = {UsageError: "refused", KeyboardInterrupt: "interrupted"}.get(type(error), "failed")
-    words = str(error) if why == "refused" else f"{type(error).__name__}: {error}"
-    summary = write_reason(run, experiment, why, words)
-    Console(run, experiment).keep(summary.reason)
-
-
 def _seen_by_roles(experiment: Experiment, launcher: str, private: Privacy) -> tuple[Specs, Optional["World"]]:
     """`describe` where the roles will be, and their world: in this process, or in one that is started as theirs are."""
     if launcher == "inline":
@@ -252,7 +241,7 @@ def _seen_by_roles(experiment: Experiment, launcher: str, private: Privacy) -> t
     return specs_in_process(experiment, world, private), world
 
 
-def _refuse_within_check() -> None:
+def _refuse_within_run() -> None:
     """Refuses a run within a process of a run's, which imports the module that began it."""
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     if spec is not None and spec.name in ("pipeline.role", "pipeline.launchers.environment_check"):

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from pipeline.experiment.config import UsageError
 from pipeline.experiment.run_directory import RunDirectory, write_json
 from pipeline.experiment.sections import Experiment
 from pipeline.monitoring.console import Console, one_line, read
@@ -71,6 +72,16 @@ def write_reason(run: RunDirectory, experiment: Experiment, stop_reason: str, me
         added = f"{summary.message}; {run.summary} could not be written: {error}"
         summary = msgspec.structs.replace(summary, message=added)
     return summary
+
+
+def keep_reason(run: RunDirectory, experiment: Experiment, error: BaseException) -> None:
+    """Writes what ended a run in the launcher's own process into its summary and log, before it is raised."""
+    if not run.logs.is_dir():
+        return
+    why = {UsageError: "refused", KeyboardInterrupt: "interrupted"}.get(type(error), "failed")
+    words = str(error) if why == "refused" else f"{type(error).__name__}: {error}"
+    summary = write_reason(run, experiment, why, words)
+    Console(run, experiment).keep(summary.reason)
 
 
 def _of_status(status: Status | None, experiment: Experiment) -> Summary:

@@ -3,7 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -293,11 +293,8 @@ class Ledger:
         if self.evaluation is not None and self._experiment.evaluates:
             resident["evaluator"] = self.evaluation.resident_bytes
         return Status(
+            **self._counted(Status),
             phase=phase,
-            environment_steps=self.counters.environment_steps,
-            gradient_steps=self.counters.gradient_steps,
-            episodes=self.counters.episodes,
-            train_seconds=self.counters.train_seconds,
             environment_steps_per_second=environment_rate,
             gradient_steps_per_second=gradient_rate,
             samples_per_insert=self.samples_per_insert(),
@@ -309,15 +306,15 @@ class Ledger:
             epsilon=max((report.epsilon for report in self._seen.values()), default=self._epsilon),
             loss=loss,
             resident_bytes=resident,
-            shielded_steps=self.counters.shielded_steps,
             account=account,
-            dropped_episodes=self.counters.dropped_episodes,
             newest_fault=self.newest_fault,
-            bytes_per_transition=self.counters.bytes_per_transition,
             bottleneck=bottleneck,
-            support=self.counters.support,
             warnings=list(warnings),
         )
+
+    def _counted(self, kind: type[msgspec.Struct]) -> dict[str, Any]:
+        """The fields of a status or a summary that the run's counters have, too."""
+        return {name: getattr(self.counters, name) for name in kind.__struct_fields__ if hasattr(self.counters, name)}
 
     def summary(
         self, stop_reason: str, startup_seconds: float, message: str = "", account: Account | None = None
@@ -326,31 +323,20 @@ class Ledger:
         counters = self.counters
         here = max(counters.train_seconds - self._first_train_seconds, 1e-9)
         return Summary(
+            **self._counted(Summary),
             solved=self.solved,
             stop_reason=stop_reason,
             seed=self._experiment.seed,
-            environment_steps=counters.environment_steps,
-            gradient_steps=counters.gradient_steps,
-            episodes=counters.episodes,
             mean_return=self.evaluation.mean_return if self.evaluation else None,
             startup_seconds=startup_seconds,
-            train_seconds=counters.train_seconds,
             filling_seconds=here if self._filling_seconds is None else self._filling_seconds,
             environment_steps_per_second=(counters.environment_steps - self._first_environment_steps) / here,
             gradient_steps_per_second=(counters.gradient_steps - self._first_gradient_steps) / here,
             samples_per_insert=self.samples_per_insert(),
-            lost_transitions=counters.lost_transitions,
-            dropped_episodes=counters.dropped_episodes,
             newest_fault=self.newest_fault,
-            skipped_updates=counters.skipped_updates,
-            rollbacks=counters.rollbacks,
-            shielded_steps=counters.shielded_steps,
             best_mean_return=self.best_mean_return,
-            evaluations=counters.evaluations,
             account=account,
             message=message,
-            failed_checkpoints=counters.failed_checkpoints,
-            support=counters.support,
         )
 
 

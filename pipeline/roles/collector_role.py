@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from agents import Specs
 from pipeline import environments
 from pipeline.collector.collector import Collector
+from pipeline.collector.renewal import hold, renew
 from pipeline.environments import EnvironmentFault
 from pipeline.experiment.resume import refuse_other_config
 from pipeline.experiment.sections import Experiment
@@ -151,9 +152,9 @@ def _collect(
                     log.info("%s", _in_words(report))
                     log_at = now + _LOG_SECONDS
             if hands_over:
-                collector.renew(reader, keep_waiting)
+                renew(collector, reader, keep_waiting, f"collector {collector.index}", away_seconds)
             elif is_held:
-                collector.hold(reader, keep_waiting)
+                hold(collector, reader, keep_waiting)
                 time.sleep(_HOLD_SECONDS)
 
 

@@ -7,10 +7,33 @@ from collections.abc import Callable
 from typing import Any
 
 import gymnasium
+from gymnasium.envs.registration import EnvSpec
 
 from pipeline.experiment.config import UsageError
+from pipeline.experiment.sections import EnvironmentConfig
 
 Entry = Callable[..., Any]
+
+
+def spec_of_class(config: EnvironmentConfig) -> EnvSpec | None:
+    """What makes the class that a configuration's `import_path` names; None where it names a module alone.
+
+    Imports the module, in either case.
+
+    Raises:
+      UsageError: there is none, or the path names no class.
+    """
+    attribute = config.import_path.partition(":")[2]
+    if attribute and not all(name.isidentifier() for name in attribute.split(".")):
+        raise UsageError(
+            f"environment.import_path={config.import_path!r} names no class: an id is written "
+            f"environment.id={config.import_path!r}"
+        )
+    found = imported(config.import_path, "environment.import_path")
+    if not attribute:
+        return None
+    entry_point = adapted(found, attribute, not config.mask_key)
+    return EnvSpec(f"{attribute}-v0", entry_point=entry_point, kwargs=dict(config.kwargs))
 
 
 def adapted(entry_point: Entry, name: str, splits: bool = True) -> Callable[..., gymnasium.Env[Any, Any]]:

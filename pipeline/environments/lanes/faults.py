@@ -7,6 +7,7 @@ import logging
 import re
 import socket
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -88,6 +89,16 @@ def _of_no_network(what: str) -> str:
     if not _NO_NETWORK.search(what) or any(name != "lo" for _, name in socket.if_nameindex()):
         return ""
     return ' (a run in a network namespace of its own sees no network: set replay.private="loopback")'
+
+
+def infinite(numbers: Mapping[str, NDArray[Any]]) -> dict[int, str]:
+    """What is not finite of numbers [lanes, ...] by name, by lane: the first of each."""
+    found: dict[int, str] = {}
+    for what, values in numbers.items():
+        bad = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
+        for lane in np.flatnonzero(bad).tolist():
+            found.setdefault(lane, f"{what} is not finite ({values[lane]})")
+    return found
 
 
 def mended(

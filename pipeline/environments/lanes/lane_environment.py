@@ -258,13 +258,7 @@ class LaneEnvironment:
         if self.vector_faults:
             self.found.update(self.vector_faults.items())
         observation = self._read(batch)
-        # A sum of squares is finite only if all its terms are: one pass without a temporary mask in the usual case.
-        total = np.vdot(reward, reward)
-        for leaf in self._floats:
-            values = observation[leaf]
-            total += np.vdot(values, values) if values.size <= _SMALL else np.add.reduce(values, axis=None)
-        if not math.isfinite(total):
-            self._find_infinite(observation, reward)
+        self._refuse_infinite(observation, reward)
         return LaneStep(
             observation, self._mask(batch, info, ended, self.resetting), reward, terminated, truncated
         ), ended
@@ -285,7 +279,7 @@ class LaneEnvironment:
                 batch, info = vector.reset(seed=list(seeds) if own_loop else seeds[0])
         self.found.update(self.vector_faults.items())
         observation = self._read(batch)
-        self._find_infinite(observation, np.zeros(self.lanes, np.float32))
+        self._refuse_infinite(observation, np.zeros(self.lanes, np.float32))
         return observation, self._mask(batch, info, ~began, began)
 
     def _read(self, batch: Any) -> dict[str, NDArray[Any]]:
@@ -296,15 +290,19 @@ class LaneEnvironment:
                 raise ValueError(f"observations of {len(values)} lanes, there are {self.lanes}")
         return observation
 
-    def _find_infinite(self, observation: dict[str, NDArray[Any]], reward: NDArray[np.float32]) -> None:
+    def _refuse_infinite(self, observation: dict[str, NDArray[Any]], reward: NDArray[np.float32]) -> None:
         """Enters each lane whose reward or observation is not finite into `found`."""
-        for what, values in [
-            ("reward", reward),
-            *((f"observation {leaf}".strip(), observation[leaf]) for leaf in self._floats),
-        ]:
-            bad = ~np.isfinite(values).reshape(self.lanes, -1).all(axis=1)
-            for lane in np.flatnonzero(bad).tolist():
-                self.found.setdefault(lane, f"{what} is not finite ({values[lane]})")
+        # A sum of squares is finite only if all its terms are: one pass without a temporary mask in the usual case.
+        total = np.vdot(reward, reward)
+        for leaf in self._floats:
+            values = observation[leaf]
+            total += np.vdot(values, values) if values.size <= _SMALL else np.add.reduce(values, axis=None)
+        if not math.isfinite(total):
+            from pipeline.environments.lanes.faults import infinite
+
+            floats = {f"observation {leaf}".strip(): observation[leaf] for leaf in self._floats}
+            for lane, what in infinite({"reward": reward, **floats}).items():
+                self.found.setdefault(lane, what)
 
     def _mask(
         self, batch: Any, info: dict[str, Any], ended: NDArray[np.bool_], began: NDArray[np.bool_]

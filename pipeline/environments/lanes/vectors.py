@@ -3,23 +3,20 @@
 import copy
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import gymnasium
-import msgspec
 import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.vector import SyncVectorEnv
 
-from agents.struct_types import prepared
 from pipeline.environments.lanes.contract import closing
 from pipeline.environments.lanes.spaces import Getter, Misfit, harmless_dtypes, leaves_of
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import EnvironmentConfig
 from pipeline.runtime import signs_of_life
 
-_Options = TypeVar("_Options")
 Wrap = Callable[[gymnasium.Env[Any, Any]], gymnasium.Wrapper[Any, Any, Any, Any]]
 
 
@@ -84,21 +81,10 @@ def gymnasium_vector(
 
 def _spec(config: EnvironmentConfig) -> EnvSpec:
     if config.import_path:
-        from pipeline.environments.interfaces.custom import adapted, imported
+        from pipeline.environments.interfaces.custom import spec_of_class
 
-        attribute = config.import_path.partition(":")[2]
-        if attribute and not all(name.isidentifier() for name in attribute.split(".")):
-            raise UsageError(
-                f"environment.import_path={config.import_path!r} names no class: an id is written "
-                f"environment.id={config.import_path!r}"
-            )
-        found = imported(config.import_path, "environment.import_path")
-        if attribute:
-            return EnvSpec(
-                f"{attribute}-v0",
-                entry_point=adapted(found, attribute, not config.mask_key),
-                kwargs=dict(config.kwargs),
-            )
+        if (own := spec_of_class(config)) is not None:
+            return own
     spec = _registered(config.id)
     spec.kwargs = {**spec.kwargs, **config.kwargs}
     entry_point = spec.entry_point
@@ -120,23 +106,6 @@ def _registered(environment_id: str) -> EnvSpec:
         if entry_point := of_gym(environment_id):
             return EnvSpec(environment_id, entry_point=entry_point)
         raise UsageError(f"no environment {environment_id!r}: {one_line(str(error))}") from None
-
-
-def options_of(config: EnvironmentConfig, kind: type[_Options], task: str) -> _Options:
-    """`environment.kwargs` as the options of a suite.
-
-    Args:
-      config: the environment.
-      kind: the struct that they make.
-      task: what has them, for the message.
-
-    Raises:
-      UsageError: there is no such option, or it has another type.
-    """
-    try:
-        return msgspec.convert(config.kwargs, prepared(kind))
-    except msgspec.ValidationError as error:
-        raise UsageError(f"environment.kwargs of {task}: {error}") from None
 
 
 def one_line(text: str) -> str:

@@ -56,7 +56,7 @@ class ShardedReplay:
         if learner.batch_size % workers or drawn % experiment.windows_per_item:
             raise UsageError(
                 f"learner.batch_size={learner.batch_size} times learner.steps_per_call={learner.steps_per_call} is not "
-                f"whole items of {experiment.windows_per_item} transitions for each of {workers} learners: change "
+                f"whole items of {experiment.windows_per_item} windows for each of {workers} learners: change "
                 "learner.batch_size or learner.steps_per_call"
             )
         self.addresses: Sequence[str] = tuple(addresses)

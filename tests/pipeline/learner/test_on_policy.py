@@ -11,6 +11,7 @@ import pytest
 
 from agents import Specs
 from pipeline.collector.collector import Collector
+from pipeline.collector.renewal import renew
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.messages.addresses import Addresses
 from pipeline.messages.channel import Publisher
@@ -122,8 +123,8 @@ def test_a_collector_that_gets_no_new_weights_says_so(
     newest = reader.wait(120.0, "the test")
     collector = Collector(experiment, counting_specs, 1, "process", server.address, newest)
     with pytest.raises(TimeoutError, match=r"collector 1 has handed over its sequences .* gradient step 7"):
-        collector.renew(reader, lambda: True)
-    collector.renew(reader, lambda: False)  # gives up
+        renew(collector, reader, lambda: True, "collector 0", 60.0)
+    renew(collector, reader, lambda: False, "collector 0", 60.0)  # gives up
     reader.close()
     collector.close()
 

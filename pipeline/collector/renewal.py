@@ -1,0 +1,45 @@
+"""How a collector waits for the learner: on-policy for new weights, and for steps that it may take. No TensorFlow."""
+
+from collections.abc import Callable
+
+from pipeline.collector.collector import Collector
+from pipeline.messages.variables_reader import VariablesReader
+from pipeline.runtime.signs_of_life import RunningClock
+
+
+def renew(
+    collector: Collector, reader: VariablesReader, keep_waiting: Callable[[], bool], who: str, away_seconds: float
+) -> None:
+    """Waits for weights newer than those acting, and has a collector act with them from the next step on.
+
+    Args:
+      collector: whose window is complete.
+      reader: of publications.
+      keep_waiting: asked again and again; False gives up and keeps the weights.
+      who: the collector, such as "collector 0".
+      away_seconds: after which it gives up, too.
+
+    Raises:
+      TimeoutError: there were none for `away_seconds`.
+    """
+    version, clock = collector.version, RunningClock()
+    begun = clock()
+
+    def go_on() -> bool:
+        if (waited := clock() - begun) > away_seconds:
+            raise TimeoutError(
+                f"{who} has handed over its sequences and waited {waited:.0f} s for the learner's weights of gradient "
+                f"step {version[-1] + 1}"
+            )
+        return keep_waiting()
+
+    with collector.waiting():
+        newer = reader.newer_than(version, go_on)
+    if newer is not None:
+        collector.use(newer)
+
+
+def hold(collector: Collector, reader: VariablesReader, keep_waiting: Callable[[], bool]) -> None:
+    """Waits for the learner's next word, which may allow more steps; see `Collector.may_step`."""
+    with collector.waiting():
+        reader.await_fetch(keep_waiting)
