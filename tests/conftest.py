@@ -1,10 +1,12 @@
 """What all tests share: import paths, quiet libraries, and Python in a process of its own."""
 
+import atexit
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +36,19 @@ for folder in (SUPPORT, TESTS, ROOT):
 settings.register_profile("tests", deadline=None)
 settings.load_profile("tests")
 
+
+def leave(code: int) -> None:
+    """Ends this process at once, if threads are left that may wait in C++ for a server: as the roles of a run end.
+
+    Such a thread cannot be ended. One that comes back while Python ends itself is ended by Python, within functions of
+    Reverb's that may not be left so: "terminate called without an active exception".
+    """
+    if any(thread.daemon for thread in threading.enumerate()):
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(code)
+
+
 NOT_RUN = pytest.StashKey[Counter[str]]()
 
 
@@ -46,7 +61,8 @@ def pytest_deselected(items: list[pytest.Item]) -> None:
         item.config.stash[NOT_RUN][str(item.path.relative_to(TESTS).parent)] += 1
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    atexit.register(leave, exitstatus)
     # Under xdist the workers deselect: each tells its controller.
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["not_run"] = dict(session.config.stash[NOT_RUN])

@@ -51,4 +51,4 @@ def test_other_actions_are_refused() -> None:
 
 @pytest.mark.parametrize("now", [box(1.3), spaces.Box(-np.inf, np.inf, (3,), np.float32), box(dtype=np.float64)])
 def test_bounds_that_move_a_little_or_are_taken_away_fit(now: spaces.Box) -> None:
-    MadeFor.of(box(), TWO).refuse(MadeFor.of(now, TWO))
+    refuse_other(MadeFor.of(box(), TWO), MadeFor.of(now, TWO))
