@@ -7,16 +7,13 @@ from pipeline.messages.variables_reader import VariablesReader
 from pipeline.runtime.signs_of_life import RunningClock
 
 
-def renew(
-    collector: Collector, reader: VariablesReader, keep_waiting: Callable[[], bool], who: str, away_seconds: float
-) -> None:
+def renew(collector: Collector, reader: VariablesReader, keep_waiting: Callable[[], bool], away_seconds: float) -> None:
     """Waits for weights newer than those acting, and has a collector act with them from the next step on.
 
     Args:
       collector: whose window is complete.
       reader: of publications.
       keep_waiting: asked again and again; False gives up and keeps the weights.
-      who: the collector, such as "collector 0".
       away_seconds: after which it gives up, too.
 
     Raises:
@@ -28,8 +25,8 @@ def renew(
     def go_on() -> bool:
         if (waited := clock() - begun) > away_seconds:
             raise TimeoutError(
-                f"{who} has handed over its sequences and waited {waited:.0f} s for the learner's weights of gradient "
-                f"step {version[-1] + 1}"
+                f"collector {collector.index} has handed over its sequences and waited {waited:.0f} s for the "
+                f"learner's weights of gradient step {version[-1] + 1}"
             )
         return keep_waiting()
 

@@ -152,7 +152,7 @@ def _collect(
                     log.info("%s", _in_words(report))
                     log_at = now + _LOG_SECONDS
             if hands_over:
-                renew(collector, reader, keep_waiting, f"collector {collector.index}", away_seconds)
+                renew(collector, reader, keep_waiting, away_seconds)
             elif is_held:
                 hold(collector, reader, keep_waiting)
                 time.sleep(_HOLD_SECONDS)

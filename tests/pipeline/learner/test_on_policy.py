@@ -123,8 +123,8 @@ def test_a_collector_that_gets_no_new_weights_says_so(
     newest = reader.wait(120.0, "the test")
     collector = Collector(experiment, counting_specs, 1, "process", server.address, newest)
     with pytest.raises(TimeoutError, match=r"collector 1 has handed over its sequences .* gradient step 7"):
-        renew(collector, reader, lambda: True, "collector 0", 60.0)
-    renew(collector, reader, lambda: False, "collector 0", 60.0)  # gives up
+        renew(collector, reader, lambda: True, 0.5)
+    renew(collector, reader, lambda: False, 0.5)  # gives up
     reader.close()
     collector.close()
 
