@@ -4,12 +4,13 @@ Belongs here: `launch` and `train`, the registry that `--launcher` chooses from,
 role does in its process is in `pipeline.roles`.
 """
 
+import importlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 import msgspec
 
@@ -65,49 +66,35 @@ class Launch(NamedTuple):
     """What the run's processes see; None is what the process that starts them sees."""
 
 
-def _local(launch: Launch) -> int:
-    from pipeline.launchers import local
-
-    return local.run(launch)
-
-
-def _inline(launch: Launch) -> int:
-    from pipeline.launchers import inline
-
-    return inline.run(launch)
-
-
-def _ray(launch: Launch) -> int:
-    from pipeline.launchers import ray_cluster
-
-    return ray_cluster.run(launch)
-
-
-def joined(experiment: Experiment, cluster: Cluster) -> AbstractContextManager[None]:
-    """Joins the Ray cluster of a run for the length of a block.
-
-    Raises:
-      UsageError: Ray is not installed; or there is no such cluster, or no room on this node, on entering the block.
-    """
-    try:
-        from pipeline.launchers import ray_cluster
-    except ModuleNotFoundError as error:
-        if error.name != "ray":
-            raise
-        from pipeline.runtime.installation import how_to_install
-
-        raise UsageError(f"--launcher=ray needs Ray: install it by {how_to_install('ray')}") from None
-    return ray_cluster.joined(experiment, cluster)
-
-
-LAUNCHERS: Mapping[str, Callable[[Launch], int]] = {"local": _local, "inline": _inline, "ray": _ray}
-"""Each runs an experiment to its end, shows its progress, and returns the exit code. Imported when chosen."""
+LAUNCHERS: Mapping[str, str] = {
+    "local": "pipeline.launchers.local",
+    "inline": "pipeline.launchers.inline",
+    "ray": "pipeline.launchers.ray_cluster",
+}
+"""Modules, imported when chosen: `run(launch)` of each runs an experiment to its end, shows its progress, and returns
+the exit code. Those in `ELASTIC` have a function `joined`, too, of what a run joins first."""
 
 SEPARATE = frozenset({"local"})
 """Those whose roles are all processes of this machine beside the caller's: a network namespace can hold them."""
 
 ELASTIC = frozenset({"ray"})
 """Those whose roles may be on other machines, and come and go with them."""
+
+
+def _module(launcher: str) -> Any:
+    """The module of a launcher.
+
+    Raises:
+      UsageError: the package whose name it bears is not installed.
+    """
+    try:
+        return importlib.import_module(LAUNCHERS[launcher])
+    except ModuleNotFoundError as error:
+        if error.name != launcher:
+            raise
+        from pipeline.runtime.installation import how_to_install
+
+        raise UsageError(f"--launcher={launcher} needs {launcher}: install it by {how_to_install(launcher)}") from None
 
 
 def describe(experiment: Experiment) -> Specs:
@@ -187,7 +174,7 @@ def launch(
         print(sentence, file=sys.stderr)
     with (
         privacy.arranged(experiment, launcher in SEPARATE, require_private, reached) as (experiment, private),
-        joined(experiment, cluster) if launcher in ELASTIC else nullcontext(),
+        _module(launcher).joined(experiment, cluster) if launcher in ELASTIC else nullcontext(),
     ):
         if sys.stdout.isatty():
             print("starting: trying the environment", flush=True)
@@ -210,7 +197,9 @@ def launch(
             run.create(experiment)
             write_json(run.specs, specs)
             mark_rest_ended(run.recorders)
-            return LAUNCHERS[launcher](Launch(experiment, run, started, resume, private, cluster, checked, world))
+            given = Launch(experiment, run, started, resume, private, cluster, checked, world)
+            code: int = _module(launcher).run(given)
+            return code
         except BaseException as error:
             from pipeline.launchers.conclusion import keep_reason
 

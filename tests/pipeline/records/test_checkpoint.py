@@ -140,6 +140,7 @@ def test_what_was_written_comes_back(write: Write, folder: Path) -> None:
         dropped_episodes=2,
         gradient_steps=6,
         largest_priority=3.5,
+        support=(-1.5, 2.5),
         skipped_updates=9,
         rollbacks=1,
         largest_reward=2.5,
