@@ -218,17 +218,17 @@ def test_a_port_in_use_is_refused(run_dir: Path) -> None:
     assert not run_dir.exists()
 
 
-def test_without_ray_its_extra_is_named(run_python: Callable[..., str]) -> None:
+def test_without_ray_its_extra_is_named(run_python: Callable[..., str], tmp_path: Path) -> None:
     code = """
     import sys
 
     sys.modules["ray"] = None
-    from pipeline import UsageError, load
-    from pipeline.launchers import Cluster, joined
+    import pipeline
 
     try:
-        joined(load("cartpole"), Cluster())
-    except UsageError as error:
+        pipeline.train(pipeline.load("cartpole"), sys.argv[1], launcher="ray")
+    except pipeline.UsageError as error:
         print(error)
     """
-    assert "[ray]" in run_python(code)
+    assert "[ray]" in run_python(code, str(tmp_path / "run"))
+    assert list(tmp_path.iterdir()) == []
