@@ -41,12 +41,10 @@ def as_toml_has_it(value: Any) -> Any:
 NStep = Annotated[int, Meta(ge=1, le=100, description="Rewards summed before bootstrapping, in environment steps.")]
 Dueling = Annotated[bool, Meta(description="Split the head into state value and advantages (Dueling DQN).")]
 Noisy = Annotated[
-    bool,
-    Meta(description="Dense layers with learned noise, which explores (Noisy nets, Fortunato et al. 2018)."),
+    bool, Meta(description="Dense layers with learned noise, which explores (Noisy nets, Fortunato et al. 2018).")
 ]
 ConservativeWeight = Annotated[
-    float,
-    Meta(ge=0.0, description="Weight of the conservative penalty (CQL, Kumar et al. 2020, equation 4); 0 has none."),
+    float, Meta(ge=0.0, description="Weight of the penalty of CQL (Kumar et al. 2020, equation 4); 0 has none.")
 ]
 ErrorLoss = Annotated[
     Literal["huber", "mse"], Meta(description="Loss of one TD error: Huber with delta 1, or half its square.")

@@ -54,11 +54,7 @@ class ExplorationConfig(Config, frozen=True):
     ] = 4.0
     prediction_bonus: Annotated[
         float,
-        Meta(
-            ge=0.0,
-            description="The same for what a network cannot predict yet, in deviations of its error (RND, Burda et al. "
-            "2018).",
-        ),
+        Meta(ge=0.0, description="The same for each deviation that a predictor errs by (RND, Burda et al. 2018)."),
     ] = 0.0
 
     @property

@@ -66,6 +66,10 @@ class DeepConfig(WindowConfig, frozen=True):
     gradient_clip_norm: ClipNorm = 10.0
     target_update_period: TargetUpdatePeriod = 0
     target_update_tau: TargetUpdateTau = 1.0
+    redo_period: Annotated[int, Meta(ge=0, description="Gradient steps between renewals of dormant units; 0: no.")] = 0
+    redo_threshold: Annotated[float, Meta(ge=0.0, description="Activity of a dormant one, of its layer's mean.")] = 0.1
+    reset_period: Annotated[int, Meta(ge=0, description="Gradient steps between resets of dense layers; 0: no.")] = 0
+    reset_keep: Annotated[float, Meta(ge=0.0, lt=1.0, description="Share of the weights that a reset keeps.")] = 0.0
 
     def remedies(self) -> list[str]:
         """See `KindOfAgent`."""
@@ -74,6 +78,8 @@ class DeepConfig(WindowConfig, frozen=True):
 
     def problem(self) -> str:
         """See `KindConfig`."""
+        if self.noisy and (self.redo_period or self.reset_period):
+            return "noisy layers are not renewed: set noisy=false, or redo_period=0 and reset_period=0"
         return rising_learning_rate(self.learning_rate, self.learning_rate_final, self.learning_rate_decay_steps)
 
 

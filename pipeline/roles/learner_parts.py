@@ -188,6 +188,11 @@ def _learner(
 ) -> tuple[Learner, Feeder]:
     """The learner and what feeds it: alone, or as the chief of a team."""
     early = not experiment.replay.prioritized
+    agent: Any = experiment.agent
+    if team is None and any(getattr(agent, name, 0) for name in ("redo_period", "reset_period")):
+        from pipeline.learner.plastic_learner import PlasticLearner
+
+        return PlasticLearner(experiment, specs), Feeder(samples, early)
     if team is None:
         return Learner(experiment, specs), Feeder(samples, early)
     from pipeline.learner.workers.team_feeder import TeamFeeder

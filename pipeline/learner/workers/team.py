@@ -129,6 +129,8 @@ def share(experiment: Experiment, workers: int) -> Experiment:
             f"agent.kind={experiment.agent.kind!r} learns from one queue in turn, and {workers} learners would take "
             "each other's sequences: start one learner, without TF_CONFIG"
         )
+    if any(getattr(experiment.agent, name, 0) for name in ("redo_period", "reset_period")):
+        raise UsageError("one learner renews its network: set agent.redo_period=0 and agent.reset_period=0")
     if learner.batch_size % workers:
         raise UsageError(f"learner.batch_size={learner.batch_size} does not divide among {workers} learners")
     part = msgspec.structs.replace(
