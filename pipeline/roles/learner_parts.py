@@ -190,7 +190,7 @@ def _learner(
     early = not experiment.replay.prioritized
     agent: Any = experiment.agent
     if team is None and any(getattr(agent, name, 0) for name in ("redo_period", "reset_period")):
-        from pipeline.learner.plastic_learner import PlasticLearner
+        from pipeline.roles.plastic_learner import PlasticLearner
 
         return PlasticLearner(experiment, specs), Feeder(samples, early)
     if team is None:

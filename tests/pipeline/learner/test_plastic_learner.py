@@ -12,8 +12,8 @@ import pipeline
 from agents import DqnConfig, R2d2Config
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment, LearnerConfig
-from pipeline.learner.plastic_learner import PlasticLearner
 from pipeline.learner.workers.team import share
+from pipeline.roles.plastic_learner import PlasticLearner
 
 SMALL: Any = {"hidden_units": (8, 6), "target_update_period": 1_000, "learning_rate": 0.01}
 
@@ -53,14 +53,17 @@ def test_dormant_units_are_renewed_between_resets() -> None:
     assert not learner.agent.acting_model.layers[-1].kernel.numpy()[0].any()
 
 
-def test_a_run_renews_and_goes_on(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_run_renews_and_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     lines = ("agent.redo_period=40", "agent.reset_period=100", "agent.hidden_units=[16]", "learner.steps_per_call=20")
     budget = ("stop.target_return=1e9", "replay.min_size=100", "stop.environment_steps=1500")
     experiment = pipeline.load("cartpole", (*lines, *budget))
-    summary = pipeline.train(experiment, tmp_path / "run", launcher="inline")
+    with caplog.at_level("INFO", logger="pipeline.roles.plastic_learner"):
+        summary = pipeline.train(experiment, tmp_path / "run", launcher="inline")
     assert summary.stop_reason == "environment_steps"
     assert summary.skipped_updates == 0
-    assert "the dense layers begin anew" in "".join(path.read_text() for path in (tmp_path / "run").rglob("*.log"))
+    assert "the dense layers begin anew" in caplog.text
+    assert "dormant units begin anew" in caplog.text
 
 
 def test_what_is_not_renewed_is_refused() -> None:

@@ -8,7 +8,6 @@ from agents import Specs
 from agents.configs.value import DeepConfig
 from agents.plasticity import Plasticity
 from pipeline.experiment.sections import Experiment
-from pipeline.experiment.seeds import seed_of
 from pipeline.learner.learner import Learner, Outcome
 from pipeline.replay.sampling import Sample
 
@@ -39,7 +38,7 @@ class PlasticLearner(Learner):
         def is_due(period: int) -> bool:
             return period > 0 and before // period < self.gradient_steps // period
 
-        seed = seed_of(self._experiment, 5, self.gradient_steps)
+        seed = self._experiment.seed_of(5, self.gradient_steps)
         if is_due(config.reset_period):
             self._plasticity.reset(config.reset_keep, seed)
             log.info("gradient step %d: the dense layers begin anew", self.gradient_steps)
