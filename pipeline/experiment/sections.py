@@ -293,7 +293,8 @@ class Experiment(Config, frozen=True):
 
         Args:
           *stream: numbers that name the purpose: 0 the network's first weights, 2 a collector's environments, 4 a
-            collector's bonus for novelty (the collector's index and how often it was started before follow), 5 renewals.
+            collector's bonus for novelty; after them come the collector's index and how often it was started before. 5
+            renewals of the network, the gradient steps follow.
         """
         return int(np.random.SeedSequence([self.seed, *stream]).generate_state(1)[0] >> 1)
 
