@@ -190,28 +190,12 @@ def _part(value: Any, kind: type[_Kind], path: str) -> _Kind:
         raise msgspec.ValidationError(f"{words} - at `${path}{within or '`'}") from None
 
 
-def departures(experiment: Experiment) -> str:
-    """What an experiment has otherwise than the paper whose name its kind bears, in a sentence; empty if nothing."""
-    agent, given = experiment.agent, []
-    for section, fields in agent.paper_settings.items():
-        for field, value in fields.items():
-            if (found := getattr(getattr(experiment, section), field)) != value:
-                given.append(f"{section}.{field}={_toml(found)} (there {_toml(value)})")
-    if not given:
-        return ""
-    return f"agent.kind={agent.kind!r} differs here from its paper ({agent.paper}): {', '.join(given)}"
-
-
 def _paper_settings(kind: type[KindConfig], may_be_noisy: bool) -> dict[str, Any]:
     """The tables that the paper of a kind gives."""
     given = {section: dict(fields) for section, fields in kind.paper_settings.items()}
     if not may_be_noisy:  # without noise, another strategy has to explore
         given.pop("exploration", None)
     return given
-
-
-def _toml(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def read(path: Path) -> str:

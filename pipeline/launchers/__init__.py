@@ -17,7 +17,7 @@ import msgspec
 from agents import Specs
 from agents.struct_types import prepared
 from pipeline import environments
-from pipeline.experiment.config import UsageError, departures, validate
+from pipeline.experiment.config import UsageError, validate
 from pipeline.experiment.run_directory import RunDirectory, write_json
 from pipeline.experiment.sections import Experiment
 from pipeline.launchers import sizes
@@ -170,8 +170,11 @@ def launch(
     cluster, reached = cluster or Cluster(), _REACHED if launcher in ELASTIC else ""
     refuse_used_port(experiment.replay.port)
     refuse_used_port(experiment.replay.weights_port)
-    if sentence := departures(experiment):
-        print(sentence, file=sys.stderr)
+    if experiment.agent.paper:
+        from pipeline.experiment.papers import departures
+
+        if sentence := departures(experiment):
+            print(sentence, file=sys.stderr)
     with (
         privacy.arranged(experiment, launcher in SEPARATE, require_private, reached) as (experiment, private),
         _module(launcher).joined(experiment, cluster) if launcher in ELASTIC else nullcontext(),

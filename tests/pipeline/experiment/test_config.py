@@ -15,7 +15,8 @@ from msgspec import inspect
 
 import agents
 from pipeline.experiment import config
-from pipeline.experiment.config import UsageError, departures, dump, load, parse
+from pipeline.experiment.config import UsageError, dump, load, parse
+from pipeline.experiment.papers import departures
 from pipeline.experiment.resume import differences
 from pipeline.experiment.sections import Experiment
 
