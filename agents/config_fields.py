@@ -201,6 +201,11 @@ class KindOfAgent:
         return False
 
     @property
+    def batches_ahead(self) -> int:
+        """Batches that collectors of an on-policy kind hand over while the learner still learns from one before."""
+        return 0
+
+    @property
     def offline_only(self) -> bool:
         """Whether the kind learns from a dataset only, without collectors."""
         return False

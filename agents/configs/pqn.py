@@ -55,6 +55,13 @@ class PqnConfig(OnPolicy, KindConfig, frozen=True, tag_field="kind", tag="pqn"):
         ),
     ] = 0.65
     loss: ErrorLoss = "mse"
+    collect_ahead: Annotated[
+        bool,
+        Meta(
+            description="Collect a batch while the learner learns from the one before, by weights one gradient step old "
+            "(of C collectors at most 2 C - 1); false takes turns, as launcher inline does."
+        ),
+    ] = True
     epochs: Epochs = 2
     minibatches: Minibatches = 4
 
@@ -66,6 +73,11 @@ class PqnConfig(OnPolicy, KindConfig, frozen=True, tag_field="kind", tag="pqn"):
     def priority_unit(self) -> Literal["return", "rescaled return", "nat", ""]:
         """See `KindOfAgent`: there are none."""
         return ""
+
+    @property
+    def batches_ahead(self) -> int:
+        """See `KindOfAgent`: Q(lambda) learns from weights of a moment ago as well."""
+        return int(self.collect_ahead)
 
     @property
     def batch_parts(self) -> int:

@@ -3,23 +3,31 @@
 from collections.abc import Callable
 
 from pipeline.collector.collector import Collector
+from pipeline.collector.turns import Version
 from pipeline.messages.variables_reader import VariablesReader
 from pipeline.runtime.signs_of_life import RunningClock
 
 
-def renew(collector: Collector, reader: VariablesReader, keep_waiting: Callable[[], bool], away_seconds: float) -> None:
-    """Waits for weights newer than those acting, and has a collector act with them from the next step on.
+def renew(
+    collector: Collector,
+    reader: VariablesReader,
+    keep_waiting: Callable[[], bool],
+    away_seconds: float,
+    awaited: Version | None = None,
+) -> None:
+    """Waits for newer weights, and has a collector act with them from the next step on.
 
     Args:
       collector: whose window is complete.
       reader: of publications.
       keep_waiting: asked again and again; False gives up and keeps the weights.
       away_seconds: after which it gives up, too.
+      awaited: the version that they have to be newer than (see `Turns`); None: that of the weights acting.
 
     Raises:
       TimeoutError: there were none for `away_seconds`.
     """
-    version, clock = collector.version, RunningClock()
+    version, clock = awaited or collector.version, RunningClock()
     begun = clock()
 
     def go_on() -> bool:

@@ -28,13 +28,16 @@ class OnPolicy:
 
     def __init__(self, experiment: Experiment, layout: FrameLayout, replay: TableClient, counters: Counters) -> None:
         self._experiment, self._layout, self._replay, self._counters = experiment, layout, replay, counters
+        self._oldest = experiment.agent.batches_ahead * (2 * experiment.collectors - 1)
+        """Gradient steps that weights which acted may be older than the learner's: a fast collector is twice ahead."""
         self._stale_batches = 0
         self.renewals = 0
         """How often all collectors were told to begin anew with the weights that there are."""
 
     def discards(self, sample: Sample, present: int) -> bool:
-        """Discards experience that the learner's present weights did not act in, and says whether it was such.
+        """Discards experience of other weights than the learner's present ones, and says whether it was such.
 
+        Of a kind that collects ahead, weights that are a few gradient steps older are as good.
         A learner or collector that was restarted leaves such sequences. What waits beside them is discarded too, as
         batches would stay a few sequences behind, and all collectors begin anew: publish, so that they hear of it.
 
@@ -46,7 +49,7 @@ class OnPolicy:
           Ended: there was nothing else for some time: then collectors do not wait for new weights.
         """
         acted = sample.gradient_steps.numpy()
-        if (acted == present).all():
+        if (acted <= present).all() and (acted >= present - self._oldest).all():
             self._stale_batches = 0
             return False
         self._stale_batches += 1

@@ -106,7 +106,8 @@ def bottleneck(experiment: Experiment, learner: float | None, collectors: float 
     waits = f"the learner waits {learner:.0%} of its time, collectors {collectors:.0%}"
     if experiment.agent.on_policy:
         slow, change = ("collectors", _COLLECT_FASTER) if learner > 0.5 else ("learner", "fewer epochs, or a GPU")
-        return f"{slow}: on-policy they take turns, {waits}; to speed up: {change}"
+        turns = "" if experiment.agent.batches_ahead else "on-policy they take turns, "
+        return f"{slow}: {turns}{waits}; to speed up: {change}"
     if max(learner, collectors) < _LITTLE:
         return f"none: {waits}; to speed up: more cores for both"
     if min(learner, collectors) >= _LITTLE:

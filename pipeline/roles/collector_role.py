@@ -11,6 +11,7 @@ from agents import Specs
 from pipeline import environments
 from pipeline.collector.collector import Collector
 from pipeline.collector.renewal import hold, renew
+from pipeline.collector.turns import Turns
 from pipeline.environments import EnvironmentFault
 from pipeline.experiment.resume import refuse_other_config
 from pipeline.experiment.sections import Experiment
@@ -119,6 +120,7 @@ def _collect(
     """
     on_policy, away_seconds = experiment.agent.on_policy, experiment.collect.away_seconds
     newest = reader.wait(_CONNECT_SECONDS, "a collector")
+    turns = Turns(experiment.agent.batches_ahead)
     sending: Future[bool] | None = None
     report_at = log_at = 0.0
     told = (-1, -1)  # environment steps and confirmed windows, in the newest report
@@ -152,7 +154,7 @@ def _collect(
                     log.info("%s", _in_words(report))
                     log_at = now + _LOG_SECONDS
             if hands_over:
-                renew(collector, reader, keep_waiting, away_seconds)
+                renew(collector, reader, keep_waiting, away_seconds, turns.hand_over(collector.version))
             elif is_held:
                 hold(collector, reader, keep_waiting)
                 time.sleep(_HOLD_SECONDS)
