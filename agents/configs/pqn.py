@@ -58,8 +58,8 @@ class PqnConfig(OnPolicy, KindConfig, frozen=True, tag_field="kind", tag="pqn"):
     collect_ahead: Annotated[
         bool,
         Meta(
-            description="Collect a batch while the learner learns from the one before, by weights one gradient step old "
-            "(of C collectors at most 2 C - 1); false takes turns, as launcher inline does."
+            description="Collect a batch while the learner learns from the one before, by weights one gradient step "
+            "old (of C collectors at most 2 C - 1); false takes turns, as launcher inline does."
         ),
     ] = True
     epochs: Epochs = 2
