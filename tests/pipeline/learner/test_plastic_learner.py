@@ -5,14 +5,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from kinds import specs_of
 from samples import random_sample
+from tf_agents.trajectories import Trajectory
 
 import pipeline
-from agents import DqnConfig, R2d2Config
+from agents import ArraySpec, DqnConfig, R2d2Config, Specs
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment, LearnerConfig
 from pipeline.learner.workers.team import share
+from pipeline.replay.sampling import Sample
 from pipeline.roles.plastic_learner import PlasticLearner
 
 SMALL: Any = {"hidden_units": (8, 6), "target_update_period": 1_000, "learning_rate": 0.01}
@@ -72,3 +75,38 @@ def test_what_is_not_renewed_is_refused() -> None:
     for agent in (DqnConfig(redo_period=10), R2d2Config(reset_period=10)):
         with pytest.raises(UsageError, match="one learner renews its network"):
             share(Experiment(agent=agent), 2)
+
+
+def error_after_tasks(**fields: Any) -> float:
+    """Mean absolute error at the end of the last three of eight tables of rewards, learned one after another."""
+    steps, batch, states = 50, 32, 64
+    agent = DqnConfig(hidden_units=(32, 32), discount=0.0, learning_rate=0.01, loss="mse", double=False, **fields)
+    settings = LearnerConfig(batch_size=batch, steps_per_call=steps, loop="compiled")
+    learner = PlasticLearner(Experiment(agent=agent, learner=settings), Specs(ArraySpec((8,), "float32"), 3), ["CPU:0"])
+    random = np.random.default_rng(0)
+    seen, errors = random.normal(size=(states, 8)).astype(np.float32), []
+    for _ in range(8):
+        rewards = 3.0 * random.normal(size=(states, 3)).astype(np.float32)
+        for _ in range(8):
+            state, action = random.integers(0, states, (steps, batch, 2)), random.integers(0, 3, (steps, batch, 2))
+            middle = tf.ones((steps, batch, 2), tf.int32)
+            trajectory = Trajectory(
+                step_type=middle,
+                observation=tf.constant(seen[state]),
+                action=tf.constant(action),
+                policy_info=(),
+                next_step_type=middle,
+                reward=tf.constant(rewards[state, action]),
+                discount=tf.ones((steps, batch, 2)),
+            )
+            relative, keys = tf.ones((steps, batch)), tf.zeros((steps * batch,), tf.uint64)
+            outcome = learner.learn(Sample(trajectory, tf.zeros((steps, batch), tf.int32), relative, keys))
+        errors.append(outcome.td_error)
+    return float(np.mean(errors[-3:]))
+
+
+@pytest.mark.slow
+def test_a_network_that_is_renewed_learns_its_eighth_task_where_another_has_lost_the_ability() -> None:
+    lost = error_after_tasks()
+    assert error_after_tasks(redo_period=200) < 0.5 * lost
+    assert error_after_tasks(reset_period=400) < 0.5 * lost
