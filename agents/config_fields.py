@@ -132,7 +132,14 @@ LeastReturn = Annotated[
 LargestReturn = Annotated[
     float | Open, Meta(description="The largest return that is learned: the support's last point. auto as in v_min.")
 ]
-AdamEpsilon = Annotated[float, Meta(gt=0.0, description="Adam's epsilon, added to the root of the second moment.")]
+AdamEpsilon = Annotated[
+    float,
+    Meta(
+        gt=0.0,
+        description="Adam's epsilon, added to the root of the second moment before the moment's bias is corrected, as "
+        "Keras does; PyTorch and optax add it afterwards, where it weighs less in the first thousand updates.",
+    ),
+]
 ClipNorm = Annotated[float, Meta(ge=0.0, description="Largest global norm of a gradient; 0 does not clip.")]
 Discount = Annotated[float, Meta(ge=0.0, le=1.0, description="Gamma, the discount of one environment step.")]
 RewardClip = Annotated[float, Meta(ge=0.0, description="Learn from rewards clipped to [-c, c]; 0 does not clip.")]
