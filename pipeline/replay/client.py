@@ -54,12 +54,16 @@ class TableClient:
         """
         iterators, in_flight = draws_ahead(self._experiment)
         batch_size = self._experiment.learner.batch_size
-        # By priority each iterator fills a part of a call: whole calls would be drawn early.
-        parts = iterators if self._experiment.replay.prioritized else 1
+        # By priority a call is put together from small parts, as some parts are always drawn early.
+        of_call = self.items_per_call if self._experiment.replay.prioritized else 1
+        parts = max(number for number in (1, 2, 4, 8, 16) if of_call % number == 0)
 
-        def draw(_: Any) -> tf.data.Dataset:
+        def draw(_: Any = None) -> tf.data.Dataset:
             items = reverb.TrajectoryDataset.from_table_signature(
-                address or self.address, self._layout.table, max_in_flight_samples_per_worker=in_flight
+                address or self.address,
+                self._layout.table,
+                max_in_flight_samples_per_worker=in_flight,
+                num_workers_per_iterator=1 if self._experiment.replay.prioritized else -1,  # four, each with as many
             )
             return items.batch(self.items_per_call // parts, drop_remainder=True)
 
@@ -69,15 +73,15 @@ class TableClient:
             return arrange(self._experiment, self._layout, batch_size, frames, relative, info.key)
 
         if iterators == 1:
-            drawn = draw(None)
+            drawn = draw()
         else:
             drawn = tf.data.Dataset.range(iterators).interleave(
                 draw, cycle_length=iterators, num_parallel_calls=iterators, deterministic=False
             )
-        if parts > 1:
-            drawn = drawn.batch(parts, drop_remainder=True).map(_joined, num_parallel_calls=1, deterministic=True)
-        samples = drawn.map(arranged, num_parallel_calls=1, deterministic=True)
-        return samples if self._experiment.replay.prioritized else samples.prefetch(1)
+        if self._experiment.replay.prioritized:  # whole calls are not buffered
+            drawn = drawn.batch(parts, drop_remainder=True)
+            return drawn.map(lambda each: arranged(_joined(each))).with_options(_unbuffered())
+        return drawn.map(arranged, num_parallel_calls=1, deterministic=True).prefetch(1)
 
     def samples(self) -> Iterator[Sample]:
         """What the learner draws, without end; waits while there is nothing to draw."""
@@ -139,3 +143,11 @@ class TableClient:
 def _joined(parts: Any) -> Any:
     """The items of a call from its parts: leaves [parts, items, ...] as [parts * items, ...]."""
     return tf.nest.map_structure(lambda leaf: tf.reshape(leaf, (-1, *leaf.shape[2:])), parts)
+
+
+def _unbuffered() -> tf.data.Options:
+    """Keeps tf.data from adding threads and buffers of its own."""
+    options = tf.data.Options()
+    options.experimental_optimization.apply_default_optimizations = False
+    options.autotune.enabled = False
+    return options

@@ -41,7 +41,6 @@ def draws_ahead(experiment: Experiment) -> tuple[int, int]:
     iterators = 2 if experiment.windows_per_item < 8 and not experiment.agent.on_policy else 1
     ahead = experiment.items_per_call // iterators
     if experiment.replay.prioritized:  # what is drawn early is drawn by old priorities
-        iterators = iterators if experiment.items_per_call % iterators == 0 else 1  # each fills a part of a call
         ahead = experiment.items_per_call // 8
     return iterators, min(512, max(8, ahead))
 

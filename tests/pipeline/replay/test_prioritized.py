@@ -1,5 +1,6 @@
 """Prioritised replay with a real Reverb server: what is drawn how often, its weights, and who sets priorities."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -222,3 +223,19 @@ def test_a_checkpoint_goes_on_with_another_exponent_and_its_priorities(
         item.info.key: item.info.priority for item in restored.client.sample(layout.table, 200, emit_timesteps=False)
     }
     assert {key: stored[key] for key in drawn if key in stored} == {key: drawn[key] for key in drawn if key in stored}
+
+
+def test_little_is_drawn_before_the_call_that_it_is_for_is_asked_for(
+    serve: Serve, make_experiment: MakeExperiment, counting_specs: Specs
+) -> None:
+    experiment = make_experiment(*PRIORITIZED, "collect.lanes=1", "replay.samples_per_insert=1e6")
+    layout, server = FrameLayout(counting_specs), serve(experiment, counting_specs)
+    write_frames(server, experiment, layout, numbered(layout, 1, ITEMS + 1), np.ones((ITEMS, 1), np.float32))
+    samples = server.samples()
+    next(samples)
+    drawn = [0]
+    while len(drawn) < 10 or len(set(drawn[-10:])) > 1:  # until nothing more is drawn
+        drawn.append(server.tally().sampled)
+        time.sleep(0.05)
+    ahead = drawn[-1] - experiment.items_per_call
+    assert ahead <= 0.75 * experiment.items_per_call, ahead / experiment.items_per_call
