@@ -29,6 +29,7 @@ class BehaviourCloningAgent(PolicyAgent):
         with tf.GradientTape() as tape:
             loss, extra = self._loss(experience, weights, training=True)
         norm, applied = self._optimizer.apply(tape.gradient(loss, variables), loss)
+        self._network.follow(self._config.spectral_norm, applied)
         self.train_step_counter.assign_add(1)
         normalization.observe(self._network.model, self._split(experience.observation)[0], 2, applied)
         return tf_agent.LossInfo(loss, extra._replace(gradient_norm=norm, applied=applied))

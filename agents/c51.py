@@ -74,11 +74,10 @@ class C51Agent(DeepTdAgent, categorical_dqn_agent.CategoricalDqnAgent):  # type:
         if config.munchausen:
             from agents import munchausen
 
+            tau = munchausen.temperature_at(config, self.train_step_counter)
             q_before = self._mean(self._target_q_network.raw(before, *self._noise(before, 3, training)))
-            reward += munchausen.bonus(q_before, batch.mask_tm1, batch.action, config)
-            atoms_t, probabilities_t = munchausen.soft_atoms(
-                support_atoms, tf.nn.softmax(logits_t), batch.mask_t, config.munchausen_temperature
-            )
+            reward += munchausen.bonus(q_before, batch.mask_tm1, batch.action, config, tau)
+            atoms_t, probabilities_t = munchausen.soft_atoms(support_atoms, tf.nn.softmax(logits_t), batch.mask_t, tau)
         else:
             selector = self._q_network.raw(after, *self._noise(after, 2, training)) if config.double else logits_t
             best = tf.argmax(losses.masked_q(self._mean(selector), batch.mask_t), axis=1, output_type=tf.int32)

@@ -37,6 +37,28 @@ def as_toml_has_it(value: Any) -> Any:
     return value.item() if is_scalar and not isinstance(value, np.timedelta64) else value
 
 
+class Schedule(Config, frozen=True):
+    """How a field's value moves with the gradient steps. Without points it stays as the field has it."""
+
+    shape: Annotated[
+        Literal["linear", "cosine", "exponential", "piecewise"],
+        Meta(
+            description="Between points: straight, half a cosine, straight in the logarithm (of a discount in that of "
+            "1 - gamma), or constant until the next one."
+        ),
+    ] = "linear"
+    points: Annotated[
+        tuple[tuple[int, float], ...],
+        Meta(
+            description="Steps, rising, and the values at them; the field's own is that at 0, and the last one stays."
+        ),
+    ] = ()
+
+    def values(self, initial: float) -> tuple[float, ...]:
+        """The field's own value and those of the points."""
+        return (initial, *(value for _, value in self.points))
+
+
 # Fields that several configurations have, some with other defaults.
 NStep = Annotated[int, Meta(ge=1, le=100, description="Rewards summed before bootstrapping, in environment steps.")]
 Dueling = Annotated[bool, Meta(description="Split the head into state value and advantages (Dueling DQN).")]
@@ -82,6 +104,63 @@ LayerNorm = Annotated[
         "channels before those of image_torso's convolutions (Ba et al. 2016)."
     ),
 ]
+Residual = Annotated[
+    bool,
+    Meta(
+        description="Each hidden layer is a residual block of two, the inner one four times as wide, with layer "
+        "normalisation before them and before the head (SimBa, Lee et al. 2025)."
+    ),
+]
+SpectralNorm = Annotated[
+    Literal["none", "last_hidden", "residual", "all"],
+    Meta(
+        description="Layers whose kernel is divided by its largest singular value (Miyato et al. 2018): the last "
+        "hidden one (Gogianu et al. 2021), those of residual blocks (Clark et al. 2025), or all before the head."
+    ),
+]
+TorsoWidth = Annotated[int, Meta(ge=1, le=16, description="Factor of the filters of image_torso's convolutions.")]
+TorsoPooling = Annotated[
+    Literal["none", "max", "average"],
+    Meta(description="Pooling between image_torso and the dense layers, to torso_cells a side."),
+]
+TorsoCells = Annotated[
+    int, Meta(ge=1, le=64, description="Cells of a side behind torso_pooling, at most as many as there are pixels.")
+]
+Optimizer = Annotated[
+    Literal["adam", "adamw", "radam", "rmsprop"],
+    Meta(
+        description="Adam (Kingma and Ba 2015), with weight_decay (AdamW, Loshchilov and Hutter 2019) or rectified "
+        "(RAdam, Liu et al. 2020), or centred RMSProp (Mnih et al. 2015)."
+    ),
+]
+RmsPropDecay = Annotated[
+    float, Meta(ge=0.0, lt=1.0, description="RMSProp's decay of the mean gradient and the mean squared gradient.")
+]
+RmsPropEpsilon = Annotated[
+    float, Meta(gt=0.0, description="RMSProp's epsilon, added to the variance of the gradient within the root.")
+]
+WeightDecay = Annotated[
+    float,
+    Meta(
+        ge=0.0,
+        description="Share of themselves that kernels lose in an update, times the step size, beside the gradient; not "
+        "of optimizer='adam'.",
+    ),
+]
+ClipValue = Annotated[
+    float,
+    Meta(
+        ge=0.0, description="Largest absolute value of a gradient's numbers, clipped before its norm; 0 does not clip."
+    ),
+]
+LearningRateSchedule = Annotated[
+    Schedule, Meta(description="Of learning_rate, by updates; in the place of learning_rate_decay_steps.")
+]
+NStepSchedule = Annotated[
+    Schedule, Meta(description="Of n_step, rounded, by gradient steps; windows are stored for the largest n.")
+]
+DiscountSchedule = Annotated[Schedule, Meta(description="Of discount, by gradient steps.")]
+TemperatureSchedule = Annotated[Schedule, Meta(description="Of munchausen_temperature, by gradient steps.")]
 LearningRate = Annotated[float, Meta(gt=0.0, description="Adam's step size at the first update.")]
 FinalLearningRate = Annotated[
     float, Meta(gt=0.0, description="Adam's step size once learning_rate_decay_steps have passed.")
@@ -233,6 +312,16 @@ class KindOfAgent:
         return 1.0
 
     @property
+    def largest_discount(self) -> float:
+        """The largest gamma of a run, where a schedule moves it."""
+        return self.discount
+
+    @property
+    def targets_move(self) -> bool:
+        """Whether schedules move n or gamma, which collectors do not know of."""
+        return False
+
+    @property
     def reward_clip(self) -> float:
         """Rewards are clipped to [-c, c] to learn from them; 0 does not clip."""
         return 0.0
@@ -261,6 +350,20 @@ class KindOfAgent:
         return ""
 
 
+_SWITCHES = (
+    "_schedule",
+    "optimizer",
+    "_decay",
+    "rmsprop_epsilon",
+    "residual",
+    "spectral_norm",
+    "_cells",
+    "_width",
+    "_pooling",
+)
+"""Ends of the names of fields that most configs leave at their defaults; what they do not fit with is in `fitting`."""
+
+
 class KindConfig(Config, KindOfAgent, frozen=True):
     """The base of every kind's configuration."""
 
@@ -283,7 +386,12 @@ class KindConfig(Config, KindOfAgent, frozen=True):
 
     def problem(self) -> str:
         """What is wrong with values that fit their types but not each other, and what would do; empty if nothing is."""
-        return ""
+        fields = [field for field in msgspec.structs.fields(self) if field.name.endswith(_SWITCHES)]
+        if all(getattr(self, field.name) == field.default for field in fields):
+            return ""
+        from agents.configs import fitting
+
+        return fitting.problem(self)
 
 
 def rising_learning_rate(initial: float, final: float, decay_steps: int) -> str:

@@ -39,7 +39,7 @@ class DqnAgent(DeepTdAgent):
             from agents import munchausen
 
             target_tm1 = target_network.outputs(before, self._noise(before, 3, training))
-            target = munchausen.target(batch, target_tm1, q_t, config)
+            target = munchausen.target(batch, target_tm1, q_t, config, self.train_step_counter)
         else:
             selector_t = online.outputs(after, self._noise(after, 2, training)) if config.double else q_t
             target = folded.reward + folded.discount * losses.bootstrap_value(q_t, selector_t, batch.mask_t)

@@ -37,3 +37,7 @@ class Seeds:
     def nearly_zero(self) -> tf.keras.initializers.Initializer:
         """A hundredth of Lecun's: a policy begins nearly uniform (Andrychowicz et al. 2021, 3.2)."""
         return tf.keras.initializers.VarianceScaling(1e-4, "fan_in", "uniform", seed=self._next())
+
+    def unit_normal(self) -> tf.keras.initializers.Initializer:
+        """For a vector that only its direction matters of."""
+        return tf.keras.initializers.RandomNormal(0.0, 1.0, seed=self._next())

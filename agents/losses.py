@@ -4,10 +4,12 @@ Shapes: B batch, T frames of a window, A actions. Subscripts follow rlax: `q_tm1
 action was taken, `r_t`, `discount_t` and `q_t` to what followed.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 from tf_agents.trajectories import StepType
+
+from agents.configs.value import WindowConfig
 
 
 class NStepReturn(NamedTuple):
@@ -23,7 +25,9 @@ class NStepReturn(NamedTuple):
     """bool [B]: false where the first frame is an episode's end, so that no n-step transition starts there."""
 
 
-def n_step_return(step_type: tf.Tensor, reward: tf.Tensor, discount: tf.Tensor, gamma: float) -> NStepReturn:
+def n_step_return(
+    step_type: tf.Tensor, reward: tf.Tensor, discount: tf.Tensor, gamma: Any, n: tf.Tensor | None = None
+) -> NStepReturn:
     """Folds windows of T frames into n-step transitions, n = T - 1 (Sutton and Barto 2018, equation 7.1).
 
     Frame t holds the reward and discount of the step taken from it. The fold stops at the first LAST frame and
@@ -33,7 +37,8 @@ def n_step_return(step_type: tf.Tensor, reward: tf.Tensor, discount: tf.Tensor, 
       step_type: int32 [B, T], of TF-Agents' `StepType`.
       reward: float32 [B, T].
       discount: float32 [B, T], 0 where the step terminated the episode, else 1.
-      gamma: the discount of one step.
+      gamma: the discount of one step, float32 [].
+      n: int32 [], 1 to T - 1, where fewer steps than the window holds are folded.
     """
     steps = step_type.shape[1] - 1
     not_last = tf.not_equal(step_type, StepType.LAST)
@@ -42,11 +47,30 @@ def n_step_return(step_type: tf.Tensor, reward: tf.Tensor, discount: tf.Tensor, 
     product = tf.ones_like(taken)
     count = tf.zeros_like(taken)
     for k in range(steps):
-        taken *= tf.cast(not_last[:, k], tf.float32)
+        taken *= tf.cast(not_last[:, k] if n is None else not_last[:, k] & (k < n), tf.float32)
         total += taken * product * reward[:, k]
         product *= 1.0 + taken * (gamma * discount[:, k] - 1.0)
         count += taken
     return NStepReturn(total, product, tf.cast(count, tf.int32), not_last[:, 0])
+
+
+def horizon(config: WindowConfig, count: tf.Tensor) -> tuple[Any, tf.Tensor | None]:
+    """Gamma and n after a count of gradient steps, for `n_step_return`: as configured, or by their schedules."""
+    gamma = discount_at(config, count)
+    if not config.n_step_schedule.points:
+        return gamma, None
+    from agents import schedules
+
+    return gamma, schedules.n_step(config, count)
+
+
+def discount_at(config: Any, count: tf.Tensor) -> Any:
+    """Gamma after a count of gradient steps: as a kind's configuration has it, or by its schedule, float32 []."""
+    if not config.discount_schedule.points:
+        return config.discount
+    from agents import schedules
+
+    return schedules.value_at(config.discount_schedule, config.discount, count, of_horizon=True)
 
 
 def masked_q(q: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:

@@ -4,6 +4,8 @@ Vieillard et al. 2020. Pure functions of tensors; shapes and subscripts are thos
 softmax of the target network's Q-values over the allowed actions. M, N: numbers of atoms or quantiles.
 """
 
+from typing import Any
+
 import tensorflow as tf
 
 from agents.configs.value import MunchausenConfig
@@ -12,31 +14,48 @@ from agents.policy_losses import log_probability, soft_policy
 from agents.td_agent import NStepTransitions
 
 
-def bonus(q_tm1: tf.Tensor, mask_tm1: tf.Tensor | None, action: tf.Tensor, config: MunchausenConfig) -> tf.Tensor:
+def temperature_at(config: MunchausenConfig, count: tf.Tensor) -> Any:
+    """Tau after a count of gradient steps: as configured, or by its schedule, float32 []."""
+    if not config.munchausen_temperature_schedule.points:
+        return config.munchausen_temperature
+    from agents import schedules
+
+    return schedules.temperature(config, count)
+
+
+def bonus(
+    q_tm1: tf.Tensor, mask_tm1: tf.Tensor | None, action: tf.Tensor, config: MunchausenConfig, temperature: Any
+) -> tf.Tensor:
     """The bonus that is added to the reward: scale * clip(temperature * log pi(a|s), floor, 0), float32 [B].
 
     Equations 3 and 4; `q_tm1` [B, A] is the target network's. With n-step returns the first action's alone is added, as
     M-IQN does there.
     """
-    _, log_policy = soft_policy(q_tm1, mask_tm1, config.munchausen_temperature)
+    _, log_policy = soft_policy(q_tm1, mask_tm1, temperature)
     taken = log_probability(log_policy, action)
     return config.munchausen_scale * tf.clip_by_value(taken, config.munchausen_floor, 0.0)
 
 
-def soft_value(q_t: tf.Tensor, mask_t: tf.Tensor | None, temperature: float) -> tf.Tensor:
+def soft_value(q_t: tf.Tensor, mask_t: tf.Tensor | None, temperature: Any) -> tf.Tensor:
     """M-DQN's value: sum_a pi(a|s) (q - temperature * log pi(a|s)), float32 [B] (equation 2)."""
     policy, log_policy = soft_policy(q_t, mask_t, temperature)
     entropy_regularised = policy * (masked_q(q_t, mask_t) - log_policy)
     return tf.reduce_sum(tf.where(policy > 0.0, entropy_regularised, 0.0), axis=1)
 
 
-def target(batch: NStepTransitions, q_tm1: tf.Tensor, q_t: tf.Tensor, config: MunchausenConfig) -> tf.Tensor:
-    """M-DQN's target of each n-step transition, float32 [B]; `q_tm1` and `q_t` [B, A] are the target network's."""
-    reward = batch.folded.reward + bonus(q_tm1, batch.mask_tm1, batch.action, config)
-    return reward + batch.folded.discount * soft_value(q_t, batch.mask_t, config.munchausen_temperature)
+def target(
+    batch: NStepTransitions, q_tm1: tf.Tensor, q_t: tf.Tensor, config: MunchausenConfig, count: tf.Tensor
+) -> tf.Tensor:
+    """M-DQN's target of each n-step transition, float32 [B], after a count of gradient steps.
+
+    `q_tm1` and `q_t` [B, A] are the target network's.
+    """
+    tau = temperature_at(config, count)
+    reward = batch.folded.reward + bonus(q_tm1, batch.mask_tm1, batch.action, config, tau)
+    return reward + batch.folded.discount * soft_value(q_t, batch.mask_t, tau)
 
 
-def soft_quantiles(quantiles_t: tf.Tensor, q_t: tf.Tensor, mask_t: tf.Tensor | None, temperature: float) -> tf.Tensor:
+def soft_quantiles(quantiles_t: tf.Tensor, q_t: tf.Tensor, mask_t: tf.Tensor | None, temperature: Any) -> tf.Tensor:
     """M-IQN's quantiles: sum_a pi(a|s) (quantile - temperature * log pi(a|s)), float32 [B, N] (appendix B.1).
 
     Args:
@@ -50,7 +69,7 @@ def soft_quantiles(quantiles_t: tf.Tensor, q_t: tf.Tensor, mask_t: tf.Tensor | N
 
 
 def soft_atoms(
-    support: tf.Tensor, probabilities_t: tf.Tensor, mask_t: tf.Tensor | None, temperature: float
+    support: tf.Tensor, probabilities_t: tf.Tensor, mask_t: tf.Tensor | None, temperature: Any
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """The mixture of the actions' distributions by the policy, each shifted by -temperature * log pi(a|s).
 
@@ -71,7 +90,7 @@ def soft_atoms(
     return tf.reshape(atoms, rows), tf.reshape(policy[:, :, tf.newaxis] * probabilities_t, rows)
 
 
-def _finite_policy(q: tf.Tensor, mask: tf.Tensor | None, temperature: float) -> tuple[tf.Tensor, tf.Tensor]:
+def _finite_policy(q: tf.Tensor, mask: tf.Tensor | None, temperature: Any) -> tuple[tf.Tensor, tf.Tensor]:
     """`soft_policy`, but a scaled logarithm of 0 where an action is forbidden, which may be all of a last frame's."""
     policy, log_policy = soft_policy(q, mask, temperature)
     return policy, log_policy if mask is None else tf.where(tf.cast(mask, tf.bool), log_policy, 0.0)

@@ -3,6 +3,7 @@
 What a config does not ask for (convolutions, normalisation, noise) is imported when it is used.
 """
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
@@ -49,8 +50,12 @@ def _encode(
     elif picture := spec.as_picture():
         from agents import torsos
 
-        convolution = torsos.Convolutions(seeds, config.activation, config.layer_norm)
+        convolution = torsos.Convolutions(seeds, config)
         features = torsos.TORSOS[config.image_torso](torsos.arranged(features, picture), convolution)
+        if config.torso_pooling != "none":
+            from agents.layers.pooling import pooled
+
+            features = pooled(features, config.torso_pooling, config.torso_cells)
     return tf.keras.layers.Flatten()(features)
 
 
@@ -93,8 +98,7 @@ class NetworkBuilder:
 
     def __init__(self, specs: Specs, config: "DeepConfig | PolicyConfig | PqnConfig", seed: int) -> None:
         self.specs, self.seeds = specs, Seeds(seed)
-        self._hidden_units, self._activation = config.hidden_units, config.activation
-        self._layer_norm = config.layer_norm
+        self._of_hidden = config
         self._inputs = inputs_of(specs)
         leaves = specs.leaves().items()
         encoded = [_encode(name, spec, self._inputs[name], self.seeds, config) for name, spec in leaves]
@@ -111,18 +115,20 @@ class NetworkBuilder:
     def torso(self) -> tf.Tensor:
         """Makes the hidden layers behind the encoder: float32 [B, n]. A second torso shares the encoder only."""
         features = self.features
-        for units in self._hidden_units:
-            features = self.hidden(features, units)
+        for index in range(len(self._of_hidden.hidden_units)):
+            features = self.hidden(features, index)
         return features
 
-    def hidden(self, features: tf.Tensor, units: int, repeats: Any = 1) -> tf.Tensor:
-        """Makes one hidden layer behind features [B * repeats, n], its input to the activation normalised if wanted."""
-        if not self._layer_norm:
-            return self.dense(features, units, self._activation, repeats)
-        from agents.layers.layer_norm import LayerNorm
+    def hidden(self, features: tf.Tensor, index: int, repeats: Any = 1) -> tf.Tensor:
+        """Makes a hidden layer behind features [B * repeats, n], the first, second, ... of `hidden_units`."""
+        config, is_last = self._of_hidden, index + 1 == len(self._of_hidden.hidden_units)
+        units = config.hidden_units[index]
+        if not (config.layer_norm or config.residual or config.spectral_norm in ("all", "last_hidden")):
+            return self.dense(features, units, config.activation, repeats)
+        from agents.layers.hidden import hidden_layer
 
-        normalised = LayerNorm()(self.dense(features, units, "linear", repeats))
-        return tf.keras.layers.Activation(self._activation)(normalised)
+        dense = functools.partial(self.dense, repeats=repeats)
+        return hidden_layer(features, units, config, self.seeds, dense, is_last)
 
     def model(self, output: Any, *more: tf.Tensor) -> tf.keras.Model:
         """Makes the model from the observation nest and further inputs, as far as there are any."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import tensorflow as tf
 
+from agents.config_fields import Schedule
 from agents.losses import clip_by_global_norm, linear_schedule
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class Update(NamedTuple):
 
 
 class Optimizer(tf.Module):  # type: ignore[misc]
-    """Updates weights by their summed and clipped gradients, with a step size that may decay linearly.
+    """Updates weights by their summed and clipped gradients, with a step size that may move by a schedule.
 
     Create it in the scope of the distribution strategy that trains.
 
@@ -37,6 +38,10 @@ class Optimizer(tf.Module):  # type: ignore[misc]
       learning_rate_final: step size after `decay_steps` gradient steps, reached linearly.
       decay_steps: 0 keeps `learning_rate`.
       clip_norm: largest global norm of a gradient; 0 does not clip.
+      clip_value: largest absolute value of each number of it, before its norm is clipped; 0 does not clip.
+      weight_decay: kernels lose this share of themselves an update, times the step size, decoupled from the gradient
+        and its moments (Loshchilov and Hutter 2019, algorithm 2). Biases, scales and offsets lose nothing.
+      schedule: of the step size by the count of updates, in the place of a linear decay.
     """
 
     def __init__(
@@ -47,18 +52,27 @@ class Optimizer(tf.Module):  # type: ignore[misc]
         learning_rate_final: float = 0.0,
         decay_steps: int = 0,
         clip_norm: float = 0.0,
+        clip_value: float = 0.0,
+        weight_decay: float = 0.0,
+        schedule: Schedule | None = None,
     ) -> None:
         super().__init__(type(self).__name__.lower())
         self._weights = tuple(variables)
         self._initial, self._final, self._decay_steps = learning_rate, learning_rate_final, decay_steps
-        self._clip_norm = clip_norm
+        self._clip_norm, self._clip_value, self._weight_decay = clip_norm, clip_value, weight_decay
+        self._schedule = schedule or Schedule()
         self.updates = tf.Variable(0, dtype=tf.int64, trainable=False, name="updates")
         self.learning_rate_scale = tf.Variable(1.0, trainable=False, name="learning_rate_scale")
         """float32 []: what the schedule's step size is multiplied by; saved with the moments."""
 
     def learning_rate(self) -> tf.Tensor:
         """float32 []: the step size of the next update."""
-        scheduled = linear_schedule(self._initial, self._final, self._decay_steps, self.updates)
+        if not self._schedule.points:
+            scheduled = linear_schedule(self._initial, self._final, self._decay_steps, self.updates)
+        else:
+            from agents.schedules import value_at
+
+            scheduled = value_at(self._schedule, self._initial, self.updates)
         return scheduled * self.learning_rate_scale
 
     def apply(self, gradients: Sequence[tf.Tensor], loss: tf.Tensor) -> Update:
@@ -74,10 +88,15 @@ class Optimizer(tf.Module):  # type: ignore[misc]
         """
         *gradients, loss = summed_over_replicas([*gradients, loss])
         clipped, norm = clip_by_global_norm(list(gradients), self._clip_norm)
+        if bound := self._clip_value:
+            limited = [tf.clip_by_value(gradient, -bound, bound) for gradient in gradients]
+            clipped, _ = clip_by_global_norm(limited, self._clip_norm)
         applied = tf.math.is_finite(norm) & tf.math.is_finite(loss)
         rate, common = tf.where(applied, self.learning_rate(), 0.0), self._common(applied)
         # Each replica updates its own copies, which stay equal: across replicas it could not in a TensorFlow loop.
         for weight, *slots, gradient in zip(self._weights, *self._slots(), clipped, strict=True):
+            if self._weight_decay and is_kernel(weight):
+                weight.assign_sub(rate * self._weight_decay * weight)
             self._update(weight, *slots, tf.where(applied, gradient, 0.0), rate, *common)
         self.updates.assign_add(tf.cast(applied, tf.int64))
         return Update(norm, applied)
@@ -112,20 +131,8 @@ class Adam(Optimizer):
     ) -> None:
         super().__init__(variables, learning_rate, **more)
         self._epsilon = epsilon
-        self.first_moments = [_zeros_like(weight, "first_moment") for weight in variables]
-        self.second_moments = [_zeros_like(weight, "second_moment") for weight in variables]
-
-    @classmethod
-    def of(cls, variables: Sequence[tf.Variable], config: "DeepConfig | PolicyConfig | PqnConfig") -> "Adam":
-        """Makes the optimizer of an agent's configuration."""
-        return cls(
-            variables,
-            config.learning_rate,
-            learning_rate_final=config.learning_rate_final,
-            decay_steps=config.learning_rate_decay_steps,
-            epsilon=config.adam_epsilon,
-            clip_norm=config.gradient_clip_norm,
-        )
+        self.first_moments = [zeros_like(weight, "first_moment") for weight in variables]
+        self.second_moments = [zeros_like(weight, "second_moment") for weight in variables]
 
     def _common(self, applied: tf.Tensor) -> tuple[tf.Tensor, ...]:
         count = tf.cast(self.updates, tf.float32) + 1.0
@@ -152,6 +159,34 @@ class Adam(Optimizer):
         )
 
 
+def optimizer_of(variables: Sequence[tf.Variable], config: "DeepConfig | PolicyConfig | PqnConfig") -> Optimizer:
+    """Makes the optimizer of an agent's configuration."""
+    of_all: dict[str, Any] = {
+        "learning_rate_final": config.learning_rate_final,
+        "decay_steps": config.learning_rate_decay_steps,
+        "clip_norm": config.gradient_clip_norm,
+        "clip_value": config.gradient_clip_value,
+        "weight_decay": config.weight_decay,
+        "schedule": config.learning_rate_schedule,
+    }
+    if config.optimizer == "rmsprop":
+        from agents.rmsprop import RmsProp
+
+        decay, epsilon = config.rmsprop_decay, config.rmsprop_epsilon
+        return RmsProp(variables, config.learning_rate, decay=decay, epsilon=epsilon, **of_all)
+    if config.optimizer == "radam":
+        from agents.radam import RAdam
+
+        return RAdam(variables, config.learning_rate, epsilon=config.adam_epsilon, **of_all)
+    # AdamW is Adam with decay.
+    return Adam(variables, config.learning_rate, epsilon=config.adam_epsilon, **of_all)
+
+
+def is_kernel(weight: tf.Variable) -> bool:
+    """Whether a weight is the matrix of a layer, by its name: no bias, scale, offset, or scale of noise."""
+    return str(weight.name).partition(":")[0].endswith("kernel")
+
+
 def summed_over_replicas(tensors: list[tf.Tensor]) -> list[tf.Tensor]:
     """Sums each tensor over the replicas; call it in replica context."""
     replica = tf.distribute.get_replica_context()
@@ -162,7 +197,8 @@ def summed_over_replicas(tensors: list[tf.Tensor]) -> list[tf.Tensor]:
     return summed
 
 
-def _zeros_like(weight: tf.Variable, name: str) -> tf.Variable:
+def zeros_like(weight: tf.Variable, name: str) -> tf.Variable:
+    """Makes a slot of an optimizer for a weight: zeros of its shape, which no gradient trains."""
     return tf.Variable(tf.zeros_like(weight), trainable=False, name=name)
 
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 from agents.configs.policy import PolicyConfig
 from agents.network_agent import NetworkAgent
 from agents.networks import NarrowDense, NetworkBuilder
-from agents.optimizers import Adam
+from agents.optimizers import optimizer_of
 from agents.specs import Specs
 from agents.value_network import ValueNetwork
 
@@ -67,4 +67,4 @@ class PolicyAgent(NetworkAgent):
 
     def __init__(self, specs: Specs, config: PolicyConfig, seed: int, critic: bool) -> None:
         net = PolicyNetwork(specs, config, seed, critic)
-        super().__init__(specs, config, net, lambda drawing: drawing, Adam.of(net.learned, config))
+        super().__init__(specs, config, net, lambda drawing: drawing, optimizer_of(net.learned, config))

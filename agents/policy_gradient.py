@@ -77,7 +77,9 @@ class PolicyGradientAgent(PolicyAgent):
         def update(k: Any) -> tuple[tf.Tensor, Update]:
             with tf.GradientTape() as tape:
                 loss = self._mean_loss(part(k), training=True)
-            return loss, self._optimizer.apply(tape.gradient(loss, variables), loss)
+            done = self._optimizer.apply(tape.gradient(loss, variables), loss)
+            self._network.follow(self._config.spectral_norm, done.applied)
+            return loss, done
 
         loss, norm, applied = minibatches.take(update, count)
         self.train_step_counter.assign_add(1)
@@ -116,7 +118,12 @@ class PolicyGradientAgent(PolicyAgent):
         values = tf.zeros_like(experience.reward) if value is None else value
         rewards = losses.clip_reward(experience.reward, config.reward_clip)
         advantage = policy_losses.generalised_advantages(
-            step_type, rewards, experience.discount, values, config.discount, self._gae_lambda
+            step_type,
+            rewards,
+            experience.discount,
+            values,
+            losses.discount_at(config, self.train_step_counter),
+            self._gae_lambda,
         )
         valid = tf.not_equal(step_type[:, :-1], StepType.LAST)
         if value is None:

@@ -11,8 +11,7 @@ from agents import lambda_returns, losses, minibatches, normalization
 from agents.configs.pqn import PqnConfig
 from agents.network_agent import NetworkAgent, flatten
 from agents.networks import NetworkBuilder
-from agents.optimizers import Update
-from agents.radam import RAdam
+from agents.optimizers import Update, optimizer_of
 from agents.specs import Specs
 from agents.td_agent import Errors, LossExtra, loss_info
 from agents.value_network import ValueNetwork
@@ -51,7 +50,7 @@ class PqnAgent(NetworkAgent):
             config,
             network,
             lambda drawing: epsilon_greedy_policy.EpsilonGreedyPolicy(drawing, epsilon),
-            RAdam.of(network.trainable_weights, config),
+            optimizer_of(network.trainable_weights, config),
         )
         self._seed = seed
 
@@ -73,7 +72,9 @@ class PqnAgent(NetworkAgent):
             part = flat if count == 1 else tf.nest.map_structure(lambda leaf: tf.gather(leaf, k), flat)
             with tf.GradientTape() as tape:
                 loss = self._mean_loss(part, training=True)
-            return loss, self._optimizer.apply(tape.gradient(loss, variables), loss)
+            done = self._optimizer.apply(tape.gradient(loss, variables), loss)
+            self._network.follow(self._config.spectral_norm, done.applied)
+            return loss, done
 
         loss, norm, applied = minibatches.take(update, config.epochs * count)
         self.train_step_counter.assign_add(1)
@@ -113,7 +114,7 @@ class PqnAgent(NetworkAgent):
             experience.discount,
             q,
             mask if self._masked else None,
-            config.discount,
+            losses.discount_at(config, self.train_step_counter),
             config.q_lambda,
         )
         valid = tf.not_equal(step_type[:, :-1], StepType.LAST)

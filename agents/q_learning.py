@@ -97,6 +97,7 @@ class QLearningAgent(TdAgent):
             config.learning_rate,
             learning_rate_final=config.learning_rate_final,
             decay_steps=config.learning_rate_decay_steps,
+            schedule=config.learning_rate_schedule,
         )
 
     def _errors(self, batch: NStepTransitions, training: bool) -> Errors:

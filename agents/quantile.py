@@ -48,16 +48,16 @@ def implicit_quantile_model(specs: Specs, config: IqnConfig, seed: int) -> tf.ke
     widths = (features.shape[-1], *hidden)
     builder.expect(*zip(widths, hidden, strict=False), *builder.head_layers(widths[-1], None))
     shared = max(0, len(hidden) - config.layers_per_fraction)
-    for units in hidden[:shared]:
-        features = builder.hidden(features, units)
+    for index in range(shared):
+        features = builder.hidden(features, index)
     width = features.shape[-1]
     tau = tf.keras.Input((None,), dtype=tf.float32, name="fractions")
     fractions = tf.shape(tau)[1]
     cosines = cosines_of(tf.reshape(tau, (-1, 1)), config.embedding_cosines)
     embedding = tf.keras.layers.Dense(width, "relu", kernel_initializer=builder.seeds.he_uniform())(cosines)
     merged = tf.reshape(features[:, tf.newaxis] * tf.reshape(embedding, (-1, fractions, width)), (-1, width))
-    for units in hidden[shared:]:
-        merged = builder.hidden(merged, units, fractions)
+    for index in range(shared, len(hidden)):
+        merged = builder.hidden(merged, index, fractions)
     values = tf.reshape(builder.head(merged, None, repeats=fractions), (-1, fractions, specs.num_actions))
     return builder.model(tf.transpose(values, (0, 2, 1)), tau)
 
@@ -128,10 +128,11 @@ class QuantileAgent(DeepTdAgent):
         if config.munchausen:
             from agents import munchausen
 
+            tau = munchausen.temperature_at(config, self.train_step_counter)
             fractions = bootstrapped if acting is None else acting
             target_tm1 = self._quantiles(self._target_q_network, before, fractions, 3, training)
-            reward += munchausen.bonus(tf.reduce_mean(target_tm1, axis=2), batch.mask_tm1, batch.action, config)
-            next_quantiles = munchausen.soft_quantiles(quantiles_t, mean_t, batch.mask_t, config.munchausen_temperature)
+            reward += munchausen.bonus(tf.reduce_mean(target_tm1, axis=2), batch.mask_tm1, batch.action, config, tau)
+            next_quantiles = munchausen.soft_quantiles(quantiles_t, mean_t, batch.mask_t, tau)
         else:
             best = tf.argmax(losses.masked_q(mean_t, batch.mask_t), axis=1, output_type=tf.int32)
             next_quantiles = distributional_losses.of_action(quantiles_t, best)

@@ -108,7 +108,7 @@ class R2d2Agent(DeepTdAgent):
 
     def _loss(self, experience: Any, weights: Any = None, training: bool = False, **_: Any) -> tf_agent.LossInfo:
         config = self._config
-        burn_in, length, n = config.burn_in, config.sequence, config.n_step
+        burn_in, length, n = config.burn_in, config.sequence, config.largest_n_step
         if experience.reward.shape[1] != config.window_length:
             raise ValueError(
                 f"burn_in={burn_in}, sequence={length} and n_step={n} need {config.window_length} frames; "
@@ -127,7 +127,8 @@ class R2d2Agent(DeepTdAgent):
         behind = tf.nest.map_structure(lambda leaf: leaf[:, burn_in:], (experience.step_type, experience.discount))
         rewards = losses.clip_reward(experience.reward[:, burn_in:], config.reward_clip)
         step_type, discount = (windows(leaf) for leaf in behind)
-        folded = losses.n_step_return(step_type, windows(rewards), discount, config.discount)
+        gamma_and_n = losses.horizon(config, self.train_step_counter)
+        folded = losses.n_step_return(step_type, windows(rewards), discount, *gamma_and_n)
 
         def of_bootstrap(leaf: tf.Tensor) -> tf.Tensor:
             return tf.gather(windows(leaf), folded.bootstrap_index, batch_dims=1)

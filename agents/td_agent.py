@@ -12,7 +12,7 @@ from tf_agents.utils import common, nest_utils
 
 from agents import losses, tf_specs
 from agents.configs.value import DeepConfig, WindowConfig
-from agents.optimizers import Adam, Optimizer, Update, gradient_step_counter
+from agents.optimizers import Optimizer, Update, gradient_step_counter, optimizer_of
 from agents.specs import Specs
 from agents.value_network import ValueNetwork, batch_size_of
 
@@ -106,7 +106,7 @@ class TdAgent(dqn_agent.DqnAgent):  # type: ignore[misc]
             None,  # optimizer: ours sums over replicas before it clips
             observation_and_action_constraint_splitter=(lambda pair: pair) if specs.masked else None,
             epsilon_greedy=epsilon,
-            n_step_update=n_step or config.n_step,
+            n_step_update=n_step or config.largest_n_step,
             gamma=config.discount,
             train_step_counter=gradient_step_counter(),
             **more,
@@ -179,11 +179,12 @@ class TdAgent(dqn_agent.DqnAgent):  # type: ignore[misc]
     def _fold(self, experience: Any) -> tuple[Any, tf.Tensor, Any, losses.NStepReturn]:
         """The first observations, actions, bootstrap observations and returns of a batch of experience."""
         config = self._config
+        gamma, n = losses.horizon(config, self.train_step_counter)
         if isinstance(experience, Transition):
             first, action_step, following = experience
             folded = losses.NStepReturn(
                 losses.clip_reward(following.reward, config.reward_clip),
-                config.discount * following.discount,
+                gamma * following.discount,
                 tf.ones_like(first.step_type),
                 tf.logical_not(first.is_last()),
             )
@@ -193,17 +194,13 @@ class TdAgent(dqn_agent.DqnAgent):  # type: ignore[misc]
         )
         if experience.reward.shape[1] != config.window_length:
             raise ValueError(
-                f"n_step={config.n_step} learns from windows of {config.window_length} frames; "
+                f"n_step={config.largest_n_step} learns from windows of {config.window_length} frames; "
                 f"got experience of shape {experience.reward.shape}"
             )
-        folded = losses.n_step_return(
-            experience.step_type,
-            losses.clip_reward(experience.reward, config.reward_clip),
-            experience.discount,
-            config.discount,
-        )
+        rewards = losses.clip_reward(experience.reward, config.reward_clip)
+        folded = losses.n_step_return(experience.step_type, rewards, experience.discount, gamma, n)
         first = tf.nest.map_structure(lambda leaf: leaf[:, 0], experience.observation)
-        if config.n_step == 1:  # frame 1; if frame 0 is an episode's end, none starts there: its loss is masked
+        if config.window_length == 2:  # frame 1; if frame 0 is an episode's end, none starts there: its loss is masked
             following = tf.nest.map_structure(lambda leaf: leaf[:, 1], experience.observation)
         else:
             following = tf.nest.map_structure(
@@ -258,7 +255,7 @@ class TdAgent(dqn_agent.DqnAgent):  # type: ignore[misc]
 
 
 class DeepTdAgent(TdAgent):
-    """A `TdAgent` with Adam, a target network, and a network that may be noisy or normalise its observations."""
+    """A `TdAgent` with an optimizer of choice, a target network, and a network of many forms."""
 
     _config: DeepConfig
 
@@ -287,13 +284,14 @@ class DeepTdAgent(TdAgent):
         return [draw_noise(self._seed, self.train_step_counter, batch, self.noise_units, stream)]
 
     def _make_optimizer(self) -> Optimizer:
-        return Adam.of(self._q_network.trainable_weights, self._config)
+        return optimizer_of(self._q_network.trainable_weights, self._config)
 
     def _observe(self, observation: Any, batch_dimensions: int, applied: tf.Tensor) -> None:
         if self._config.normalize_observations:
             from agents import normalization
 
             normalization.observe(self._q_network.model, self._split(observation)[0], batch_dimensions, applied)
+        self._q_network.follow(self._config.spectral_norm, applied)
 
 
 def loss_info(

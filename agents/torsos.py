@@ -2,12 +2,17 @@
 
 import importlib
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
 from agents.initializers import Seeds
 from agents.specs import Picture
+
+if TYPE_CHECKING:
+    from agents.configs.policy import PolicyConfig
+    from agents.configs.pqn import PqnConfig
+    from agents.configs.value import DeepConfig
 
 _NATURE_LEAST = 36
 """Pixels of the smallest side for which Nature's convolutions need no padding."""
@@ -24,15 +29,24 @@ def arranged(image: tf.Tensor, picture: Picture) -> tf.Tensor:
     return image
 
 
-class Convolutions(NamedTuple):
-    """Makes the convolutions of one network in order, each with initial weights of its own seed."""
+class Convolutions:
+    """Makes the convolutions of one network in order, each with initial weights of its own seed.
 
-    seeds: Seeds
-    activation: str
-    layer_norm: bool = False
-    """Whether each activation has a normalisation of the channels before it."""
+    Args:
+      seeds: of the initial weights.
+      config: activation, width, and the forms of the layers.
+    """
+
+    def __init__(self, seeds: Seeds, config: "DeepConfig | PolicyConfig | PqnConfig") -> None:
+        self._seeds, self._config = seeds, config
 
     def __call__(
+        self, image: tf.Tensor, filters: int, kernel: int, stride: int = 1, padding: str = "same"
+    ) -> tf.Tensor:
+        """Makes a convolution and its activation: float32 [B, height, width, filters * torso_width]."""
+        return self.activated(self.linear(image, filters, kernel, stride, padding))
+
+    def linear(
         self,
         image: tf.Tensor,
         filters: int,
@@ -40,20 +54,28 @@ class Convolutions(NamedTuple):
         stride: int = 1,
         padding: str = "same",
         *,
-        activated: bool = True,
+        in_block: bool = False,
     ) -> tf.Tensor:
-        """Makes a convolution with or without an activation behind it: float32 [B, height, width, filters]."""
-        initial = self.seeds.he_uniform()
-        image = tf.keras.layers.Conv2D(filters, kernel, stride, padding, kernel_initializer=initial)(image)
-        return self.activated(image) if activated else image
+        """Makes a convolution without an activation; `in_block` says that it is a part of a residual block."""
+        filters *= self._config.torso_width
+        if self._config.spectral_norm in ("all", "residual" if in_block else "all"):
+            from agents.layers.spectral_norm import SpectralConv2D
+
+            layer = SpectralConv2D(
+                self._seeds, "linear", filters=filters, kernel_size=kernel, strides=stride, padding=padding
+            )
+        else:
+            initial = self._seeds.he_uniform()
+            layer = tf.keras.layers.Conv2D(filters, kernel, stride, padding, kernel_initializer=initial)
+        return layer(image)
 
     def activated(self, image: tf.Tensor) -> tf.Tensor:
         """Makes an activation, normalised before if so configured."""
-        if self.layer_norm:
+        if self._config.layer_norm:
             from agents.layers.layer_norm import LayerNorm
 
             image = LayerNorm()(image)
-        return tf.keras.layers.Activation(self.activation)(image)
+        return tf.keras.layers.Activation(self._config.activation)(image)
 
 
 def nature(image: tf.Tensor, convolution: Convolutions) -> tf.Tensor:
@@ -73,13 +95,13 @@ def nature(image: tf.Tensor, convolution: Convolutions) -> tf.Tensor:
 
 
 def impala(image: tf.Tensor, convolution: Convolutions) -> tf.Tensor:
-    """Applies the residual network of Espeholt et al. 2018 (figure 3, right) in its original width. See `nature`."""
+    """Applies the residual network of Espeholt et al. 2018 (figure 3, right). See `nature`."""
     for filters in (16, 32, 32):
-        image = convolution(image, filters, 3, activated=False)
+        image = convolution.linear(image, filters, 3)
         image = tf.keras.layers.MaxPool2D(3, 2, padding="same")(image)
         for _ in range(2):
-            inner = convolution(convolution.activated(image), filters, 3)
-            image += convolution(inner, filters, 3, activated=False)
+            inner = convolution.linear(convolution.activated(image), filters, 3, in_block=True)
+            image += convolution.linear(convolution.activated(inner), filters, 3, in_block=True)
     return convolution.activated(image)
 
 

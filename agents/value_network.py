@@ -40,6 +40,13 @@ class ValueNetwork(network.Network):  # type: ignore[misc]
         """Calls the model on a batch of observations and its further inputs, such as noise."""
         return self.model([observation, *more] if more else observation, training=training)
 
+    def follow(self, spectral_norm: str, applied: tf.Tensor) -> None:
+        """Has the layers with a spectral norm follow an update, if there are any; call it in replica context."""
+        if spectral_norm != "none":
+            from agents.layers.spectral_norm import follow
+
+            follow(self, applied)
+
     @property
     def noise_units(self) -> int:
         """Width of the model's noise input; 0 where it has none."""

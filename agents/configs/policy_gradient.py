@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from agents.config_fields import Discount, RewardClip
+from agents.config_fields import Discount, DiscountSchedule, RewardClip, Schedule
 from agents.configs.on_policy import Epochs, Minibatches, OnPolicy, Rollout
 from agents.configs.policy import PolicyConfig
 
@@ -17,6 +17,7 @@ class PolicyGradientConfig(OnPolicy, PolicyConfig, frozen=True):
 
     rollout: Rollout = 32
     discount: Discount = 0.99
+    discount_schedule: DiscountSchedule = Schedule()
     reward_clip: RewardClip = 0.0
     normalize_advantages: Annotated[
         bool, Meta(description="Shift and scale the advantages of a gradient step to a mean of 0 and a deviation of 1.")
@@ -27,6 +28,11 @@ class PolicyGradientConfig(OnPolicy, PolicyConfig, frozen=True):
     value_loss_weight: Annotated[
         float, Meta(ge=0.0, description="Weight of half the squared error of the value baseline.")
     ] = 0.5
+
+    @property
+    def largest_discount(self) -> float:
+        """See `KindOfAgent`."""
+        return max(self.discount_schedule.values(self.discount))
 
 
 class ReinforceConfig(PolicyGradientConfig, frozen=True, tag_field="kind", tag="reinforce"):

@@ -9,8 +9,10 @@ from agents.config_fields import (
     Activation,
     AdamEpsilon,
     ClipNorm,
+    ClipValue,
     DecaySteps,
     Discount,
+    DiscountSchedule,
     ErrorLoss,
     FinalLearningRate,
     HiddenUnits,
@@ -18,9 +20,20 @@ from agents.config_fields import (
     KindConfig,
     LayerNorm,
     LearningRate,
+    LearningRateSchedule,
     NormalizeObservations,
+    Optimizer,
+    Residual,
     RewardClip,
+    RmsPropDecay,
+    RmsPropEpsilon,
+    Schedule,
+    SpectralNorm,
     Torso,
+    TorsoCells,
+    TorsoPooling,
+    TorsoWidth,
+    WeightDecay,
     rising_learning_rate,
 )
 from agents.configs.on_policy import Epochs, Minibatches, OnPolicy, Rollout
@@ -38,13 +51,25 @@ class PqnConfig(OnPolicy, KindConfig, frozen=True, tag_field="kind", tag="pqn"):
     torso: Torso = ""
     normalize_observations: NormalizeObservations = False
     layer_norm: LayerNorm = True
+    residual: Residual = False
+    spectral_norm: SpectralNorm = "none"
+    torso_width: TorsoWidth = 1
+    torso_pooling: TorsoPooling = "none"
+    torso_cells: TorsoCells = 6
     learning_rate: LearningRate = 5e-4
     learning_rate_final: FinalLearningRate = 1e-4
     learning_rate_decay_steps: DecaySteps = 0
+    learning_rate_schedule: LearningRateSchedule = Schedule()
+    optimizer: Optimizer = "radam"
     adam_epsilon: AdamEpsilon = 1e-8
+    rmsprop_decay: RmsPropDecay = 0.95
+    rmsprop_epsilon: RmsPropEpsilon = 0.01
+    weight_decay: WeightDecay = 0.0
     gradient_clip_norm: ClipNorm = 10.0
+    gradient_clip_value: ClipValue = 0.0
     rollout: Rollout = 32
     discount: Discount = 0.99
+    discount_schedule: DiscountSchedule = Schedule()
     reward_clip: RewardClip = 0.0
     q_lambda: Annotated[
         float,
@@ -67,7 +92,13 @@ class PqnConfig(OnPolicy, KindConfig, frozen=True, tag_field="kind", tag="pqn"):
 
     def problem(self) -> str:
         """See `KindConfig`."""
-        return rising_learning_rate(self.learning_rate, self.learning_rate_final, self.learning_rate_decay_steps)
+        sentence = rising_learning_rate(self.learning_rate, self.learning_rate_final, self.learning_rate_decay_steps)
+        return sentence or super().problem()
+
+    @property
+    def largest_discount(self) -> float:
+        """See `KindOfAgent`."""
+        return max(self.discount_schedule.values(self.discount))
 
     @property
     def priority_unit(self) -> Literal["return", "rescaled return", "nat", ""]:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from agents.config_fields import rising_learning_rate
+from agents.config_fields import LearningRateSchedule, Schedule, rising_learning_rate
 from agents.configs.value import WindowConfig
 from agents.specs import CATEGORIES, Specs
 
@@ -21,11 +21,13 @@ class QLearningConfig(WindowConfig, frozen=True, tag_field="kind", tag="q_learni
     learning_rate_decay_steps: Annotated[
         int, Meta(ge=0, description="Gradient steps of linear decay of the share; 0 keeps it constant.")
     ] = 0
+    learning_rate_schedule: LearningRateSchedule = Schedule()
     initial_value: Annotated[float, Meta(description="Of every entry; above all returns it explores.")] = 0.0
 
     def problem(self) -> str:
         """See `KindConfig`."""
-        return rising_learning_rate(self.learning_rate, self.learning_rate_final, self.learning_rate_decay_steps)
+        sentence = rising_learning_rate(self.learning_rate, self.learning_rate_final, self.learning_rate_decay_steps)
+        return sentence or super().problem()
 
     def unsuitable_for(self, specs: Specs) -> str:
         """See `KindOfAgent`."""

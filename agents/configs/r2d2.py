@@ -62,7 +62,7 @@ class R2d2Config(DeepConfig, frozen=True, tag_field="kind", tag="r2d2"):
     @property
     def window_length(self) -> int:
         """Frames of a sequence: burn-in, those learned from, and n more to bootstrap from."""
-        return self.burn_in + self.sequence + self.n_step
+        return self.burn_in + self.sequence + self.largest_n_step
 
     @property
     def stride(self) -> int:

@@ -9,8 +9,10 @@ from agents.config_fields import (
     Activation,
     AdamEpsilon,
     ClipNorm,
+    ClipValue,
     DecaySteps,
     Discount,
+    DiscountSchedule,
     Dueling,
     FinalLearningRate,
     HiddenUnits,
@@ -18,15 +20,28 @@ from agents.config_fields import (
     KindConfig,
     LayerNorm,
     LearningRate,
+    LearningRateSchedule,
     Munchausen,
     MunchausenTemperature,
     Noisy,
     NormalizeObservations,
     NStep,
+    NStepSchedule,
+    Optimizer,
+    Residual,
     RewardClip,
+    RmsPropDecay,
+    RmsPropEpsilon,
+    Schedule,
+    SpectralNorm,
     TargetUpdatePeriod,
     TargetUpdateTau,
+    TemperatureSchedule,
     Torso,
+    TorsoCells,
+    TorsoPooling,
+    TorsoWidth,
+    WeightDecay,
     rising_learning_rate,
 )
 
@@ -35,17 +50,34 @@ class WindowConfig(KindConfig, frozen=True):
     """Fields of all kinds that learn values from windows of n + 1 frames."""
 
     n_step: NStep = 1
+    n_step_schedule: NStepSchedule = Schedule()
     discount: Discount = 0.99
+    discount_schedule: DiscountSchedule = Schedule()
     reward_clip: RewardClip = 0.0
 
     @property
+    def largest_n_step(self) -> int:
+        """The largest n of the run: windows hold as many steps."""
+        return int(max(self.n_step_schedule.values(self.n_step)))
+
+    @property
+    def largest_discount(self) -> float:
+        """See `KindOfAgent`."""
+        return max(self.discount_schedule.values(self.discount))
+
+    @property
+    def targets_move(self) -> bool:
+        """See `KindOfAgent`."""
+        return bool(self.n_step_schedule.points or self.discount_schedule.points)
+
+    @property
     def window_length(self) -> int:
-        """Frames of one window: the n-step transition's first frame and its n_step successors."""
-        return self.n_step + 1
+        """Frames of one window: the n-step transition's first frame and its successors."""
+        return self.largest_n_step + 1
 
 
 class DeepConfig(WindowConfig, frozen=True):
-    """Fields of all kinds that learn values by a network, a target network and Adam."""
+    """Fields of all kinds that learn values by a network and a target network."""
 
     hidden_units: HiddenUnits = (128, 64)
     activation: Activation = "relu"
@@ -53,6 +85,11 @@ class DeepConfig(WindowConfig, frozen=True):
     torso: Torso = ""
     normalize_observations: NormalizeObservations = False
     layer_norm: LayerNorm = False
+    residual: Residual = False
+    spectral_norm: SpectralNorm = "none"
+    torso_width: TorsoWidth = 1
+    torso_pooling: TorsoPooling = "none"
+    torso_cells: TorsoCells = 6
     double: Annotated[bool, Meta(description="Choose the bootstrap action by the online network (Double DQN).")] = True
     dueling: Dueling = False
     noisy: Noisy = False
@@ -62,8 +99,14 @@ class DeepConfig(WindowConfig, frozen=True):
     learning_rate: LearningRate = 1e-3
     learning_rate_final: FinalLearningRate = 1e-4
     learning_rate_decay_steps: DecaySteps = 0
+    learning_rate_schedule: LearningRateSchedule = Schedule()
+    optimizer: Optimizer = "adam"
     adam_epsilon: AdamEpsilon = 1e-7
+    rmsprop_decay: RmsPropDecay = 0.95
+    rmsprop_epsilon: RmsPropEpsilon = 0.01
+    weight_decay: WeightDecay = 0.0
     gradient_clip_norm: ClipNorm = 10.0
+    gradient_clip_value: ClipValue = 0.0
     target_update_period: TargetUpdatePeriod = 0
     target_update_tau: TargetUpdateTau = 1.0
     redo_period: Annotated[int, Meta(ge=0, description="Gradient steps between renewals of dormant units; 0: no.")] = 0
@@ -80,7 +123,8 @@ class DeepConfig(WindowConfig, frozen=True):
         """See `KindConfig`."""
         if self.noisy and (self.redo_period or self.reset_period):
             return "noisy layers are not renewed: set noisy=false, or redo_period=0 and reset_period=0"
-        return rising_learning_rate(self.learning_rate, self.learning_rate_final, self.learning_rate_decay_steps)
+        sentence = rising_learning_rate(self.learning_rate, self.learning_rate_final, self.learning_rate_decay_steps)
+        return sentence or super().problem()
 
 
 class MunchausenConfig(DeepConfig, frozen=True):
@@ -89,13 +133,15 @@ class MunchausenConfig(DeepConfig, frozen=True):
     munchausen: Munchausen = False
     munchausen_scale: Annotated[float, Meta(ge=0.0, le=1.0, description="Alpha, the log-policy's share.")] = 0.9
     munchausen_temperature: MunchausenTemperature = 0.03
+    munchausen_temperature_schedule: TemperatureSchedule = Schedule()
     munchausen_floor: Annotated[
         float, Meta(le=0.0, description="l0, the least that tau * log pi is taken to be.")
     ] = -1.0
 
     def soft_reward(self, num_actions: int) -> float:
         """See `KindOfAgent`: the policy's entropy, of which tau log A is the most."""
-        return self.munchausen_temperature * math.log(num_actions) if self.munchausen else 0.0
+        largest = max(self.munchausen_temperature_schedule.values(self.munchausen_temperature))
+        return largest * math.log(num_actions) if self.munchausen else 0.0
 
     def remedies(self) -> list[str]:
         """See `KindOfAgent`; soft values have no maximum to choose, so that double would change nothing."""

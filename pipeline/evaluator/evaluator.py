@@ -246,7 +246,7 @@ class GreedyRunner:
 
     def _values(self) -> Values | None:
         agent = self._agent
-        return Values(agent.discount, agent.reward_clip) if agent.discount < 1.0 else None
+        return Values(agent.largest_discount, agent.reward_clip) if agent.largest_discount < 1.0 else None
 
     def close(self) -> None:
         """Releases the environments."""

@@ -100,8 +100,13 @@ def tables_of(section: msgspec.Struct, prefix: str = "") -> dict[str, Any]:
         if isinstance(value, dict) and isinstance(default := _default(field), msgspec.Struct):
             raise UsageError(f"{prefix}{field.name} must be of type {type(default).__name__}, not dict")
         if value is not None or field.default is not None:  # what is left out is None
-            tables[field.name] = _plain(list(value) if type(value) is tuple else value, prefix + field.name)
+            tables[field.name] = _plain(_lists(value), prefix + field.name)
     return tables
+
+
+def _lists(value: Any) -> Any:
+    """A field's tuples, and those within them, as lists."""
+    return [_lists(item) for item in value] if type(value) is tuple else value
 
 
 def validate(experiment: Experiment) -> None:

@@ -14,6 +14,7 @@ from msgspec.inspect import (
     NoneType,
     StrType,
     StructType,
+    TupleType,
     UnionType,
     VarTupleType,
     type_info,
@@ -61,8 +62,19 @@ def sections() -> Iterator[SectionDoc]:
 
 
 def _section(title: str, prefix: str, struct: type[msgspec.Struct]) -> SectionDoc:
-    fields = tuple(_field(f"{prefix}.", field) for field in msgspec.structs.fields(struct))
-    return SectionDoc(title, " ".join((struct.__doc__ or "").split()), fields)
+    return SectionDoc(title, " ".join((struct.__doc__ or "").split()), tuple(_fields(prefix, struct)))
+
+
+def _fields(prefix: str, struct: type[msgspec.Struct]) -> Iterator[FieldDoc]:
+    for field in msgspec.structs.fields(struct):
+        kind = type_info(field.type)
+        inner = _plain(kind)
+        if not isinstance(inner, StructType):
+            yield _field(f"{prefix}.", field)
+            continue
+        about = (kind.extra_json_schema or {}).get("description", "") if isinstance(kind, Metadata) else ""
+        for part in _fields(f"{prefix}.{field.name}", inner.cls):  # a table within the section
+            yield msgspec.structs.replace(part, meaning=f"{about} {part.meaning}")
 
 
 def _field(prefix: str, field: msgspec.structs.FieldInfo) -> FieldDoc:
@@ -96,6 +108,8 @@ def _words(kind: Any) -> str:
         return " | ".join(f'"{value}"' for value in kind.values)
     if isinstance(kind, VarTupleType):
         return f"list of: {_words(kind.item_type)}"
+    if isinstance(kind, TupleType):
+        return f"[{', '.join(map(_words, kind.item_types))}]"
     name = _NAMES[type(kind)]
     bounds = [
         f"{sign} {bound:g}"

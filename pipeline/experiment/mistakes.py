@@ -131,14 +131,15 @@ def _choices(path: str) -> list[str]:
     section, _, name = path.partition(".")
     if path == "agent.kind":
         return list(BUILDERS)
-    for info in msgspec.inspect.multi_type_info(_structs_of(section)):
-        if not isinstance(info, msgspec.inspect.StructType) or not isinstance(info.cls, type):
-            continue
-        for field in info.fields:
-            kind = field.type.type if isinstance(field.type, msgspec.inspect.Metadata) else field.type
-            if field.name == name:
-                one_of = kind.types if isinstance(kind, msgspec.inspect.UnionType) else (kind,)
-                return [word for part in one_of for word in _words_of(part)]
+    for struct in _structs_of(section):
+        kind: Any = msgspec.inspect.type_info(struct)
+        for part in name.split("."):  # a table within the section has fields of its own
+            fields = {field.name: field.type for field in getattr(kind, "fields", ())}
+            kind = fields.get(part)
+            kind = kind.type if isinstance(kind, msgspec.inspect.Metadata) else kind
+        if kind is not None:
+            one_of = kind.types if isinstance(kind, msgspec.inspect.UnionType) else (kind,)
+            return [word for part in one_of for word in _words_of(part)]
     return []
 
 

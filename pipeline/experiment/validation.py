@@ -114,6 +114,11 @@ def _of_replay(experiment: Experiment) -> Checks:
             f"{experiment.agent.kind!r} are not: set 'largest'",
         ),
         (
+            replay.initial_priority == "td_error" and experiment.agent.targets_move,
+            "replay.initial_priority='td_error' is computed by collectors, for one n and one discount: set 'largest', "
+            "or leave agent.n_step_schedule and agent.discount_schedule out",
+        ),
+        (
             0 < budget < replay.min_size * experiment.agent.stride,
             f"stop.environment_steps={budget} is below the {replay.min_size * experiment.agent.stride} steps of "
             f"replay.min_size={replay.min_size}, without which nothing is learned: raise it, or lower replay.min_size",

@@ -110,7 +110,8 @@ class ValueSentinel:
     def __init__(self, experiment: Experiment, num_actions: int) -> None:
         agent = experiment.agent
         self._agent, self._bonus = agent, experiment.exploration.paid_by != ""
-        self._discount, self._clip, self._entropy = agent.discount, agent.reward_clip, agent.soft_reward(num_actions)
+        self._discount, self._clip = agent.largest_discount, agent.reward_clip
+        self._entropy = agent.soft_reward(num_actions)
         self._largest_reward = 0.0
         self._best_value: float | None = None
         self._largest_value = 0.0

@@ -10,7 +10,7 @@ from slow_returns import by_recursion
 
 import agents
 from agents import ArraySpec, PqnConfig, Specs, minibatches
-from agents.radam import RAdam
+from agents.optimizers import optimizer_of
 
 FIRST, MID, LAST = 0, 1, 2
 PLAIN = Specs(ArraySpec((4,), "float32"), 3)
@@ -66,7 +66,7 @@ def test_a_batch_of_one_minibatch_and_one_epoch_takes_one_update_of_radam() -> N
     variables = other.acting_model.trainable_weights
     with tf.GradientTape() as tape:
         loss = other.loss(batch, training=True).loss
-    RAdam.of(variables, config).apply(tape.gradient(loss, variables), loss)
+    optimizer_of(variables, config).apply(tape.gradient(loss, variables), loss)
     info = agent.train(batch)
     assert info.extra.applied
     np.testing.assert_allclose(info.loss, loss, rtol=1e-6)

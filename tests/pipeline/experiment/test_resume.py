@@ -197,6 +197,8 @@ def test_no_field_that_may_change_changes_the_variables(kind: str) -> None:
         for name, value in numbers.items()
         if isinstance(value, bool | int | float)
     }
+    for name in ("rmsprop_decay", "rmsprop_epsilon", "weight_decay"):  # the optimizer reads none of them
+        changed.pop(name, None)
     if changed.get("munchausen"):
         changed["double"] = False
     assert shapes(msgspec.structs.replace(config, **changed)) == shapes(config)
