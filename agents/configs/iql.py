@@ -8,16 +8,28 @@ from agents.config_fields import (
     Activation,
     AdamEpsilon,
     ClipNorm,
+    ClipValue,
     DecaySteps,
     FinalLearningRate,
     HiddenUnits,
     ImageTorso,
     LayerNorm,
     LearningRate,
+    LearningRateSchedule,
     NormalizeObservations,
+    Optimizer,
+    Residual,
+    RmsPropDecay,
+    RmsPropEpsilon,
+    Schedule,
+    SpectralNorm,
     TargetUpdatePeriod,
     TargetUpdateTau,
     Torso,
+    TorsoCells,
+    TorsoPooling,
+    TorsoWidth,
+    WeightDecay,
     rising_learning_rate,
 )
 from agents.configs.value import WindowConfig
@@ -35,6 +47,11 @@ class IqlConfig(WindowConfig, frozen=True, tag_field="kind", tag="iql"):
     torso: Torso = ""
     normalize_observations: NormalizeObservations = False
     layer_norm: LayerNorm = False
+    residual: Residual = False
+    spectral_norm: SpectralNorm = "none"
+    torso_width: TorsoWidth = 1
+    torso_pooling: TorsoPooling = "none"
+    torso_cells: TorsoCells = 6
     expectile: Annotated[
         float,
         Meta(
@@ -58,8 +75,14 @@ class IqlConfig(WindowConfig, frozen=True, tag_field="kind", tag="iql"):
     learning_rate: LearningRate = 3e-4
     learning_rate_final: FinalLearningRate = 1e-4
     learning_rate_decay_steps: DecaySteps = 0
+    learning_rate_schedule: LearningRateSchedule = Schedule()
+    optimizer: Optimizer = "adam"
     adam_epsilon: AdamEpsilon = 1e-7
+    rmsprop_decay: RmsPropDecay = 0.95
+    rmsprop_epsilon: RmsPropEpsilon = 0.01
+    weight_decay: WeightDecay = 0.0
     gradient_clip_norm: ClipNorm = 0.0
+    gradient_clip_value: ClipValue = 0.0
     target_update_period: TargetUpdatePeriod = 0
     target_update_tau: TargetUpdateTau = 0.005
 
@@ -79,4 +102,5 @@ class IqlConfig(WindowConfig, frozen=True, tag_field="kind", tag="iql"):
 
     def problem(self) -> str:
         """See `KindConfig`."""
-        return rising_learning_rate(self.learning_rate, self.learning_rate_final, self.learning_rate_decay_steps)
+        sentence = rising_learning_rate(self.learning_rate, self.learning_rate_final, self.learning_rate_decay_steps)
+        return sentence or super().problem()
