@@ -350,17 +350,8 @@ class KindOfAgent:
         return ""
 
 
-_SWITCHES = (
-    "_schedule",
-    "optimizer",
-    "_decay",
-    "rmsprop_epsilon",
-    "residual",
-    "spectral_norm",
-    "_cells",
-    "_width",
-    "_pooling",
-)
+_OF_TRAINING = ("_schedule", "optimizer", "_decay", "rmsprop_epsilon")
+_OF_NETWORKS = ("residual", "spectral_norm", "_cells", "_width", "_pooling")
 """Ends of the names of fields that most configs leave at their defaults; what they do not fit with is in `fitting`."""
 
 
@@ -386,7 +377,7 @@ class KindConfig(Config, KindOfAgent, frozen=True):
 
     def problem(self) -> str:
         """What is wrong with values that fit their types but not each other, and what would do; empty if nothing is."""
-        fields = [field for field in msgspec.structs.fields(self) if field.name.endswith(_SWITCHES)]
+        fields = [field for field in msgspec.structs.fields(self) if field.name.endswith(_OF_TRAINING + _OF_NETWORKS)]
         if all(getattr(self, field.name) == field.default for field in fields):
             return ""
         from agents.configs import fitting

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _pytest.nodeid import NodeId
 from hypothesis import settings
 
 # Under `nohup`, and in the background of a script, every process of a test would ignore these signals, too.
@@ -54,6 +55,15 @@ NOT_RUN = pytest.StashKey[Counter[str]]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[NOT_RUN] = Counter()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # xdist tells a group by the end of its tests' ids. It writes them where pytest 9.2 no longer reads them, and so
+    # each worker would make the fixtures of every group.
+    for item in items:
+        if "@" in (grouped := getattr(item, "_nodeid", "")):
+            item._id = NodeId.parse(grouped)  # type: ignore[attr-defined]
 
 
 def pytest_deselected(items: list[pytest.Item]) -> None:

@@ -12,8 +12,8 @@ from masked_values import HALF_LN_3, TEMPERATURES, log_policy, masked_q_values, 
 from agents import DqnConfig, munchausen
 
 
-def settings_of(temperature: float, floor: float) -> DqnConfig:
-    return DqnConfig(double=False, munchausen_scale=0.9, munchausen_temperature=temperature, munchausen_floor=floor)
+def settings_of(floor: float) -> DqnConfig:
+    return DqnConfig(double=False, munchausen_scale=0.9, munchausen_floor=floor)
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def settings_of(temperature: float, floor: float) -> DqnConfig:
 )
 def test_bonus_by_hand(action: int, floor: float, expected: float) -> None:
     q, mask = tf.constant([[0.0, HALF_LN_3, 7.0]]), tf.constant([[True, True, False]])
-    bonus = munchausen.bonus(q, mask, tf.constant([action]), settings_of(0.5, floor))
+    bonus = munchausen.bonus(q, mask, tf.constant([action]), settings_of(floor), 0.5)
     np.testing.assert_allclose(bonus, [expected], rtol=1e-6)
 
 
@@ -40,7 +40,7 @@ def test_bonus_is_the_scaled_clipped_log_policy(
     drawn: tuple[np.ndarray, np.ndarray | None, np.ndarray], temperature: float, floor: float
 ) -> None:
     q, mask, action = drawn
-    bonus = munchausen.bonus(*tensors_of(q, mask), tf.constant(action), settings_of(temperature, floor))
+    bonus = munchausen.bonus(*tensors_of(q, mask), tf.constant(action), settings_of(floor), temperature)
     expected = [
         0.9 * max(temperature * log_policy(row, temperature)[taken], floor)
         for row, taken in zip(rows_of(q, mask), action.tolist(), strict=True)
@@ -49,7 +49,7 @@ def test_bonus_is_the_scaled_clipped_log_policy(
 
 
 def test_bonus_of_large_q_values_is_finite() -> None:
-    bonus = munchausen.bonus(tf.constant([[1e4, -1e4]] * 2), None, tf.constant([0, 1]), settings_of(0.03, -1.0))
+    bonus = munchausen.bonus(tf.constant([[1e4, -1e4]] * 2), None, tf.constant([0, 1]), settings_of(-1.0), 0.03)
     np.testing.assert_allclose(bonus, [0.0, -0.9], rtol=1e-6)
 
 

@@ -90,9 +90,7 @@ def spectral(model: tf.keras.Model) -> list[SpectralLayer]:
 
 @pytest.mark.parametrize(
     ("kind", "form"),
-    tiered(
-        [(kind, form) for kind in DEEP for form in FORMS], [("dqn", "all"), ("r2d2", "residual"), ("ppo", "residual")]
-    ),
+    tiered([(kind, form) for kind in DEEP for form in FORMS], [("dqn", "all"), ("r2d2", "all"), ("ppo", "residual")]),
 )
 def test_every_deep_kind_has_them_where_it_learns_and_where_it_acts(kind: str, form: str) -> None:
     specs, config = specs_of(kind), changed(config_of(kind), FORMS[form] | {"noisy": False, "target_update_period": 1})

@@ -26,6 +26,7 @@ def run(*flags: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=1_200, check=False, cwd=ROOT)
 
 
+@pytest.mark.slow  # test_reach.py has the same of its command
 @pytest.mark.timeout(1_300)
 def test_what_is_missing_is_trained_and_kept_and_the_page_written_from_all(tmp_path: Path) -> None:
     results, page = tmp_path / "results.jsonl", tmp_path / "trading.md"

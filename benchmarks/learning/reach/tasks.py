@@ -48,7 +48,7 @@ CARTPOLES = (
     "cartpole_iqn",
 )
 ON_POLICY = ("cartpole_ppo", "cartpole_reinforce", "cartpole_pqn")
-OFFLINE = ("cartpole_cql", "cartpole_behaviour_cloning")
+OFFLINE = ("cartpole_cql", "cartpole_iql", "cartpole_behaviour_cloning")
 FULL = ("stop.target_return=500", "evaluation.episodes=500")  # stops once 500 greedy episodes are perfect
 NEARLY_FULL = ("stop.target_return=490", "evaluation.episodes=100")
 HIDDEN_VELOCITIES = (
@@ -80,13 +80,13 @@ TASKS = {
         episodes=4_000,
     ),
     **{
-        f"minatar_{game}": Task(
-            f"minatar_{game}",
+        f"minatar_{name}": Task(
+            f"minatar_{name}",
             target,
             5_000_000,
             "DQN in the curves of Young and Tian 2019, by eye; their training episodes, epsilon 0.1",
         )
-        for game, target in {"breakout": 10.0, "asterix": 17.0, "freeway": 50.0}.items()
+        for name, target in {"breakout": 10.0, "asterix": 17.0, "freeway": 50.0, "pqn": 10.0}.items()
     },
     "highway": Task(
         "highway",

@@ -355,8 +355,9 @@ def values(kind: inspect.Type) -> st.SearchStrategy[Any]:
         case inspect.IntType():
             return st.integers(kind.ge if kind.ge is not None else -1000, kind.le if kind.le is not None else 10**9)
         case inspect.FloatType():
-            low, high = kind.ge if kind.ge is not None else kind.gt, kind.le
-            return st.floats(low, high, exclude_min=kind.gt is not None, allow_nan=False, allow_infinity=False)
+            low, high = kind.ge if kind.ge is not None else kind.gt, kind.le if kind.le is not None else kind.lt
+            bounds = {"exclude_min": kind.gt is not None, "exclude_max": kind.lt is not None}
+            return st.floats(low, high, **bounds, allow_nan=False, allow_infinity=False)
         case inspect.StrType():
             return st.text(min_size=1)
         case inspect.BoolType():
@@ -397,6 +398,7 @@ def experiments(draw: Any) -> Experiment:
     priorities = {"prioritized": True, "initial_priority": "td_error"} if draw(st.booleans()) else {}
     if experiment.agent.priority_unit != "return":
         priorities = {}
+    one_bonus = {draw(st.sampled_from(["count_bonus", "prediction_bonus"])): 0.0}
     per_item, groups, batches, items = (draw(st.integers(1, 8)) for _ in range(4))
     steps = 1 if experiment.agent.stride > 1 else draw(st.integers(0, 3))
     capacity = 24 * per_item * batches * items
@@ -408,7 +410,7 @@ def experiments(draw: Any) -> Experiment:
             max_collectors=draw(st.sampled_from([0, 1, 3])) * experiment.collect.collectors,
         ),
         learner=replace(experiment.learner, batch_size=per_item * batches * max(1, steps)),
-        exploration=replace(experiment.exploration, strategy=strategy, ladder_alpha=0.0),
+        exploration=replace(experiment.exploration, strategy=strategy, ladder_alpha=0.0, **one_bonus),
         replay=replace(
             replace(experiment.replay, prioritized=False, initial_priority="largest"),
             **priorities,

@@ -118,7 +118,7 @@ def test_any_value_in_any_field(where: tuple[str, str], value: Any) -> None:
     kept_or_refused(replace(BASE, **{section: replace(getattr(BASE, section), **{field: value})}))
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(st.sampled_from(DqnConfig.__struct_fields__), VALUES)
 def test_any_value_in_any_field_of_an_agent(field: str, value: Any) -> None:
     if field != "munchausen" and not field.startswith(("rmsprop_", "weight_decay", "torso_cells")):  # these need others

@@ -13,7 +13,7 @@ import pytest
 from gymnasium.vector.utils import batch_space
 from untrained import untrained_run
 
-from agents import BUILDERS
+from agents import BUILDERS, config_type
 from agents.exploration import greedy
 from pipeline import environments
 from pipeline.environments.lanes.shield import load as load_shield
@@ -50,8 +50,9 @@ def guarded(shield: str, *, masked: bool, stack: int = 1) -> tuple[str, ...]:
 
 def kind(name: str, *lines: str) -> tuple[str, ...]:
     small = () if name == "q_learning" else (SMALL,)
-    on_policy = ON_POLICY if BUILDERS[name].config().on_policy else ()
-    offline = ("offline.dataset='runs/other'", "stop.gradient_steps=1") if name == "behaviour_cloning" else ()
+    config = config_type(name)()
+    on_policy = ON_POLICY if config.on_policy else ()
+    offline = ("offline.dataset='runs/other'", "stop.gradient_steps=1") if config.offline_only else ()
     return (f"agent.kind='{name}'", *small, *on_policy, *offline, *lines)
 
 
@@ -73,6 +74,7 @@ CASES: dict[str, tuple[str, ...]] = {
     ),
     "q_learning, discrete": (*kind("q_learning"), *observing("discrete", masks=False)),
     "behaviour_cloning, tuple": (*kind("behaviour_cloning"), *observing("tuple")),
+    "iql, float": kind("iql"),
     "reinforce, nested": (*kind("reinforce"), *observing("nested")),
     "ppo, table of categories": (*kind("ppo"), *observing("multi_discrete_table")),
     "pqn, float": kind("pqn"),
