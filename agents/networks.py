@@ -12,8 +12,7 @@ from agents.initializers import Seeds
 from agents.specs import CATEGORIES, ArraySpec, Specs
 
 if TYPE_CHECKING:
-    from agents.configs.policy import PolicyConfig
-    from agents.configs.pqn import PqnConfig
+    from agents.configs.network import NetworkConfig
     from agents.configs.value import DeepConfig
     from agents.noisy import NoisyLayers
 
@@ -26,9 +25,7 @@ def inputs_of(specs: Specs) -> dict[str, tf.Tensor]:
     }
 
 
-def _encode(
-    name: str, spec: ArraySpec, leaf: tf.Tensor, seeds: Seeds, config: "DeepConfig | PolicyConfig | PqnConfig"
-) -> tf.Tensor:
+def _encode(name: str, spec: ArraySpec, leaf: tf.Tensor, seeds: Seeds, config: "NetworkConfig") -> tf.Tensor:
     """Encodes one observation array as float32 features [B, n] (see `ArraySpec` for what each dtype means)."""
     if spec.dtype in CATEGORIES:
         flat = tf.keras.layers.Reshape((len(spec.maximum),))(leaf)
@@ -96,7 +93,7 @@ class NetworkBuilder:
       seed: of the initial weights.
     """
 
-    def __init__(self, specs: Specs, config: "DeepConfig | PolicyConfig | PqnConfig", seed: int) -> None:
+    def __init__(self, specs: Specs, config: "NetworkConfig", seed: int) -> None:
         self.specs, self.seeds = specs, Seeds(seed)
         self._of_hidden = config
         self._inputs = inputs_of(specs)

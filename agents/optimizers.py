@@ -13,9 +13,7 @@ from agents.config_fields import Schedule
 from agents.losses import clip_by_global_norm, linear_schedule
 
 if TYPE_CHECKING:
-    from agents.configs.policy import PolicyConfig
-    from agents.configs.pqn import PqnConfig
-    from agents.configs.value import DeepConfig
+    from agents.configs.network import NetworkConfig
 
 
 class Update(NamedTuple):
@@ -159,7 +157,7 @@ class Adam(Optimizer):
         )
 
 
-def optimizer_of(variables: Sequence[tf.Variable], config: "DeepConfig | PolicyConfig | PqnConfig") -> Optimizer:
+def optimizer_of(variables: Sequence[tf.Variable], config: "NetworkConfig") -> Optimizer:
     """Makes the optimizer of an agent's configuration."""
     of_all: dict[str, Any] = {
         "learning_rate_final": config.learning_rate_final,

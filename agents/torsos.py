@@ -10,9 +10,7 @@ from agents.initializers import Seeds
 from agents.specs import Picture
 
 if TYPE_CHECKING:
-    from agents.configs.policy import PolicyConfig
-    from agents.configs.pqn import PqnConfig
-    from agents.configs.value import DeepConfig
+    from agents.configs.network import NetworkConfig
 
 _NATURE_LEAST = 36
 """Pixels of the smallest side for which Nature's convolutions need no padding."""
@@ -37,7 +35,7 @@ class Convolutions:
       config: activation, width, and the forms of the layers.
     """
 
-    def __init__(self, seeds: Seeds, config: "DeepConfig | PolicyConfig | PqnConfig") -> None:
+    def __init__(self, seeds: Seeds, config: "NetworkConfig") -> None:
         self._seeds, self._config = seeds, config
 
     def __call__(

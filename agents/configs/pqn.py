@@ -6,67 +6,32 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from agents.config_fields import (
-    Activation,
     AdamEpsilon,
-    ClipNorm,
-    ClipValue,
-    DecaySteps,
     Discount,
     DiscountSchedule,
     ErrorLoss,
-    FinalLearningRate,
     HiddenUnits,
-    ImageTorso,
-    KindConfig,
     LayerNorm,
     LearningRate,
-    LearningRateSchedule,
-    NormalizeObservations,
     Optimizer,
-    Residual,
     RewardClip,
-    RmsPropDecay,
-    RmsPropEpsilon,
     Schedule,
-    SpectralNorm,
-    Torso,
-    TorsoCells,
-    TorsoPooling,
-    TorsoWidth,
-    WeightDecay,
-    rising_learning_rate,
 )
+from agents.configs.network import NetworkConfig
 from agents.configs.on_policy import Epochs, Minibatches, OnPolicy, Rollout
 
 
-class PqnConfig(OnPolicy, KindConfig, frozen=True, tag_field="kind", tag="pqn"):
+class PqnConfig(OnPolicy, NetworkConfig, frozen=True, tag_field="kind", tag="pqn"):
     """Parallelised Q-network (PQN, Gallici et al. 2024): Q(lambda) without replay and without a target network.
 
     Layer normalisation keeps it stable. Batch size and samples per insert count sequences.
     """
 
     hidden_units: HiddenUnits = (128, 128)
-    activation: Activation = "relu"
-    image_torso: ImageTorso = "nature"
-    torso: Torso = ""
-    normalize_observations: NormalizeObservations = False
     layer_norm: LayerNorm = True
-    residual: Residual = False
-    spectral_norm: SpectralNorm = "none"
-    torso_width: TorsoWidth = 1
-    torso_pooling: TorsoPooling = "none"
-    torso_cells: TorsoCells = 6
     learning_rate: LearningRate = 5e-4
-    learning_rate_final: FinalLearningRate = 1e-4
-    learning_rate_decay_steps: DecaySteps = 0
-    learning_rate_schedule: LearningRateSchedule = Schedule()
     optimizer: Optimizer = "radam"
     adam_epsilon: AdamEpsilon = 1e-8
-    rmsprop_decay: RmsPropDecay = 0.95
-    rmsprop_epsilon: RmsPropEpsilon = 0.01
-    weight_decay: WeightDecay = 0.0
-    gradient_clip_norm: ClipNorm = 10.0
-    gradient_clip_value: ClipValue = 0.0
     rollout: Rollout = 32
     discount: Discount = 0.99
     discount_schedule: DiscountSchedule = Schedule()
@@ -89,11 +54,6 @@ class PqnConfig(OnPolicy, KindConfig, frozen=True, tag_field="kind", tag="pqn"):
     ] = True
     epochs: Epochs = 2
     minibatches: Minibatches = 4
-
-    def problem(self) -> str:
-        """See `KindConfig`."""
-        sentence = rising_learning_rate(self.learning_rate, self.learning_rate_final, self.learning_rate_decay_steps)
-        return sentence or super().problem()
 
     @property
     def largest_discount(self) -> float:

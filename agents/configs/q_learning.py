@@ -4,14 +4,29 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from agents.config_fields import LearningRateSchedule, Schedule, rising_learning_rate
+from agents.config_fields import (
+    Discount,
+    DiscountSchedule,
+    KindConfig,
+    LearningRateSchedule,
+    NStep,
+    NStepSchedule,
+    RewardClip,
+    Schedule,
+    rising_learning_rate,
+)
 from agents.configs.value import WindowConfig
 from agents.specs import CATEGORIES, Specs
 
 
-class QLearningConfig(WindowConfig, frozen=True, tag_field="kind", tag="q_learning"):
+class QLearningConfig(WindowConfig, KindConfig, frozen=True, tag_field="kind", tag="q_learning"):
     """Tabular Q-learning (Watkins 1989): one weight a state and action. Observations must be categories."""
 
+    n_step: NStep = 1
+    n_step_schedule: NStepSchedule = Schedule()
+    discount: Discount = 0.99
+    discount_schedule: DiscountSchedule = Schedule()
+    reward_clip: RewardClip = 0.0
     learning_rate: Annotated[
         float, Meta(gt=0.0, le=1.0, description="Share of the TD error that one n-step transition moves its entry by.")
     ] = 0.1

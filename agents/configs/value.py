@@ -6,54 +6,33 @@ from typing import Annotated
 from msgspec import Meta
 
 from agents.config_fields import (
-    Activation,
-    AdamEpsilon,
-    ClipNorm,
-    ClipValue,
-    DecaySteps,
     Discount,
     DiscountSchedule,
     Dueling,
-    FinalLearningRate,
-    HiddenUnits,
-    ImageTorso,
-    KindConfig,
-    LayerNorm,
-    LearningRate,
-    LearningRateSchedule,
     Munchausen,
     MunchausenTemperature,
     Noisy,
-    NormalizeObservations,
     NStep,
     NStepSchedule,
-    Optimizer,
-    Residual,
     RewardClip,
-    RmsPropDecay,
-    RmsPropEpsilon,
     Schedule,
-    SpectralNorm,
     TargetUpdatePeriod,
     TargetUpdateTau,
     TemperatureSchedule,
-    Torso,
-    TorsoCells,
-    TorsoPooling,
-    TorsoWidth,
-    WeightDecay,
-    rising_learning_rate,
 )
+from agents.configs.network import NetworkConfig
 
 
-class WindowConfig(KindConfig, frozen=True):
-    """Fields of all kinds that learn values from windows of n + 1 frames."""
+class WindowConfig:
+    """What kinds have in common that learn values from windows of n + 1 frames."""
 
-    n_step: NStep = 1
-    n_step_schedule: NStepSchedule = Schedule()
-    discount: Discount = 0.99
-    discount_schedule: DiscountSchedule = Schedule()
-    reward_clip: RewardClip = 0.0
+    __slots__ = ()
+
+    n_step: int
+    n_step_schedule: Schedule
+    discount: float
+    discount_schedule: Schedule
+    reward_clip: float
 
     @property
     def largest_n_step(self) -> int:
@@ -76,37 +55,25 @@ class WindowConfig(KindConfig, frozen=True):
         return self.largest_n_step + 1
 
 
-class DeepConfig(WindowConfig, frozen=True):
+class ValueConfig(WindowConfig, NetworkConfig, frozen=True):
+    """Fields of the kinds that learn values of such windows by a network."""
+
+    n_step: NStep = 1
+    n_step_schedule: NStepSchedule = Schedule()
+    discount: Discount = 0.99
+    discount_schedule: DiscountSchedule = Schedule()
+    reward_clip: RewardClip = 0.0
+
+
+class DeepConfig(ValueConfig, frozen=True):
     """Fields of all kinds that learn values by a network and a target network."""
 
-    hidden_units: HiddenUnits = (128, 64)
-    activation: Activation = "relu"
-    image_torso: ImageTorso = "nature"
-    torso: Torso = ""
-    normalize_observations: NormalizeObservations = False
-    layer_norm: LayerNorm = False
-    residual: Residual = False
-    spectral_norm: SpectralNorm = "none"
-    torso_width: TorsoWidth = 1
-    torso_pooling: TorsoPooling = "none"
-    torso_cells: TorsoCells = 6
     double: Annotated[bool, Meta(description="Choose the bootstrap action by the online network (Double DQN).")] = True
     dueling: Dueling = False
     noisy: Noisy = False
     noisy_sigma: Annotated[
         float, Meta(gt=0.0, description="Initial scale of the noise, before division by the root of a layer's inputs.")
     ] = 0.5
-    learning_rate: LearningRate = 1e-3
-    learning_rate_final: FinalLearningRate = 1e-4
-    learning_rate_decay_steps: DecaySteps = 0
-    learning_rate_schedule: LearningRateSchedule = Schedule()
-    optimizer: Optimizer = "adam"
-    adam_epsilon: AdamEpsilon = 1e-7
-    rmsprop_decay: RmsPropDecay = 0.95
-    rmsprop_epsilon: RmsPropEpsilon = 0.01
-    weight_decay: WeightDecay = 0.0
-    gradient_clip_norm: ClipNorm = 10.0
-    gradient_clip_value: ClipValue = 0.0
     target_update_period: TargetUpdatePeriod = 0
     target_update_tau: TargetUpdateTau = 1.0
     redo_period: Annotated[int, Meta(ge=0, description="Gradient steps between renewals of dormant units; 0: no.")] = 0
@@ -123,8 +90,7 @@ class DeepConfig(WindowConfig, frozen=True):
         """See `KindConfig`."""
         if self.noisy and (self.redo_period or self.reset_period):
             return "noisy layers are not renewed: set noisy=false, or redo_period=0 and reset_period=0"
-        sentence = rising_learning_rate(self.learning_rate, self.learning_rate_final, self.learning_rate_decay_steps)
-        return sentence or super().problem()
+        return super().problem()
 
 
 class MunchausenConfig(DeepConfig, frozen=True):

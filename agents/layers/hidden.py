@@ -7,15 +7,13 @@ import tensorflow as tf
 from agents.initializers import Seeds
 
 if TYPE_CHECKING:
-    from agents.configs.policy import PolicyConfig
-    from agents.configs.pqn import PqnConfig
-    from agents.configs.value import DeepConfig
+    from agents.configs.network import NetworkConfig
 
 
 def hidden_layer(
     features: tf.Tensor,
     units: int,
-    config: "DeepConfig | PolicyConfig | PqnConfig",
+    config: "NetworkConfig",
     seeds: Seeds,
     dense: Any,
     is_last: bool,

@@ -362,6 +362,7 @@ print(json.dumps(sorted(name for name in sys.modules if name.startswith("agents.
         "config_fields",
         "configs",
         "configs.dqn",
+        "configs.network",
         "configs.value",
         "exploration",
         "specs",
@@ -377,7 +378,7 @@ def test_a_config_loads_the_configuration_of_its_own_kind_alone() -> None:
         "print(sorted(name for name in sys.modules if name.startswith('agents.configs.')))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY)
-    assert done.stdout.strip() == "['agents.configs.quantile', 'agents.configs.value']"
+    assert done.stdout.strip() == "['agents.configs.network', 'agents.configs.quantile', 'agents.configs.value']"
 
 
 def test_the_names_of_configurations_are_offered_by_the_package() -> None:
