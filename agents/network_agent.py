@@ -7,9 +7,9 @@ import tensorflow as tf
 from tf_agents.agents import tf_agent
 from tf_agents.policies import greedy_policy, q_policy, tf_policy
 
-from agents import tf_specs
+from agents import minibatches, normalization, tf_specs
 from agents.config_fields import KindOfAgent
-from agents.optimizers import Optimizer, gradient_step_counter
+from agents.optimizers import Optimizer, Update, gradient_step_counter
 from agents.specs import Specs
 from agents.value_network import ValueNetwork
 
@@ -79,6 +79,41 @@ class NetworkAgent(tf_agent.TFAgent):  # type: ignore[misc]
         """Splits an observation into the network's and the mask; () where the environment masks nothing."""
         seen, mask = observation if self._masked else (observation, ())
         return seen, mask
+
+    def _shape_of(self, experience: Any) -> Any:
+        """The shape [B, T] of a batch of sequences, whose T is to be the kind's."""
+        shape, config = experience.reward.shape, self._config
+        if shape[1] != config.window_length:
+            raise ValueError(
+                f"rollout={config.rollout} learns from sequences of {config.window_length} frames; "
+                f"got experience of shape {shape}"
+            )
+        return shape
+
+    def _learn(
+        self, loss_of: Callable[[Any], tf.Tensor], count: int, variables: Any, experience: Any, extra: Any
+    ) -> tf_agent.LossInfo:
+        """Takes the updates of a gradient step on a batch of sequences.
+
+        Args:
+          loss_of: this replica's part of the loss of an update, float32 [], by its number from 0.
+          count: of the updates.
+          variables: to be learned.
+          experience: the batch, float observations of which are counted once for their running statistics.
+          extra: its figures, without those of the updates.
+        """
+
+        def update(k: Any) -> tuple[tf.Tensor, Update]:
+            with tf.GradientTape() as tape:
+                loss = loss_of(k)
+            done = self._optimizer.apply(tape.gradient(loss, variables), loss)
+            self._network.follow(self._config.spectral_norm, done.applied)
+            return loss, done
+
+        loss, norm, applied = minibatches.take(update, count)
+        self.train_step_counter.assign_add(1)
+        normalization.observe(self._network.model, self._split(experience.observation)[0], 2, applied)
+        return tf_agent.LossInfo(loss, extra._replace(gradient_norm=norm, applied=applied))
 
 
 def flatten(leaf: tf.Tensor) -> tf.Tensor:

@@ -11,10 +11,9 @@ import tensorflow as tf
 from tf_agents.agents import tf_agent
 from tf_agents.trajectories import StepType
 
-from agents import losses, minibatches, normalization, policy_losses
+from agents import losses, minibatches, policy_losses
 from agents.configs.policy_gradient import PolicyGradientConfig, PpoConfig, ReinforceConfig
 from agents.network_agent import flatten
-from agents.optimizers import Update
 from agents.policy_agent import PolicyAgent
 from agents.specs import Specs
 from agents.td_agent import LossExtra
@@ -71,20 +70,12 @@ class PolicyGradientAgent(PolicyAgent):
         if weights is not None:
             raise ValueError("a policy gradient takes no importance weights: its experience is its own policy's")
         frames, extra = self._frames(experience)
-        variables = self._network.learned
         count, part = self._parts(frames)
 
-        def update(k: Any) -> tuple[tf.Tensor, Update]:
-            with tf.GradientTape() as tape:
-                loss = self._mean_loss(part(k), training=True)
-            done = self._optimizer.apply(tape.gradient(loss, variables), loss)
-            self._network.follow(self._config.spectral_norm, done.applied)
-            return loss, done
+        def loss_of(k: Any) -> tf.Tensor:
+            return self._mean_loss(part(k), training=True)
 
-        loss, norm, applied = minibatches.take(update, count)
-        self.train_step_counter.assign_add(1)
-        normalization.observe(self._network.model, self._split(experience.observation)[0], 2, applied)
-        return tf_agent.LossInfo(loss, extra._replace(gradient_norm=norm, applied=applied))
+        return self._learn(loss_of, count, self._network.learned, experience, extra)
 
     def _loss(self, experience: Any, weights: Any = None, training: bool = False, **_: Any) -> tf_agent.LossInfo:
         """The loss of the whole batch before the first update."""
@@ -106,12 +97,8 @@ class PolicyGradientAgent(PolicyAgent):
 
     def _frames(self, experience: Any) -> tuple[Frames, LossExtra]:
         """Makes the frames to learn from and the figures of a batch; no gradient flows through them."""
-        config, shape = self._config, experience.reward.shape
-        if shape[1] != config.window_length:
-            raise ValueError(
-                f"rollout={config.rollout} learns from sequences of {config.window_length} frames; "
-                f"got experience of shape {shape}"
-            )
+        config = self._config
+        self._shape_of(experience)
         observation, mask = self._split(experience.observation)
         step_type = experience.step_type
         log_probability, value = self._evaluated(observation, mask, experience.action)

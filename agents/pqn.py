@@ -7,11 +7,11 @@ from tf_agents.agents import tf_agent
 from tf_agents.policies import epsilon_greedy_policy
 from tf_agents.trajectories import StepType
 
-from agents import lambda_returns, losses, minibatches, normalization
+from agents import lambda_returns, losses, minibatches
 from agents.configs.pqn import PqnConfig
 from agents.network_agent import NetworkAgent, flatten
 from agents.networks import NetworkBuilder
-from agents.optimizers import Update, optimizer_of
+from agents.optimizers import optimizer_of
 from agents.specs import Specs
 from agents.td_agent import Errors, LossExtra, loss_info
 from agents.value_network import ValueNetwork
@@ -68,18 +68,11 @@ class PqnAgent(NetworkAgent):
             of_updates = minibatches.shuffled(self._seed, self.train_step_counter, examples, config.epochs, count)
             flat = tf.nest.map_structure(lambda leaf: tf.gather(leaf, of_updates), flat)
 
-        def update(k: Any) -> tuple[tf.Tensor, Update]:
+        def loss_of(k: Any) -> tf.Tensor:
             part = flat if count == 1 else tf.nest.map_structure(lambda leaf: tf.gather(leaf, k), flat)
-            with tf.GradientTape() as tape:
-                loss = self._mean_loss(part, training=True)
-            done = self._optimizer.apply(tape.gradient(loss, variables), loss)
-            self._network.follow(self._config.spectral_norm, done.applied)
-            return loss, done
+            return self._mean_loss(part, training=True)
 
-        loss, norm, applied = minibatches.take(update, config.epochs * count)
-        self.train_step_counter.assign_add(1)
-        normalization.observe(self._network.model, self._split(experience.observation)[0], 2, applied)
-        return tf_agent.LossInfo(loss, extra._replace(gradient_norm=norm, applied=applied))
+        return self._learn(loss_of, config.epochs * count, variables, experience, extra)
 
     def _loss(self, experience: Any, weights: Any = None, training: bool = False, **_: Any) -> tf_agent.LossInfo:
         """The loss of the whole batch before the first update."""
@@ -97,12 +90,7 @@ class PqnAgent(NetworkAgent):
 
     def _frames(self, experience: Any) -> tuple[Frames, LossExtra]:
         """Makes the frames to learn from and the figures of a batch; no gradient flows through them."""
-        config, shape = self._config, experience.reward.shape
-        if shape[1] != config.window_length:
-            raise ValueError(
-                f"rollout={config.rollout} learns from sequences of {config.window_length} frames; "
-                f"got experience of shape {shape}"
-            )
+        config, shape = self._config, self._shape_of(experience)
         observation, mask = self._split(experience.observation)
         step_type, action = experience.step_type, experience.action[:, :-1]
         raw = self._network.raw(tf.nest.map_structure(flatten, observation))
