@@ -3,11 +3,12 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
+SITE := .site
 RUN_DIR ?= runs/cartpole-$(shell date +%Y%m%d-%H%M%S)
 CONFIG ?= cartpole
 TEST_PROCESSES ?= 2
 
-.PHONY: setup train test test-slow check lint types rooms lock clean help debian
+.PHONY: setup train test test-slow check lint types rooms lock site clean help debian
 
 help: ## Lists the targets.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -21,8 +22,8 @@ $(READY): requirements.lock pyproject.toml
 	    "Install it, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1;; esac
 	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	@echo "installing the locked dependencies into $(VENV), once (about a minute)"
-	@$(RUN) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@$(RUN) -m pip install -qq --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(RUN) -m pip install -qq --disable-pip-version-check --no-build-isolation --no-deps -e .
 	@touch $@
 
 # haproxy is for runs on several hosts, chromium for pictures of TensorBoard; without them their tests are skipped.
@@ -61,5 +62,15 @@ lock: $(READY) ## Renews requirements.lock from pyproject.toml; needs uv on the 
 	@uv pip compile pyproject.toml --all-extras --generate-hashes --python-version 3.11 \
 	  --python-platform x86_64-manylinux_2_28 --no-strip-extras --no-emit-index-url --no-header -o requirements.lock
 
-clean: ## Removes .venv and caches; runs stay.
-	@rm -rf $(VENV) .peers .pytest_cache .mypy_cache .ruff_cache *.egg-info
+# MkDocs shares no dependency with the project: it has an environment of its own.
+$(SITE)/.ready: docs/site/requirements.lock
+	@$(PYTHON) -m venv $(SITE)
+	@$(SITE)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+site: $(SITE)/.ready ## Builds the pages of docs/ as a site with search, build/site; a broken link ends it.
+	@NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build --strict
+	@echo "built: build/site; look at it: $(SITE)/bin/python -m http.server --directory build/site"
+
+clean: ## Removes .venv, the site's environment and caches; runs stay.
+	@rm -rf $(VENV) $(SITE) build/site .peers .pytest_cache .mypy_cache .ruff_cache *.egg-info
