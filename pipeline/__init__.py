@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.experiment.config import UsageError, load
+    from pipeline.experiment.config import load
     from pipeline.experiment.sections import Experiment
     from pipeline.launchers import train
     from pipeline.records.results import RunFailed, Summary
@@ -22,10 +22,16 @@ _HOMES = {
     "Experiment": "pipeline.experiment.sections",
     "RunFailed": "pipeline.records.results",
     "Summary": "pipeline.records.results",
-    "UsageError": "pipeline.experiment.config",
     "load": "pipeline.experiment.config",
     "train": "pipeline.launchers",
 }
+
+
+class UsageError(Exception):
+    """A mistake of the user's, in one line that says what to do; entry points end with exit code 2."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(" ".join(sentence.splitlines()))  # what it quotes may have more
 
 
 def _refuse_other_agents() -> None:

@@ -110,6 +110,12 @@ def lines_of(overrides: Any) -> tuple[str | Mapping[str, Any], ...]:
     return tuple(_line(line) for line in overrides)
 
 
+def with_fields(overrides: Any, fields: Mapping[str, Any]) -> tuple[str | Mapping[str, Any], ...]:
+    """`lines_of` overrides, and after them fields given as keywords: `agent={"n_step": 3}` or `agent__n_step=3`."""
+    dotted = [_nested({name.replace("__", "."): value}, "") for name, value in fields.items()]
+    return (*lines_of(overrides), *dotted)
+
+
 def _line(line: Any) -> str | Mapping[str, Any]:
     if isinstance(line, Mapping):
         return _nested(line, "")

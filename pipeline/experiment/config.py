@@ -13,6 +13,7 @@ import msgspec
 from agents import config_type
 from agents.config_fields import KindConfig, as_toml_has_it
 from agents.struct_types import prepared
+from pipeline import UsageError as UsageError
 from pipeline.experiment import validation
 from pipeline.experiment.sections import Experiment
 
@@ -28,25 +29,22 @@ _PRIORITIZED_STEPS = 25
 been judged yet (`priority/unjudged_share`)."""
 
 
-class UsageError(Exception):
-    """A mistake of the user's, in one line that says what to do; entry points end with exit code 2."""
-
-    def __init__(self, sentence: str) -> None:
-        super().__init__(" ".join(sentence.splitlines()))  # what it quotes may have more
-
-
 def shipped() -> list[str]:
     """Names of the configs in `configs/`."""
     return sorted(path.stem for path in SHIPPED.glob("*.toml"))
 
 
-def load(name_or_path: str | Path, overrides: Overrides = (), seed: int | None = None) -> Experiment:
+def load(name_or_path: str | Path, overrides: Overrides = (), seed: int | None = None, **fields: Any) -> Experiment:
     """Reads and validates an experiment.
+
+    `load("cartpole", ["agent.n_step=3"])`, `load("cartpole", {"agent.n_step": 3})`,
+    `load("cartpole", agent={"n_step": 3})` and `load("cartpole", agent__n_step=3)` are the same.
 
     Args:
       name_or_path: path of a TOML file, or the bare name of a shipped config.
       overrides: applied in order, after the config's bases.
       seed: replaces the file's.
+      **fields: applied after the overrides: sections as dicts, or single fields with two underscores for the dot.
 
     Raises:
       UsageError: no such file, or a value that cannot be.
@@ -58,6 +56,10 @@ def load(name_or_path: str | Path, overrides: Overrides = (), seed: int | None =
         path = SHIPPED / f"{name_or_path}.toml"
     if not os.path.isfile(path):
         raise UsageError(f"no config {str(name_or_path)!r}: give a path or one of {', '.join(shipped())}")
+    if fields:
+        from pipeline.experiment.bases import with_fields
+
+        overrides = with_fields(overrides, fields)
     return _experiment(read(path), str(path), path, overrides, seed)
 
 

@@ -204,6 +204,39 @@ def test_overrides_may_be_lines_and_tables(overrides: Overrides) -> None:
     assert pipeline.load("cartpole", overrides) == pipeline.load("cartpole", ("agent.n_step=3", "seed=7"))
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"agent": {"n_step": 3}, "stop": {"seconds": 5.0}},
+        {"agent__n_step": 3, "stop__seconds": 5.0},
+        {"overrides": ["agent.n_step=7", "stop.seconds=5.0"], "agent": {"n_step": 3}},
+        {"agent": {"n_step": np.int64(3)}, "stop": {"seconds": np.float32(5.0)}},
+    ],
+)
+def test_fields_may_be_keywords_over_the_overrides(fields: dict[str, Any]) -> None:
+    expected = pipeline.load("cartpole", ("agent.n_step=3", "stop.seconds=5.0"), seed=7)
+    assert pipeline.load("cartpole", seed=7, **fields) == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"agnt": {"n_step": 3}}, "unknown field 'agnt'; the nearest is 'agent'"),
+        ({"agent__n_stp": 3}, "unknown field 'agent.n_stp'; the nearest is 'agent.n_step'"),
+        ({"agent": {"n_step": "x"}}, "agent.n_step: Expected `int`"),
+        ({"agent": 3}, "agent: Expected"),
+        ({"agent__": 3}, "'agent.' is no name of a field"),
+        ({"environment": None}, "environment is None"),
+        ({"stop": {"seconds": -1}}, "stop.seconds: Expected"),
+        ({"base": "acrobot"}, "a base is named in a config's file"),
+    ],
+)
+def test_keywords_that_are_wrong_are_refused(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        pipeline.load("cartpole", **fields)
+    assert words in str(caught.value)
+
+
 def test_overrides_as_tables_hold_what_python_says() -> None:
     experiment = pipeline.load("cartpole", {"stop.target_return": None, "agent.hidden_units": (3, 4)})
     assert experiment.stop.target_return is None
