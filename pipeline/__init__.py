@@ -11,16 +11,19 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pipeline.comparison.run import Run
     from pipeline.experiment.config import load
     from pipeline.experiment.sections import Experiment
     from pipeline.launchers import train
-    from pipeline.records.results import RunFailed, Summary
+    from pipeline.records.results import RunFailed, Status, Summary
 
-__all__ = ["Experiment", "RunFailed", "Summary", "UsageError", "load", "train"]
+__all__ = ["Experiment", "Run", "RunFailed", "Status", "Summary", "UsageError", "load", "train"]
 
 _HOMES = {
     "Experiment": "pipeline.experiment.sections",
+    "Run": "pipeline.comparison.run",
     "RunFailed": "pipeline.records.results",
+    "Status": "pipeline.records.results",
     "Summary": "pipeline.records.results",
     "load": "pipeline.experiment.config",
     "train": "pipeline.launchers",

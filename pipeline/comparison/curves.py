@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.experiment.config import UsageError
+from pipeline import UsageError
 from pipeline.experiment.run_directory import RunDirectory
 
 MEAN_RETURN = "evaluation/mean_return"
@@ -63,13 +63,19 @@ def read(run: RunDirectory, tag: str, over_seconds: bool = False) -> Curve | Non
     if not points:
         return None
     points = last_written(points, _resumptions(run.tensorboard / "learner"))
-    y = np.array([point.value for point in points])
-    if not over_seconds:
-        return Curve(np.array([point.step for point in points], np.float64), y)
-    clock = _points(run.tensorboard / "learner", _CLOCK)
-    if not clock:
-        raise UsageError(f"{run.path} says nothing of its seconds of training ({_CLOCK}): use --x=environment_steps")
-    return Curve(train_seconds(np.array([point.time for point in points]), clock), y)
+    return _curve(points, _clock(run) if over_seconds else None)
+
+
+def read_all(run: RunDirectory, over_seconds: bool = False) -> dict[str, Curve]:
+    """The curves of all tags that a run has values of, by tag; see `read`."""
+    by_role = [_points_by_tag(folder) for folder in _folders(run)]
+    found: dict[str, list[Point]] = {}
+    for points in reversed(by_role):  # the first role that has a tag gives it
+        found |= points
+    resumptions = _resumptions(run.tensorboard / "learner")
+    kept = {tag: last_written(points, resumptions) for tag, points in found.items()}
+    clock = _clock(run) if over_seconds and found else None
+    return {tag: _curve(points, clock) for tag, points in sorted(kept.items())}
 
 
 def tags(run: RunDirectory) -> set[str]:
@@ -118,6 +124,22 @@ def train_seconds(times: NDArray[np.float64], clock: Sequence[Point]) -> NDArray
     return np.maximum.accumulate(np.maximum(passed, 0.0))
 
 
+def _clock(run: RunDirectory) -> list[Point]:
+    """How long the run had trained, at wall-clock times."""
+    clock = _points(run.tensorboard / "learner", _CLOCK)
+    if not clock:
+        raise UsageError(f"{run.path} says nothing of its seconds of training ({_CLOCK}): use --x=environment_steps")
+    return clock
+
+
+def _curve(points: Sequence[Point], clock: Sequence[Point] | None) -> Curve:
+    """A curve over the run's progress, or over seconds of training where there is a clock."""
+    y = np.array([point.value for point in points], np.float64)
+    if clock is None:
+        return Curve(np.array([point.step for point in points], np.float64), y)
+    return Curve(train_seconds(np.array([point.time for point in points]), clock), y)
+
+
 def _folders(run: RunDirectory) -> list[Path]:
     if not run.tensorboard.is_dir():
         return []
@@ -132,15 +154,21 @@ def _files(folder: Path) -> list[Path]:
 
 def _points(folder: Path, tag: str) -> list[Point]:
     """Every value of a tag, in the order of time."""
+    return _points_by_tag(folder, tag).get(tag, [])
+
+
+def _points_by_tag(folder: Path, only: str = "") -> dict[str, list[Point]]:
+    """Every value of each tag, or of one alone, in the order of time."""
     from tensorboard.util.tensor_util import make_ndarray
 
-    found = [
-        Point(event.wall_time, event.step, float(make_ndarray(value.tensor)))
-        for path in _files(folder)
-        for event, value in _scalars(path)
-        if value.tag == tag
-    ]
-    return sorted(found, key=lambda point: point.time)
+    found: dict[str, list[Point]] = {}
+    for path in _files(folder):
+        for event, value in _scalars(path):
+            if only and value.tag != only:
+                continue
+            point = Point(event.wall_time, event.step, float(make_ndarray(value.tensor)))
+            found.setdefault(value.tag, []).append(point)
+    return {tag: sorted(points, key=lambda point: point.time) for tag, points in found.items()}
 
 
 def _resumptions(learner: Path) -> list[tuple[float, int]]:

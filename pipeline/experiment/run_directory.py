@@ -4,13 +4,12 @@ import fcntl
 import logging
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import msgspec
+from pipeline import UsageError
 
-from pipeline.experiment import config
-from pipeline.experiment.config import UsageError
-from pipeline.experiment.sections import Experiment
+if TYPE_CHECKING:  # `pipeline.Run` reads a run where nothing but NumPy and TensorBoard is installed
+    from pipeline.experiment.sections import Experiment
 
 log = logging.getLogger(__name__)
 
@@ -32,17 +31,19 @@ class RunDirectory:
         self.recorders = path / "recorders"
         self._lock: int | None = None
 
-    def experiment(self) -> Experiment:
+    def experiment(self) -> "Experiment":
         """The experiment of the run.
 
         Raises:
           UsageError: there is no run here.
         """
+        from pipeline.experiment import config
+
         if not self.config.is_file():
             raise UsageError(f"{self.path} holds no run: there is no config.toml")
         return config.parse(self.config.read_text(), source=str(self.config))
 
-    def check(self, experiment: Experiment, resume: bool) -> Experiment:
+    def check(self, experiment: "Experiment", resume: bool) -> "Experiment":
         """Refuses what cannot be run here, before anything is written.
 
         Returns:
@@ -60,6 +61,7 @@ class RunDirectory:
             return experiment
         if not resume:
             raise UsageError(f"{self.path} holds a run already: continue it with --resume, or choose another --run_dir")
+        from pipeline.experiment import config
         from pipeline.experiment import resume as resuming
 
         stored = self.experiment()
@@ -119,8 +121,10 @@ class RunDirectory:
         numbers = (int(path.suffix[1:]) for path in self.recorders.glob(f"{role}.*") if path.suffix[1:].isdigit())
         return max(numbers, default=-1) + 1
 
-    def create(self, experiment: Experiment) -> None:
+    def create(self, experiment: "Experiment") -> None:
         """Writes the resolved config; every process reads it from here."""
+        from pipeline.experiment import config
+
         self.logs.mkdir(parents=True, exist_ok=True)
         self.recorders.mkdir(exist_ok=True)
         write_atomically(self.config, config.dump(experiment).encode())
@@ -143,4 +147,6 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Replaces a file by indented JSON."""
+    import msgspec
+
     write_atomically(path, msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
