@@ -265,6 +265,10 @@ def _novelty_bonus(experiment: Experiment, specs: Specs, seed: int) -> "Bonus | 
         return None
     from agents.novelty import bonus_of
 
+    if experiment.environment.previous_step:  # what was done says nothing of a state
+        from pipeline.environments.lanes.wrappers import without_previous_step
+
+        specs = without_previous_step(specs)
     return bonus_of(experiment.exploration, specs, seed)
 
 

@@ -136,7 +136,12 @@ def make(
 
         refuse_undrawn(vector, name)
     make_anew = functools.partial(make_vector, config, lanes)
-    return LaneEnvironment(vector, name, shield, make_anew, faulty_episodes, config.mask_key, masked)
+    lane_environment: type[LaneEnvironment] = LaneEnvironment
+    if config.previous_step:
+        from pipeline.environments.lanes.wrappers import ObservingPreviousStep
+
+        lane_environment = ObservingPreviousStep
+    return lane_environment(vector, name, shield, make_anew, faulty_episodes, config.mask_key, masked)
 
 
 class Spaces(NamedTuple):

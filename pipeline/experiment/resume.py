@@ -51,6 +51,7 @@ REFUSED = {
             "engine",
             "frame_skip",
             "frame_stack",
+            "previous_step",
             "max_episode_steps",
             "mask_key",
             "shield",

@@ -54,6 +54,25 @@ def test_without_a_stack_it_is_not(tmp_path: Path) -> None:
     assert not solved(tmp_path, "Echo", 12_000)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("observes", [True, False])
+def test_what_was_done_and_earned_is_remembered(tmp_path: Path, observes: bool) -> None:
+    lines = (
+        'agent.kind="r2d2"',
+        "agent.discount=0.9",
+        "agent.lstm_units=16",
+        "agent.burn_in=0",
+        "agent.sequence=10",
+        "agent.period=5",
+        "agent.learning_rate=3e-3",
+        "replay.samples_per_insert=32",
+        "learner.batch_size=32",
+        "stop.target_return=9.0",
+        f"environment.previous_step={str(observes).lower()}",
+    )
+    assert solved(tmp_path, "TwoArms", 60_000 if observes else 6_000, *lines) is observes
+
+
 @pytest.mark.parametrize("lines", [(), pytest.param(ON_POLICY, marks=pytest.mark.slow)])
 def test_scales_that_hide_what_matters_are_evened_out(tmp_path: Path, lines: tuple[str, ...]) -> None:
     assert solved(tmp_path, "Lopsided", 200_000, "agent.normalize_observations=true", *lines)

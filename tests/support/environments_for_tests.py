@@ -165,6 +165,12 @@ class Observing(gymnasium.Env[Any, Any]):
         return self.observation_space.sample(), 1.0, self._step == 4, False, self._info
 
 
+class ObservingPreviousReward(Counting):
+    """Has a part of the name that `environment.previous_step` gives its own."""
+
+    observation_space = spaces.Dict({"previous_reward": spaces.Box(-1.0, 1.0, (), np.float32)})  # type: ignore[assignment]
+
+
 class ShiftedActions(Counting):
     """Its actions are 5, 6 and 7."""
 

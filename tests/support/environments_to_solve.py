@@ -75,6 +75,25 @@ class Echo(gymnasium.Env[Any, Any]):
         return self._now, reward, False, self._steps == 20, {}
 
 
+class TwoArms(gymnasium.Env[Any, Any]):
+    """One of two arms pays 1 a pull, the other nothing; which one does is drawn for each episode of ten.
+
+    Nothing is observed. Who remembers what was pulled and what it paid earns 9.5 on average, anybody else 5.
+    """
+
+    observation_space = gymnasium.spaces.Box(0.0, 1.0, (1,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self._pulls, self._arm = 0, int(self.np_random.integers(2))
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        self._pulls += 1
+        return np.zeros(1, np.float32), float(action == self._arm), self._pulls == 10, False, {}
+
+
 class Lopsided(gymnasium.Env[Any, Any]):
     """The best action is where the first feature lies, left or right of 1,000 by 0.01; the second one is large noise.
 

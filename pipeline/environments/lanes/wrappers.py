@@ -1,11 +1,12 @@
-"""Wrappers of one lane's environment: frame skip, observations held against their space, an end with the collector.
+"""Wrappers of one lane's environment: frame skip, observations held against their space, an end with the collector;
+and lanes that observe their previous step.
 
 Imported where the config asks for one of them, or an observation looks unusual.
 """
 
 import copy
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import gymnasium
@@ -13,7 +14,19 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from pipeline.environments.lanes.spaces import EXACT, KINDS, Misfit, first_action, harmless_dtypes
+from agents import Specs
+from pipeline.environments.lanes.lane_environment import LaneEnvironment, LaneStep
+from pipeline.environments.lanes.spaces import (
+    EXACT,
+    KINDS,
+    Misfit,
+    first_action,
+    harmless_dtypes,
+    leaves_of,
+    path_of,
+    specs_of,
+)
+from pipeline.experiment.config import UsageError
 from pipeline.runtime.process import die_with_parent
 
 if TYPE_CHECKING:
@@ -62,6 +75,64 @@ class FrameSkip(gymnasium.Wrapper[Any, Any, Any, Any]):
             if mask is not None and not mask[int(action) - self._masks.first_action]:
                 break
         return observation, total, terminated, truncated, info
+
+
+ACTION, REWARD = "previous_action", "previous_reward"
+"""Names of what `ObservingPreviousStep` adds to an observation."""
+
+
+class ObservingPreviousStep(LaneEnvironment):
+    """Lanes that also observe the action and the reward of the step before (Kapturowski et al. 2019, section 2.3).
+
+    They are parts of each observation, beside those of a Dict, else beside a part `observation`: the action counted
+    from 1, as a category, and the reward as the environment gave it, float32. Both are 0 where an episode begins. A
+    shield sees them, too. For arguments see `LaneEnvironment`.
+
+    Raises:
+      UsageError: a part of the observation has one of their names.
+    """
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        observed, actions = self.observation_space, self.vector.single_action_space
+        is_dict = isinstance(observed, spaces.Dict)
+        parts = dict(observed.spaces) if isinstance(observed, spaces.Dict) else {"observation": observed}
+        if taken := {ACTION, REWARD} & set(parts):
+            raise UsageError(
+                f"environment {self.name!r} observes {min(taken)!r} by itself: set environment.previous_step=false"
+            )
+        own = [name for name, _, _ in leaves_of(observed)]
+        self._names = {name: name if is_dict else path_of("observation", name).strip("/") for name in own}
+        parts[ACTION] = spaces.Discrete(self.specs.num_actions + 1)
+        parts[REWARD] = spaces.Box(-np.inf, np.inf, (), np.float32)
+        self.observation_space = spaces.Dict(parts)
+        self.specs = specs_of(self.observation_space, actions, masked=False)
+        self._action, self._reward = np.zeros(self.lanes, np.int32), np.zeros(self.lanes, np.float32)
+
+    def begin(
+        self, seeds: Sequence[int], lanes: Sequence[int] | None = None
+    ) -> tuple[dict[str, NDArray[Any]], NDArray[np.bool_] | None]:
+        """See `LaneEnvironment.begin`."""
+        observation, mask = super().begin(seeds, lanes)
+        begun = slice(None) if lanes is None else list(lanes)
+        self._action[begun], self._reward[begun] = 0, 0.0
+        return self._with_previous(observation), mask
+
+    def _stepped(self, actions: NDArray[np.int64]) -> tuple[LaneStep, NDArray[np.bool_]]:
+        step, ended = super()._stepped(actions)
+        self._action = np.where(self.resetting, 0, actions + 1).astype(np.int32)
+        self._reward = np.where(self.resetting, np.float32(0.0), step.reward)
+        return step._replace(observation=self._with_previous(step.observation)), ended
+
+    def _with_previous(self, observation: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        own = {self._names[name]: leaf for name, leaf in observation.items()}
+        return {**own, ACTION: self._action, REWARD: self._reward}
+
+
+def without_previous_step(specs: Specs) -> Specs:
+    """The specs of what the environment itself observes, of those with its previous step."""
+    own = {name: leaf for name, leaf in specs.leaves().items() if name not in (ACTION, REWARD)}
+    return specs._replace(observation=own)
 
 
 class LaneMasks:

@@ -72,6 +72,7 @@ CASES: dict[str, tuple[str, ...]] = {
         *observing("dict"),
         "environment.frame_stack=2",
     ),
+    "r2d2, its previous step": (*kind("r2d2", "agent.lstm_units=4"), "environment.previous_step=true"),
     "q_learning, discrete": (*kind("q_learning"), *observing("discrete", masks=False)),
     "behaviour_cloning, tuple": (*kind("behaviour_cloning"), *observing("tuple")),
     "iql, float": kind("iql"),
