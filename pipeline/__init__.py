@@ -12,20 +12,42 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipeline.comparison.run import Run
+    from pipeline.environments import EnvironmentFault
+    from pipeline.evaluator.evaluation import EvaluationResult, evaluate
     from pipeline.experiment.config import load
     from pipeline.experiment.sections import Experiment
+    from pipeline.export.loaded_policy import GreedyPolicy, load_policy
     from pipeline.launchers import train
     from pipeline.records.results import RunFailed, Status, Summary
 
-__all__ = ["Experiment", "Run", "RunFailed", "Status", "Summary", "UsageError", "load", "train"]
+__all__ = [
+    "EnvironmentFault",
+    "EvaluationResult",
+    "Experiment",
+    "GreedyPolicy",
+    "Run",
+    "RunFailed",
+    "Status",
+    "Summary",
+    "UsageError",
+    "evaluate",
+    "load",
+    "load_policy",
+    "train",
+]
 
 _HOMES = {
+    "EnvironmentFault": "pipeline.environments",
+    "EvaluationResult": "pipeline.evaluator.evaluation",
     "Experiment": "pipeline.experiment.sections",
+    "GreedyPolicy": "pipeline.export.loaded_policy",
     "Run": "pipeline.comparison.run",
     "RunFailed": "pipeline.records.results",
     "Status": "pipeline.records.results",
     "Summary": "pipeline.records.results",
+    "evaluate": "pipeline.evaluator.evaluation",
     "load": "pipeline.experiment.config",
+    "load_policy": "pipeline.export.loaded_policy",
     "train": "pipeline.launchers",
 }
 

@@ -12,13 +12,11 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
 from absl import flags
 
-from pipeline.acting import stored_policies
 from pipeline.command import refuse_more, run_command
 from pipeline.environments import EnvironmentFault
-from pipeline.evaluator.evaluator import play
+from pipeline.evaluator.evaluation import evaluate
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.run_directory import RunDirectory
 
@@ -33,38 +31,35 @@ def main(arguments: list[str]) -> int:
     refuse_more(arguments)
     if not _RUN_DIR.value:
         raise UsageError("--run_dir is missing: which run's policy?")
-    run = RunDirectory(Path(_RUN_DIR.value))
-    experiment = run.experiment()
-    policy = stored_policies.load(run.policies / _POLICY.value)
     try:
-        played = play(experiment, policy, _EPISODES.value, _SEED.value)
+        found = evaluate(_RUN_DIR.value, policy=_POLICY.value, episodes=_EPISODES.value, seed=_SEED.value)
     except EnvironmentFault as fault:
         print(f"error: {fault}", file=sys.stderr)
         return 1
     print(
-        f"{_POLICY.value} policy of {run.path}, from {policy.environment_steps:,} environment steps, "
-        f"{policy.gradient_steps:,} gradient steps"
+        f"{_POLICY.value} policy of {_RUN_DIR.value}, from {found.environment_steps:,} environment steps, "
+        f"{found.gradient_steps:,} gradient steps"
     )
-    returns = played.returns
-    if played.unfinished:
+    episodes = len(found.returns)
+    if found.unfinished:
         print(
-            f"warning: {played.unfinished} of {len(returns)} episodes had not ended after {max(played.lengths):,} "
+            f"warning: {found.unfinished} of {episodes} episodes had not ended after {found.lengths.max():,} "
             "steps and are scored as they stood; evaluation.max_episode_steps in the run's config.toml is the limit",
             file=sys.stderr,
         )
     result = {
-        "mean_return": float(np.mean(returns)),
-        "std_return": float(np.std(returns)),
-        "min_return": min(returns),
-        "max_return": max(returns),
-        "episodes": len(returns),
-        "environment_steps": policy.environment_steps,
-        "gradient_steps": policy.gradient_steps,
+        "mean_return": found.mean_return,
+        "std_return": found.std_return,
+        "min_return": float(found.returns.min()),
+        "max_return": float(found.returns.max()),
+        "episodes": episodes,
+        "environment_steps": found.environment_steps,
+        "gradient_steps": found.gradient_steps,
     }
-    if played.unfinished:
-        result["unfinished"] = played.unfinished
-    if experiment.environment.shield:
-        result["shielded_share"] = played.shielded_share
+    if found.unfinished:
+        result["unfinished"] = found.unfinished
+    if RunDirectory(Path(_RUN_DIR.value)).experiment().environment.shield:
+        result["shielded_share"] = found.shielded_share
     print(json.dumps(result))
     return 0
 

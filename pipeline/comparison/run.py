@@ -6,6 +6,7 @@ TensorFlow, no Reverb, no msgspec.
 
 import difflib
 import json
+import os
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
@@ -43,14 +44,14 @@ class Run:
     Python's own types, `Path` and NumPy arrays.
 
     Args:
-      path: the run's directory, `run_dir` of `pipeline.train`.
+      path: the run's directory, `run_dir` of `pipeline.train`. What takes a path takes a `Run`, too.
 
     Raises:
       UsageError: there is no run.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        if not isinstance(path, str | Path) or not str(path):
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        if not isinstance(path, str | os.PathLike) or not os.fspath(path):
             raise UsageError(f"path is that of a run's directory, not {path!r}")
         self._directory = RunDirectory(Path(path).resolve())
         if not self._directory.config.is_file():
@@ -58,6 +59,9 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
+
+    def __fspath__(self) -> str:
+        return str(self.path)
 
     @property
     def path(self) -> Path:

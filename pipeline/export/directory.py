@@ -99,6 +99,11 @@ def write(source: Origin, out: Path) -> ExportResult:
     return ExportResult(files, missing, model.shield_obstacle)
 
 
+def is_export(folder: Path) -> bool:
+    """Whether a folder holds an exported policy."""
+    return (folder / _INTERFACE).is_file()
+
+
 def read(folder: Path) -> ExportedPolicy:
     """An exported policy.
 

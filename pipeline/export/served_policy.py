@@ -49,17 +49,17 @@ class ServedPolicy:
         """
         interface = self.interface
         seen = interface.seen(inputs, np.asarray)
-        scores, states = self._scores(seen, inputs.get(STATE))
-        best = greedy(scores, self._allowed(seen, inputs.get(MASK)))
+        scores, states = self.scores(seen, inputs.get(STATE))
+        best = greedy(scores, self.allowed(seen, inputs.get(MASK)))
         outputs = {ACTION: best + interface.first_action, interface.scores: scores}
         if states is not None:
             outputs[NEXT_STATE] = states
         return outputs
 
-    def _scores(
+    def scores(
         self, seen: Arrays, state: NDArray[Any] | None
     ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        """Scores, and the states that follow, of any number of rows."""
+        """Scores float32 [B, actions], and the states that follow, of any number of rows as the agent sees them."""
         batch = len(next(iter(seen.values())))
         parts = []
         for start in range(0, batch, _LANES[-1]):
@@ -80,7 +80,12 @@ class ServedPolicy:
             actor.state = _filled_up(state, lanes)
         return actor.q_values(seen)[:rows], actor.state[:rows]
 
-    def _allowed(self, seen: Arrays, mask: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
+    def allowed(self, seen: Arrays, mask: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
+        """bool [B, actions] of what mask and shield allow; None where neither forbids anything.
+
+        Raises:
+          NoAction: of some row none is allowed.
+        """
         allowed = mask
         if self._shield is not None:
             by_shield = self._shield(self._specs.pack(newest(self._specs, self.interface.frames, seen)))
