@@ -44,13 +44,12 @@ def main(arguments: list[str]) -> int:
         return 1
     with listen(_HOST.value, _PORT.value) as listening:
         from pipeline.export import http_server  # its imports take a while, which usage errors do not wait for
-        from pipeline.export.served_policy import ServedPolicy
 
         source = _MODEL.value or f"the {_POLICY.value} policy of {_RUN_DIR.value}"
         host = f"[{_HOST.value}]" if ":" in _HOST.value else _HOST.value
         url = f"http://{host}:{listening.getsockname()[1]}/v1/models/{http_server.NAME}"
         ready = functools.partial(print, f"serving {source} at {url}", flush=True)
-        asyncio.run(http_server.serve(ServedPolicy(policy), listening, ready))
+        asyncio.run(http_server.serve(policy, listening, ready))
     return 0
 
 

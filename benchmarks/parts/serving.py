@@ -1,10 +1,11 @@
 """Requests per second and their latency that `pipeline.serve` answers with a policy of CartPole, over kept connections.
 
 Example:
-  python -m benchmarks.parts.serving --connections=1,8 --page=docs/export.md
+  python -m benchmarks.parts.serving --connections=1,8 --bad_clients=200 --page=docs/export.md
 
 The load comes from a process of its own on the same machine: each connection sends its next request, of one
-observation, when it has the answer to the one before. The policy has random weights of the shipped configuration.
+observation, when it has the answer to the one before. The policy has random weights of the shipped configuration. With
+`--bad_clients`, the last of `--connections` is measured once more beside so many of `benchmarks.parts.bad_clients`.
 """
 
 import asyncio
@@ -29,8 +30,11 @@ from pipeline.experiment.config import dump
 _CONNECTIONS = flags.DEFINE_list("connections", ["1", "8"], "Kept open at a time.")
 _SECONDS = flags.DEFINE_float("seconds", 3.0, "Of one measurement.", lower_bound=0.01)
 _REPEATS = flags.DEFINE_integer("repeats", 5, "Measurements of each.", lower_bound=1)
+_BAD_CLIENTS = flags.DEFINE_integer("bad_clients", 0, "Beside which to measure once more.", lower_bound=0)
 _PAGE = flags.DEFINE_string("page", None, "Of the documentation, to write the figures into.")
 _START_SECONDS = 60.0
+_BAD_SECONDS = 3.0
+"""In which the bad clients become as many as they are."""
 _BODY = b'{"instances": [[0.01, -0.02, 0.03, -0.04]]}'
 _REQUEST = (
     b"POST /v1/models/policy:predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -122,6 +126,18 @@ def measure(connections: int, port: int) -> list[Load]:
     return loads
 
 
+def measure_beside_bad_clients(connections: int, port: int) -> list[Load]:
+    """The same while other clients do their worst."""
+    line = [sys.executable, "-m", "benchmarks.parts.bad_clients", str(port), str(_BAD_CLIENTS.value)]
+    bad = subprocess.Popen(line, stderr=subprocess.DEVNULL)
+    try:
+        time.sleep(_BAD_SECONDS)
+        return measure(connections, port)
+    finally:
+        bad.terminate()
+        bad.wait(_START_SECONDS)
+
+
 def _latency(loads: list[Load]) -> str:
     p50, p99 = _latencies(loads)
     return f"half answered within {p50:.2f} ms, 99 % within {p99:.2f} ms"
@@ -131,7 +147,7 @@ def _latencies(loads: list[Load]) -> tuple[float, float]:
     return median([each.p50 for each in loads]), median([each.p99 for each in loads])
 
 
-def lines_of(measured: dict[int, list[Load]]) -> list[str]:
+def lines_of(measured: dict[str, list[Load]]) -> list[str]:
     """The figures for people, by connections."""
     rows = [
         (count, spread([each.rate for each in loads]), *(f"{latency:.2f} ms" for latency in _latencies(loads)))
@@ -139,7 +155,8 @@ def lines_of(measured: dict[int, list[Load]]) -> list[str]:
     ]
     said = (
         f"One observation of CartPole a request, the load generator on the same machine: {machine()}. Medians of "
-        f"{_REPEATS.value} times {_SECONDS.value:g} s (`python -m benchmarks.parts.serving --page=docs/export.md`)."
+        f"{_REPEATS.value} times {_SECONDS.value:g} s (`python -m benchmarks.parts.serving --connections=1,8 "
+        f"--bad_clients={_BAD_CLIENTS.value} --page=docs/export.md`)."
     )
     return [*table("| connections | requests/s | half within | 99 % within |", rows), "", said]
 
@@ -153,7 +170,10 @@ def main(_: list[str]) -> int:
         try:
             assert server.stdout is not None
             port = int(server.stdout.readline().rpartition(":")[2].partition("/")[0])
-            measured = {int(count): measure(int(count), port) for count in _CONNECTIONS.value}
+            measured = {count: measure(int(count), port) for count in _CONNECTIONS.value}
+            if _BAD_CLIENTS.value:
+                beside = f"{_CONNECTIONS.value[-1]}, beside {_BAD_CLIENTS.value} bad clients"
+                measured[beside] = measure_beside_bad_clients(int(_CONNECTIONS.value[-1]), port)
         finally:
             server.terminate()
             server.wait(_START_SECONDS)

@@ -2,86 +2,157 @@
 
 import asyncio
 import logging
+import resource
 import signal
 import socket
-from collections.abc import Awaitable, Callable
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from pipeline.export import predict_json
-from pipeline.export.predict_json import BadRequest
-from pipeline.export.served_policy import NoAction, ServedPolicy
+from pipeline.export.answers import Answers, Busy, Reply
+from pipeline.export.connections import BODY_SECONDS, Connections
+from pipeline.export.directory import ExportedPolicy
 
 log = logging.getLogger(__name__)
 
 NAME = "policy"
 _LARGEST_BODY = 64 * 2**20
-_BODY_SECONDS = 30.0
 _LEAVE_SECONDS = 5.0
 """For requests under way when the server is told to end."""
+_UNREAD_SECONDS = 1.0
+"""In which the rest of a body that was refused is read, so that its client sees why."""
+_SWITCH_SECONDS = 5e-4
+"""For which a thread may keep the interpreter: the loop does not wait long for it."""
+_MOST_CONNECTIONS = 1_000
+_OTHER_FILES = 100
+"""Descriptors that are no connections."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def application(policy: ServedPolicy) -> web.Application:
+class _Service:
     """The routes of a policy."""
-    reader = predict_json.Reader(policy.interface)
-    metadata, status = predict_json.metadata(policy.interface, NAME), predict_json.status()
 
-    async def predict(http: web.Request) -> web.Response:
-        async with asyncio.timeout(_BODY_SECONDS):
-            body = await http.read()
+    def __init__(self, answers: Answers) -> None:
+        self._answers = answers
+        self._metadata = predict_json.metadata(answers.interface, NAME)
+        self._status = predict_json.status()
+        self.app = web.Application(client_max_size=_LARGEST_BODY, middlewares=[self._guarded])
+        self.app.router.add_post(f"/v1/models/{NAME}:predict", self._predict)
+        self.app.router.add_get(f"/v1/models/{NAME}", self._get_status)
+        self.app.router.add_get(f"/v1/models/{NAME}/metadata", self._get_metadata)
+        self.runner = web.AppRunner(
+            self.app, access_log=None, shutdown_timeout=_LEAVE_SECONDS, lingering_time=_UNREAD_SECONDS
+        )
+        self.connections = Connections(self._handler, _most_connections())
+
+    def _handler(self) -> asyncio.Protocol:
+        server = self.runner.server
+        assert server is not None
+        return server()
+
+    async def _predict(self, request: web.Request) -> web.Response:
+        if (request.content_length or 0) > _LARGEST_BODY:
+            raise web.HTTPRequestEntityTooLarge(_LARGEST_BODY, request.content_length or 0)
+        known = request.content_length is not None and hdrs.CONTENT_ENCODING not in request.headers
+        size = (request.content_length or 0) if known else _LARGEST_BODY
+        if size <= self._answers.small_bytes:
+            return _json(await self._answers.small(await self._body(request)))
+        with self._answers.place(size):
+            body = await self._body(request)
+            small = len(body) <= self._answers.small_bytes
+            return _json(await (self._answers.small(body) if small else self._answers.large(body)))
+
+    async def _body(self, request: web.Request) -> bytes:
+        async with asyncio.timeout(BODY_SECONDS):
+            body = await request.read()
+        self.connections.is_answered(request.transport)
+        return body
+
+    async def _get_status(self, _: web.Request) -> web.Response:
+        return _json(Reply(200, self._status))
+
+    async def _get_metadata(self, _: web.Request) -> web.Response:
+        return _json(Reply(200, self._metadata))
+
+    @web.middleware
+    async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        self.connections.body_is_due(request.transport)
         try:
-            request = reader.request(body)
-            outputs = policy.act(reader.arrays(request))
-        except (BadRequest, NoAction) as error:
-            return _json(predict_json.failure(str(error)), 400)
-        return _json(predict_json.reply(outputs, request.by_rows))
-
-    async def get_status(_: web.Request) -> web.Response:
-        return _json(status)
-
-    async def get_metadata(_: web.Request) -> web.Response:
-        return _json(metadata)
-
-    app = web.Application(client_max_size=_LARGEST_BODY, middlewares=[_failures_as_json])
-    app.router.add_post(f"/v1/models/{NAME}:predict", predict)
-    app.router.add_get(f"/v1/models/{NAME}", get_status)
-    app.router.add_get(f"/v1/models/{NAME}/metadata", get_metadata)
-    return app
+            return await _failures_as_json(request, handler)
+        finally:
+            self.connections.reply_is_due(request.transport)
 
 
-async def serve(policy: ServedPolicy, listening: socket.socket, ready: Callable[[], None]) -> None:
-    """Answers until SIGTERM or SIGINT, then what is under way.
+@asynccontextmanager
+async def serving(policy: ExportedPolicy, listening: socket.socket) -> AsyncIterator[Connections]:
+    """Answers while the context is open; at its end, what is under way.
 
     Args:
       policy: what answers.
       listening: where requests come in; it is closed at the end.
-      ready: called once they are answered.
+
+    Yields:
+      The connections.
+
+    Raises:
+      UsageError: there is no such shield.
     """
+    answers = Answers(policy)
+    try:
+        service = _Service(answers)
+        await service.runner.setup()
+        server = await asyncio.get_running_loop().create_server(service.connections, sock=listening, backlog=1024)
+        yield service.connections
+        server.close()
+        await service.runner.cleanup()
+    finally:
+        answers.close()
+
+
+async def serve(policy: ExportedPolicy, listening: socket.socket, ready: Callable[[], None]) -> None:
+    """Answers until SIGTERM or SIGINT; `ready` is called once it does. See `serving`."""
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
-    runner = web.AppRunner(application(policy), access_log=None, shutdown_timeout=_LEAVE_SECONDS)
-    await runner.setup()
-    await web.SockSite(runner, listening).start()
-    ready()
-    await ended.wait()
-    await runner.cleanup()
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    async with serving(policy, listening):
+        ready()
+        await ended.wait()
 
 
-@web.middleware
+def _most_connections() -> int:
+    """As many as there may be files, but for the others; the limit is raised as far as it may be."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_CONNECTIONS + _OTHER_FILES
+    if soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return max(1, min(_MOST_CONNECTIONS, soft - _OTHER_FILES))
+
+
 async def _failures_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except web.HTTPException as error:  # no such path, method, or too large a body
-        return _json(predict_json.failure(f"{request.method} {request.path}: {error.reason}"), error.status)
+        return _failure(error.status, f"{request.method} {request.path}: {error.reason}")
+    except Busy as error:
+        response = _failure(503, str(error))
+        response.headers[hdrs.RETRY_AFTER] = "1"
+        return response
     except TimeoutError:
-        return _json(predict_json.failure(f"the body did not arrive within {_BODY_SECONDS:.0f} s"), 408)
-    except Exception as error:  # the shield's, or ours
+        return _failure(408, f"the body did not arrive within {BODY_SECONDS:.0f} s")
+    except Exception as error:
         log.exception("%s %s", request.method, request.path)
-        return _json(predict_json.failure(f"{type(error).__name__}: {error}"), 500)
+        return _failure(500, f"{type(error).__name__}: {error}")
 
 
-def _json(body: bytes, status: int = 200) -> web.Response:
-    return web.Response(body=body, status=status, content_type="application/json")
+def _failure(status: int, sentence: str) -> web.Response:
+    return _json(Reply(status, predict_json.failure(sentence)))
+
+
+def _json(reply: Reply) -> web.Response:
+    return web.Response(body=reply.body, status=reply.status, content_type="application/json")

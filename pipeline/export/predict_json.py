@@ -71,6 +71,8 @@ class Reader:
             request = self._decoder.decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise BadRequest(f"the body is not a predict request: {error}") from None
+        except RecursionError:
+            raise BadRequest("the body is not a predict request: it is nested too deeply") from None
         if (request.instances is None) == (request.inputs is None):
             raise BadRequest("the body must have either 'instances' or 'inputs'")
         if request.signature_name not in ("", "serving_default"):
