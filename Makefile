@@ -6,7 +6,8 @@ READY := $(VENV)/.ready
 SITE := .site
 RUN_DIR ?= runs/cartpole-$(shell date +%Y%m%d-%H%M%S)
 CONFIG ?= cartpole
-TEST_PROCESSES ?= 2
+# Of two cores: a third process works while others wait for servers, deadlines and children.
+TEST_PROCESSES ?= 3
 
 .PHONY: setup train test test-slow check lint types rooms lock site clean help debian
 
