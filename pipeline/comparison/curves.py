@@ -4,7 +4,7 @@ TensorBoard's own protocol buffers read them; it has these without TensorFlow, t
 """
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,6 +76,33 @@ def read_all(run: RunDirectory, over_seconds: bool = False) -> dict[str, Curve]:
     kept = {tag: last_written(points, resumptions) for tag, points in found.items()}
     clock = _clock(run) if over_seconds and found else None
     return {tag: _curve(points, clock) for tag, points in sorted(kept.items())}
+
+
+class Newest:
+    """Reads the values of one tag as a run writes them, each once.
+
+    Args:
+      run: that may not have begun.
+      tag: such as `evaluation/mean_return`.
+    """
+
+    def __init__(self, run: RunDirectory, tag: str) -> None:
+        self._run, self._tag = run, tag
+        self._read: dict[Path, int] = {}
+
+    def read(self) -> list[Point]:
+        """The values since the last call, in the order of time."""
+        found = []
+        for path in (path for folder in _folders(self._run) for path in _files(folder)):
+            start = self._read.get(path, 0)
+            if path.stat().st_size <= start:
+                continue
+            with path.open("rb") as file:
+                file.seek(start)
+                records = list(_records(file.read()))
+            self._read[path] = start + sum(map(_size, records))
+            found += [_point(event, value) for event, value in _values(_decoded(records)) if value.tag == self._tag]
+        return sorted(found, key=lambda point: point.time)
 
 
 def tags(run: RunDirectory) -> set[str]:
@@ -159,16 +186,19 @@ def _points(folder: Path, tag: str) -> list[Point]:
 
 def _points_by_tag(folder: Path, only: str = "") -> dict[str, list[Point]]:
     """Every value of each tag, or of one alone, in the order of time."""
-    from tensorboard.util.tensor_util import make_ndarray
-
     found: dict[str, list[Point]] = {}
     for path in _files(folder):
         for event, value in _scalars(path):
             if only and value.tag != only:
                 continue
-            point = Point(event.wall_time, event.step, float(make_ndarray(value.tensor)))
-            found.setdefault(value.tag, []).append(point)
+            found.setdefault(value.tag, []).append(_point(event, value))
     return {tag: sorted(points, key=lambda point: point.time) for tag, points in found.items()}
+
+
+def _point(event: Any, value: Any) -> Point:
+    from tensorboard.util.tensor_util import make_ndarray
+
+    return Point(event.wall_time, event.step, float(make_ndarray(value.tensor)))
 
 
 def _resumptions(learner: Path) -> list[tuple[float, int]]:
@@ -178,21 +208,26 @@ def _resumptions(learner: Path) -> list[tuple[float, int]]:
 
 
 def _scalars(path: Path) -> Iterator[tuple[Any, Any]]:
+    """Events and their scalar values, up to the first that is not whole: a run may write it, or was killed doing so."""
+    yield from _values(_decoded(_records(path.read_bytes())))
+
+
+def _values(events: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
     """Events and their scalar values; histograms and texts are not among them."""
-    for event in _events(path):
+    for event in events:
         for value in event.summary.value:
             if value.metadata.plugin_data.plugin_name == "scalars":
                 yield event, value
 
 
-def _events(path: Path) -> Iterator[Any]:
-    """The events of a file, up to the first one that is not whole: a run may be writing it, or was killed doing so."""
+def _decoded(records: Iterable[bytes]) -> Iterator[Any]:
+    """The events of records, up to the first one that is none."""
     from google.protobuf.message import (
         DecodeError,
     )  # imported late: it takes half a second, and a wrong command line should fail at once
     from tensorboard.compat.proto.event_pb2 import Event
 
-    for record in _records(path.read_bytes()):
+    for record in records:
         try:
             yield Event.FromString(record)
         except DecodeError:
@@ -214,3 +249,8 @@ def _records(data: bytes) -> Iterator[bytes]:
             return
         yield data[start : start + length]
         at = start + length + _FOOTER_BYTES
+
+
+def _size(record: bytes) -> int:
+    """Bytes that a record takes in its file."""
+    return _HEADER.size + len(record) + _FOOTER_BYTES

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from pipeline.comparison.groups import fields, text
-from pipeline.experiment.config import UsageError
+from pipeline.experiment.config import UsageError, overlaid
 
 _LONGEST_NAME = 200
 """Bytes; file systems take 255, and a log's name is longer by its ending."""
@@ -39,17 +39,24 @@ class Combination(NamedTuple):
         return quote(words, safe=_READABLE) or "all"
 
     @property
+    def words(self) -> str:
+        """For people alone: numbers with four digits."""
+        return ", ".join(
+            f"{field}={value:.4g}" if isinstance(value, float) else f"{field}={text(value)}"
+            for field, value in self.values.items()
+        )
+
+    @property
     def line(self) -> str:
         """TOML that sets the values, as overrides of a config have it."""
         import tomli_w
 
         tree: dict[str, Any] = {}
         for field, value in self.values.items():
-            *sections, key = field.split(".")
-            section = tree
-            for name in sections:
-                section = section.setdefault(name, {})
-            section[key] = value
+            table = value
+            for name in reversed(field.split(".")):
+                table = {name: table}
+            tree = overlaid(tree, table)
         return tomli_w.dumps(tree)
 
 

@@ -17,9 +17,12 @@ from pipeline.launchers import describe
 from pipeline.records.results import EXIT_CODES, Status, Summary
 from pipeline.sweep.combinations import Combination
 
+STUDY = "search.db"
+"""The file of a search's trials."""
 RESULTS = "sweep.json"
 """The file that marks a folder as a sweep's."""
-_EXPERIMENT = "experiment.toml"
+EXPERIMENT = "experiment.toml"
+"""Of a combination or trial: what its runs are started from."""
 _LOCK = ".lock"
 _Read = TypeVar("_Read")
 
@@ -28,7 +31,7 @@ class SweepRun:
     """One run of a sweep.
 
     Args:
-      folder: of its combination.
+      folder: of its combination or trial.
       combination: what the run tries.
       seed: of the run.
       experiment: the combination's, whatever its seed.
@@ -36,15 +39,14 @@ class SweepRun:
 
     def __init__(self, folder: Path, combination: Combination, seed: int, experiment: Experiment) -> None:
         self.combination, self.seed, self.experiment = combination, seed, experiment
-        self.config = folder / _EXPERIMENT
+        self.name = f"{folder.name}/seed-{seed}"
+        """Combination or trial, and seed."""
+        self.about = "" if folder.name == combination.name else combination.words
+        """What the name does not say."""
+        self.config = folder / EXPERIMENT
         self.run = RunDirectory(folder / f"seed-{seed}")
         self.log = folder / f"seed-{seed}.log"
         """What the run's command prints."""
-
-    @property
-    def name(self) -> str:
-        """Combination and seed."""
-        return f"{self.combination.name}/seed-{self.seed}"
 
     def summary(self) -> Summary | None:
         """The run's result; None while it has none."""
@@ -88,56 +90,78 @@ class Plan:
         self.folder, self.tried, self.seeds = folder, tried, list(seeds)
         self.source, self.overrides = source, overrides
         self.experiments = {each.name: config.load(source, (*overrides, each.line), seed=0) for each in tried}
-        self._refuse_folder()
+        refuse_folder(folder, searched=False)
+        self._refuse_changed()
         for name, wanted in self.experiments.items():
-            _refuse_unfit(name, wanted)
+            refuse_unfit(name, wanted)
         self.members = [
             SweepRun(folder / each.name, each, seed, self.experiments[each.name])
             for each in tried
             for seed in self.seeds
         ]
 
-    def lock(self) -> None:
-        """Keeps other sweeps out of the folder until this process ends.
-
-        Raises:
-          UsageError: one is in it.
-        """
-        try:
-            RunDirectory(self.folder).lock()
-        except OSError as error:
-            raise UsageError(f"--out={self.folder} cannot be written: {error.strerror}") from None
-        except UsageError:
-            raise UsageError(f"{self.folder} is in use by a sweep: wait for its end, or choose another --out") from None
-
     def write(self) -> None:
         """Writes each combination's experiment, from which its runs are started."""
         for name, wanted in self.experiments.items():
             (self.folder / name).mkdir(parents=True, exist_ok=True)
-            write_atomically(self.folder / name / _EXPERIMENT, config.dump(wanted).encode())
+            write_atomically(self.folder / name / EXPERIMENT, config.dump(wanted).encode())
 
-    def _refuse_folder(self) -> None:
-        for path in (self.folder, *self.folder.parents):
-            if path.exists() and not path.is_dir():
-                raise UsageError(f"--out={self.folder} cannot be: {path} is a file")
-        if not self.folder.exists():
-            return
+    def _refuse_changed(self) -> None:
         for name, wanted in self.experiments.items():
-            path = self.folder / name / _EXPERIMENT
+            path = self.folder / name / EXPERIMENT
             if path.is_file() and (changed := differences(_stored(path), wanted)):
                 raise UsageError(
                     f"{path.parent} was run with other values of {', '.join(changed)}: choose another --out"
                 )
-        names = {path.name for path in self.folder.iterdir()} - {_LOCK}
-        if names and RESULTS not in names:
-            raise UsageError(f"{self.folder} is not empty and holds no sweep: choose another --out")
+
+
+def lock(folder: Path) -> None:
+    """Keeps other sweeps out of a folder until this process ends.
+
+    Raises:
+      UsageError: one is in it.
+    """
+    try:
+        RunDirectory(folder).lock()
+    except OSError as error:
+        raise UsageError(f"--out={folder} cannot be written: {error.strerror}") from None
+    except UsageError:
+        raise UsageError(f"{folder} is in use by a sweep: wait for its end, or choose another --out") from None
+
+
+def refuse_folder(folder: Path, searched: bool) -> None:
+    """Refuses a folder that no sweep can be in, or that holds one of another kind.
+
+    Args:
+      folder: of the sweep.
+      searched: whether it is a search; else it runs every combination.
+
+    Raises:
+      UsageError: says what is there.
+    """
+    for path in (folder, *folder.parents):
+        if path.exists() and not path.is_dir():
+            raise UsageError(f"--out={folder} cannot be: {path} is a file")
+    if not folder.exists():
+        return
+    names = {path.name for path in folder.iterdir()} - {_LOCK}
+    if names and RESULTS not in names:
+        raise UsageError(f"{folder} is not empty and holds no sweep: choose another --out")
+    if RESULTS in names and (STUDY in names) != searched and any(folder.glob(f"*/{EXPERIMENT}")):
+        kinds = ("one of --search", "one without --search")
+        raise UsageError(f"{folder} holds another sweep, {kinds[searched]}: choose another --out")
 
 
 def _stored(path: Path) -> Experiment:
     return config.parse(path.read_text(), source=str(path))
 
 
-def _refuse_unfit(name: str, wanted: Experiment) -> None:
+def refuse_unfit(name: str, wanted: Experiment) -> None:
+    """Refuses an experiment that might never end, or whose environment is not for its agent.
+
+    Raises:
+      UsageError: begins with the name.
+    """
     stop = wanted.stop
     if not (stop.environment_steps or stop.gradient_steps or stop.seconds):
         raise UsageError(

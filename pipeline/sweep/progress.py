@@ -31,9 +31,14 @@ class Progress:
         self._live: Live | None = None
         self._started = self._shown_at = time.monotonic()
 
+    def expect(self, finished: int, waiting: int, unit: str = "runs") -> None:
+        """Takes how many have ended before, and how many runs have not."""
+        self._finished, self._waiting = (finished if unit == "runs" else 0), waiting
+        if finished:
+            self.say(f"{finished} {unit} have ended before and are not run again")
+
     def __enter__(self) -> "Progress":
-        if self._finished:
-            self.say(f"{self._finished} runs have ended before and are not run again")
+        self.expect(self._finished, self._waiting)
         if self._terminal.is_terminal:
             self._live = Live(console=self._terminal, auto_refresh=False, transient=True)
             self._live.start()
@@ -51,20 +56,34 @@ class Progress:
     def say_start(self, member: SweepRun) -> None:
         """Prints that a run is started; the live line has it anyway."""
         if self._live is None:
-            self.say(f"started   {member.name}")
+            self.say(f"started   {member.name}  {member.about}".rstrip())
 
-    def say_end(self, member: SweepRun) -> None:
-        """Prints that a run has ended at its stop condition, and its result."""
+    def say_end(self, member: SweepRun, remark: str = "") -> None:
+        """Prints that a run has ended, its result, and what else there is to say."""
         self._ended += 1
         summary = member.summary()
         result = "" if summary is None or summary.mean_return is None else f"  mean return {summary.mean_return:.4g}"
-        self.say(f"ended     {member.name}{result}")
+        self.say(f"ended     {member.name}{result}{remark and '  '}{remark}")
+
+    def count_pruned(self) -> None:
+        """Takes that a run has ended that was told to."""
+        self._ended += 1
+
+    def drop(self, runs: int) -> None:
+        """Takes that some runs will not be made after all."""
+        self._waiting -= runs
 
     def say_failure(self, member: SweepRun, reason: str) -> None:
         """Prints that a run has failed, and why."""
         self._ended += 1
         self._failed += 1
         self._terminal.print(f"FAILED    {member.name}: {reason}", style="bold red", markup=False)
+
+    def say_failed_trial(self, name: str, reason: str, runs: int) -> None:
+        """Prints that a trial has failed before any of its runs, and why."""
+        self._failed += 1
+        self.drop(runs)
+        self._terminal.print(f"FAILED    {name}: {reason}", style="bold red", markup=False)
 
     def refresh(self, running: Sequence[SweepRun]) -> None:
         """Shows what runs now, if it is time to."""

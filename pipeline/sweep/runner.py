@@ -6,9 +6,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from pipeline.sweep.plan import SweepRun
 from pipeline.sweep.progress import Progress
@@ -25,21 +25,70 @@ class FailedRun(NamedTuple):
     reason: str
 
 
+class Work(Protocol):
+    """Where a sweeper gets its runs from, and whom it tells how they ended."""
+
+    outcomes: frozenset[int]
+    """Exit codes of runs that are results; others are failures."""
+
+    def take(self) -> SweepRun | None:
+        """The next run to start; None while there is none."""
+
+    def unwanted(self, running: Sequence[SweepRun]) -> Mapping[SweepRun, str]:
+        """Of the runs, those to be ended now, and why."""
+
+    def take_end(self, member: SweepRun, code: int) -> str:
+        """Takes the end of a run; returns what there is to say of it."""
+
+    def take_failure(self, member: SweepRun, reason: str) -> None:
+        """Takes that a run has failed."""
+
+
+class Members:
+    """Runs that are known from the start.
+
+    Args:
+      members: in their order.
+    """
+
+    outcomes = frozenset({0})
+
+    def __init__(self, members: Sequence[SweepRun]) -> None:
+        self._waiting = list(reversed(members))
+        self.failed: list[FailedRun] = []
+
+    def take(self) -> SweepRun | None:
+        """The next one."""
+        return self._waiting.pop() if self._waiting else None
+
+    def unwanted(self, running: Sequence[SweepRun]) -> Mapping[SweepRun, str]:
+        """None of them."""
+        return {}
+
+    def take_end(self, member: SweepRun, code: int) -> str:
+        """Its return says it all."""
+        return ""
+
+    def take_failure(self, member: SweepRun, reason: str) -> None:
+        """Keeps it."""
+        self.failed.append(FailedRun(member, reason))
+
+
 class Sweeper:
     """Runs what a sweep has not finished.
 
     Args:
-      members: to run; those that were begun go on from their newest checkpoint.
+      work: has the runs; those that were begun go on from their newest checkpoint.
       parallel: how many at a time.
       progress: is told.
     """
 
-    def __init__(self, members: Sequence[SweepRun], parallel: int, progress: Progress) -> None:
-        self._waiting = list(reversed(members))
-        self._parallel, self._progress = parallel, progress
+    def __init__(self, work: Work, parallel: int, progress: Progress) -> None:
+        self._work, self._parallel, self._progress = work, parallel, progress
         self._running: dict[SweepRun, subprocess.Popen[bytes]] = {}
         self._log_from: dict[SweepRun, int] = {}
-        self._failed: list[FailedRun] = []
+        self._unwanted: dict[SweepRun, float] = {}
+        """Runs that were told to end, and until when they may take for it."""
         self._signals = 0
         self._leave_by: float | None = None
 
@@ -48,24 +97,34 @@ class Sweeper:
         """Whether the sweep was told to end."""
         return self._signals > 0
 
-    def run(self) -> list[FailedRun]:
-        """Runs until all have ended, or after SIGINT or SIGTERM those that run have left; returns those that failed."""
+    def run(self) -> None:
+        """Runs until all have ended, or after SIGINT or SIGTERM those that run have left."""
         with self._handling_signals():
             try:
-                while self._running or (self._waiting and not self.is_interrupted):
-                    self._tend()
+                while self._tend():
                     self._progress.refresh(list(self._running))
                     time.sleep(_POLL_SECONDS)
             finally:
                 self._kill()
-        return self._failed
 
-    def _tend(self) -> None:
+    def _tend(self) -> bool:
+        """Takes what has ended, ends and starts what is due; False if nothing is left."""
         for member, process in list(self._running.items()):
             if (code := process.poll()) is not None:
                 self._take_end(member, code)
-        while self._waiting and len(self._running) < self._parallel and not self.is_interrupted:
-            self._start(self._waiting.pop())
+        for member, reason in self._work.unwanted(
+            [each for each in self._running if each not in self._unwanted]
+        ).items():
+            self._progress.say(f"pruned    {member.name}  {reason}")
+            self._unwanted[member] = time.monotonic() + _LEAVE_SECONDS
+            self._running[member].terminate()
+        for member, until in self._unwanted.items():
+            if time.monotonic() > until:
+                self._running[member].kill()
+        while len(self._running) < self._parallel and not self.is_interrupted:
+            if (next_run := self._work.take()) is None:
+                break
+            self._start(next_run)
         if self.is_interrupted and self._leave_by is None:
             self._leave_by = time.monotonic() + _LEAVE_SECONDS
             self._progress.say(f"interrupted: {len(self._running)} runs save what they have; again ends them at once")
@@ -73,6 +132,7 @@ class Sweeper:
                 process.terminate()
         if self._signals > 1 or (self._leave_by is not None and time.monotonic() > self._leave_by):
             self._kill()
+        return bool(self._running)
 
     def _start(self, member: SweepRun) -> None:
         # The run ends with the sweep.
@@ -92,14 +152,16 @@ class Sweeper:
 
     def _take_end(self, member: SweepRun, code: int) -> None:
         del self._running[member]
-        if code == 0:
-            self._progress.say_end(member)
+        if self._unwanted.pop(member, None) is not None:
+            self._progress.count_pruned()
+        elif code in self._work.outcomes:
+            self._progress.say_end(member, self._work.take_end(member, code))
         elif self.is_interrupted and (code == 1 or code < 0):  # it has saved what it had, or was killed before
             self._progress.say(f"left      {member.name}" + ("" if code == 1 else f" by {_how(code)}"))
         else:
             reason = f"{_how(code)}: {self._last_line(member)}; see {member.log}"
-            self._failed.append(FailedRun(member, reason))
             self._progress.say_failure(member, reason)
+            self._work.take_failure(member, reason)
 
     def _last_line(self, member: SweepRun) -> str:
         with member.log.open("rb") as log:

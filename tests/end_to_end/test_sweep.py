@@ -16,6 +16,8 @@ import psutil
 import pytest
 from one_after_another import refusals
 
+from pipeline.experiment import config
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 SECONDS = 240
 SHRUNK = (
@@ -177,11 +179,93 @@ def test_runs_that_fail_are_named_and_the_others_go_on(out: Path) -> None:
     assert not (out / "sweep.png").exists()
 
 
+SEARCH = (
+    "--config=cartpole",
+    "--search=random",
+    "--trials=4",
+    "--pruner=asha",
+    "--parallel=2",
+    "--space=agent.learning_rate={low=1e-4, high=1e-2, log=true}",
+    "--space=agent.hidden_units=[[8], [16, 16]]",
+    *sets(*SHRUNK[:4], "evaluation.every_steps=250", "stop.environment_steps=4000", "stop.target_return=1e9"),
+)
+
+
+def trials_of(out: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((out / "sweep.csv").open()))
+
+
+@pytest.mark.slow
+def test_a_killed_search_goes_on_to_a_config_that_trains(out: Path) -> None:
+    flags = [*SEARCH, f"--out={out}"]
+    search = start("pipeline.sweep", *flags)
+    begun = "trial-*/seed-0/logs/learner.log"
+    wait_until(lambda: len(list(out.glob(begun))) > 2 or search.poll() is not None, "a third trial has begun")
+    assert search.poll() is None
+    search.kill()
+    search.wait()
+    wait_until(lambda: not processes_of(out), "nothing is left of a killed search")
+    before = {row["trial"]: row["agent.learning_rate"] for row in trials_of(out)}
+    ended = {row["trial"] for row in trials_of(out) if row["state"] in ("complete", "pruned")}
+    assert ended
+
+    code, output = run("pipeline.sweep", *flags)
+    assert code == 0, output
+    assert f"{len(ended)} trials have ended before" in output
+    rows = trials_of(out)
+    assert len(rows) == 4
+    assert {row["state"] for row in rows} <= {"complete", "pruned"}
+    after = {row["trial"]: row["agent.learning_rate"] for row in rows}
+    assert before.items() <= after.items(), "trials that had been begun keep their values"
+    assert len(set(after.values())) == 4
+    for row in rows:  # what is pruned has ended with a checkpoint, as any run that is told to end
+        summary = json.loads((out / row["trial"] / "seed-0" / "summary.json").read_text())
+        wanted = {"complete": ["environment_steps"], "pruned": ["interrupted", "environment_steps"]}[row["state"]]
+        assert summary["stop_reason"] in wanted or row["trial"] in ended
+    for name in ("history.png", "best.toml", "search.db"):
+        assert (out / name).stat().st_size > 500
+
+    again = run("pipeline.sweep", *flags)
+    assert again[0] == 0
+    assert "started" not in again[1]
+    best = config.load(str(out / "best.toml"))
+    code, output = run(
+        "pipeline.train", f"--config={out / 'best.toml'}", f"--run_dir={out / 'again'}", *sets("stop.seconds=1")
+    )
+    assert code == 0, output
+    winner = json.loads((out / "sweep.json").read_text())["best"]
+    assert best.agent.learning_rate == winner["values"]["agent.learning_rate"]
+
+
+@pytest.mark.slow
+def test_trials_that_fail_are_named_and_tried_again(out: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        flags = ["--config=frozenlake", "--search=grid", f"--space=replay.port=[{port}, 0]", f"--out={out}"]
+        flags += sets(*SHRUNK)
+        code, output = run("pipeline.sweep", *flags)
+        assert code == 1
+        assert "FAILED: trial-0000: exit code 2: error: " in output
+        assert str(port) in output
+        assert [row["state"] for row in trials_of(out)] == ["failed", "complete"]
+    code, output = run("pipeline.sweep", *flags)
+    assert code == 0, output
+    assert [row["state"] for row in trials_of(out)] == ["failed", "complete", "complete"]
+
+
 REFUSED = {
     "sweep": [
         (("--config=cartpole", "--grid=agent.n_step=[1, 0]"), "agent.n_step"),
         (("--config=cartpole", "--grid=agent.n_step=3"), "as a list"),
         (("--config=cartpole", "--parallel=0"), "parallel"),
+        (("--config=cartpole", "--space=agent.n_step=[1, 3]"), "add --search=tpe"),
+        (("--config=cartpole", "--search=tpe", "--trials=3"), "--space is missing"),
+        (("--config=cartpole", "--search=tpe", "--trials=3", "--grid=agent.n_step=[1, 3]"), "write it as --space"),
+        (("--config=cartpole", "--search=tpe", "--space=agent.n_step=[1, 3]"), "--trials is missing"),
+        (("--config=cartpole", "--search=tpe", "--trials=3", "--space=agent.n_step=[1, 0]"), "agent.n_step"),
+        (("--config=cartpole", "--search=best"), "tpe|random|grid"),
         (("--config=cartpole", "more"), "--name=value"),
         ((), "--config"),
     ],

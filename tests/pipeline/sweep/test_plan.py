@@ -11,7 +11,7 @@ from pipeline.experiment.run_directory import write_json
 from pipeline.records.results import Summary
 from pipeline.sweep import results
 from pipeline.sweep.combinations import axis, product
-from pipeline.sweep.plan import Plan
+from pipeline.sweep.plan import Plan, lock
 
 
 def make_plan(folder: Path, *grid: str, source: str = "cartpole", lines: tuple[str, ...] = ()) -> Plan:
@@ -31,12 +31,12 @@ def test_a_plan_has_every_combination_with_every_seed(tmp_path: Path) -> None:
     assert [member.name for member in plan.members] == [
         f"agent.n_step={n_step},agent.double=true/seed-{seed}" for n_step in (1, 3) for seed in (3, 4)
     ]
-    plan.lock()
+    lock(plan.folder)
     plan.write()
     stored = config.load(str(plan.members[0].config))
     assert (stored.agent.n_step, stored.agent.discount, stored.environment.id) == (1, 0.5, "CartPole-v1")
     with pytest.raises(UsageError, match="in use by a sweep"):
-        plan.lock()
+        lock(plan.folder)
 
 
 @pytest.mark.parametrize(
