@@ -46,13 +46,14 @@ def draw_history(marks: Sequence[Mark], objective: str, is_return: bool, path: P
         axes.plot(ends, [*highest, highest[-1]], color=_BLUE, lw=1.6, drawstyle="steps-post", label="best so far")
     if pruned := [mark for mark in marks if mark.state == "pruned"]:
         shown = [(mark.number, mark.value) for mark in pruned if is_return and mark.value is not None]
-        label = f"pruned ({len(pruned)})" + (", at their last evaluation" if shown else "")
+        label = f"pruned ({len(pruned)}), " + ("at their last evaluation" if shown else "without a value")
         if shown:
             axes.plot(*zip(*shown, strict=True), "v", color=_ORANGE, ms=5, mfc="none", label=label)
         else:
             _at_the_foot(axes, pruned, _ORANGE, label)
     if failed := [mark for mark in marks if mark.state == "failed"]:
-        _at_the_foot(axes, failed, _GREY, f"failed ({len(failed)})")
+        _at_the_foot(axes, failed, _GREY, f"failed ({len(failed)}), without a value")
+    axes.margins(y=0.15)  # what is at the foot is below all values, and not one of them
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("trial")
     axes.set_ylabel(objective)
@@ -93,7 +94,7 @@ def _at_the_foot(axes, marks: Sequence[Mark], color: str, label: str) -> None:  
     """Marks trials without a value below the others, whatever the vertical axis is."""
     across = axes.get_xaxis_transform()
     numbers = [mark.number for mark in marks]
-    axes.plot(numbers, [0.02] * len(numbers), "x", color=color, ms=5, transform=across, label=label)
+    axes.plot(numbers, [0.02] * len(numbers), marker="x", color=color, ms=5, transform=across, label=label, ls="none")
 
 
 def _save(figure, path: Path) -> None:  # type: ignore[no-untyped-def]
