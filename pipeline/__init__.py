@@ -11,45 +11,38 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.comparison.run import Run
+    from pipeline.callbacks import STOP, Callback, CsvLogger, ProgressBar, Started, Stop, StopAfter, StopOnNoImprovement
+    from pipeline.comparison.run import CheckpointInfo, Run
     from pipeline.environments import EnvironmentFault
     from pipeline.evaluator.evaluation import EvaluationResult, evaluate
     from pipeline.experiment.config import load
     from pipeline.experiment.sections import Experiment
     from pipeline.export.loaded_policy import GreedyPolicy, load_policy
     from pipeline.launchers import train
-    from pipeline.records.results import RunFailed, Status, Summary
+    from pipeline.launchers.conclusion import RunFailed
+    from pipeline.messages.contents import Evaluation
+    from pipeline.records.results import Status, Summary
 
 __all__ = [
-    "EnvironmentFault",
-    "EvaluationResult",
-    "Experiment",
-    "GreedyPolicy",
-    "Run",
-    "RunFailed",
-    "Status",
-    "Summary",
-    "UsageError",
-    "evaluate",
-    "load",
-    "load_policy",
-    "train",
-]
+    "STOP", "Callback", "CheckpointInfo", "CsvLogger", "EnvironmentFault", "Evaluation", "EvaluationResult",
+    "Experiment", "GreedyPolicy", "ProgressBar", "Run", "RunFailed", "Started", "Status", "Stop", "StopAfter",
+    "StopOnNoImprovement", "Summary", "UsageError", "evaluate", "load", "load_policy", "train",
+]  # fmt: skip
 
 _HOMES = {
-    "EnvironmentFault": "pipeline.environments",
-    "EvaluationResult": "pipeline.evaluator.evaluation",
-    "Experiment": "pipeline.experiment.sections",
-    "GreedyPolicy": "pipeline.export.loaded_policy",
-    "Run": "pipeline.comparison.run",
-    "RunFailed": "pipeline.records.results",
-    "Status": "pipeline.records.results",
-    "Summary": "pipeline.records.results",
-    "evaluate": "pipeline.evaluator.evaluation",
-    "load": "pipeline.experiment.config",
-    "load_policy": "pipeline.export.loaded_policy",
-    "train": "pipeline.launchers",
+    "callbacks": "STOP Callback CsvLogger ProgressBar Started Stop StopAfter StopOnNoImprovement",
+    "comparison.run": "CheckpointInfo Run",
+    "environments": "EnvironmentFault",
+    "evaluator.evaluation": "EvaluationResult evaluate",
+    "experiment.config": "load",
+    "experiment.sections": "Experiment",
+    "export.loaded_policy": "GreedyPolicy load_policy",
+    "launchers": "train",
+    "launchers.conclusion": "RunFailed",
+    "messages.contents": "Evaluation",
+    "records.results": "Status Summary",
 }
+"""Where the names are defined, which are imported when they are first asked for."""
 
 
 class UsageError(Exception):
@@ -82,6 +75,7 @@ def __getattr__(name: str) -> Any:
     # When first asked for: `pipeline.doctor` has to run where packages are missing, and help is there at once.
     if name == "__version__":
         return importlib.import_module("pipeline.runtime.installation").version()
-    if name not in _HOMES:
+    home = next((module for module, names in _HOMES.items() if name in names.split()), None)
+    if home is None:
         raise AttributeError(f"module 'pipeline' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(importlib.import_module(f"pipeline.{home}"), name)

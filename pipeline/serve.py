@@ -9,8 +9,10 @@ machine alone unless --host says otherwise. SIGTERM ends it.
 """
 
 import asyncio
+import errno
 import functools
 import logging
+import socket
 import sys
 from pathlib import Path
 
@@ -20,7 +22,6 @@ from pipeline.command import refuse_more, run_command
 from pipeline.environments import EnvironmentFault
 from pipeline.experiment.config import UsageError
 from pipeline.export import directory as exported
-from pipeline.messages.ports import listen
 
 _MODEL = flags.DEFINE_string("model", None, "Directory that pipeline.export wrote.")
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Directory of a run, in the place of --model.")
@@ -42,7 +43,7 @@ def main(arguments: list[str]) -> int:
     except EnvironmentFault as fault:
         print(f"error: {fault}", file=sys.stderr)
         return 1
-    with listen(_HOST.value, _PORT.value) as listening:
+    with _listen(_HOST.value, _PORT.value) as listening:
         from pipeline.export import http_server  # its imports take a while, which usage errors do not wait for
 
         source = _MODEL.value or f"the {_POLICY.value} policy of {_RUN_DIR.value}"
@@ -51,6 +52,25 @@ def main(arguments: list[str]) -> int:
         ready = functools.partial(print, f"serving {source} at {url}", flush=True)
         asyncio.run(http_server.serve(policy, listening, ready))
     return 0
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Args:
+      host: of this machine, by name or address.
+      port: 0 takes a free one.
+
+    Raises:
+      UsageError: it cannot listen there.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise UsageError(f"port {port} is in use: choose another --port") from None
+        raise UsageError(f"cannot listen on --host={host} --port={port}: {error.strerror}") from None
 
 
 if __name__ == "__main__":

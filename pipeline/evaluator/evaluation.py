@@ -7,9 +7,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline import environments
 from pipeline.acting import stored_policies
 from pipeline.acting.policy_files import Policy
-from pipeline.evaluator.evaluator import play
+from pipeline.evaluator.evaluator import Episodes, GreedyRunner
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
@@ -72,6 +73,19 @@ def evaluate(
         played.unfinished,
         played.shielded_share,
     )
+
+
+def play(experiment: Experiment, policy: Policy, episodes: int, seed: int) -> Episodes:
+    """So many episodes of a saved policy, as evaluations play them.
+
+    Raises:
+      EnvironmentFault: see `GreedyRunner.run`.
+    """
+    runner = GreedyRunner(experiment, environments.describe(experiment.environment), policy, episodes)
+    try:
+        return runner.run(policy, seed)
+    finally:
+        runner.close()
 
 
 def stored_policy(run: str | os.PathLike[str], which: str) -> tuple[Experiment, Policy]:

@@ -253,19 +253,6 @@ class GreedyRunner:
         self.environment.close()
 
 
-def play(experiment: Experiment, policy: Policy, episodes: int, seed: int) -> Episodes:
-    """So many episodes of a saved policy, as evaluations play them.
-
-    Raises:
-      EnvironmentFault: see `GreedyRunner.run`.
-    """
-    runner = GreedyRunner(experiment, environments.describe(experiment.environment), policy, episodes)
-    try:
-        return runner.run(policy, seed)
-    finally:
-        runner.close()
-
-
 class Evaluator(Judge):
     """Evaluates the newest weights by episodes of its own; see `Judge` for when, and for the policies that it keeps.
 

@@ -124,12 +124,3 @@ class Judge:
                 log.error("the policy in %s could not be replaced: %s", self._folder / name, error)
             else:
                 del self._unsaved[name]
-
-
-def keep_unjudged(variables: Variables, folder: Path) -> None:
-    """Saves a policy of weights that nothing is known of; a full disk is logged."""
-    policy = Policy(variables.program, variables.weights, variables.environment_steps, variables.gradient_steps, np.nan)
-    try:
-        policy_files.save(policy, folder)
-    except OSError as error:
-        log.error("the policy in %s could not be saved: %s", folder, error)

@@ -1,6 +1,8 @@
 """What `--resume` may change in an experiment, and why it may not change the rest. No TensorFlow here."""
 
+import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -8,6 +10,8 @@ import msgspec
 from pipeline.experiment import config
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment
+
+log = logging.getLogger(__name__)
 
 _NETWORK = "the stored weights are of a network of another shape or meaning"
 _ENVIRONMENT = "the stored frames are of another environment"
@@ -76,6 +80,26 @@ _EACH_FOR_ITSELF = (
     "replay.shards",
 )
 """Fields that say nothing of what a collector or an evaluator does."""
+
+
+def resumed(stored: Experiment, experiment: Experiment, run_dir: Path) -> Experiment:
+    """The experiment with which a run goes on: as it is asked for, with the shape of the items that the run has stored.
+
+    Args:
+      stored: of the run.
+      experiment: that it is to go on with.
+      run_dir: of the run, for messages.
+
+    Raises:
+      UsageError: it cannot go on with this one.
+    """
+    experiment = with_stored_item_shape(stored, experiment)
+    if sentences := refusals(stored, experiment):
+        raise UsageError(f"{run_dir} cannot be resumed so: {'; '.join(sentences)}")
+    config.validate(experiment)
+    if changed := changes(stored, experiment):
+        log.warning("%s is resumed with other values of %s", run_dir, ", ".join(changed))
+    return experiment
 
 
 def with_stored_item_shape(stored: Experiment, experiment: Experiment) -> Experiment:

@@ -1,7 +1,6 @@
 """The run directory: paths of what a run leaves on disk, and a lock that keeps other runs out."""
 
 import fcntl
-import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,8 +9,6 @@ from pipeline import UsageError
 
 if TYPE_CHECKING:  # `pipeline.Run` reads a run where nothing but NumPy and TensorBoard is installed
     from pipeline.experiment.sections import Experiment
-
-log = logging.getLogger(__name__)
 
 
 class RunDirectory:
@@ -23,6 +20,8 @@ class RunDirectory:
         self.specs = path / "specs.json"
         self.summary = path / "summary.json"
         self.status = path / "status.json"
+        self.evaluations = path / "evaluations.jsonl"
+        self.stop_request = path / "stop.json"
         self.checkpoints = path / "checkpoints"
         self.policies = path / "policies"
         self.bad_batches = path / "bad_batches"
@@ -61,17 +60,9 @@ class RunDirectory:
             return experiment
         if not resume:
             raise UsageError(f"{self.path} holds a run already: continue it with --resume, or choose another --run_dir")
-        from pipeline.experiment import config
-        from pipeline.experiment import resume as resuming
+        from pipeline.experiment.resume import resumed
 
-        stored = self.experiment()
-        experiment = resuming.with_stored_item_shape(stored, experiment)
-        if sentences := resuming.refusals(stored, experiment):
-            raise UsageError(f"{self.path} cannot be resumed so: {'; '.join(sentences)}")
-        config.validate(experiment)
-        if changed := resuming.changes(stored, experiment):
-            log.warning("%s is resumed with other values of %s", self.path, ", ".join(changed))
-        return experiment
+        return resumed(self.experiment(), experiment, self.path)
 
     def lock(self) -> None:
         """Keeps other runs out of the directory until this process ends.
@@ -127,6 +118,7 @@ class RunDirectory:
 
         self.logs.mkdir(parents=True, exist_ok=True)
         self.recorders.mkdir(exist_ok=True)
+        self.stop_request.unlink(missing_ok=True)
         write_atomically(self.config, config.dump(experiment).encode())
 
 

@@ -5,10 +5,11 @@ role does in its process is in `pipeline.roles`.
 """
 
 import importlib
+import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
@@ -23,11 +24,13 @@ from pipeline.experiment.sections import Experiment
 from pipeline.launchers import sizes
 from pipeline.messages.ports import refuse_used_port
 from pipeline.records.recorder import mark_rest_ended
-from pipeline.records.results import EXIT_CODES, RunFailed, Summary
+from pipeline.records.results import EXIT_CODES, Summary
 from pipeline.security import privacy
 from pipeline.security.privacy import Privacy
 
 if TYPE_CHECKING:
+    from pipeline.callbacks.callback import Callback
+    from pipeline.callbacks.notifier import Notifier
     from pipeline.launchers.world import World
 
 _REACHED = (
@@ -64,6 +67,13 @@ class Launch(NamedTuple):
     """That the check of the environment took: making and resetting one may take a role as long."""
     world: Optional["World"] = None
     """What the run's processes see; None is what the process that starts them sees."""
+    callbacks: Optional["Notifier"] = None
+    """Tells the caller's callbacks of the run; None where there are none."""
+
+    @property
+    def shows_progress(self) -> bool:
+        """Whether the launcher's own display is to show how the run goes on, as no callback does."""
+        return self.callbacks is None or not self.callbacks.shows_progress
 
 
 LAUNCHERS: Mapping[str, str] = {
@@ -146,6 +156,7 @@ def launch(
     started: float | None = None,
     require_private: bool = False,
     cluster: Cluster | None = None,
+    callbacks: Optional["Notifier"] = None,
 ) -> int:
     """Checks an experiment and runs it to its end; returns the exit code.
 
@@ -200,7 +211,9 @@ def launch(
             run.create(experiment)
             write_json(run.specs, specs)
             mark_rest_ended(run.recorders)
-            given = Launch(experiment, run, started, resume, private, cluster, checked, world)
+            given = Launch(experiment, run, started, resume, private, cluster, checked, world, callbacks)
+            if callbacks is not None:
+                callbacks.start(experiment, run, launcher, resume)
             code: int = _module(launcher).run(given)
             return code
         except BaseException as error:
@@ -245,10 +258,11 @@ def _refuse_within_run() -> None:
 
 def train(
     experiment: Experiment,
-    run_dir: str | Path,
+    run_dir: str | os.PathLike[str],
     *,
     launcher: str = "local",
     resume: bool = False,
+    callbacks: Sequence["Callback"] = (),
     require_private: bool = False,
     cluster: Cluster | None = None,
 ) -> Summary:
@@ -259,6 +273,7 @@ def train(
       run_dir: where it leaves config, summary, TensorBoard files, checkpoints, policies and logs.
       launcher: "local", each role a process; "inline", all in this one; or "ray", each on some node of a cluster.
       resume: go on from the newest checkpoint in `run_dir`.
+      callbacks: are told of the run while it goes on, and may end it; see `pipeline.Callback`.
       require_private: refuse to run where others could reach the replay over the network.
       cluster: of "ray"; None is the one that this machine is a node of.
 
@@ -268,8 +283,9 @@ def train(
     Raises:
       UsageError: the experiment cannot be run as it is. Nothing has been written, unless a role alone could see that.
       RunFailed: the run ended before it reached a stop condition: it failed, stalled, diverged or was interrupted.
+      BaseException: what a callback has raised, once the run has ended with a checkpoint.
     """
-    if not isinstance(run_dir, str | Path) or not str(run_dir):
+    if not isinstance(run_dir, str | os.PathLike) or not os.fspath(run_dir):
         raise UsageError(f"run_dir is the path of a folder, not {run_dir!r}")
     for name, value, kind in (
         ("resume", resume, bool),
@@ -279,9 +295,14 @@ def train(
         if not isinstance(value, kind):
             raise UsageError(f"{name} is of type {kind.__name__}, not {value!r}")
     run = RunDirectory(Path(run_dir).resolve())
-    code = launch(
-        experiment, run.path, launcher=launcher, resume=resume, require_private=require_private, cluster=cluster
-    )
+    options: dict[str, Any] = {
+        "launcher": launcher,
+        "resume": resume,
+        "require_private": require_private,
+        "cluster": cluster,
+    }
+    with _telling(callbacks) as told:
+        code = launch(experiment, run.path, **options, callbacks=told)
     try:
         summary = msgspec.json.decode(run.summary.read_bytes(), type=prepared(Summary))
     except (OSError, msgspec.DecodeError) as error:  # the disk did not take it, or it was removed meanwhile
@@ -289,5 +310,17 @@ def train(
     if code == EXIT_CODES["refused"]:
         raise UsageError(summary.message)
     if code:
+        from pipeline.launchers.conclusion import RunFailed
+
         raise RunFailed(summary)
     return summary
+
+
+def _telling(callbacks: Any) -> AbstractContextManager[Optional["Notifier"]]:
+    """What tells the callbacks of a run, if there are any."""
+    if callbacks == ():
+        return nullcontext()
+    from pipeline.callbacks.callback import checked
+    from pipeline.callbacks.notifier import telling
+
+    return telling(checked(callbacks))

@@ -19,6 +19,23 @@ from pipeline.records.results import EXIT_CODES, Status, Summary
 _OF_CODE = {2: "refused", 3: "stalled", 4: "diverged"}
 
 
+class RunFailed(RuntimeError):
+    """A run ended before it reached a stop condition: what `pipeline.train` raises.
+
+    Args:
+      summary: of the run, `summary.json`; its `stop_reason` and `message` are the error's.
+    """
+
+    def __init__(self, summary: Summary) -> None:
+        super().__init__(summary.reason)
+        self.summary = summary
+
+    @property
+    def exit_code(self) -> int:
+        """Of the command that would have run it."""
+        return EXIT_CODES[self.summary.stop_reason]
+
+
 def conclude(console: Console, run: RunDirectory, experiment: Experiment, code: int, reason: str, by: str = "") -> int:
     """Brings summary, log and terminal to one word, and returns the exit code.
 

@@ -23,7 +23,7 @@ def run(launch: Launch) -> int:
     quieten_gym()
     interrupted = interruption()
     try:
-        with Console(launch.run, launch.experiment) as console:
+        with Console(launch.run, launch.experiment, launch.shows_progress) as console:
             code, reason = 1, ""
             try:
                 code = EXIT_CODES[_Inline(launch, console).run(interrupted).stop_reason]
@@ -45,7 +45,7 @@ class _Inline:
         from pipeline.roles.learner_role import LearningProcess
 
         self._experiment: Experiment = launch.experiment
-        self._console = console
+        self._console, self._callbacks = console, launch.callbacks
         specs = environments.described(launch.experiment.environment, launch.run.specs)
         port = launch.experiment.replay.port or free_port()
         console.say_privacy(launch.privacy, port)
@@ -86,6 +86,8 @@ class _Inline:
                 self._learn()
                 self._evaluate(interrupted)
                 self._console.refresh()
+                if self._callbacks is not None:
+                    self._callbacks.tend(interrupted)
                 reason = "interrupted" if interrupted.is_set() else self.learning.ledger.stop_reason()
             if reason == "interrupted":
                 self._console.say_stopping()
@@ -100,8 +102,8 @@ class _Inline:
         except KeyboardInterrupt:  # an environment has put back Python's own handler
             reason = "interrupted"
         self._collect(last=True)
-        if reason in ("environment_steps", "gradient_steps", "seconds"):
-            if not self.learning.gradient_steps:
+        if reason in ("environment_steps", "gradient_steps", "seconds", "callback"):
+            if not self.learning.gradient_steps and reason != "callback":
                 reason = "nothing_learned"
             self._evaluate(interrupted, last=True)
         try:

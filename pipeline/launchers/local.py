@@ -49,7 +49,7 @@ class Supervisor:
 
     def _run(self) -> int:
         launch = self._launch
-        with Console(launch.run, launch.experiment) as console:
+        with Console(launch.run, launch.experiment, launch.shows_progress) as console:
             console.say_privacy(launch.privacy, self._port)
             started: list[Watched] = []
             try:
@@ -66,6 +66,8 @@ class Supervisor:
         """Shows progress and restarts what fails until the run has ended: exit code and reason in words."""
         while True:
             console.refresh()
+            if self._launch.callbacks is not None:
+                self._launch.callbacks.tend(self._interruption)
             if (ended := self._tend_learner(console)) is not None:
                 return self._verdict or ended
             if self._verdict is not None:

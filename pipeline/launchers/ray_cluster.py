@@ -116,7 +116,7 @@ class Driver:
         self._interruption.hold()
         try:
             with (
-                Console(launch.run, launch.experiment) as console,
+                Console(launch.run, launch.experiment, launch.shows_progress) as console,
                 # Ray prints what happens to its actors and nodes, with pages of a raylet's log.
                 (launch.run.logs / "ray.log").open("a") as log,
                 redirect_stdout(log),
@@ -168,6 +168,8 @@ class Driver:
             role.start(self._replay)
         while learner.running is not None:
             console.refresh()
+            if self._launch.callbacks is not None:
+                self._launch.callbacks.tend(self._interruption)
             self._hear(console)
             self._say_waiting(console)
             if self._interruption.requests > 1:

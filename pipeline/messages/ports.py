@@ -41,25 +41,6 @@ def refuse_used_port(port: int) -> None:
         raise UsageError(f"port {port} is in use: choose another replay.port or replay.weights_port")
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens.
-
-    Args:
-      host: of this machine, by name or address.
-      port: 0 takes a free one.
-
-    Raises:
-      UsageError: it cannot listen there.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise UsageError(f"port {port} is in use: choose another --port") from None
-        raise UsageError(f"cannot listen on --host={host} --port={port}: {error.strerror}") from None
-
-
 def _is_used(port: int) -> bool:
     # A socket of IPv6 does not always stand for IPv4 too, and there are machines without it.
     for family, host in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):

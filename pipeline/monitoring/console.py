@@ -37,10 +37,10 @@ _Read = TypeVar("_Read")
 
 
 class Console:
-    """Shows the status that the learner's process writes."""
+    """Shows the status that the learner's process writes, unless it is to say no more than warnings and the end."""
 
-    def __init__(self, run: RunDirectory, experiment: Experiment) -> None:
-        self._run, self._experiment = run, experiment
+    def __init__(self, run: RunDirectory, experiment: Experiment, shows_status: bool = True) -> None:
+        self._run, self._experiment, self._shows_status = run, experiment, shows_status
         output: Any = LastingOutput(sys.stdout)
         self._terminal = Terminal(file=output, soft_wrap=True, highlight=False)
         self._live: Live | None = None
@@ -54,7 +54,9 @@ class Console:
     def __enter__(self) -> "Console":
         for stale in (self._run.status, self._run.summary):
             stale.unlink(missing_ok=True)
-        if self._terminal.is_terminal:
+        if not self._shows_status:
+            pass
+        elif self._terminal.is_terminal:
             from rich.live import Live
 
             self._live = Live(_STARTING, console=self._terminal, refresh_per_second=4, transient=True)
@@ -91,7 +93,7 @@ class Console:
             from pipeline.monitoring.status_table import table
 
             self._live.update(table(self._experiment, self._run.path, status))
-        else:
+        elif self._shows_status:
             if now >= self._next_line_at:
                 self._next_line_at = now + seconds_between(now - self._began)
                 self._terminal.print(line(status))
@@ -144,7 +146,8 @@ class Console:
             self._terminal.print(f"The run ended with exit code {code} before it had a result; see {self._run.logs}")
         else:
             if summary.message and not code:
-                self.note(f"{summary.stop_reason}: {summary.message}")
+                say = self.say if summary.stop_reason == "callback" else self.note
+                say(f"{summary.stop_reason}: {summary.message}")
             self._terminal.print(result(self._experiment, summary), style="bold", markup=False)
             for remark in remarks(self._experiment, summary):
                 self._terminal.print(remark, markup=False)

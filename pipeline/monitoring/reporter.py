@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import psutil
 from numpy.typing import NDArray
@@ -102,8 +103,17 @@ class Reporter:
             self._metrics.write(f"collector-{report.index}", metrics.collector_scalars(report), progress)
         elif isinstance(report, Evaluation):
             self._metrics.write("evaluator", metrics.evaluation_scalars(report), progress)
+            self._keep(report)
         else:
             self._metrics.show("evaluator", [metrics.episode_image(report)], progress)
+
+    def _keep(self, evaluation: Evaluation) -> None:
+        """Appends an evaluation to `evaluations.jsonl`, a line each."""
+        try:
+            with self._run.evaluations.open("ab") as file:
+                file.write(msgspec.json.encode(evaluation) + b"\n")
+        except OSError as error:
+            log.error("%s could not be written: %s", self._run.evaluations, error)
 
     def show_checkpoint(self, saved: Saved | None) -> None:
         """Writes what a checkpoint took, if one has been written."""

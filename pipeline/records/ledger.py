@@ -22,7 +22,7 @@ from pipeline.records.counters import (
     Seen,
     Tally,
 )
-from pipeline.records.results import Status, Summary
+from pipeline.records.results import Status, StopRequest, Summary
 
 if TYPE_CHECKING:
     from pipeline.records.step_budget import StepBudget
@@ -57,6 +57,8 @@ class Ledger:
         self._epsilon = 1.0
         self.fault = ""
         """What ended a collector, if something did."""
+        self.request: StopRequest | None = None
+        """By which whoever began the run has asked to end it."""
         self.newest_fault = ""
         """The newest one that cost an episode, of any collector's environments."""
         self.recent_returns: deque[float] = deque(maxlen=_RECENT_EPISODES)
@@ -246,6 +248,8 @@ class Ledger:
             return "failed"
         if self.solved:
             return "target_return"
+        if self.request is not None:
+            return self.request.stop_reason
         budgets = {  # once no steps are to be collected, the others end what the learner has still to learn
             "gradient_steps": (stop.gradient_steps, counters.gradient_steps),
             "seconds": (stop.seconds, counters.train_seconds),

@@ -9,6 +9,7 @@ EXIT_CODES = {
     "environment_steps": 0,
     "gradient_steps": 0,
     "seconds": 0,
+    "callback": 0,
     "nothing_learned": 3,
     "stalled": 3,
     "diverged": 4,
@@ -77,23 +78,6 @@ class Summary(msgspec.Struct, frozen=True):
         return f"{self.stop_reason}: {self.message}" if self.message else self.stop_reason
 
 
-class RunFailed(RuntimeError):
-    """A run ended before it reached a stop condition: what `pipeline.train` raises.
-
-    Args:
-      summary: of the run, `summary.json`; its `stop_reason` and `message` are the error's.
-    """
-
-    def __init__(self, summary: Summary) -> None:
-        super().__init__(summary.reason)
-        self.summary = summary
-
-    @property
-    def exit_code(self) -> int:
-        """Of the command that would have run it."""
-        return EXIT_CODES[self.summary.stop_reason]
-
-
 class Status(msgspec.Struct, frozen=True):
     """`status.json`: what a run does now."""
 
@@ -128,6 +112,14 @@ class Status(msgspec.Struct, frozen=True):
     """See `Summary.support`."""
     warnings: list[str] = []
     """What is wrong with the run, and what to change; empty while nothing is."""
+
+
+class StopRequest(msgspec.Struct, frozen=True):
+    """`stop.json`: what whoever began the run asks the learner's process for."""
+
+    stop_reason: str
+    """"callback", or "failed"."""
+    message: str
 
 
 class Ended(Exception):

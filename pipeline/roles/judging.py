@@ -1,17 +1,25 @@
 """How good the learner's weights are where no evaluator says so, and what a run that ends has not come to."""
 
+import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from pipeline.acting import policy_files
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
 from pipeline.learner.learner import Learner
-from pipeline.messages.contents import Evaluation
+from pipeline.messages.contents import Evaluation, Variables
 from pipeline.records.ledger import Ledger
 from pipeline.records.results import EXIT_CODES
 
 if TYPE_CHECKING:
     from pipeline.evaluator.training_judge import TrainingJudge
+
+
+log = logging.getLogger(__name__)
 
 
 class Judging:
@@ -51,9 +59,7 @@ class Judging:
             if self._judge is not None and not is_judged and not ledger.solved:
                 self._judge_weights(is_last=True)
             if ledger.evaluation is None:
-                from pipeline.evaluator.judge import keep_unjudged
-
-                keep_unjudged(self._learner.publication(ledger.counters), self._run.policies / "latest")
+                _keep_unjudged(self._learner.publication(ledger.counters), self._run.policies / "latest")
         if EXIT_CODES[stop_reason] and stop_reason != "nothing_learned":
             return []
         from pipeline.records.shortfalls import shortfalls
@@ -72,3 +78,14 @@ def _training_judge(experiment: Experiment, run: RunDirectory, ledger: Ledger) -
     from pipeline.evaluator.training_judge import TrainingJudge
 
     return TrainingJudge(experiment, run.policies, ledger.evaluated_at)
+
+
+def _keep_unjudged(variables: Variables, folder: Path) -> None:
+    """Saves a policy of weights that nothing is known of; a full disk is logged."""
+    policy = policy_files.Policy(
+        variables.program, variables.weights, variables.environment_steps, variables.gradient_steps, np.nan
+    )
+    try:
+        policy_files.save(policy, folder)
+    except OSError as error:
+        log.error("the policy in %s could not be saved: %s", folder, error)

@@ -16,7 +16,7 @@ from pipeline.experiment.sections import Experiment
 from pipeline.messages.contents import CollectorReport, Evaluation, Report, Variables
 from pipeline.records.counters import reconcile
 from pipeline.records.recorder import Recorder
-from pipeline.records.results import Ended, Summary, UnwrittenSummary
+from pipeline.records.results import Ended, StopRequest, Summary, UnwrittenSummary
 from pipeline.replay.sampling import Sample
 from pipeline.roles.learner_parts import LearnerParts, Place
 from pipeline.runtime.signs_of_life import RunningClock
@@ -203,6 +203,8 @@ class LearningProcess:
           UnwrittenSummary: the disk does not take it.
         """
         self._records.read()
+        if (request := self.ledger.request) is not None and request.stop_reason == stop_reason:
+            message = "; ".join(filter(None, (request.message, message)))
         self.ledger.close_silent_collectors()
         if self._judging is not None or self.ledger.has_shortfalls():
             message = "; ".join(filter(None, (message, *(self._judging or self._new_judging()).end(stop_reason))))
@@ -349,6 +351,8 @@ class LearningProcess:
 
     def _write_status(self) -> None:
         self._status_at = time.monotonic()
+        if self.ledger.request is None and self._run.stop_request.is_file():
+            self.ledger.request = msgspec.json.decode(self._run.stop_request.read_bytes(), type=StopRequest)
         self._records.read()
         self.ledger.see_servers(self.replay.seen())
         self._recorder.advance(self.learner.gradient_steps)

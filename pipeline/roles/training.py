@@ -29,8 +29,8 @@ def run_to_its_end(process: LearningProcess, interrupted: threading.Event) -> Su
         reason, message = ended.stop_reason, str(ended)
         log.error("%s: %s", reason, message)
     # After a divergence the weights are not worth keeping: the last checkpoint before it stays the newest.
-    evaluate_last = reason in ("environment_steps", "gradient_steps", "seconds")
-    if evaluate_last and not process.gradient_steps:
+    evaluate_last = reason in ("environment_steps", "gradient_steps", "seconds", "callback")
+    if evaluate_last and not process.gradient_steps and reason != "callback":
         reason = "nothing_learned"
     process.ask_to_leave(evaluate_last, EXIT_CODES[reason] == 0)
     clock = RunningClock()

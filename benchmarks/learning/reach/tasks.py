@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pipeline
 from pipeline.acting import stored_policies
-from pipeline.evaluator.evaluator import play
+from pipeline.evaluator.evaluation import play
 from pipeline.experiment.run_directory import RunDirectory
 
 SEED = 12_345

@@ -17,7 +17,7 @@ from pipeline import environments
 from pipeline.acting import network_program
 from pipeline.acting.keras_actor import KerasActor
 from pipeline.acting.policy_files import Policy
-from pipeline.evaluator.evaluator import play
+from pipeline.evaluator.evaluation import play
 from pipeline.experiment import config
 from pipeline.experiment.config import UsageError, parse
 from pipeline.experiment.sections import EnvironmentConfig, Experiment

@@ -15,7 +15,8 @@ import pipeline
 from agents.exploration import greedy
 from pipeline.acting import stored_policies
 from pipeline.environments.lanes.spaces import first_action, leaf_readers
-from pipeline.evaluator.evaluator import PolicyActor, play
+from pipeline.evaluator.evaluation import play
+from pipeline.evaluator.evaluator import PolicyActor
 from pipeline.export import directory
 from pipeline.export.interface import unshielded_spaces
 

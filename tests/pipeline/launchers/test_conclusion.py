@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from pipeline.experiment.run_directory import RunDirectory, write_json
 from pipeline.experiment.sections import Experiment
-from pipeline.launchers.conclusion import conclude, write_reason
+from pipeline.launchers.conclusion import RunFailed, conclude, write_reason
 from pipeline.monitoring.console import Console, read
 from pipeline.records.counters import Counters
 from pipeline.records.ledger import Ledger
-from pipeline.records.results import EXIT_CODES, RunFailed, Summary
+from pipeline.records.results import EXIT_CODES, Summary
 
 LEDGER = Ledger(Experiment(), Counters(environment_steps=7, gradient_steps=3))
 LINES = st.text(st.characters(categories=("L", "N", "P", "Zs"), include_characters="\n"), max_size=40)
