@@ -37,14 +37,11 @@ def shipped() -> list[str]:
 def load(name_or_path: str | Path, overrides: Overrides = (), seed: int | None = None, **fields: Any) -> Experiment:
     """Reads and validates an experiment.
 
-    `load("cartpole", ["agent.n_step=3"])`, `load("cartpole", {"agent.n_step": 3})`,
-    `load("cartpole", agent={"n_step": 3})` and `load("cartpole", agent__n_step=3)` are the same.
-
     Args:
       name_or_path: path of a TOML file, or the bare name of a shipped config.
       overrides: applied in order, after the config's bases.
       seed: replaces the file's.
-      **fields: applied after the overrides: sections as dicts, or single fields with two underscores for the dot.
+      **fields: applied after the overrides: sections such as `agent={"n_step": 3}`, or fields: `agent__n_step=3`.
 
     Raises:
       UsageError: no such file, or a value that cannot be.
