@@ -13,6 +13,7 @@ from agents.specs import ArraySpec, Specs
 if TYPE_CHECKING:
     from agents.config_fields import KindConfig as AgentConfig
     from agents.configs.behaviour_cloning import BehaviourCloningConfig
+    from agents.configs.boot_dqn import BootDqnConfig
     from agents.configs.c51 import C51Config, RainbowConfig
     from agents.configs.dqn import DqnConfig
     from agents.configs.iql import IqlConfig
@@ -27,6 +28,7 @@ __all__ = [
     "AgentConfig",
     "ArraySpec",
     "BehaviourCloningConfig",
+    "BootDqnConfig",
     "C51Config",
     "Config",
     "DqnConfig",

@@ -95,6 +95,7 @@ BUILDERS: Mapping[str, Builder] = {
     "rainbow": Builder("agents.configs.c51:RainbowConfig", "agents.c51:build"),
     "qr_dqn": Builder("agents.configs.quantile:QrDqnConfig", "agents.quantile:build_qr_dqn"),
     "iqn": Builder("agents.configs.quantile:IqnConfig", "agents.quantile:build_iqn"),
+    "boot_dqn": Builder("agents.configs.boot_dqn:BootDqnConfig", "agents.boot_dqn:build"),
     "iql": Builder("agents.configs.iql:IqlConfig", "agents.iql:build"),
     "r2d2": Builder("agents.configs.r2d2:R2d2Config", "agents.r2d2:build"),
     "q_learning": Builder("agents.configs.q_learning:QLearningConfig", "agents.q_learning:build"),

@@ -268,6 +268,16 @@ class KindOfAgent:
         return 0
 
     @property
+    def remembers(self) -> bool:
+        """Whether a policy with a state acts by it; else states of zeros act, but in collectors."""
+        return self.state_units > 0
+
+    def begin_states(self, state: Any, begins: Any, random: Any) -> None:
+        """Prepares a collector's states, [lanes, state_units], for the lanes' next step; `begins`, bool [lanes]."""
+        del random
+        state[begins] = 0.0
+
+    @property
     def priority_unit(self) -> Literal["return", "rescaled return", "nat", ""]:
         """What the learner's priorities are measured in; empty where there are none.
 

@@ -91,14 +91,15 @@ class NetworkBuilder:
       specs: of the environment; a masked one's mask is no input.
       config: hidden layers, activation, and how observations are encoded.
       seed: of the initial weights.
+      inputs: of another builder, whose network is part of the same model.
     """
 
-    def __init__(self, specs: Specs, config: "NetworkConfig", seed: int) -> None:
+    def __init__(self, specs: Specs, config: "NetworkConfig", seed: int, inputs: Any = None) -> None:
         self.specs, self.seeds = specs, Seeds(seed)
         self._of_hidden = config
-        self._inputs = inputs_of(specs)
+        self.inputs = inputs or inputs_of(specs)  # by leaf name
         leaves = specs.leaves().items()
-        encoded = [_encode(name, spec, self._inputs[name], self.seeds, config) for name, spec in leaves]
+        encoded = [_encode(name, spec, self.inputs[name], self.seeds, config) for name, spec in leaves]
         self.features = encoded[0] if len(encoded) == 1 else tf.keras.layers.Concatenate()(encoded)
         """float32 [B, n]: the encoded observation."""
 
@@ -129,15 +130,15 @@ class NetworkBuilder:
 
     def model(self, output: Any, *more: tf.Tensor) -> tf.keras.Model:
         """Makes the model from the observation nest and further inputs, as far as there are any."""
-        observation = self.specs.pack(self._inputs)
+        observation = self.specs.pack(self.inputs)
         return tf.keras.Model([observation, *more] if more else observation, output)
 
 
 class ValueNetworkBuilder(NetworkBuilder):
     """Adds the head of Q-values, which may be dueling, and layers that may be noisy."""
 
-    def __init__(self, specs: Specs, config: "DeepConfig", seed: int) -> None:
-        super().__init__(specs, config, seed)
+    def __init__(self, specs: Specs, config: "DeepConfig", seed: int, inputs: Any = None) -> None:
+        super().__init__(specs, config, seed, inputs)
         self._config = config
         self._noisy: NoisyLayers | None = None
 

@@ -56,6 +56,8 @@ class NStepTransitions(NamedTuple):
     observation_t: Any
     mask_t: tf.Tensor | None
     folded: losses.NStepReturn
+    info: Any = ()
+    """What a kind keeps of the policy's info."""
 
 
 class Errors(NamedTuple):

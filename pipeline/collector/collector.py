@@ -181,7 +181,7 @@ class Collector:
         if self._stack is not None:
             observation = self._stack.push(observation, self._step_type == FIRST)
         if self._layout.state_units:
-            self._actor.state[self._step_type == FIRST] = 0.0
+            self._experiment.agent.begin_states(self._actor.state, self._step_type == FIRST, self._random)
             self._fields["state"][:] = self._actor.state
         return self._actor.q_values(observation, random)
 

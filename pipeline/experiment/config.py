@@ -164,7 +164,7 @@ def _converted(tree: dict[str, Any], source: str) -> Experiment:
 def typed(tree: dict[str, Any]) -> Experiment:
     """An experiment of which each value can be, whether or not they fit each other."""
     kind, agent = _kind_of(tree), tree["agent"]
-    tree = overlaid(_paper_settings(kind, agent.get("noisy") is not False), tree)
+    tree = overlaid(_paper_settings(kind, agent.get("noisy") is not False or hasattr(kind, "heads")), tree)
     if isinstance(replay := tree.get("replay"), dict) and replay.get("prioritized") is True:
         tree = overlaid({"learner": {"steps_per_call": _PRIORITIZED_STEPS}}, tree)
     _refuse_unknown(tree, Experiment, "")

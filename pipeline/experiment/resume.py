@@ -43,6 +43,9 @@ REFUSED = {
             "embedding_cosines",
             "layers_per_fraction",
             "lstm_units",
+            "heads",
+            "shared_layers",
+            "prior_scale",
             "baseline",
         )
     },

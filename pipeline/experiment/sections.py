@@ -51,11 +51,7 @@ class EnvironmentConfig(Config, frozen=True):
         ),
     ] = 1
     previous_step: Annotated[
-        bool,
-        Meta(
-            description="Observe the action (counted from 1) and reward of the step before, too, 0 where an episode "
-            "begins: parts previous_action and previous_reward, for r2d2 (Kapturowski et al. 2019)."
-        ),
+        bool, Meta(description="Observe the last action and reward, too: parts previous_action and previous_reward.")
     ] = False
     max_episode_steps: Annotated[
         int, Meta(ge=0, description="Steps of the environment that truncate an episode; 0 is its own limit.")

@@ -80,8 +80,8 @@ def _of_all(experiment: Experiment) -> Checks:
             "collect.collectors, or set exploration.ladder_alpha=0",
         ),
         (
-            experiment.exploration.strategy == "greedy" and not getattr(experiment.agent, "noisy", False),
-            "exploration.strategy='greedy' explores by the noise of a network: set agent.noisy=true",
+            experiment.exploration.strategy == "greedy" and not (getattr(agent, "noisy", 0) or hasattr(agent, "heads")),
+            "exploration.strategy='greedy' explores by noise or heads: set agent.noisy=true, or agent.kind='boot_dqn'",
         ),
         (
             not experiment.environment.id and ":" not in experiment.environment.import_path,

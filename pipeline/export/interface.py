@@ -88,7 +88,7 @@ class Interface(msgspec.Struct, frozen=True):
             shield=experiment.environment.shield,
             shield_inside=False,
             frames=experiment.environment.frame_stack,
-            state_units=experiment.agent.state_units,
+            state_units=experiment.agent.state_units if experiment.agent.remembers else 0,
             scores="logits" if experiment.agent.learns_policy else "q_values",
         )
 

@@ -65,6 +65,8 @@ class Model:
         inside = self._shield is not None and not self.shield_obstacle
         self.interface = msgspec.structs.replace(interface, shield_inside=inside)
         self._specs = stacked(interface.specs, interface.frames)
+        self._silent = experiment.agent.state_units
+        """Width of the states of a policy that does not act by them."""
         self._agent = build(experiment.agent.kind, self._specs, experiment.agent, open_fields=True)
         try:
             self._agent.acting_model.set_weights([array.numpy() for array in policy.weights])
@@ -107,12 +109,12 @@ class Model:
         return outputs
 
     def _output(self, seen: dict[str, tf.Tensor], state: tf.Tensor | None) -> tf.Tensor:
-        """The acting network's output, without noise: float32 [B, actions + state_units]."""
+        """The acting network's output, without noise: float32 [B, actions], and the next states beside it."""
         observation, batch = self._specs.pack(seen), tf.shape(next(iter(seen.values())))[0]
         if state is not None:
             return self._agent.acting_model([observation, state])
-        if self._agent.noise_units:
-            return self._agent.acting_model([observation, tf.zeros((batch, self._agent.noise_units))])
+        if silent := self._agent.noise_units + self._silent:
+            return self._agent.acting_model([observation, tf.zeros((batch, silent))])
         return self._agent.acting_model(observation)
 
     def _masked(self, scores: tf.Tensor, seen: dict[str, tf.Tensor], mask: tf.Tensor | None) -> tf.Tensor:

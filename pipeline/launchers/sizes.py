@@ -158,6 +158,7 @@ def _weights(experiment: Experiment, specs: Specs) -> Part:
     numbers = sum(a * b for a, b in zip(layers, [*units, lstm or heads], strict=True))
     if lstm:
         numbers += 3 * layers[-1] * lstm + 4 * lstm * lstm + lstm * heads
+    numbers *= 2 * getattr(agent, "heads", 0.5)  # of an ensemble each head has a prior beside it
     largest = max(widths, key=lambda name: widths[name])
     what = "categories" if specs.leaves()[largest].dtype == "int32" else "numbers"
     fewer = f"agent.hidden_units, or the {widths[largest]:,} {what} of the observation {largest}".rstrip()

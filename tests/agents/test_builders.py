@@ -278,7 +278,7 @@ GREEDY = [kind for kind, builder in BUILDERS.items() if not builder.config().lea
 @pytest.mark.parametrize("kind", tiered(GREEDY, GREEDY, GROUP), indirect=True, scope="module")
 def test_epsilon_is_that_of_the_collect_policy(kind: str, config: AgentConfig, plain: Specs) -> None:
     step = time_step.restart(random_observations(plain, (500,), np.random.default_rng(4)), 500)
-    config = changed(config, {"noisy": False})  # noise explores beside it
+    config = changed(config, {"noisy": False, "heads": 1})  # noise and heads explore beside it
     never = agents.build(kind, plain, config, epsilon=0.0)
     greedy = act(never.policy, step)
     assert (act(never.collect_policy, step) == greedy).all()

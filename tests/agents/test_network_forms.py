@@ -16,7 +16,8 @@ from agents.layers.pooling import pooled
 from agents.layers.spectral_norm import SpectralConv2D, SpectralDense, SpectralLayer, largest_singular_value, next_left
 from pipeline.acting import network_program
 
-DEEP = [kind for kind in BUILDERS if kind != "q_learning"]
+DEEP = [kind for kind in BUILDERS if kind not in ("q_learning", "boot_dqn")]
+"""Kinds of one network, whose hidden layers may have a norm."""
 TRUE = tf.constant(True)
 
 

@@ -20,6 +20,7 @@ from agents import (
     BUILDERS,
     AgentConfig,
     ArraySpec,
+    BootDqnConfig,
     C51Config,
     DqnConfig,
     IqnConfig,
@@ -250,6 +251,7 @@ AGENTS: dict[str, AgentConfig] = {
     "iqn": IqnConfig(
         **HIDDEN, learning_rate_decay_steps=6_000, kappa=0.05, quantile_samples=8, target_quantile_samples=8
     ),
+    "boot_dqn": BootDqnConfig(**LINEAR, learning_rate_decay_steps=8_000, heads=3, loss="mse"),
     # A mean of rescaled values is not the rescaled mean: where there is chance, the fixed point is another.
     "r2d2": R2d2Config(
         **HIDDEN,

@@ -63,6 +63,7 @@ KINDS = {
     "rainbow": (*BY_REPLAY, *DEEP, *SPANNED, 'exploration.strategy="greedy"', "replay.prioritized=true"),
     "qr_dqn": (*BY_REPLAY, *DEEP, "agent.num_quantiles=8"),
     "iqn": (*BY_REPLAY, *DEEP, "agent.quantile_samples=8", "agent.target_quantile_samples=8"),
+    "boot_dqn": (*BY_REPLAY, *DEEP, "agent.heads=5", "agent.prior_scale=1.0", 'exploration.strategy="greedy"'),
     "r2d2": (*BY_REPLAY, *DEEP, "agent.lstm_units=16", "agent.burn_in=2", "agent.sequence=6", "agent.period=3"),
     "q_learning": (*BY_REPLAY, "agent.learning_rate=0.3"),
     "reinforce": BY_QUEUE,
@@ -73,6 +74,28 @@ KINDS = {
 
 def catch(kind: str, *lines: str) -> pipeline.Experiment:
     return parse('environment.id=""', (f'agent.kind="{kind}"', *CATCH, *lines))
+
+
+DIVES = {
+    "by heads": ("agent.heads=10", "stop.environment_steps=6000"),
+    "by chance": (
+        "agent.heads=1",
+        "agent.prior_scale=0",
+        'exploration.strategy="epsilon_greedy"',
+        "exploration.epsilon_initial=0.1",
+        "exploration.epsilon_final=0.1",
+        "stop.environment_steps=2000",
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", DIVES)
+def test_an_ensemble_dives_where_chance_does_not(how: str, tmp_path: Path) -> None:
+    small = ("agent.hidden_units=[32]", "learner.batch_size=32", "replay.samples_per_insert=32", 'learner.loop="plain"')
+    sets = ("environment.kwargs.size=10", *small, *DIVES[how])
+    found = pipeline.train(pipeline.load("deep_sea", sets), tmp_path / "run", launcher="inline")
+    assert found.solved == (how == "by heads")
 
 
 def test_no_kind_is_left_out() -> None:

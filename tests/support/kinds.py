@@ -28,6 +28,7 @@ SMALL = {
     "entropy_bonus": 0.01,
     "epochs": 2,
     "minibatches": 2,
+    "heads": 3,
 }
 RECTIFIED = {"learning_rate": 0.2}
 """Of pqn: RAdam's first steps are small ones."""
@@ -72,6 +73,7 @@ VARIANTS: dict[str, AgentConfig] = {
         f"{kind} normalized": changed(config_of(kind), {"normalize_observations": True})
         for kind in ("dqn", "iqn", "r2d2", "ppo", "pqn")
     },
+    "boot_dqn shared": changed(config_of("boot_dqn"), {"shared_layers": 1, "ensemble_policy": "majority"}),
     "reinforce without a baseline": msgspec.structs.replace(config_of("reinforce"), baseline=False),
 }
 """Configurations by name: every kind, and switches that change a loss."""

@@ -76,6 +76,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "q_learning, discrete": (*kind("q_learning"), *observing("discrete", masks=False)),
     "behaviour_cloning, tuple": (*kind("behaviour_cloning"), *observing("tuple")),
     "iql, float": kind("iql"),
+    "boot_dqn, votes": (*kind("boot_dqn", "agent.heads=3", "agent.ensemble_policy='majority'"), *observing("dict")),
     "reinforce, nested": (*kind("reinforce"), *observing("nested")),
     "ppo, table of categories": (*kind("ppo"), *observing("multi_discrete_table")),
     "pqn, float": kind("pqn"),
