@@ -25,8 +25,17 @@ from agents.config_fields import (
     TorsoPooling,
     TorsoWidth,
     WeightDecay,
-    rising_learning_rate,
 )
+
+
+def rising_learning_rate(initial: float, final: float, decay_steps: int) -> str:
+    """What is wrong with a decay of the step size that would raise it; empty if it falls or does not change."""
+    if not decay_steps or final <= initial:
+        return ""
+    return (
+        f"learning_rate={initial:g} would rise to learning_rate_final={final:g} in {decay_steps} updates: set "
+        f"learning_rate_final to at most {initial:g}, or learning_rate_decay_steps=0"
+    )
 
 
 class NetworkConfig(KindConfig, frozen=True):

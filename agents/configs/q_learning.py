@@ -13,8 +13,8 @@ from agents.config_fields import (
     NStepSchedule,
     RewardClip,
     Schedule,
-    rising_learning_rate,
 )
+from agents.configs.network import rising_learning_rate
 from agents.configs.value import WindowConfig
 from agents.specs import CATEGORIES, Specs
 

@@ -5,11 +5,9 @@ suite they are from, is in `pipeline.environments.lanes`.
 """
 
 import functools
-import importlib
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -111,7 +109,11 @@ def make(
     if config.engine == "envpool":
         suite = ENVPOOL
     try:
-        module = _prepare(suite) if suite else None
+        module = None
+        if suite:
+            from pipeline.environments import suite_options
+
+            module = suite_options.module_of(suite.module, suite.extra)
         make_vector: MakeVector = getattr(module, "vector", gymnasium_vector)
         if render:
             make_vector = functools.partial(make_vector, render=True)
@@ -120,7 +122,7 @@ def make(
     except (UsageError, KeyboardInterrupt):
         raise
     except gymnasium.error.DependencyNotInstalled as error:
-        how = _how_to_install(suite) if suite else str(error)
+        how = suite_options.how_to_install(suite.extra) if suite else str(error)
         raise UsageError(f"environment {config.id!r} is not installed: {one_line(how)}") from None
     except BaseException as error:  # whatever its constructor makes of environment.kwargs, sys.exit() too
         name = config.id or config.import_path
@@ -253,26 +255,3 @@ def _registering(config: EnvironmentConfig) -> EnvironmentConfig:
         raise UsageError(f"environment.id={config.id!r} has no id behind the colon: write module:Id-v0")
     imported(module, "environment.id")
     return msgspec.structs.replace(config, id=environment_id)
-
-
-def _prepare(suite: Suite) -> ModuleType | None:
-    """Imports a suite's module.
-
-    Raises:
-      UsageError: its package is not installed; says how to.
-    """
-    if not suite.module:
-        return None
-    try:
-        return importlib.import_module(suite.module)
-    except ModuleNotFoundError as error:
-        if error.name and error.name.startswith("pipeline"):
-            raise
-        raise UsageError(f"{error.name} is not installed: {_how_to_install(suite)}") from None
-
-
-def _how_to_install(suite: Suite) -> str:
-    """The command that installs a suite, in a sentence."""
-    from pipeline.runtime.installation import how_to_install
-
-    return f"install its extra by {how_to_install(suite.extra)}"
