@@ -179,8 +179,8 @@ class LearningProcess:
         """
         self._recorder.beat()
         self._records.read()
-        if self._feeder.draw(timeout) is not None:
-            self.ledger.counters.discarded += self._windows_per_call
+        if (sample := self._feeder.draw(timeout)) is not None:  # of several learners, a share of what a call takes
+            self.ledger.counters.discarded += sample.gradient_steps.shape.num_elements()
         self._accept_reports()
         return not self.awaited()
 

@@ -186,6 +186,7 @@ def test_learners_that_learn_together_go_on_when_one_is_killed_and_started_again
     assert result.gradient_steps > kept
     assert result.account is not None
     assert result.account.unaccounted == 0
+    assert result.account.prefetched >= 0, "no more was learned from or thrown away than was drawn"
 
 
 def test_the_learners_process_can_be_the_replay_and_roles_of_another_experiment_take_no_part(
