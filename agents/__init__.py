@@ -6,7 +6,7 @@ TensorFlow is imported when an agent is built; configurations and specs do witho
 from typing import TYPE_CHECKING, Any, Union
 
 from agents.builder import BUILDERS, build, config_type
-from agents.config_fields import Config
+from agents.config_fields import Config, KindConfig
 from agents.exploration import ExplorationConfig
 from agents.specs import ArraySpec, Specs
 
@@ -35,6 +35,7 @@ __all__ = [
     "ExplorationConfig",
     "IqlConfig",
     "IqnConfig",
+    "KindConfig",
     "PpoConfig",
     "PqnConfig",
     "QLearningConfig",

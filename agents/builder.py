@@ -109,24 +109,32 @@ BUILDERS: Mapping[str, Builder] = {
 """Every kind of agent by its name, as `agent.kind` of a config gives it."""
 
 
-def config_type(kind: str) -> type[KindConfig]:
-    """The type of a kind's configuration.
+def builder_of(kind: str) -> Builder:
+    """The paths of a kind: a key of `BUILDERS`, a name that a package registers, or the `module:Config` of your own.
 
     Raises:
       ValueError: there is no such kind.
     """
-    if kind not in BUILDERS:
-        raise ValueError(f"unknown agent kind {kind!r}; there are {', '.join(BUILDERS)}")
-    return BUILDERS[kind].config
+    if kind in BUILDERS:
+        return BUILDERS[kind]
+    from agents import extensions
+
+    config = extensions.kind(kind)
+    return Builder(f"{config.__module__}:{config.__qualname__}", config.builder)
+
+
+def config_type(kind: str) -> type[KindConfig]:
+    """The type of a kind's configuration; raises as `builder_of`."""
+    return builder_of(kind).config
 
 
 def build(
     kind: str, specs: Specs, config: KindOfAgent, *, epsilon: float = 0.1, seed: int = 0, open_fields: bool = False
 ) -> LearningAgent:
-    """Builds an agent of a kind of `BUILDERS`, within the distribution strategy in scope.
+    """Builds an agent of a kind, within the distribution strategy in scope.
 
     Args:
-      kind: a key of `BUILDERS`, such as "dqn".
+      kind: a key of `BUILDERS`, such as "dqn", or another name that `builder_of` takes.
       specs: the environment's interface; `Specs.from_tf_agents` makes it of a TF-Agents environment's specs.
       config: the kind's configuration, such as `DqnConfig`.
       epsilon: of the agent's own `collect_policy`, a probability; policy gradients draw from the policy instead.
@@ -154,4 +162,4 @@ def build(
         )
     if reason := config.unsuitable_for(specs):
         raise ValueError(f"agent kind {kind!r}: {reason}")
-    return BUILDERS[kind](specs, config, epsilon=epsilon, seed=seed)
+    return builder_of(kind)(specs, config, epsilon=epsilon, seed=seed)

@@ -8,6 +8,7 @@ import numpy as np
 from msgspec import Meta
 
 from agents.specs import Specs
+from agents.struct_types import KindMeta
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -85,9 +86,9 @@ ImageTorso = Annotated[
 Torso = Annotated[
     str,
     Meta(
-        description="`module:function` of your own between observations and dense layers, in the place of image_torso: "
-        "maps each float or uint8 array, as float32 [B, ...], with the seeds of its initial weights and the name of "
-        "the activation to features [B, ...]. Empty takes ours."
+        description="`module:function` of your own, or a registered one, between observations and dense layers, in the "
+        "place of image_torso: maps each float or uint8 array, as float32 [B, ...], with the seeds of its initial "
+        "weights and the name of the activation to features [B, ...]. Empty takes ours."
     ),
 ]
 NormalizeObservations = Annotated[
@@ -123,14 +124,13 @@ TorsoPooling = Annotated[
     Literal["none", "max", "average"],
     Meta(description="Pooling between image_torso and the dense layers, to torso_cells a side."),
 ]
-TorsoCells = Annotated[
-    int, Meta(ge=1, le=64, description="Cells of a side behind torso_pooling, at most as many as there are pixels.")
-]
+TorsoCells = Annotated[int, Meta(ge=1, le=64, description="Cells of a side behind torso_pooling, at most its pixels.")]
 Optimizer = Annotated[
-    Literal["adam", "adamw", "radam", "rmsprop"],
+    str,
     Meta(
+        extra={"ours": ("adam", "adamw", "radam", "rmsprop")},
         description="Adam (Kingma and Ba 2015), with weight_decay (AdamW, Loshchilov and Hutter 2019) or rectified "
-        "(RAdam, Liu et al. 2020), or centred RMSProp (Mnih et al. 2015)."
+        "(RAdam, Liu et al. 2020), or centred RMSProp (Mnih et al. 2015); or a function (variables, config) of yours.",
     ),
 ]
 RmsPropDecay = Annotated[
@@ -236,10 +236,14 @@ class KindOfAgent:
     """The paper whose name the kind bears, if that has settings outside of the agent."""
     paper_settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Fields of other sections as that paper has them: what a config does not give is taken from here."""
+    builder: ClassVar[str] = ""
+    """Of a kind that is not ours: `module:function` of a function like `agents.builder.MakeAgent`."""
+    shapes_network: ClassVar[tuple[str, ...]] = ()
+    """Fields of such a kind that a resumed run cannot change, as stored weights are of another shape or meaning."""
 
     @property
     def kind(self) -> str:
-        """The kind's name, a key of `agents.BUILDERS`."""
+        """The kind's name, as `agents.builder.builder_of` takes it."""
         raise NotImplementedError
 
     @property
@@ -360,12 +364,12 @@ class KindOfAgent:
         return ""
 
 
-_OF_TRAINING = ("_schedule", "optimizer", "_decay", "rmsprop_epsilon")
+_OF_TRAINING = ("_schedule", "optimizer", "_decay", "decay_steps", "rmsprop_epsilon")
 _OF_NETWORKS = ("residual", "spectral_norm", "_cells", "_width", "_pooling")
 """Ends of the names of fields that most configs leave at their defaults; what they do not fit with is in `fitting`."""
 
 
-class KindConfig(Config, KindOfAgent, frozen=True):
+class KindConfig(Config, KindOfAgent, frozen=True, metaclass=KindMeta):
     """The base of every kind's configuration."""
 
     @property

@@ -32,6 +32,13 @@ class ExplorationConfig(Config, frozen=True):
     epsilon_decay_steps: Annotated[
         int, Meta(ge=0, description="Environment steps, over all collectors, of the linear decay.")
     ] = 10_000
+    epsilon_schedule: Annotated[
+        str,
+        Meta(
+            description="`module:function` of your own, or a registered one, in the place of the linear decay: maps "
+            "this section and environment steps to the probability. Empty takes ours."
+        ),
+    ] = ""
     ladder_alpha: Annotated[
         float,
         Meta(
@@ -70,6 +77,10 @@ def epsilon(config: ExplorationConfig, environment_steps: int, index: int = 0, c
     """
     decayed = min(1.0, environment_steps / max(1, config.epsilon_decay_steps))
     base = config.epsilon_initial + decayed * (config.epsilon_final - config.epsilon_initial)
+    if config.epsilon_schedule:
+        from agents import extensions
+
+        base = extensions.epsilon(config, environment_steps)
     rung = index / (collectors - 1) if collectors > 1 else 0.0
     return float(base ** (1.0 + rung * config.ladder_alpha))
 

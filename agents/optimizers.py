@@ -28,7 +28,8 @@ class Update(NamedTuple):
 class Optimizer(tf.Module):  # type: ignore[misc]
     """Updates weights by their summed and clipped gradients, with a step size that may move by a schedule.
 
-    Create it in the scope of the distribution strategy that trains.
+    A kind of optimizer gives `_update` and, if it keeps something of each weight, `_slots`. Create it in the scope of
+    the distribution strategy that trains.
 
     Args:
       variables: the float32 weights to train.
@@ -157,9 +158,10 @@ class Adam(Optimizer):
         )
 
 
-def optimizer_of(variables: Sequence[tf.Variable], config: "NetworkConfig") -> Optimizer:
-    """Makes the optimizer of an agent's configuration."""
-    of_all: dict[str, Any] = {
+def settings_of(config: "NetworkConfig") -> dict[str, Any]:
+    """What `Optimizer` takes beside the variables, from an agent's configuration; for optimizers of your own, too."""
+    return {
+        "learning_rate": config.learning_rate,
         "learning_rate_final": config.learning_rate_final,
         "decay_steps": config.learning_rate_decay_steps,
         "clip_norm": config.gradient_clip_norm,
@@ -167,17 +169,15 @@ def optimizer_of(variables: Sequence[tf.Variable], config: "NetworkConfig") -> O
         "weight_decay": config.weight_decay,
         "schedule": config.learning_rate_schedule,
     }
-    if config.optimizer == "rmsprop":
-        from agents.rmsprop import RmsProp
 
-        decay, epsilon = config.rmsprop_decay, config.rmsprop_epsilon
-        return RmsProp(variables, config.learning_rate, decay=decay, epsilon=epsilon, **of_all)
-    if config.optimizer == "radam":
-        from agents.radam import RAdam
 
-        return RAdam(variables, config.learning_rate, epsilon=config.adam_epsilon, **of_all)
-    # AdamW is Adam with decay.
-    return Adam(variables, config.learning_rate, epsilon=config.adam_epsilon, **of_all)
+def optimizer_of(variables: Sequence[tf.Variable], config: "NetworkConfig") -> Optimizer:
+    """Makes the optimizer of an agent's configuration."""
+    if config.optimizer in ("adam", "adamw"):  # AdamW is Adam with decay
+        return Adam(variables, epsilon=config.adam_epsilon, **settings_of(config))
+    from agents.extensions import optimizer
+
+    return optimizer(variables, config)
 
 
 def is_kernel(weight: tf.Variable) -> bool:

@@ -1,6 +1,5 @@
 """Turns images into features: the convolutions in front of a network's dense layers."""
 
-import importlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -117,15 +116,13 @@ Torso = Callable[[tf.Tensor, Seeds, str], tf.Tensor]
 """A torso of a user's own: float32 [B, ...], the seeds of its initial weights and the activation to features."""
 
 
-def imported(import_path: str) -> Torso:
-    """Imports a torso of the user's own, given as `module:function`.
+def imported(name: str) -> Torso:
+    """The torso of the user's own that is at `module:function`, or registered by a name.
 
     Raises:
-      ImportError: there is none.
+      ValueError: there is none.
     """
-    module, _, name = import_path.partition(":")
-    try:
-        torso: Torso = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ImportError(f"agent.torso={import_path!r} cannot be imported: {error}") from None
+    from agents.extensions import found
+
+    torso: Torso = found("torsos", name)
     return torso

@@ -1,20 +1,34 @@
 """Prints every field of a config: its name, value, default and meaning.
 
 Example:
-  python -m pipeline.reference --field=replay
+  python -m pipeline.reference --field=n_step
+  python -m pipeline.reference --kind=my_module:MyConfig
   python -m pipeline.reference --markdown > docs/config.md
 """
 
 import sys
 import textwrap
+from collections.abc import Iterator
 
+import msgspec
 from absl import flags
 
 from pipeline.command import refuse_more, run_command
 from pipeline.experiment import fields
 from pipeline.experiment.config import UsageError
+from pipeline.experiment.fields import FieldDoc, SectionDoc
+from pipeline.experiment.mistakes import kinds as registered_kinds
+from pipeline.experiment.mistakes import nearest
 
-_FIELD = flags.DEFINE_string("field", "", "Only fields whose dotted name begins so, such as replay or agent.n_step.")
+_FIELD = flags.DEFINE_string(
+    "field",
+    "",
+    "Only fields whose dotted name begins so, such as replay or agent.n_step; where none does, those with this in "
+    "their name or, if there are none, in what is said of them.",
+)
+_KIND = flags.DEFINE_string(
+    "kind", "", "Only fields of [agent] of this kind: one of ours, one that a package registers, or module:Config."
+)
 _MARKDOWN = flags.DEFINE_bool("markdown", False, "Print the page docs/config.md.")
 
 _PAGE = """# Every field of a config
@@ -56,20 +70,59 @@ def main(arguments: list[str]) -> int:
         print(_PAGE)
         print("\n".join(fields.markdown()).rstrip())
         return 0
-    found = [
-        (section, [field for field in section.fields if field.name.startswith(_FIELD.value)])
-        for section in fields.sections()
-    ]
-    if not any(matching for _, matching in found):
-        raise UsageError(f"no field begins with {_FIELD.value!r}: without --field all are printed")
-    for section, matching in found:
-        if matching:
-            print(f"{section.title}  {section.meaning}".rstrip())
+    kinds = [_KIND.value] if _KIND.value else registered_kinds()
+    try:
+        everything = [
+            section for section in fields.sections(kinds) if section.title[:7] == "[agent]" or not _KIND.value
+        ]
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    for title, meaning, matching in _joined(_matching(everything, _FIELD.value)):
+        print(f"{title}  {meaning}".rstrip())
         for field in matching:
             default = f" = {field.default}" if field.default else ""
             print(f"  {field.name}{default}  ({field.kind})")
             print(textwrap.fill(field.meaning, _WIDTH, initial_indent="      ", subsequent_indent="      "))
     return 0
+
+
+def _matching(everything: list[SectionDoc], wanted: str) -> list[SectionDoc]:
+    """The sections with those of their fields that are wanted.
+
+    Raises:
+      UsageError: there are none.
+    """
+    text = wanted.strip().lower()
+    for is_wanted in (
+        lambda field: field.name.startswith(text),
+        lambda field: text in field.name,
+        lambda field: text in field.meaning.lower(),
+    ):
+        found = [(section, tuple(filter(is_wanted, section.fields))) for section in everything]
+        if any(matching for _, matching in found):
+            return [msgspec.structs.replace(section, fields=matching) for section, matching in found if matching]
+    near = nearest(text, {field.name for section in everything for field in section.fields})
+    raise UsageError(
+        f"no field is called {wanted!r} or says so; near are {', '.join(near)}. Without --field all are printed"
+    )
+
+
+def _joined(sections: list[SectionDoc]) -> Iterator[tuple[str, str, tuple[FieldDoc, ...]]]:
+    """Titles, meanings and fields; what several kinds of agents have alike is printed once for all of them."""
+    kinds: dict[FieldDoc, list[str]] = {}
+    agents = [section for section in sections if section.title[:7] == "[agent]"]
+    for section in agents:
+        for field in section.fields:
+            kinds.setdefault(field, []).append(section.title.rpartition(" = ")[2].strip('"'))
+    groups: dict[tuple[str, ...], list[FieldDoc]] = {}
+    for field, names in kinds.items():
+        groups.setdefault(tuple(names), []).append(field)
+    for section in sections:
+        if section not in agents or len(agents) == 1:
+            yield section.title, section.meaning, section.fields
+        elif section is agents[0]:
+            for of_kinds, alike in groups.items():
+                yield f"[agent] of {', '.join(of_kinds)}", "", tuple(alike)
 
 
 if __name__ == "__main__":

@@ -16,16 +16,16 @@ from absl import flags
 from pipeline.command import refuse_more, run_command
 from pipeline.experiment.config import UsageError, load
 from pipeline.experiment.run_directory import RunDirectory
-from pipeline.launchers import ELASTIC, LAUNCHERS, Cluster, launch
+from pipeline.launchers import ELASTIC, Cluster, launch
 
 _CONFIG = flags.DEFINE_string("config", None, "Path of a TOML config, or the name of a shipped one, such as cartpole.")
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Where the run leaves everything; new, unless --resume is given.")
 _SEED = flags.DEFINE_integer("seed", None, "Replaces the config's seed.", lower_bound=0)
-_LAUNCHER = flags.DEFINE_enum(
+_LAUNCHER = flags.DEFINE_string(
     "launcher",
     "local",
-    list(LAUNCHERS),
-    "local: each role a process; inline: all roles in one, for debugging; ray: each on some node of a Ray cluster.",
+    "local: each role a process; inline: all roles in one, for debugging; ray: each on some node of a Ray cluster; or "
+    "module:run, a function of your own.",
 )
 _RAY_ADDRESS = flags.DEFINE_string(
     "ray_address",

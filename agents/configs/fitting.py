@@ -14,7 +14,7 @@ def problem(config: KindConfig) -> str:
     names = {field.name for field in msgspec.structs.fields(config)}
     sentences = [_of_schedule(config, name) for name in sorted(names) if name.endswith("_schedule")]
     if "learning_rate_schedule" in names:
-        sentences.append(_of_learning_rate(config))
+        sentences += [_rising_learning_rate(config), _of_learning_rate(config)]
     if "munchausen_temperature_schedule" in names:
         sentences.append(_of_temperature(config))
     if "optimizer" in names:
@@ -58,6 +58,16 @@ def _of_schedule(config: Any, name: str) -> str:
     return ""
 
 
+def _rising_learning_rate(config: Any) -> str:
+    initial, final, steps = config.learning_rate, config.learning_rate_final, config.learning_rate_decay_steps
+    if not steps or final <= initial:
+        return ""
+    return (
+        f"learning_rate={initial:g} would rise to learning_rate_final={final:g} in {steps} updates: set "
+        f"learning_rate_final to at most {initial:g}, or learning_rate_decay_steps=0"
+    )
+
+
 def _of_learning_rate(config: Any) -> str:
     steps = config.learning_rate_decay_steps
     if not (config.learning_rate_schedule.points and steps):
@@ -98,8 +108,16 @@ _READ_BY = {
 """The optimizers that read a field."""
 
 
+_OPTIMIZERS = ("adam", "adamw", "radam", "rmsprop")
+
+
 def _of_optimizer(config: Any) -> str:
     chosen = config.optimizer
+    if chosen not in _OPTIMIZERS:  # one of the user's is given the whole configuration
+        from agents.extensions import unknown
+
+        sentence = unknown("optimizers", chosen, _OPTIMIZERS)
+        return sentence and f"optimizer={chosen!r}: {sentence}"
     for field in msgspec.structs.fields(config):
         if chosen not in _READ_BY.get(field.name, (chosen,)) and getattr(config, field.name) != field.default:
             readers = " or ".join(f"optimizer={reader!r}" for reader in _READ_BY[field.name])

@@ -28,16 +28,6 @@ from agents.config_fields import (
 )
 
 
-def rising_learning_rate(initial: float, final: float, decay_steps: int) -> str:
-    """What is wrong with a decay of the step size that would raise it; empty if it falls or does not change."""
-    if not decay_steps or final <= initial:
-        return ""
-    return (
-        f"learning_rate={initial:g} would rise to learning_rate_final={final:g} in {decay_steps} updates: set "
-        f"learning_rate_final to at most {initial:g}, or learning_rate_decay_steps=0"
-    )
-
-
 class NetworkConfig(KindConfig, frozen=True):
     """Fields of all kinds that learn by a network: its form, and how its weights move."""
 
@@ -63,8 +53,3 @@ class NetworkConfig(KindConfig, frozen=True):
     weight_decay: WeightDecay = 0.0
     gradient_clip_norm: ClipNorm = 10.0
     gradient_clip_value: ClipValue = 0.0
-
-    def problem(self) -> str:
-        """See `KindConfig`."""
-        sentence = rising_learning_rate(self.learning_rate, self.learning_rate_final, self.learning_rate_decay_steps)
-        return sentence or super().problem()

@@ -14,7 +14,6 @@ from agents.config_fields import (
     RewardClip,
     Schedule,
 )
-from agents.configs.network import rising_learning_rate
 from agents.configs.value import WindowConfig
 from agents.specs import CATEGORIES, Specs
 
@@ -38,11 +37,6 @@ class QLearningConfig(WindowConfig, KindConfig, frozen=True, tag_field="kind", t
     ] = 0
     learning_rate_schedule: LearningRateSchedule = Schedule()
     initial_value: Annotated[float, Meta(description="Of every entry; above all returns it explores.")] = 0.0
-
-    def problem(self) -> str:
-        """See `KindConfig`."""
-        sentence = rising_learning_rate(self.learning_rate, self.learning_rate_final, self.learning_rate_decay_steps)
-        return sentence or super().problem()
 
     def unsuitable_for(self, specs: Specs) -> str:
         """See `KindOfAgent`."""

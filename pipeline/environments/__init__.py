@@ -5,6 +5,7 @@ suite they are from, is in `pipeline.environments.lanes`.
 """
 
 import functools
+import importlib.metadata
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ from agents.struct_types import prepared
 from pipeline.environments.lanes.contract import EnvironmentFault, ShieldFault
 from pipeline.environments.lanes.lane_environment import LaneEnvironment, LaneStep
 from pipeline.environments.lanes.spaces import LIKE_MASK, specs_of
-from pipeline.environments.lanes.vectors import gymnasium_vector, one_line
+from pipeline.environments.lanes.vectors import gymnasium_vector
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import EnvironmentConfig
 from pipeline.runtime import signs_of_life
@@ -49,7 +50,7 @@ class Suite(NamedTuple):
     """Environments of one optional package."""
 
     extra: str
-    """The extra in pyproject.toml that installs the package; `pipeline.doctor` lists it, too."""
+    """The extra in pyproject.toml that installs the package; `pipeline.doctor` lists it, too. Empty if not ours."""
     starts: tuple[str, ...]
     """What the ids of its environments start with."""
     module: str = ""
@@ -73,8 +74,13 @@ SUITES = (
 
 
 def suite_of(environment_id: str) -> Suite | None:
-    """The suite that an id belongs to; None for gymnasium's own and for a user's."""
-    return next((suite for suite in SUITES if environment_id.startswith(suite.starts)), None)
+    """The suite that an id belongs to, ours or a registered one; None for gymnasium's own and for a user's."""
+    ours = next((suite for suite in SUITES if environment_id.startswith(suite.starts)), None)
+    if ours or not importlib.metadata.entry_points(group="reverb_dqn.suites"):
+        return ours
+    from pipeline.environments.suite_options import registered
+
+    return next((suite for suite in registered(Suite) if environment_id.startswith(suite.starts)), None)
 
 
 def make(
@@ -99,7 +105,10 @@ def make(
       NotRendered: it draws no pictures.
     """
     prepare_pygame()
-    config = _registering(config)
+    if ":" in config.id:
+        from pipeline.environments.suite_options import registering
+
+        config = registering(config)
     shield = None
     if config.shield:
         from pipeline.environments.lanes.shield import load
@@ -108,30 +117,22 @@ def make(
     suite = None if ":" in config.import_path else suite_of(config.id)
     if config.engine == "envpool":
         suite = ENVPOOL
+    make_vector: MakeVector = gymnasium_vector
     try:
-        module = None
-        if suite:
-            from pipeline.environments import suite_options
+        if suite or config.engine != "gymnasium":
+            from pipeline.environments.suite_options import vector_of
 
-            module = suite_options.module_of(suite.module, suite.extra)
-        make_vector: MakeVector = getattr(module, "vector", gymnasium_vector)
+            make_vector = vector_of(config.engine, suite) or gymnasium_vector
         if render:
             make_vector = functools.partial(make_vector, render=True)
         with signs_of_life.in_call(signs_of_life.MAKING):
             vector = make_vector(config, lanes)
     except (UsageError, KeyboardInterrupt):
         raise
-    except gymnasium.error.DependencyNotInstalled as error:
-        how = suite_options.how_to_install(suite.extra) if suite else str(error)
-        raise UsageError(f"environment {config.id!r} is not installed: {one_line(how)}") from None
     except BaseException as error:  # whatever its constructor makes of environment.kwargs, sys.exit() too
-        name = config.id or config.import_path
-        reason = one_line(str(error))
-        if render and "render_mode" in reason:
-            from pipeline.environments.lanes.rendering import NotRendered
+        from pipeline.environments.suite_options import refusal
 
-            raise NotRendered(name, f"{type(error).__name__}: {reason}") from None
-        raise UsageError(f"environment {name!r} cannot be made: {type(error).__name__}: {reason}") from None
+        raise refusal(config, suite, error, render) from None
     name = config.import_path.partition(":")[2] or config.id
     if render:
         from pipeline.environments.lanes.rendering import refuse_undrawn
@@ -242,16 +243,3 @@ def check(config: EnvironmentConfig, lanes: int) -> Specs:
             "than in one: set environment.vectorization='sync', or mend its vector environment"
         )
     return alone
-
-
-def _registering(config: EnvironmentConfig) -> EnvironmentConfig:
-    """A configuration with the id alone, of one whose id is `module:Id-v0`, once that module is imported."""
-    module, colon, environment_id = config.id.partition(":")
-    if not colon:
-        return config
-    from pipeline.environments.interfaces.custom import imported
-
-    if not environment_id:
-        raise UsageError(f"environment.id={config.id!r} has no id behind the colon: write module:Id-v0")
-    imported(module, "environment.id")
-    return msgspec.structs.replace(config, id=environment_id)

@@ -1,17 +1,28 @@
-"""What suites have in common: a module of an optional package, and `environment.kwargs` as its options."""
+"""Suites and what steps their lanes: packages, registered ones, functions of a user's own, options, what went wrong.
 
+Imported for environments that are not gymnasium's own.
+"""
+
+import functools
 import importlib
-from types import ModuleType
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import gymnasium
 import msgspec
 
+from agents import extensions
 from agents.struct_types import prepared
+from pipeline.environments.interfaces.custom import imported
+from pipeline.environments.lanes.rendering import NotRendered
+from pipeline.environments.lanes.vectors import one_line
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import EnvironmentConfig
-from pipeline.runtime import installation
+
+if TYPE_CHECKING:
+    from pipeline.environments import MakeVector, Suite
 
 _Options = TypeVar("_Options")
+_Kind = TypeVar("_Kind")
 
 
 def options_of(config: EnvironmentConfig, kind: type[_Options], task: str) -> _Options:
@@ -31,22 +42,86 @@ def options_of(config: EnvironmentConfig, kind: type[_Options], task: str) -> _O
         raise UsageError(f"environment.kwargs of {task}: {error}") from None
 
 
-def module_of(name: str, extra: str) -> ModuleType | None:
-    """Imports a suite's module; None if it has none.
+@functools.cache
+def registered(kind: type[_Kind]) -> tuple[_Kind, ...]:
+    """Suites of installed packages, which their entry points in `reverb_dqn.suites` name.
+
+    Args:
+      kind: `pipeline.environments.Suite`.
 
     Raises:
-      UsageError: its package is not installed; says how to.
+      UsageError: one cannot be imported, or is no suite.
     """
-    if not name:
+    try:
+        given = {name: extensions.found("suites", name) for name in extensions.registered("suites")}
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    for name, thing in given.items():
+        if not isinstance(thing, kind):
+            what = type(thing).__name__
+            raise UsageError(f"{name!r} of reverb_dqn.suites is of type {what}: it is to name a {kind.__name__}")
+    return tuple(given.values())
+
+
+def registering(config: EnvironmentConfig) -> EnvironmentConfig:
+    """A configuration with the id alone, of one whose id is `module:Id-v0`, once that module is imported."""
+    module, _, environment_id = config.id.partition(":")
+    if not environment_id:
+        raise UsageError(f"environment.id={config.id!r} has no id behind the colon: write module:Id-v0")
+    imported(module, "environment.id")
+    return msgspec.structs.replace(config, id=environment_id)
+
+
+def vector_of(engine: str, suite: "Suite | None") -> "MakeVector | None":
+    """What makes the lanes; None leaves it to gymnasium.
+
+    Args:
+      engine: `environment.engine`.
+      suite: that the environment is of, whose module is imported.
+
+    Raises:
+      UsageError: the suite's package is not installed, or there is no such engine; says what to do.
+    """
+    if engine not in ("gymnasium", "envpool"):
+        if sentence := extensions.unknown("engines", engine, ("gymnasium", "envpool")):
+            raise UsageError(f"environment.engine: {sentence}")
+        vector: MakeVector = imported(engine, "environment.engine")
+        if not callable(vector):
+            raise UsageError(f"environment.engine={engine!r} is no function, but of type {type(vector).__name__}")
+        return vector
+    if suite is None or not suite.module:
         return None
     try:
-        return importlib.import_module(name)
+        return getattr(importlib.import_module(suite.module), "vector", None)
     except ModuleNotFoundError as error:
         if error.name and error.name.startswith("pipeline"):
             raise
-        raise UsageError(f"{error.name} is not installed: {how_to_install(extra)}") from None
+        raise UsageError(f"{error.name} is not installed: {_how_to_install(suite)}") from None
 
 
-def how_to_install(extra: str) -> str:
-    """The command that installs a suite by its extra, in a sentence."""
-    return f"install its extra by {installation.how_to_install(extra)}"
+def refusal(config: EnvironmentConfig, suite: "Suite | None", error: BaseException, render: bool) -> UsageError:
+    """What to raise where an environment could not be made.
+
+    Args:
+      config: its configuration.
+      suite: that it is of.
+      error: that its constructor raised.
+      render: whether it was to draw.
+    """
+    reason: Any = one_line(str(error))
+    if isinstance(error, gymnasium.error.DependencyNotInstalled):
+        how = one_line(_how_to_install(suite)) if suite else reason
+        return UsageError(f"environment {config.id!r} is not installed: {how}")
+    name = config.id or config.import_path
+    if render and "render_mode" in reason:
+        return NotRendered(name, f"{type(error).__name__}: {reason}")
+    return UsageError(f"environment {name!r} cannot be made: {type(error).__name__}: {reason}")
+
+
+def _how_to_install(suite: "Suite") -> str:
+    """The command that installs a suite, in a sentence."""
+    from pipeline.runtime.installation import how_to_install
+
+    if not suite.extra:
+        return "install the package that has it"
+    return f"install its extra by {how_to_install(suite.extra)}"

@@ -180,9 +180,15 @@ def _kind_of(tree: dict[str, Any]) -> type[KindConfig]:
     _part(agent, dict, ".agent")
     kind = _part(agent.setdefault("kind", "dqn"), str, ".agent.kind")
     try:
-        return config_type(kind)
-    except ValueError:
-        raise msgspec.ValidationError(f"Invalid value {kind!r} - at `$.agent.kind`") from None
+        found = config_type(kind)
+        if found.__module__ == "__main__":
+            raise ValueError("of the program that was started")
+    except ValueError as error:
+        from pipeline.experiment.mistakes import unknown_kind
+
+        raise UsageError(unknown_kind(kind, error)) from None
+    agent["kind"] = found.__struct_config__.tag  # a kind of the user's may be registered by another name
+    return found
 
 
 def _part(value: Any, kind: type[_Kind], path: str) -> _Kind:

@@ -1,6 +1,6 @@
 """Every field of a config as text, from the structs themselves."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -20,7 +20,7 @@ from msgspec.inspect import (
     type_info,
 )
 
-from agents import BUILDERS
+from agents import BUILDERS, config_type
 from pipeline.experiment.sections import Experiment
 
 
@@ -44,8 +44,15 @@ class SectionDoc(msgspec.Struct, frozen=True):
     fields: tuple[FieldDoc, ...]
 
 
-def sections() -> Iterator[SectionDoc]:
-    """All of them, in the order of a resolved config."""
+def sections(kinds: Iterable[str] = BUILDERS) -> Iterator[SectionDoc]:
+    """All of them, in the order of a resolved config.
+
+    Args:
+      kinds: of the agents whose fields are wanted.
+
+    Raises:
+      ValueError: there is no such kind.
+    """
     own = []
     for field in msgspec.structs.fields(Experiment):
         kind = type_info(field.type)
@@ -57,8 +64,8 @@ def sections() -> Iterator[SectionDoc]:
         if isinstance(kind, StructType):
             yield _section(f"[{field.name}]", field.name, kind.cls)
         elif field.name == "agent":
-            for name, builder in BUILDERS.items():
-                yield _section(f'[agent] kind = "{name}"', field.name, builder.config)
+            for name in kinds:
+                yield _section(f'[agent] kind = "{name}"', field.name, config_type(name))
 
 
 def _section(title: str, prefix: str, struct: type[msgspec.Struct]) -> SectionDoc:
@@ -80,10 +87,12 @@ def _fields(prefix: str, struct: type[msgspec.Struct]) -> Iterator[FieldDoc]:
 def _field(prefix: str, field: msgspec.structs.FieldInfo) -> FieldDoc:
     kind = type_info(field.type)
     meaning = (kind.extra_json_schema or {}).get("description", "") if isinstance(kind, Metadata) else ""
+    ours = (kind.extra or {}).get("ours", ()) if isinstance(kind, Metadata) else ()
     default = "" if field.default is msgspec.NODEFAULT else _toml(field.default)
     if field.default_factory is not msgspec.NODEFAULT:
         default = _toml(field.default_factory())
-    return FieldDoc(prefix + field.name, _words(kind), default, meaning)
+    words = " | ".join([*(f'"{name}"' for name in ours), '"module:name"']) if ours else _words(kind)
+    return FieldDoc(prefix + field.name, words, default, meaning)
 
 
 def _plain(kind: Any) -> Any:
@@ -110,6 +119,8 @@ def _words(kind: Any) -> str:
         return f"list of: {_words(kind.item_type)}"
     if isinstance(kind, TupleType):
         return f"[{', '.join(map(_words, kind.item_types))}]"
+    if type(kind) not in _NAMES:  # of a kind of the user's
+        return type(kind).__name__.removesuffix("Type").lower()
     name = _NAMES[type(kind)]
     bounds = [
         f"{sign} {bound:g}"

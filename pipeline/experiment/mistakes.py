@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from agents import BUILDERS
+from agents.extensions import registered
 from pipeline.experiment.sections import Experiment
 
 
@@ -26,6 +27,39 @@ def unknown_field(prefix: str, name: str, fields: Iterable[str]) -> str:
     """
     near = difflib.get_close_matches(name, fields if prefix else [*fields, "base"], n=1, cutoff=0.0)
     return f"unknown field {prefix + name!r}; the nearest is {prefix + near[0]!r}"
+
+
+def unknown_kind(kind: str, error: ValueError) -> str:
+    """A sentence about a kind that there is not, or that cannot be taken as it is."""
+    if kind.startswith("__main__:"):
+        name = kind.partition(":")[2]
+        return (
+            f"agent.kind={kind!r} is of the program that was started, which a run's processes do not import: put it "
+            f"into a module, say mine.py, and set agent.kind='mine:{name}'"
+        )
+    if ":" in kind or kind in registered("kinds"):
+        return str(error)
+    near = difflib.get_close_matches(kind, kinds(), n=1)
+    instead = f"did you mean {near[0]!r}? " if near else ""
+    return (
+        f"agent.kind: Invalid value {kind!r} ({instead}there are {', '.join(kinds())}, and your own as 'module:Config')"
+    )
+
+
+def nearest(name: str, names: Iterable[str], most: int = 3) -> list[str]:
+    """Dotted names that are like a name, or whose last part is, the most alike first; never none."""
+
+    def likeness(dotted: str) -> float:
+        last = dotted.rpartition(".")[2]
+        ratios = (difflib.SequenceMatcher(None, name.lower(), known).ratio() for known in (dotted, last))
+        return max(ratios)
+
+    return sorted(sorted(names), key=likeness, reverse=True)[:most]
+
+
+def kinds() -> list[str]:
+    """The names of our kinds, and of those that installed packages register."""
+    return [*BUILDERS, *registered("kinds")]
 
 
 def in_words(message: str) -> str:
@@ -129,8 +163,6 @@ def _short(value: Any) -> str:
 def _choices(path: str) -> list[str]:
     """What a field with a fixed set of values takes."""
     section, _, name = path.partition(".")
-    if path == "agent.kind":
-        return list(BUILDERS)
     for struct in _structs_of(section):
         kind: Any = msgspec.inspect.type_info(struct)
         for part in name.split("."):  # a table within the section has fields of its own

@@ -125,7 +125,9 @@ def refusals(stored: Experiment, experiment: Experiment) -> list[str]:
     by_reason: dict[str, list[str]] = {}
     for name, old, _ in changed:
         top = ".".join(name.split(".")[:2])
-        if top in REFUSED:
+        if name in (f"agent.{field}" for field in stored.agent.shapes_network):
+            by_reason.setdefault(_NETWORK, []).append(f"{name} was {old!r}")
+        elif top in REFUSED:
             by_reason.setdefault(REFUSED[top], []).append(f"{name} was {old!r}")
     sentences = [f"{reason}: {', '.join(names)}" for reason, names in by_reason.items()]
     if "agent.kind" in dict.fromkeys(name for name, *_ in changed):  # fields that only follow from it are not listed

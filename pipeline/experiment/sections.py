@@ -34,8 +34,12 @@ class EnvironmentConfig(Config, frozen=True):
         Meta(description="Gymnasium's vectorization mode; auto takes the environment's own where it has one."),
     ] = "auto"
     engine: Annotated[
-        Literal["gymnasium", "envpool"],
-        Meta(description="What steps the lanes: gymnasium or the suite's own vector environment, or EnvPool's C++."),
+        str,
+        Meta(
+            extra={"ours": ("gymnasium", "envpool")},
+            description="What steps the lanes: gymnasium or the suite's own vector environment, EnvPool's C++, or a "
+            "function of yours that makes them, as `pipeline.environments.MakeVector` says.",
+        ),
     ] = "gymnasium"
     frame_skip: Annotated[
         int,

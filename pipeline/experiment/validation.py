@@ -11,6 +11,10 @@ Checks = list[tuple[bool, str]]
 def problems(experiment: Experiment) -> Iterator[str]:
     """What is wrong with an experiment, each in a sentence that says what would do."""
     of_all = _of_all(experiment)
+    if experiment.exploration.epsilon_schedule:
+        from agents.extensions import wrong_with_schedule
+
+        of_all.append((bool(sentence := wrong_with_schedule(experiment.exploration)), sentence))
     if experiment.is_offline:
         from pipeline.experiment.validation_without_table import of_dataset
 

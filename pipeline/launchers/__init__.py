@@ -82,7 +82,8 @@ LAUNCHERS: Mapping[str, str] = {
     "ray": "pipeline.launchers.ray_cluster",
 }
 """Modules, imported when chosen: `run(launch)` of each runs an experiment to its end, shows its progress, and returns
-the exit code. Those in `ELASTIC` have a function `joined`, too, of what a run joins first."""
+the exit code. Those in `ELASTIC` have a function `joined`, too, of what a run joins first. One that is not ours is a
+function, or what has one; `separate = True` of either says what `SEPARATE` says of ours."""
 
 SEPARATE = frozenset({"local"})
 """Those whose roles are all processes of this machine beside the caller's: a network namespace can hold them."""
@@ -92,11 +93,15 @@ ELASTIC = frozenset({"ray"})
 
 
 def _module(launcher: str) -> Any:
-    """The module of a launcher.
+    """The module of a launcher, or what has its function `run` if it is the user's own.
 
     Raises:
-      UsageError: the package whose name it bears is not installed.
+      UsageError: the package whose name it bears is not installed, or there is no such launcher.
     """
+    if launcher not in LAUNCHERS:
+        from pipeline.launchers.environment_check import own_launcher
+
+        return own_launcher(launcher)
     try:
         return importlib.import_module(LAUNCHERS[launcher])
     except ModuleNotFoundError as error:
@@ -134,6 +139,11 @@ def describe(experiment: Experiment) -> Specs:
     if reason := experiment.agent.unsuitable_for(seen):
         raise UsageError(f"agent.kind={experiment.agent.kind!r}: {reason}")
     sizes.refuse(experiment, specs)
+    agent: Any = experiment.agent
+    if agent.builder or getattr(agent, "torso", "") or getattr(agent, "optimizer", "adam") != "adam":
+        from pipeline.launchers.environment_check import refuse_unbuildable
+
+        refuse_unbuildable(experiment, seen)
     return specs
 
 
@@ -164,8 +174,10 @@ def launch(
       UsageError: it cannot be run as it is; nothing has been written.
     """
     started = time.time() if started is None else started
-    if not isinstance(launcher, str) or launcher not in LAUNCHERS:
+    if not isinstance(launcher, str):
         raise UsageError(f"no launcher {launcher!r}; there are {', '.join(LAUNCHERS)}")
+    is_own = launcher not in LAUNCHERS
+    is_separate = launcher in SEPARATE or (is_own and bool(getattr(_module(launcher), "separate", False)))
     validate(experiment)
     if launcher not in ELASTIC and experiment.collectors > experiment.collect.collectors:
         raise UsageError(
@@ -187,7 +199,7 @@ def launch(
         if sentence := departures(experiment):
             print(sentence, file=sys.stderr)
     with (
-        privacy.arranged(experiment, launcher in SEPARATE, require_private, reached) as (experiment, private),
+        privacy.arranged(experiment, is_separate, require_private, reached) as (experiment, private),
         _module(launcher).joined(experiment, cluster) if launcher in ELASTIC else nullcontext(),
     ):
         if sys.stdout.isatty():
@@ -271,7 +283,8 @@ def train(
     Args:
       experiment: what to run, such as `pipeline.experiment.config.load("cartpole")`.
       run_dir: where it leaves config, summary, TensorBoard files, checkpoints, policies and logs.
-      launcher: "local", each role a process; "inline", all in this one; or "ray", each on some node of a cluster.
+      launcher: "local", each role a process; "inline", all in this one; "ray", each on some node of a cluster; or your
+        own, "module:run".
       resume: go on from the newest checkpoint in `run_dir`.
       callbacks: are told of the run while it goes on, and may end it; see `pipeline.Callback`.
       require_private: refuse to run where others could reach the replay over the network.

@@ -1,27 +1,27 @@
-"""Making an experiment's environment once in a process that is started as a role's is: what is seen there, roles see.
+"""Trying what is the user's before a run: the environment in a process like a role's, parts of the agent, a launcher.
 
 The module is both sides: `specs_in_process` starts itself as a program and reads what that has found.
 """
 
 import contextlib
-import importlib.util
 import os
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 
-from agents import Specs
+from agents import Specs, extensions
 from agents.struct_types import prepared
 from pipeline.experiment import config
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment
-from pipeline.launchers import BegunWithin, describe
+from pipeline.launchers import LAUNCHERS, BegunWithin, describe
 from pipeline.launchers.world import INHERIT, World
 from pipeline.runtime import belongings
-from pipeline.runtime.process import die_with_parent, settle_flags
+from pipeline.runtime.process import die_with_parent, quieten_gym, settle_flags
 from pipeline.security.privacy import Privacy
 
 _MODULE = "pipeline.launchers.environment_check"
@@ -141,17 +141,57 @@ def _works(experiment: Experiment, world: World, privacy: Privacy) -> bool:
     return True
 
 
-def _refuse_unseen_torso(path: str) -> None:
-    """Refuses a torso whose module is nowhere; the module itself, which needs TensorFlow, is not imported."""
-    module = path.partition(":")[0]
-    if module == "__main__":
-        raise UsageError(f"agent.torso={path!r} is of the program that was started: put it into a module")
+def refuse_unbuildable(experiment: Experiment, specs: Specs) -> None:
+    """Refuses an agent with parts of the user's own that cannot be built, by building it once; others are left alone.
+
+    Args:
+      experiment: whose kind, torso or optimizer may be none of ours.
+      specs: of what its network sees.
+
+    Raises:
+      UsageError: says what is wrong with them.
+    """
+    agent: Any = experiment.agent
+    if not (agent.builder or getattr(agent, "torso", "")) and agent.optimizer in ("adamw", "radam", "rmsprop"):
+        return
+    for name in ("torso", "optimizer"):
+        if str(getattr(agent, name, "")).startswith("__main__:"):
+            raise UsageError(
+                f"agent.{name}={getattr(agent, name)!r} is of the program that was started: put it into a module"
+            )
     try:
-        is_there = not module or importlib.util.find_spec(module) is not None
-    except (ImportError, ValueError):
-        is_there = False
-    if not is_there:
-        raise UsageError(f"agent.torso={path!r} cannot be imported: there is no module {module!r}")
+        if getattr(agent, "torso", ""):  # before TensorFlow is imported
+            extensions.found("torsos", agent.torso)
+        quieten_gym()
+        from agents import build
+
+        build(agent.kind, specs, agent, open_fields=True)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # of the user's code, whatever that raises
+        reason = " ".join(str(error).split())
+        if not isinstance(error, ValueError) or not reason.startswith("agent."):
+            reason = f"agent.kind={agent.kind!r} cannot be built: {type(error).__name__}: {reason}"
+        raise UsageError(reason) from error
+
+
+def own_launcher(name: str) -> Any:
+    """A launcher of the user's, registered or at `module:name`: what has a function `run`.
+
+    Raises:
+      UsageError: there is none, or it cannot be called.
+    """
+    if sentence := extensions.unknown("launchers", name, LAUNCHERS):
+        raise UsageError(f"--launcher: {sentence}")
+    try:
+        given = extensions.found("launchers", name)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    if callable(getattr(given, "run", None)):
+        return given
+    if callable(given):
+        return SimpleNamespace(run=given, separate=getattr(given, "separate", False))
+    raise UsageError(f"--launcher={name!r} is no function run(launch), nor has it one: it is {type(given).__name__}")
 
 
 def _main(told: int, answer: int, parent: int) -> None:
@@ -160,7 +200,6 @@ def _main(told: int, answer: int, parent: int) -> None:
     settle_flags()
     try:
         experiment = config.parse(_read(told).decode())
-        _refuse_unseen_torso(getattr(experiment.agent, "torso", ""))
         found = _Found(describe(experiment))
     except UsageError as error:
         found = _Found(refusal=str(error), broke=isinstance(error, BegunWithin))

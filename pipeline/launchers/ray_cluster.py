@@ -14,6 +14,7 @@ from ray.exceptions import RayActorError, RayError
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from pipeline.experiment import config
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment
 from pipeline.launchers import Cluster, Launch
@@ -186,7 +187,9 @@ class Driver:
         """Makes a role's actor: in a bundle of the reserved CPUs, or wherever there is one."""
         launch, (role, _, index) = self._launch, name.partition("-")
         home, world = self._home["NodeID"], launch.world or World.here()
-        order = Order(launch.experiment, launch.run.path, launch.started, role, int(index or 0), home, world)
+        order = Order(
+            config.dump(launch.experiment), launch.run.path, launch.started, role, int(index or 0), home, world
+        )
         strategy = "SPREAD" if group is None else PlacementGroupSchedulingStrategy(group, bundle)
         gpus = self._home["Resources"].get("GPU", 0) if role == "learner" else 0
         actor = ray.remote(RoleActor).options(

@@ -7,6 +7,7 @@ affair. The kernel kills it with the actor.
 import os
 import queue
 import random
+import sys
 import threading
 import time
 from pathlib import Path
@@ -14,8 +15,8 @@ from typing import NamedTuple
 
 import ray
 
+from pipeline.experiment import config
 from pipeline.experiment.run_directory import RunDirectory
-from pipeline.experiment.sections import Experiment
 from pipeline.launchers import Launch
 from pipeline.launchers.watched_role import Watched
 from pipeline.launchers.world import World
@@ -30,7 +31,8 @@ _NUMBER_BITS = 31
 class Order(NamedTuple):
     """What an actor runs."""
 
-    experiment: Experiment
+    experiment: str
+    """As TOML: its kind may be of a module that is found where `world` has it."""
     run_dir: Path
     started: float
     """Wall-clock time at which the user's command started."""
@@ -110,14 +112,15 @@ class RoleActor:
     def _begin(self, replay: str) -> Watched:
         """Starts the role's first process in this actor."""
         order, run = self._order, RunDirectory(self._order.run_dir)
-        experiment, acts = order.experiment, order.role in ("collector", "evaluator")
+        world = order.world.within(World.here())
+        sys.path += [entry for entry in world.path if entry not in sys.path]
+        experiment, acts = config.parse(order.experiment), order.role in ("collector", "evaluator")
         silent = experiment.collect.stall_seconds if acts else experiment.learner.silent_seconds
         is_collector = order.role == "collector"
         if is_collector and self._node != order.home:
             run = RunDirectory(run.path / f"collector-{order.number}")
             run.create(experiment)
         # A new run has no checkpoint to go on from, and one whose actor was restarted has to.
-        world = order.world.within(World.here())
         launch = Launch(experiment, run, order.started, resume=True, privacy=Privacy("open"), world=world)
         watched = Watched(launch, order.role, order.number, replay, silent, _any_number if is_collector else None)
         watched.start()

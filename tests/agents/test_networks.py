@@ -199,5 +199,5 @@ def test_a_torso_of_ones_own_takes_the_place_of_ours(spec: ArraySpec) -> None:
 
 @pytest.mark.parametrize("path", ["no_such_module:torso", "tensorflow:no_such_function", "tensorflow"])
 def test_a_torso_that_there_is_not_is_named(path: str) -> None:
-    with pytest.raises(ImportError, match=r"agent\.torso="):
+    with pytest.raises(ValueError, match=r"agent\.torso="):
         networks.value_model(Specs(ArraySpec((6,), "float32"), 2), DqnConfig(torso=path), None, seed=0)

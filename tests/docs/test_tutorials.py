@@ -27,7 +27,7 @@ PROMISES = {
     "first_run.md": "stopped by: environment_steps",
     "resume.md": "All held",
     "own_network.md": "mean_return",
-    "own_algorithm.md": "TD error",
+    "own_algorithm.md": "policy.tflite",
     "tf_agents.md": "the greedy policy reaches the end in 2 steps",
     "dashboards.md": "evaluation return",
     "several_hosts.md": "not solved",
@@ -72,8 +72,8 @@ def test_every_tutorial_is_followed() -> None:
     assert set(PROMISES) == {path.name for path in TUTORIALS.glob("*.md")}
 
 
-FIRST = ("custom_environment.md", "own_algorithm.md")
-"""Of the tutorials by commands and of those in Python alone one each: those that take the least time."""
+FIRST = ("custom_environment.md",)
+"""Of the tutorials the one that takes the least time."""
 
 
 @pytest.mark.timeout(1_500)
@@ -92,7 +92,11 @@ def test_a_tutorial_does_what_it_says(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["README.md", *(f"docs/tutorials/{name}" for name in PROMISES)])
-def test_the_commands_of_a_page_are_taken(name: str) -> None:
+def test_the_commands_of_a_page_are_taken(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for language, saved_as, content in blocks((ROOT / name).read_text()):
+        if language == "python" and saved_as:  # a config may name what the page has the reader write
+            (tmp_path / saved_as).write_text(content)
     text = "\n".join(content for language, _, content in blocks((ROOT / name).read_text()) if language == "sh")
     for variable, value in re.findall(r'^(\w+)="(.*)"$', text, re.MULTILINE):
         text = text.replace(f"${variable}", value)
