@@ -1,6 +1,6 @@
 """How collectors explore: a typed configuration, and pure NumPy functions over the Q-values of a batch of lanes."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from msgspec import Meta
@@ -47,6 +47,13 @@ class ExplorationConfig(Config, frozen=True):
             "explores with epsilon^(1 + i/(N-1) * alpha); 0 gives all the same epsilon.",
         ),
     ] = 0.0
+    ladder_by: Annotated[
+        Literal["collector", "lane", "episode"],
+        Meta(
+            description="What ladder_alpha spreads: collectors, all of their lanes alike, or episodes, each with an "
+            "i/(N-1) of its own, drawn uniformly from [0, 1]."
+        ),
+    ] = "collector"
     temperature: Annotated[float, Meta(gt=0.0, description="Boltzmann temperature, in units of Q.")] = 1.0
     count_bonus: Annotated[
         float,
@@ -110,8 +117,8 @@ def uniform(shape: tuple[int, int], random: np.random.Generator, mask: Mask | No
     return actions
 
 
-def epsilon_greedy(q_values: Floats, epsilon: float, random: np.random.Generator, mask: Mask | None = None) -> Ints:
-    """Chooses in each lane a uniform allowed action with probability `epsilon`, else the greedy one: int64 [lanes]."""
+def epsilon_greedy(q_values: Floats, epsilon: Any, random: np.random.Generator, mask: Mask | None = None) -> Ints:
+    """Chooses in each lane a uniform allowed action with probability `epsilon` (or [lanes]), else the greedy."""
     lanes = q_values.shape[0]
     actions = greedy(q_values, mask)
     explores = random.random(lanes) < epsilon
@@ -132,7 +139,7 @@ def boltzmann(q_values: Floats, temperature: float, random: np.random.Generator,
 def explore(
     config: ExplorationConfig,
     q_values: Floats,
-    epsilon: float,
+    epsilon: Any,
     random: np.random.Generator,
     mask: Mask | None = None,
 ) -> Ints:

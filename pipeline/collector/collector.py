@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from pipeline.replay.writer import FrameWriter
 
 if TYPE_CHECKING:
     from agents.initial_priorities import TdErrorWindow
+    from agents.ladder import Ladder
     from agents.novelty import Bonus
     from pipeline.acting.frame_stacks import FrameStack
     from pipeline.messages.traffic import Traffic
@@ -77,7 +78,7 @@ class Collector:
         self._actor = make_actor(
             experiment.agent, self._layout.agent_specs, lanes, variables.program, weights, collect.threads
         )
-        self._stack = _frame_stack(experiment, specs)
+        self._stack, self._ladder = _frame_stack(experiment, specs), _ladder(experiment, index)
         self._unanswered: NDArray[np.float32] | None = None  # scores of a step that the environment broke off
         self._statistics = CollectorStatistics(index, process, lanes, traffic)
 
@@ -139,8 +140,11 @@ class Collector:
         statistics.shielded_steps += self._environment.overruled(scores)
         # A publication may be older than what this collector itself has done since.
         steps = max(self._variables.environment_steps, statistics.environment_steps)
-        statistics.epsilon = epsilon(exploration, steps, self.index, self._experiment.collectors)
-        actions = explore(exploration, scores, statistics.epsilon, self._random, self._seen.mask)
+        epsilons: Any = epsilon(exploration, steps, 0 if self._ladder else self.index, self._experiment.collectors)
+        if self._ladder is not None:
+            epsilons = self._ladder(epsilons, self._step_type == FIRST, self._random)
+        statistics.epsilon = float(np.mean(epsilons))
+        actions = explore(exploration, scores, epsilons, self._random, self._seen.mask)
         self._fields["action"][:] = actions
         return actions
 
@@ -270,6 +274,15 @@ def _novelty_bonus(experiment: Experiment, specs: Specs, seed: int) -> "Bonus | 
 
         specs = without_previous_step(specs)
     return bonus_of(experiment.exploration, specs, seed)
+
+
+def _ladder(experiment: Experiment, index: int) -> "Ladder | None":
+    """Epsilons of lanes or episodes, where the config spreads them so."""
+    if experiment.exploration.ladder_by == "collector":
+        return None
+    from agents.ladder import Ladder
+
+    return Ladder(experiment.exploration, index, experiment.collectors, experiment.collect.lanes)
 
 
 def _td_error_window(experiment: Experiment) -> "TdErrorWindow | None":

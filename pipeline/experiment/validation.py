@@ -47,7 +47,7 @@ def _of_items(experiment: Experiment) -> Checks:
 
 
 def _of_all(experiment: Experiment) -> Checks:
-    replay, agent, collect = experiment.replay, experiment.agent, experiment.collect
+    replay, agent, collect, explores = experiment.replay, experiment.agent, experiment.collect, experiment.exploration
     return [
         (
             agent.offline_only and not experiment.is_offline,
@@ -75,16 +75,20 @@ def _of_all(experiment: Experiment) -> Checks:
             "replay.initial_priority='td_error' has no effect without replay.prioritized=true",
         ),
         (
-            experiment.exploration.count_bonus > 0.0 and experiment.exploration.prediction_bonus > 0.0,
+            explores.count_bonus > 0.0 and explores.prediction_bonus > 0.0,
             "exploration.count_bonus and exploration.prediction_bonus both pay for what is new: set one of them to 0",
         ),
         (
-            experiment.exploration.ladder_alpha > 0.0 and max(collect.collectors, collect.max_collectors) == 1,
-            "exploration.ladder_alpha spreads the epsilons of several collectors, and there is one: raise "
-            "collect.collectors, or set exploration.ladder_alpha=0",
+            explores.ladder_alpha > 0.0 and _rungs(experiment) == 1,
+            f"exploration.ladder_alpha spreads the epsilons of several {explores.ladder_by}s, and there is one: raise "
+            f"collect.{explores.ladder_by}s, or set exploration.ladder_by='episode' or ladder_alpha=0",
         ),
         (
-            experiment.exploration.strategy == "greedy" and not (getattr(agent, "noisy", 0) or hasattr(agent, "heads")),
+            explores.ladder_alpha == 0.0 and explores.ladder_by != "collector",
+            f"exploration.ladder_by={explores.ladder_by!r} spreads nothing without exploration.ladder_alpha: give both",
+        ),
+        (
+            explores.strategy == "greedy" and not (getattr(agent, "noisy", 0) or hasattr(agent, "heads")),
             "exploration.strategy='greedy' explores by noise or heads: set agent.noisy=true, or agent.kind='boot_dqn'",
         ),
         (
@@ -92,6 +96,12 @@ def _of_all(experiment: Experiment) -> Checks:
             "environment.id is empty: give a gymnasium id, or environment.import_path='module:Class'",
         ),
     ]
+
+
+def _rungs(experiment: Experiment) -> int:
+    """How many epsilons `exploration.ladder_alpha` makes; 0 for one of each episode."""
+    by = {"collector": 1, "lane": experiment.collect.lanes, "episode": 0}
+    return experiment.collectors * by[experiment.exploration.ladder_by]
 
 
 def _of_replay(experiment: Experiment) -> Checks:

@@ -5,9 +5,7 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
@@ -113,28 +111,6 @@ def data_scalars(
         "replay/samples_per_insert": samples_per_insert,
         "replay/samples_per_insert_wanted": samples_per_insert_wanted,
         "replay/data_age_gradient_steps": data_age,
-    }
-
-
-def priority_scalars(
-    priorities: NDArray[np.float32], largest: float, importance_exponent: float, skipped: int, unjudged_share: float
-) -> dict[str, float]:
-    """Of a prioritised replay.
-
-    Args:
-      priorities: of the newest call.
-      largest: of the past, decayed: what new items get.
-      importance_exponent: beta, at present.
-      skipped: items whose priorities found their server away.
-      unjudged_share: of the newest call's draws, those of items without a priority of their own.
-    """
-    return {
-        "priority/mean": float(priorities.mean()),
-        "priority/maximum": float(priorities.max()),
-        "priority/of_new_items": largest,
-        "priority/importance_exponent": importance_exponent,
-        "priority/skipped_items": float(skipped),
-        "priority/unjudged_share": unjudged_share,
     }
 
 

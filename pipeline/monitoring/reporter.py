@@ -177,14 +177,11 @@ class Reporter:
             return scalars
         scalars |= metrics.learner_scalars(self.outcome, float(self._learner.agent.learning_rate))
         if (priorities := self.outcome.priorities) is not None and self._priorities is not None:
-            beta = float(self._learner.importance_exponent())
-            scalars |= metrics.priority_scalars(
-                priorities,
-                counters.largest_priority,
-                beta,
-                self._replay.skipped_priorities,
-                self._priorities.unjudged_share,
-            )
+            from pipeline.monitoring.priority_metrics import priority_scalars
+
+            beta, skipped = float(self._learner.importance_exponent()), self._replay.skipped_priorities
+            share = self._priorities.unjudged_share
+            scalars |= priority_scalars(priorities, counters.largest_priority, beta, skipped, share)
         return scalars
 
     def _show_histograms(self) -> None:

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents import ExplorationConfig, exploration
+from agents.ladder import Ladder
 
 SCHEDULE = ExplorationConfig(epsilon_initial=1.0, epsilon_final=0.1, epsilon_decay_steps=100)
 
@@ -53,6 +54,36 @@ def test_ladder_applies_to_the_decayed_epsilon() -> None:
     # Halfway epsilon is 0.5; the last of three collectors has 0.5^2, the middle one 0.5^1.5.
     assert exploration.epsilon(config, 5, 2, collectors=3) == pytest.approx(0.25)
     assert exploration.epsilon(config, 5, 1, collectors=3) == pytest.approx(0.5**1.5)
+
+
+def test_a_ladder_of_lanes_goes_on_from_collector_to_collector() -> None:
+    config = ExplorationConfig(ladder_alpha=7.0, ladder_by="lane")
+    random, begins = np.random.default_rng(0), np.ones(4, np.bool_)
+    found = [Ladder(config, index, 2, 4)(0.4, begins, random) for index in range(2)]
+    np.testing.assert_allclose(np.concatenate(found), 0.4 ** (1.0 + 7.0 * np.arange(8) / 7.0))
+    assert Ladder(config, 0, 1, 1)(0.4, begins[:1], random).tolist() == [0.4]
+
+
+def test_a_lane_keeps_the_epsilon_of_its_episode() -> None:
+    ladder = Ladder(ExplorationConfig(ladder_alpha=3.0, ladder_by="episode"), 0, 1, 5_000)
+    random, begins = np.random.default_rng(0), np.ones(5_000, np.bool_)
+    first = ladder(0.5, begins, random)
+    rungs = (np.log(first) / np.log(0.5) - 1.0) / 3.0  # uniform in [0, 1]
+    np.testing.assert_allclose(np.quantile(rungs, [0.0, 0.25, 0.5, 0.75, 1.0]), [0.0, 0.25, 0.5, 0.75, 1.0], atol=0.03)
+    assert (ladder(0.5, ~begins, random) == first).all()
+    half = np.arange(5_000) < 2_500
+    later = ladder(0.5, half, random)
+    assert (later[2_500:] == first[2_500:]).all()
+    assert (later[:2_500] != first[:2_500]).all()
+    np.testing.assert_allclose(ladder(0.1, ~begins, random), 0.1 ** (1.0 + (np.log(later) / np.log(0.5) - 1.0)))
+
+
+def test_each_lane_explores_with_an_epsilon_of_its_own() -> None:
+    q_values = np.tile(np.float32([0.0, 1.0]), (4_000, 1))
+    epsilons = np.repeat([0.0, 1.0], 2_000)
+    actions = exploration.epsilon_greedy(q_values, epsilons, np.random.default_rng(0))
+    assert (actions[:2_000] == 1).all()
+    assert 900 < (actions[2_000:] == 0).sum() < 1_100
 
 
 def test_greedy_takes_the_largest_and_the_first_of_equals() -> None:

@@ -209,6 +209,24 @@ def test_exploration_goes_on_while_publications_lag(
     assert collector.report(publish(counting_specs)).epsilon == pytest.approx(0.05)
 
 
+@pytest.mark.parametrize("by", ["lane", "episode"])
+def test_lanes_explore_with_epsilons_of_their_own(
+    start: Start, serve: Any, draw: Any, make_experiment: Any, publish: Any, counting_specs: Specs, by: str
+) -> None:
+    # With an exponent this large, whoever is above the first rung is greedy: the first lane alone explores.
+    ladder = (f'exploration.ladder_by="{by}"', "exploration.ladder_alpha=1e6")
+    experiment = make_experiment("exploration.epsilon_initial=0.999", "exploration.epsilon_final=0.999", *ladder)
+    server = serve(experiment, counting_specs)
+    collector = start(experiment, server=server)
+    run(collector, 40)
+    drawn = draw(server, 60)
+    lanes = drawn["observation"][:, 0, 0].astype(int)
+    explored = {lane: bool((drawn["action"][lanes == lane, 0] != 0).any()) for lane in set(lanes.tolist())}
+    assert sorted(explored.values()) == ([False, False, False, True] if by == "lane" else [False] * 4)
+    told = collector.report(publish(counting_specs)).epsilon
+    assert told == pytest.approx(0.999 / 4 if by == "lane" else 0.0, abs=0.01)
+
+
 def test_a_report_says_how_far_the_weights_lag(
     start: Start, make_experiment: Any, publish: Any, counting_specs: Specs
 ) -> None:
