@@ -16,8 +16,26 @@ from pipeline.experiment.run_directory import RunDirectory
 
 MEAN_RETURN = "evaluation/mean_return"
 _CLOCK = "speed/train_seconds"
+FORMER_TAGS = {
+    "exploration/epsilon": "collector/epsilon",
+    "speed/evaluation_seconds": "evaluation/seconds",
+    "system/blocked_seconds": "collector/blocked_seconds",
+    "system/bytes_sent_per_transition": "collector/bytes_sent_per_transition",
+    "system/checkpoint_mebibytes": "checkpoint/mebibytes",
+    "system/checkpoint_pause_seconds": "checkpoint/pause_seconds",
+    "system/checkpoint_seconds": "checkpoint/seconds",
+    "system/environment_steps": "collector/environment_steps",
+    "system/episodes": "collector/episodes",
+    "system/faulty_episodes": "collector/faulty_episodes",
+    "system/mebibytes_received": "collector/mebibytes_received",
+    "system/mebibytes_sent": "collector/mebibytes_sent",
+    "system/weights_age_gradient_steps": "collector/weights_age_gradient_steps",
+    "system/weights_age_seconds": "collector/weights_age_seconds",
+}
+"""By the name of a tag, what it was called up to version 0.1; either finds the other."""
+_NEW_NAMES = {former: tag for tag, former in FORMER_TAGS.items()}
 _FIRST_ROLES = ("evaluator", "learner")
-"""Where a tag is looked for before the other roles."""
+"""Folders of runs up to version 0.1, one for each role, in which a tag is looked for before the others."""
 _HEADER = struct.Struct("<QI")
 _LENGTH_BYTES = 8
 _FOOTER_BYTES = 4
@@ -43,7 +61,7 @@ class Curve(NamedTuple):
 
 
 def read(run: RunDirectory, tag: str, over_seconds: bool = False) -> Curve | None:
-    """A tag's curve, of the first role that has it: the evaluator, the learner, then the others by name.
+    """A tag's curve. Of runs up to version 0.1, the first role's that has it: evaluator, learner, then others by name.
 
     What a resumed run took back is left out: values beyond the checkpoint that it went on from, and those at or beyond
     the step of one that was written later.
@@ -59,20 +77,16 @@ def read(run: RunDirectory, tag: str, over_seconds: bool = False) -> Curve | Non
     Raises:
       UsageError: the run does not say how long it had trained.
     """
-    points = next(filter(None, (_points(folder, tag) for folder in _folders(run))), [])
+    points = _points(run, tag)
     if not points:
         return None
-    points = last_written(points, _resumptions(run.tensorboard / "learner"))
+    points = last_written(points, _resumptions(run))
     return _curve(points, _clock(run) if over_seconds else None)
 
 
 def read_all(run: RunDirectory, over_seconds: bool = False) -> dict[str, Curve]:
     """The curves of all tags that a run has values of, by tag; see `read`."""
-    by_role = [_points_by_tag(folder) for folder in _folders(run)]
-    found: dict[str, list[Point]] = {}
-    for points in reversed(by_role):  # the first role that has a tag gives it
-        found |= points
-    resumptions = _resumptions(run.tensorboard / "learner")
+    found, resumptions = _points_by_tag(run), _resumptions(run)
     kept = {tag: last_written(points, resumptions) for tag, points in found.items()}
     clock = _clock(run) if over_seconds and found else None
     return {tag: _curve(points, clock) for tag, points in sorted(kept.items())}
@@ -101,14 +115,14 @@ class Newest:
                 file.seek(start)
                 records = list(_records(file.read()))
             self._read[path] = start + sum(map(_size, records))
-            found += [_point(event, value) for event, value in _values(_decoded(records)) if value.tag == self._tag]
+            found += [_point(event, value) for event, value in _values(_decoded(records)) if _name(value) == self._tag]
         return sorted(found, key=lambda point: point.time)
 
 
 def tags(run: RunDirectory) -> set[str]:
     """Tags that a run has scalar values of."""
     values = (value for folder in _folders(run) for path in _files(folder) for _, value in _scalars(path))
-    return {value.tag for value in values}
+    return {_name(value) for value in values}
 
 
 def last_written(points: Sequence[Point], resumptions: Sequence[tuple[float, int]]) -> list[Point]:
@@ -153,7 +167,7 @@ def train_seconds(times: NDArray[np.float64], clock: Sequence[Point]) -> NDArray
 
 def _clock(run: RunDirectory) -> list[Point]:
     """How long the run had trained, at wall-clock times."""
-    clock = _points(run.tensorboard / "learner", _CLOCK)
+    clock = _points(run, _CLOCK)
     if not clock:
         raise UsageError(f"{run.path} says nothing of its seconds of training ({_CLOCK}): use --x=environment_steps")
     return clock
@@ -168,31 +182,50 @@ def _curve(points: Sequence[Point], clock: Sequence[Point] | None) -> Curve:
 
 
 def _folders(run: RunDirectory) -> list[Path]:
+    """Where a run's values are: the folder itself, and those of roles that runs up to version 0.1 have left in it.
+
+    What several collectors have each for itself, in a folder of its own, has other tags.
+    """
     if not run.tensorboard.is_dir():
         return []
-    names = [path.name for path in run.tensorboard.iterdir()]
+    names = [path.name for path in run.tensorboard.iterdir() if path.is_dir()]
     rest = sorted(set(names) - set(_FIRST_ROLES))
-    return [run.tensorboard / name for name in (*_FIRST_ROLES, *rest) if name in names]
+    return [run.tensorboard, *(run.tensorboard / name for name in (*_FIRST_ROLES, *rest) if name in names)]
 
 
 def _files(folder: Path) -> list[Path]:
     return sorted(folder.glob("events.out.tfevents.*"))
 
 
-def _points(folder: Path, tag: str) -> list[Point]:
+def _points(run: RunDirectory, tag: str) -> list[Point]:
     """Every value of a tag, in the order of time."""
-    return _points_by_tag(folder, tag).get(tag, [])
+    tag = _NEW_NAMES.get(tag, tag)
+    return _points_by_tag(run, tag).get(tag, [])
 
 
-def _points_by_tag(folder: Path, only: str = "") -> dict[str, list[Point]]:
-    """Every value of each tag, or of one alone, in the order of time."""
+def _points_by_tag(run: RunDirectory, only: str = "") -> dict[str, list[Point]]:
+    """Every value of each tag, or of one alone, in the order of time.
+
+    A run that was begun by version 0.1 and gone on with later has some in a role's folder and the others beside it.
+    """
     found: dict[str, list[Point]] = {}
-    for path in _files(folder):
-        for event, value in _scalars(path):
-            if only and value.tag != only:
-                continue
-            found.setdefault(value.tag, []).append(_point(event, value))
-    return {tag: sorted(points, key=lambda point: point.time) for tag, points in found.items()}
+    of_roles: dict[str, list[Point]] = {}
+    for folder in _folders(run):
+        here: dict[str, list[Point]] = {}
+        for event, value in (entry for path in _files(folder) for entry in _scalars(path)):
+            if not only or _name(value) == only:
+                here.setdefault(_name(value), []).append(_point(event, value))
+        if folder == run.tensorboard:
+            found = here
+        else:
+            of_roles = here | of_roles  # the first role that has a tag gives it
+    tags = {**of_roles, **found}
+    return {tag: sorted([*found.get(tag, []), *of_roles.get(tag, [])], key=lambda point: point.time) for tag in tags}
+
+
+def _name(value: Any) -> str:
+    """A value's tag, by its present name."""
+    return _NEW_NAMES.get(value.tag, value.tag)
 
 
 def _point(event: Any, value: Any) -> Point:
@@ -201,10 +234,13 @@ def _point(event: Any, value: Any) -> Point:
     return Point(event.wall_time, event.step, float(make_ndarray(value.tensor)))
 
 
-def _resumptions(learner: Path) -> list[tuple[float, int]]:
-    """Time and step of each file's first values: a learner writes some before it learns."""
-    firsts = (next(_scalars(path), None) for path in _files(learner))
-    return [(first[0].wall_time, first[0].step) for first in firsts if first is not None]
+def _resumptions(run: RunDirectory) -> list[tuple[float, int]]:
+    """Time and step of the first words of each file of the learner's process: it writes some before it learns."""
+    files = [path for folder in (run.tensorboard, run.tensorboard / "learner") for path in _files(folder)]
+    firsts = (
+        next((event for event in _decoded(_records(path.read_bytes())) if event.summary.value), None) for path in files
+    )
+    return [(first.wall_time, first.step) for first in firsts if first is not None]
 
 
 def _scalars(path: Path) -> Iterator[tuple[Any, Any]]:

@@ -1,7 +1,8 @@
 """What TensorBoard shows of a run beside plain curves: a layout of charts, its settings and result, histograms."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -29,14 +30,14 @@ _CHARTS = {
         "loss": ["learner/loss"],
         "TD error": ["learner/td_error"],
         "Q-values": ["learner/q_mean", "learner/q_max"],
-        "exploration": ["collector/epsilon"],
+        "exploration": ["exploration/epsilon"],
     },
     "data": {
         "samples per insert": ["replay/samples_per_insert", "replay/samples_per_insert_wanted"],
         "windows in the replay": ["replay/size"],
         "gradient steps between acting and learning": ["replay/data_age_gradient_steps"],
-        "gradient steps that acting weights are behind": ["collector/weights_age_gradient_steps"],
-        "bytes sent per window": ["collector/bytes_sent_per_transition"],
+        "gradient steps that acting weights are behind": ["system/weights_age_gradient_steps"],
+        "bytes sent per window": ["system/bytes_sent_per_transition"],
         "priorities": ["priority/mean", "priority/maximum"],
         "items whose priorities found their server away": ["priority/skipped_items"],
     },
@@ -44,16 +45,16 @@ _CHARTS = {
         "environment steps per second": ["speed/environment_steps_per_second"],
         "gradient steps per second": ["speed/gradient_steps_per_second"],
         "share of the time that each side waits": ["speed/learner_waits", "speed/collectors_wait"],
-        "seconds of an evaluation": ["evaluation/seconds"],
+        "seconds of an evaluation": ["speed/evaluation_seconds"],
     },
     "health": {
         "gradient norm": ["learner/gradient_norm"],
         "skipped updates and rollbacks": ["learner/skipped_updates", "learner/rollbacks"],
         "largest Q-value over what rewards allow": ["learner/q_max_over_bound"],
-        "episodes dropped for faults": ["collector/faulty_episodes"],
-        "share of steps in which the shield stepped in": ["shield/share_of_steps"],
-        "memory, MiB": ["health/resident_mib"],
-        "seconds the learner stood still for a checkpoint": ["checkpoint/pause_seconds"],
+        "episodes dropped for faults": ["system/faulty_episodes"],
+        "share of steps in which the shield stepped in": ["shield/share_of_steps", "shield/share_of_evaluation_steps"],
+        "memory, MiB": [f"system/{role}_mib" for role in ("learner", "collectors", "evaluator", "supervisor")],
+        "seconds the learner stood still for a checkpoint": ["system/checkpoint_pause_seconds"],
     },
 }
 """Of the tab *Custom scalars*: by category and title, the tags of a chart."""
@@ -67,8 +68,8 @@ _RESULTS = {
     "result/environment_steps_per_second": "environment steps per second",
     "result/gradient_steps_per_second": "gradient steps per second",
 }
-_ALWAYS = ("seed", "environment.id", "learner.batch_size", "replay.samples_per_insert", "replay.prioritized")
-"""Settings shown although they have their default, beside all of the agent's: sweeps are likely to vary them."""
+_ALWAYS = ("seed", "environment.id", "agent.kind", "agent.learning_rate", "agent.n_step", "learner.batch_size")
+"""Settings shown although they have their defaults: TensorBoard takes the columns of one run for all."""
 _NOT_SETTINGS = ("stop.", "replay.port", "replay.weights_port", "replay.private", "checkpoint.")
 
 
@@ -89,16 +90,21 @@ def layout() -> Proto:
     return _for_writer(custom_scalar.pb(layout_pb2.Layout(category=categories)))
 
 
-def settings(experiment: Experiment) -> dict[str, bool | float | str]:
-    """What the tab *HParams* sorts runs by: all of the agent, and elsewhere what differs from the defaults."""
-    own, default = flat(msgspec.to_builtins(experiment)), flat(msgspec.to_builtins(Experiment()))
-    return {
-        name: value
+def settings(experiment: Experiment, varied: Collection[str] = ()) -> dict[str, bool | float | str]:
+    """What the tab *HParams* sorts runs by: what a sweep varies, and what differs from the defaults of this kind.
+
+    Args:
+      experiment: of the run.
+      varied: dotted fields of the sweep that the run is of; they come first.
+    """
+    default = flat(msgspec.to_builtins(Experiment(agent=type(experiment.agent)())))
+    own = flat(msgspec.to_builtins(experiment))
+    chosen = [
+        name
         for name, value in own.items()
-        if name in _ALWAYS
-        or name.startswith("agent.")
-        or (value != default.get(name) and not name.startswith(_NOT_SETTINGS))
-    }
+        if name in _ALWAYS or (value != default.get(name) and not name.startswith(_NOT_SETTINGS))
+    ]
+    return {name: own[name] for name in dict.fromkeys([*varied, *chosen]) if name in own}
 
 
 def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, bool | float | str]:
@@ -113,15 +119,20 @@ def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, bool | float |
     return found
 
 
-def beginning(experiment: Experiment, command_line: str, name: str) -> list[Proto]:
+def beginning(experiment: Experiment, command_line: str, path: Path) -> list[Proto]:
     """What is written when a run starts: settings, config and command line.
 
     Args:
       experiment: the run.
       command_line: that started it.
-      name: of the run, such as its directory.
+      path: of the run's directory.
     """
-    values = settings(experiment)
+    name, varied = path.name if path.parent.name == "runs" else "/".join(path.parts[-2:]), list[str]()
+    if len(path.parts) > 2 and (sweep := path.parents[1] / "sweep.json").is_file():
+        from pipeline.monitoring import seldom
+
+        name, varied = seldom.trial(path, sweep)
+    values = settings(experiment, varied)
     metrics = [Metric(tag, display_name=words) for tag, words in _RESULTS.items()]
     return [
         layout(),

@@ -1,8 +1,12 @@
-"""Every TensorBoard tag by name, and their writers. The horizontal axis is the run's `Experiment.progress`."""
+"""Every TensorBoard tag by name, and their writers. The horizontal axis is the run's `Experiment.progress`.
+
+TensorBoard sorts tags: returns (episode, evaluation) come first, and what the machinery does (speed, system) last.
+`pipeline.comparison.curves` has the former names of those that have been renamed.
+"""
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import tensorflow as tf
@@ -17,6 +21,7 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from pipeline.learner.learner import Outcome
 from pipeline.messages.contents import CollectorReport, Evaluation, Filmstrip
 from pipeline.records.counters import Counters
+from pipeline.records.results import Status
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +34,7 @@ _REFUSALS = (OSError, tf.errors.OpError)
 
 
 class MetricsWriter:
-    """Writes summaries under `<folder>/<role>`, so that TensorBoard shows each role as a run.
+    """Writes summaries into a folder, which TensorBoard shows as one run, or into one within it, which is another.
 
     TensorBoard's own writer hands events to a thread and needs no TensorFlow operations. Those, run in a thread while
     the learner traced its functions, have ended a process by a segmentation fault.
@@ -42,11 +47,11 @@ class MetricsWriter:
         self.warning = ""
         """Why values are not written now; empty while they are."""
 
-    def write(self, role: str, scalars: Mapping[str, float], progress: int) -> None:
+    def write(self, scalars: Mapping[str, float], progress: int, entry: str = "") -> None:
         """Hands over one value a tag."""
-        self.show(role, [scalar_pb(tag, value) for tag, value in scalars.items()], progress)
+        self.show([scalar_pb(tag, value) for tag, value in scalars.items()], progress, entry)
 
-    def show(self, role: str, summaries: Iterable[Summary], progress: int) -> None:
+    def show(self, summaries: Iterable[Summary], progress: int, entry: str = "") -> None:
         """Hands over summaries; while the disk takes none they are left out, and it is tried again later."""
         now = time.monotonic()
         if now < self._paused_until:
@@ -55,11 +60,11 @@ class MetricsWriter:
         for summary in summaries:
             event.summary.MergeFrom(summary)
         try:
-            if role not in self._writers:
-                folder = str(self._folder / role)
-                self._writers[role] = EventFileWriter(folder, _QUEUED_EVENTS, _FLUSH_SECONDS)
+            if entry not in self._writers:
+                folder = str(self._folder / entry)
+                self._writers[entry] = EventFileWriter(folder, _QUEUED_EVENTS, _FLUSH_SECONDS)
                 self.warning = ""
-            self._writers[role].add_event(event)
+            self._writers[entry].add_event(event)
         except _REFUSALS as error:  # of this value, or in the writer's thread of an earlier one
             if not self.warning:
                 log.error("TensorBoard files cannot be written: %s", error)
@@ -98,46 +103,31 @@ def divergence_scalars(counters: Counters, q_max_over_bound: float | None) -> di
     return scalars if q_max_over_bound is None else scalars | {"learner/q_max_over_bound": q_max_over_bound}
 
 
-def data_scalars(
-    *,
-    replay_size: int,
-    samples_per_insert: float,
-    samples_per_insert_wanted: float,
-    data_age: float,
-) -> dict[str, float]:
-    """Of the replay; `data_age` is in gradient steps between acting and learning, the mean of a call's samples."""
+def status_scalars(status: Status, samples_per_insert_wanted: float, data_age: float) -> dict[str, float]:
+    """Of the replay and the speed; `data_age` is in gradient steps between acting and learning, a call's mean."""
     return {
-        "replay/size": float(replay_size),
-        "replay/samples_per_insert": samples_per_insert,
+        "replay/size": float(status.replay_size),
+        "replay/samples_per_insert": status.samples_per_insert,
         "replay/samples_per_insert_wanted": samples_per_insert_wanted,
         "replay/data_age_gradient_steps": data_age,
+        "speed/train_seconds": status.train_seconds,
+        "speed/environment_steps_per_second": status.environment_steps_per_second,
+        "speed/gradient_steps_per_second": status.gradient_steps_per_second,
     }
 
 
 def checkpoint_scalars(seconds: float, pause_seconds: float, size: int) -> dict[str, float]:
     """Of one checkpoint: how long it took, how long the learner stood still for it, and its bytes."""
     return {
-        "checkpoint/seconds": seconds,
-        "checkpoint/pause_seconds": pause_seconds,
-        "checkpoint/mebibytes": size / _MIB,
+        "system/checkpoint_seconds": seconds,
+        "system/checkpoint_pause_seconds": pause_seconds,
+        "system/checkpoint_mebibytes": size / _MIB,
     }
 
 
-def memory_scalars(resident_bytes: int) -> dict[str, float]:
-    """Of any process."""
-    return {"health/resident_mib": resident_bytes / _MIB}
-
-
-def speed_scalars(
-    environment_steps: float, gradient_steps: float, train_seconds: float, resident_bytes: int
-) -> dict[str, float]:
-    """Steps per second, how long the run has trained, and the learner's memory."""
-    return {
-        "speed/train_seconds": train_seconds,
-        "speed/environment_steps_per_second": environment_steps,
-        "speed/gradient_steps_per_second": gradient_steps,
-        **memory_scalars(resident_bytes),
-    }
+def memory_scalars(role: str, resident_bytes: int) -> dict[str, float]:
+    """Of the processes of a role."""
+    return {f"system/{role}_mib": resident_bytes / _MIB}
 
 
 def waiting_scalars(learner: float | None, collectors: float | None) -> dict[str, float]:
@@ -146,28 +136,37 @@ def waiting_scalars(learner: float | None, collectors: float | None) -> dict[str
     return {tag: share for tag, share in shares.items() if share is not None}
 
 
-def collector_scalars(report: CollectorReport) -> dict[str, float]:
-    """Of one collector; the episodes are those that ended since its last report."""
-    scalars = {
-        "collector/epsilon": report.epsilon,
-        "collector/environment_steps": float(report.environment_steps),
-        "collector/episodes": float(report.episodes),
-        "collector/weights_age_gradient_steps": float(report.weights_age),
-        "collector/weights_age_seconds": report.weights_seconds,
-        "collector/blocked_seconds": report.blocked_seconds,
-        "collector/faulty_episodes": float(report.dropped_episodes),
-        **memory_scalars(report.resident_bytes),
+def episode_scalars(report: CollectorReport) -> dict[str, float]:
+    """Means of the episodes that ended since a collector's last report; empty where none did."""
+    if not report.returns:
+        return {}
+    return {
+        "episode/return": sum(report.returns) / len(report.returns),
+        "episode/length": sum(report.lengths) / len(report.lengths),
     }
-    if report.bytes_sent:
-        scalars["collector/mebibytes_sent"] = report.bytes_sent / _MIB
-        scalars["collector/mebibytes_received"] = report.bytes_received / _MIB
-        if report.windows:
-            scalars["collector/bytes_sent_per_transition"] = report.bytes_sent / report.windows
-    if report.environment_steps:
-        scalars["shield/share_of_steps"] = report.shielded_steps / report.environment_steps
-    if report.returns:
-        scalars["episode/return"] = sum(report.returns) / len(report.returns)
-        scalars["episode/length"] = sum(report.lengths) / len(report.lengths)
+
+
+def collector_scalars(reports: Collection[CollectorReport]) -> dict[str, float]:
+    """Of collectors, each by its newest report: means of shares and ages, sums of counts."""
+    count = len(reports)
+    environment_steps = sum(report.environment_steps for report in reports)
+    scalars = {
+        "exploration/epsilon": sum(report.epsilon for report in reports) / count,
+        "system/environment_steps": float(environment_steps),
+        "system/episodes": float(sum(report.episodes for report in reports)),
+        "system/weights_age_gradient_steps": sum(report.weights_age for report in reports) / count,
+        "system/weights_age_seconds": sum(report.weights_seconds for report in reports) / count,
+        "system/blocked_seconds": sum(report.blocked_seconds for report in reports) / count,
+        "system/faulty_episodes": float(sum(report.dropped_episodes for report in reports)),
+        **memory_scalars("collectors", sum(report.resident_bytes for report in reports)),
+    }
+    if sent := sum(report.bytes_sent for report in reports):
+        scalars["system/mebibytes_sent"] = sent / _MIB
+        scalars["system/mebibytes_received"] = sum(report.bytes_received for report in reports) / _MIB
+        if windows := sum(report.windows for report in reports):
+            scalars["system/bytes_sent_per_transition"] = sent / windows
+    if environment_steps:
+        scalars["shield/share_of_steps"] = sum(report.shielded_steps for report in reports) / environment_steps
     return scalars
 
 
@@ -190,7 +189,7 @@ def evaluation_scalars(evaluation: Evaluation) -> dict[str, float]:
         "evaluation/min_return": evaluation.min_return,
         "evaluation/max_return": evaluation.max_return,
         "evaluation/mean_length": evaluation.mean_length,
-        "evaluation/seconds": evaluation.seconds,
-        "shield/share_of_steps": evaluation.shielded_share,
-        **memory_scalars(evaluation.resident_bytes),
+        "speed/evaluation_seconds": evaluation.seconds,
+        "shield/share_of_evaluation_steps": evaluation.shielded_share,
+        **memory_scalars("evaluator", evaluation.resident_bytes),
     }

@@ -80,9 +80,9 @@ class Reporter:
         if not alone and (parent := psutil.Process().parent()) is not None:
             self._processes["supervisor"] = parent
         command_line = shlex.join(self._processes.get("supervisor", self._processes["learner"]).cmdline())
-        self._metrics.show(
-            "run", dashboards.beginning(experiment, command_line, "/".join(run.path.parts[-2:])), self._progress
-        )
+        self._collectors: dict[int, CollectorReport] = {}
+        """The newest report of each."""
+        self._metrics.show(dashboards.beginning(experiment, command_line, run.path), self._progress)
 
     def warn(self, sentence: str) -> None:
         """Shows a warning until the end of this process."""
@@ -100,12 +100,18 @@ class Reporter:
         progress = self._experiment.progress(of.environment_steps, of.gradient_steps)
         if isinstance(report, CollectorReport):
             self.waits.add_report(report)
-            self._metrics.write(f"collector-{report.index}", metrics.collector_scalars(report), progress)
+            self._collectors[report.index] = report
+            of_all = metrics.collector_scalars(self._collectors.values()) | metrics.episode_scalars(report)
+            self._metrics.write(of_all, progress)
+            if self._experiment.collectors > 1:
+                from pipeline.monitoring import seldom
+
+                self._metrics.write(seldom.collectors_own(report), progress, seldom.COLLECTORS)
         elif isinstance(report, Evaluation):
-            self._metrics.write("evaluator", metrics.evaluation_scalars(report), progress)
+            self._metrics.write(metrics.evaluation_scalars(report), progress)
             self._keep(report)
         else:
-            self._metrics.show("evaluator", [metrics.episode_image(report)], progress)
+            self._metrics.show([metrics.episode_image(report)], progress)
 
     def _keep(self, evaluation: Evaluation) -> None:
         """Appends an evaluation to `evaluations.jsonl`, a line each."""
@@ -118,7 +124,7 @@ class Reporter:
     def show_checkpoint(self, saved: Saved | None) -> None:
         """Writes what a checkpoint took, if one has been written."""
         if saved is not None:
-            self._write("learner", metrics.checkpoint_scalars(saved.seconds, saved.pause_seconds, saved.size))
+            self._write(metrics.checkpoint_scalars(saved.seconds, saved.pause_seconds, saved.size))
 
     def show_status(self) -> None:
         """Writes the status of now."""
@@ -136,28 +142,18 @@ class Reporter:
             if not self._unwritten:
                 self._unwritten = f"{self._run.status} could not be written: {error}"
                 log.error("%s", self._unwritten)
-        scalars: dict[str, Any] = metrics.speed_scalars(
-            status.environment_steps_per_second,
-            status.gradient_steps_per_second,
-            status.train_seconds,
-            resident["learner"],
-        )
-        scalars |= metrics.data_scalars(
-            replay_size=size,
-            samples_per_insert=status.samples_per_insert,
-            samples_per_insert_wanted=self._experiment.replay.samples_per_insert,
-            data_age=0.0 if self.data_ages is None else float(self.data_ages.mean()),
-        )
-        scalars |= metrics.waiting_scalars(*waits)
-        self._write("learner", scalars | self._learner_scalars())
+        wanted = self._experiment.replay.samples_per_insert
+        age = 0.0 if self.data_ages is None else float(self.data_ages.mean())
+        scalars = metrics.status_scalars(status, wanted, age) | metrics.waiting_scalars(*waits)
+        for role, size in resident.items():
+            scalars |= metrics.memory_scalars(role, size)
+        self._write(scalars | self._learner_scalars())
         self._show_histograms()
-        if "supervisor" in resident:
-            self._write("supervisor", metrics.memory_scalars(resident["supervisor"]))
 
     def show_result(self, summary: Summary) -> None:
         """Writes how the run ended, for TensorBoard to sort runs by."""
-        self._write("run", dashboards.results(summary))
-        self._metrics.show("run", dashboards.ending(summary), self._progress)
+        self._write(dashboards.results(summary))
+        self._metrics.show(dashboards.ending(summary), self._progress)
 
     def close(self) -> None:
         """Writes what was handed over and closes all files."""
@@ -192,10 +188,10 @@ class Reporter:
         found = {tag: tensor.numpy() for tag, tensor in values.items()}
         if self.data_ages is not None:
             found["replay/data_ages_gradient_steps"] = self.data_ages
-        self._metrics.show("learner", dashboards.histograms(found), self._progress)
+        self._metrics.show(dashboards.histograms(found), self._progress)
 
-    def _write(self, role: str, scalars: Mapping[str, float]) -> None:
-        self._metrics.write(role, scalars, self._progress)
+    def _write(self, scalars: Mapping[str, float]) -> None:
+        self._metrics.write(scalars, self._progress)
 
     @property
     def _progress(self) -> int:

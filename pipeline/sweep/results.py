@@ -54,6 +54,8 @@ class Results(msgspec.Struct, frozen=True):
     config: str
     overrides: list[str]
     seeds: list[int]
+    fields: list[str]
+    """That differ between combinations; TensorBoard's *HParams* shows them first."""
     is_ended: bool
     """Whether every run has ended; the outcomes are there then."""
     outcomes: list[Outcome]
@@ -70,7 +72,8 @@ def outcomes(plan: Plan) -> list[Outcome]:
 
 def write(plan: Plan, found: Sequence[Outcome], is_ended: bool) -> None:
     """Writes `sweep.json`, and once the sweep has ended `sweep.csv` with a line a run."""
-    results = Results(plan.source, list(plan.overrides), plan.seeds, is_ended, list(found))
+    names = list(dict.fromkeys(name for each in plan.tried for name in fields(each.values)))
+    results = Results(plan.source, list(plan.overrides), plan.seeds, names, is_ended, list(found))
     write_json(plan.folder / RESULTS, results)
     if is_ended:
         write_atomically(plan.folder / "sweep.csv", _csv(plan.members, plan.folder).encode())

@@ -15,6 +15,7 @@ from pipeline.monitoring.text_tables import aligned
 from pipeline.sweep.combinations import Combination
 from pipeline.sweep.plan import RESULTS
 from pipeline.sweep.search import OBJECTIVES, SearchPlan, best, name
+from pipeline.sweep.space import probes
 from pipeline.sweep.study import Found, State
 
 BEST = "best.toml"
@@ -45,6 +46,8 @@ class SearchResults(msgspec.Struct, frozen=True):
     config: str
     overrides: list[str]
     seeds: list[int]
+    fields: list[str]
+    """That are searched; TensorBoard's *HParams* shows them first."""
     search: str
     objective: str
     """What is maximised, in words."""
@@ -69,6 +72,7 @@ def write(plan: SearchPlan, found: Sequence[Found], importance: dict[str, float]
         plan.source,
         list(plan.overrides),
         plan.seeds,
+        list(dict.fromkeys(field for point in probes(plan.space) for field in fields(point))),
         plan.method,
         OBJECTIVES[plan.objective],
         is_ended,

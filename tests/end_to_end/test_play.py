@@ -31,7 +31,7 @@ def run(module: str, *flags: str) -> Any:
 def test_tensorboard_has_the_last_policys_episode(trained: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    accumulator = EventAccumulator(str(trained / "tensorboard" / "evaluator"), size_guidance={"tensors": 0})
+    accumulator = EventAccumulator(str(trained / "tensorboard"), size_guidance={"tensors": 0})
     accumulator.Reload()
     assert accumulator.SummaryMetadata("evaluation/episode").plugin_data.plugin_name == "images"
     events = accumulator.Tensors("evaluation/episode")

@@ -33,17 +33,17 @@ TAGS = {
         "learner/loss", "learner/td_error", "learner/q_mean", "learner/q_max", "learner/gradient_norm",
         "learner/learning_rate", "replay/size", "replay/samples_per_insert", "replay/samples_per_insert_wanted",
         "replay/data_age_gradient_steps", "speed/environment_steps_per_second", "speed/gradient_steps_per_second",
-        "speed/train_seconds", "health/resident_mib",
+        "speed/train_seconds", "system/learner_mib",
     },
-    "collector-0": {
-        "collector/epsilon", "collector/faulty_episodes", "collector/weights_age_gradient_steps",
-        "collector/weights_age_seconds", "collector/bytes_sent_per_transition", "episode/return", "episode/length",
-        "health/resident_mib",
+    "collectors": {
+        "exploration/epsilon", "system/faulty_episodes", "system/weights_age_gradient_steps",
+        "system/weights_age_seconds", "system/bytes_sent_per_transition", "episode/return", "episode/length",
+        "system/collectors_mib",
     },
-    "supervisor": {"health/resident_mib"},
-    "evaluator": {"evaluation/mean_return", "evaluation/std_return", "health/resident_mib"},
+    "supervisor": {"system/supervisor_mib"},
+    "evaluator": {"evaluation/mean_return", "evaluation/std_return", "system/evaluator_mib"},
 }  # fmt: skip
-"""That the roles of a run in processes write to TensorBoard."""
+"""That TensorBoard shows of a run in processes, by the role that they are of."""
 
 
 def command(module: str, *flags: str) -> list[str]:
@@ -109,7 +109,7 @@ def gradient_steps(run_dir: Path) -> int:
 
 
 def tags_of(folder: Path) -> set[str]:
-    """Of a role's folder of TensorBoard files."""
+    """Of a folder of TensorBoard files, without those in folders within it."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     accumulator = EventAccumulator(str(folder))

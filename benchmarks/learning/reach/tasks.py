@@ -142,7 +142,7 @@ def run(name: str, seed: int, lines: tuple[str, ...]) -> Result:
         directory = RunDirectory(Path(folder) / "run")
         summary = pipeline.train(experiment, directory.path)
         played = play(experiment, stored_policies.load(directory.policies / "latest"), task.episodes, SEED)
-        curve = _curve(directory.tensorboard / "evaluator")
+        curve = _curve(directory.tensorboard)
     seconds = round(summary.train_seconds, 1)
     return Result(name, seed, statistics.fmean(played.returns), taken + summary.environment_steps, seconds, curve)
 

@@ -1,0 +1,60 @@
+"""What few runs show: priorities of a prioritised replay, each of several collectors, the sweep that a run is of.
+
+Imported by those runs alone.
+"""
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.messages.contents import CollectorReport
+from pipeline.monitoring import metrics
+
+COLLECTORS = "collectors"
+"""A run's second entry in TensorBoard, where it has several collectors."""
+
+
+def collectors_own(report: CollectorReport) -> dict[str, float]:
+    """What one of several collectors has reported: its tags end in its name."""
+    own = metrics.collector_scalars([report]) | metrics.episode_scalars(report)
+    return {f"{tag}/collector-{report.index}": value for tag, value in own.items()}
+
+
+def trial(path: Path, sweep: Path) -> tuple[str, list[str]]:
+    """A short name of a sweep's run, and the fields that the sweep varies, by what it says of itself.
+
+    Args:
+      path: of the run's directory.
+      sweep: file of the sweep's results; one that says nothing of fields is none of ours.
+    """
+    try:
+        varied = [str(field) for field in msgspec.json.decode(sweep.read_bytes())["fields"]]
+    except (OSError, KeyError, TypeError, msgspec.MsgspecError):
+        return "/".join(path.parts[-2:]), []
+    words = [word.partition("=") for word in path.parent.name.split(",")]
+    short = ",".join(f"{name.rpartition('.')[2]}{sign}{value}" for name, sign, value in words)
+    return f"{short}/{path.name}", varied
+
+
+def priority_scalars(
+    priorities: NDArray[np.float32], largest: float, importance_exponent: float, skipped: int, unjudged_share: float
+) -> dict[str, float]:
+    """Of a prioritised replay.
+
+    Args:
+      priorities: of the newest call.
+      largest: of the past, decayed: what new items get.
+      importance_exponent: beta, at present.
+      skipped: items whose priorities found their server away.
+      unjudged_share: of the newest call's draws, those of items without a priority of their own.
+    """
+    return {
+        "priority/mean": float(priorities.mean()),
+        "priority/maximum": float(priorities.max()),
+        "priority/of_new_items": largest,
+        "priority/importance_exponent": importance_exponent,
+        "priority/skipped_items": float(skipped),
+        "priority/unjudged_share": unjudged_share,
+    }
