@@ -26,6 +26,7 @@ _LOGDIR = flags.DEFINE_string("logdir", None, "Directory with runs.")
 _OUT = flags.DEFINE_string("out", None, "Directory that the pictures are written to, tensorboard_<page>.png each.")
 
 PAGES = {
+    "timeseries": "episode/return",
     "custom_scalars": "returns of evaluations",
     "hparams": "agent.learning_rate",
     "histograms": "learner/td_errors",

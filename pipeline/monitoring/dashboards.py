@@ -128,15 +128,20 @@ def beginning(experiment: Experiment, command_line: str, path: Path) -> list[Pro
       path: of the run's directory.
     """
     name, varied = path.name if path.parent.name == "runs" else "/".join(path.parts[-2:]), list[str]()
-    if len(path.parts) > 2 and (sweep := path.parents[1] / "sweep.json").is_file():
+    is_swept = len(path.parts) > 2 and (sweep := path.parents[1] / "sweep.json").is_file()
+    if is_swept:
         from pipeline.monitoring import seldom
 
         name, varied = seldom.trial(path, sweep)
     values = settings(experiment, varied)
-    metrics = [Metric(tag, display_name=words) for tag, words in _RESULTS.items()]
+    columns = hparams_config_pb(
+        [HParam(key) for key in values], [Metric(tag, display_name=words) for tag, words in _RESULTS.items()]
+    )
+    if is_swept:
+        seldom.put_first(columns, varied)
     return [
         layout(),
-        hparams_config_pb([HParam(key) for key in values], metrics),
+        columns,
         hparams_pb(values, trial_id=name, start_time_secs=time.time()),
         text_pb("run/command_line", f"    {command_line}"),
         text_pb("run/config", "\n".join(f"    {line}" for line in config.dump(experiment).splitlines())),

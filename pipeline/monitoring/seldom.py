@@ -3,11 +3,14 @@
 Imported by those runs alone.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from pipeline.messages.contents import CollectorReport
 from pipeline.monitoring import metrics
@@ -36,6 +39,15 @@ def trial(path: Path, sweep: Path) -> tuple[str, list[str]]:
     words = [word.partition("=") for word in path.parent.name.split(",")]
     short = ",".join(f"{name.rpartition('.')[2]}{sign}{value}" for name, sign, value in words)
     return f"{short}/{path.name}", varied
+
+
+def put_first(columns: Summary, names: Collection[str]) -> None:
+    """Marks some columns of *HParams* as those that differ between runs: TensorBoard shows the first five."""
+    (value,) = columns.value
+    content = HParamsPluginData.FromString(value.metadata.plugin_data.content)
+    for column in content.experiment.hparam_infos:
+        column.differs = column.name in names
+    value.metadata.plugin_data.content = content.SerializeToString()
 
 
 def priority_scalars(

@@ -119,6 +119,44 @@ def test_settings_have_dotted_names() -> None:
     assert flat(nested) == {"a.b": 1.0, "a.c.d": True, "f": "(1, 2)", "g": "h"}
 
 
+FORTY = """
+import sys
+from pathlib import Path
+from benchmarks.parts import dashboards
+from pipeline.experiment.config import load
+from pipeline.monitoring import dashboards as shown, metrics
+sweep = Path(sys.argv[1])
+sweep.mkdir()
+(sweep / "sweep.json").write_text('{"fields": ["agent.target_update_period"]}')
+for number in range(40):
+    run = sweep / f"trial-{number:04d}" / "seed-0"
+    writer = metrics.MetricsWriter(run / "tensorboard")
+    writer.show(shown.beginning(load("cartpole"), "train", run), 0)
+    for step in (0, 100):
+        writer.write({"evaluation/mean_return": number + step, "episode/return": 1.0, "system/episodes": 1.0}, step)
+    writer.close()
+with dashboards.tensorboard(sweep) as address, dashboards.browser() as page:
+    dashboards.load(page, address, "timeseries")
+    page.get_by_text("evaluation/mean_return").first.wait_for(state="visible")
+    assert page.locator("mat-checkbox.mat-mdc-checkbox-checked, mat-checkbox.mat-checkbox-checked").count() >= 40
+    dashboards.load(page, address, "hparams")
+    page.get_by_text("trial-0039/seed-0").first.wait_for(state="attached")
+    for column in ("agent.target_update_period", "trial-0000/seed-0"):
+        assert page.get_by_text(column).count() >= (2 if column[0] == "a" else 1)  # in the list, and in the table
+print("seen")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is missing: see make debian")
+def test_a_browser_shows_forty_runs_at_once(tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", FORTY, str(tmp_path / "sweep")], capture_output=True, text=True, check=False,
+        timeout=280, cwd=ROOT, env={**os.environ, "HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert "seen" in result.stdout, result.stdout + result.stderr[-3000:]
+
+
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is missing: see make debian")
 def test_a_browser_shows_the_charts(trained: Path, tmp_path: Path) -> None:
     # In a process of its own: the browser's driver runs an event loop, and its module has command-line flags.

@@ -112,3 +112,44 @@ def test_no_tensorflow_is_imported(run: RunDirectory, run_python: Callable[..., 
     """
     assert run_python(code, str(run.path)).strip() == "[]"
     assert (run.path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_runs_of_either_layout_and_of_both_are_read_by_new_and_former_names(tmp_path: Path) -> None:
+    former, present, both = (RunDirectory(tmp_path / name) for name in ("former", "present", "both"))
+    for run in (former, both):
+        write(run, "learner", (0.0, 0, clock(0.0)), (10.0, 100, clock(10.0)))
+        write(run, "evaluator", (5.0, 50, {TAG: 1.0, "evaluation/seconds": 3.0}))
+        write(run, "collector-0", (6.0, 60, {"collector/epsilon": 0.5}))
+    for run in (present, both):  # the second went on with a later version
+        values = {TAG: 2.0, "exploration/epsilon": 0.25, "speed/evaluation_seconds": 4.0, **clock(20.0)}
+        write(run, "", (20.0, 100, clock(10.0)), (30.0, 150, values))
+    for tag, old, new in (
+        (TAG, [1.0], [2.0]),
+        ("exploration/epsilon", [0.5], [0.25]),
+        ("collector/epsilon", [0.5], [0.25]),
+        ("evaluation/seconds", [3.0], [4.0]),
+    ):
+        for run, wanted in ((former, old), (present, new), (both, old + new)):
+            found = curves.read(run, tag)
+            assert found is not None
+            assert found.y.tolist() == wanted, (run.path.name, tag)
+    assert "exploration/epsilon" in curves.tags(former)
+    assert not curves.tags(former) & set(curves.FORMER_TAGS.values())
+    assert curves.read_all(both)["exploration/epsilon"].x.tolist() == [60, 150]
+    seconds = curves.read(both, TAG, over_seconds=True)
+    assert seconds is not None
+    assert seconds.x.tolist() == [5.0, 20.0]
+
+
+def test_values_are_read_once_each_as_they_are_written(run: RunDirectory) -> None:
+    newest = curves.Newest(run, TAG)
+    assert newest.read() == []
+    path = write(run, "", (1.0, 10, {TAG: 1.0, "learner/loss": 9.0}), (2.0, 20, {TAG: 2.0}))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-7])  # the last one is still being written
+    assert [(point.step, point.value) for point in newest.read()] == [(10, 1.0)]
+    assert newest.read() == []
+    path.write_bytes(whole)
+    assert [point.value for point in newest.read()] == [2.0]
+    write(run, "", (3.0, 30, {TAG: 3.0}))  # of a process that went on
+    assert [point.value for point in newest.read()] == [3.0]
