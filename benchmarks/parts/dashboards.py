@@ -30,7 +30,7 @@ PAGES = {
     "custom_scalars": "returns of evaluations",
     "hparams": "agent.learning_rate",
     "histograms": "learner/td_errors",
-    "images": "evaluation/episode",
+    "images": "pictures/episode",
     "text": "run/config",
 }
 """By the name of a page in TensorBoard's address, words that stand on it once it has loaded a run."""

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from pipeline.comparison import curves, groups, intervals
+from pipeline.comparison import bounds, curves, groups, intervals
 from pipeline.comparison.curves import Curve
 from pipeline.comparison.groups import Fields
 from pipeline.comparison.intervals import Array, Estimate
@@ -113,11 +113,14 @@ def compare(
     if x == "environment_steps" and len(offline) > 1:
         raise UsageError("offline runs go by gradient steps and the others by environment steps: use --x=seconds")
     targets = {run.config.get("stop.target_return") for run in read}
+    compared = [
+        _compared(name, group, is_iqm, tag in bounds.RETURNS and not is_scaled) for name, group in members.items()
+    ]
     return Comparison(
-        [_compared(name, group, is_iqm) for name, group in members.items()],
+        compared,
         f"{tag}, scaled from lowest to highest" if is_scaled else tag,
         "seconds of training" if x == "seconds" else "gradient steps" if True in offline else "environment steps",
-        "interquartile mean, 95 % stratified bootstrap interval" if is_iqm else "mean, 95 % t interval",
+        _statistic(compared, is_iqm),
         _environment(read),
         next(iter(targets)) if len(targets) == 1 and tag == curves.MEAN_RETURN and not is_scaled else None,
         notes,
@@ -128,8 +131,8 @@ def table(comparison: Comparison) -> str:
     """A line a group: its runs, and the center and interval of their last values."""
     rows = [["group", "runs", f"last {comparison.tag}", "95 % interval"]]
     for group in comparison.groups:
-        center, low, high = (float(value[0]) for value in group.final)
-        interval = "-" if np.isnan(low) else f"{low:.4g} to {high:.4g}"
+        center, low, high = (float(value[0]) for value in group.final[:3])
+        interval = intervals.words(low, high, group.final.is_range)
         rows.append([group.name, str(len(group.runs)), f"{center:.4g}", interval])
     return aligned(rows)
 
@@ -178,13 +181,25 @@ def _scaled(members: dict[str, list[_Run]]) -> dict[str, list[_Run]]:
     return {name: [scaled(run) for run in group] for name, group in members.items()}
 
 
-def _compared(name: str, group: Sequence[_Run], is_iqm: bool) -> GroupCurve:
+def _statistic(compared: Sequence[GroupCurve], is_iqm: bool) -> str:
+    """What sums the groups up, in words."""
+    several = [group.final.is_range for group in compared if len(group.runs) > 1]
+    if several and all(several):
+        return "mean, least to largest run"
+    words = "interquartile mean, 95 % stratified bootstrap interval" if is_iqm else "mean, 95 % t interval"
+    return f"{words}; of two runs their range" if any(several) else words
+
+
+def _compared(name: str, group: Sequence[_Run], is_iqm: bool, is_return: bool) -> GroupCurve:
     tasks = [[run.curve for run in runs] for runs in _by_task(group)]
     own = [curve for task in tasks for curve in task]
     first, last = max(curve.x[0] for curve in own), max(curve.x[-1] for curve in own)
     grid = np.linspace(first, max(first, last), _GRID_POINTS)
     estimate = _sum_up([intervals.carried_forward(task, grid) for task in tasks], is_iqm)
     final = _sum_up([np.array([[curve.y[-1]] for curve in task]) for task in tasks], is_iqm)
+    if is_return:
+        of_task = bounds.common([bounds.of(run.config) for run in group], np.concatenate([curve.y for curve in own]))
+        estimate, final = bounds.kept(estimate, of_task), bounds.kept(final, of_task)
     return GroupCurve(name, own, grid, estimate, final)
 
 

@@ -51,9 +51,10 @@ def draw(comparison: Comparison, path: Path) -> None:
         if 1 < len(group.runs) <= _MOST_SINGLE_CURVES:
             for run in group.runs:
                 axes.plot(run.x, run.y, color=color, lw=0.7, alpha=0.5, drawstyle="steps-post")
-        center, low, high = group.estimate
-        axes.fill_between(group.grid, low, high, color=color, alpha=0.15, lw=0)
-        label = f"{group.name} ({len(group.runs)} run{'s' if len(group.runs) > 1 else ''})"
+        center, low, high, is_range = group.estimate
+        axes.fill_between(group.grid, low, high, color=color, alpha=0.15, lw=0, hatch="///" if is_range else None)
+        counted = f"{len(group.runs)} run{'s' if len(group.runs) > 1 else ''}"
+        label = f"{group.name} ({counted}{', min to max' if is_range else ''})"
         axes.plot(group.grid, center, color=color, ls=style, lw=2.0, label=label)
     if comparison.target is not None:
         axes.axhline(comparison.target, color="#666666", ls=":", lw=1.2, label=f"solved at {comparison.target:g}")

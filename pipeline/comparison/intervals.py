@@ -11,6 +11,8 @@ from pipeline.comparison.curves import Curve
 Array = NDArray[np.float64]
 
 _CONFIDENCE = 0.95
+FEWEST = 3
+"""Runs of which an interval says something: of two, Student's t is 12.7 standard errors to either side."""
 _RESAMPLES = 2_000
 """As Agarwal et al. take for curves."""
 
@@ -21,6 +23,8 @@ class Estimate(NamedTuple):
     center: Array
     low: Array
     high: Array
+    is_range: bool = False
+    """Whether low and high are the least and the largest run instead, as these are fewer than three."""
 
 
 def carried_forward(curves: Sequence[Curve], grid: Array) -> Array:
@@ -41,7 +45,7 @@ def carried_forward(curves: Sequence[Curve], grid: Array) -> Array:
 
 
 def mean(values: Array) -> Estimate:
-    """Mean over runs with Student's t interval, which is wide for few runs, as it should be.
+    """Mean over runs with Student's t interval, which is wide for few runs; of two it is their range.
 
     Args:
       values: [runs, points].
@@ -55,6 +59,8 @@ def mean(values: Array) -> Estimate:
     if runs == 1:
         unknown = np.full_like(center, np.nan)
         return Estimate(center, unknown, unknown)
+    if runs < FEWEST:
+        return Estimate(center, values.min(axis=0), values.max(axis=0), is_range=True)
     half = stdtrit(runs - 1, (1.0 + _CONFIDENCE) / 2.0) * values.std(axis=0, ddof=1) / np.sqrt(runs)
     return Estimate(center, center - half, center + half)
 
@@ -84,7 +90,10 @@ def bootstrapped(tasks: Sequence[Array], seed: int = 0, resamples: int = _RESAMP
       resamples: how many.
     """
     random = np.random.default_rng(seed)
-    center = interquartile_mean(np.concatenate(tasks).T)
+    pooled_runs = np.concatenate(tasks)
+    if len(pooled_runs) < FEWEST:
+        return mean(pooled_runs)
+    center = interquartile_mean(pooled_runs.T)
     drawn = [random.integers(len(task), size=(resamples, len(task))) for task in tasks]
     resampled = np.empty((resamples, len(center)))
     for point in range(len(center)):  # one at a time: all of them would be gigabytes
@@ -93,3 +102,10 @@ def bootstrapped(tasks: Sequence[Array], seed: int = 0, resamples: int = _RESAMP
     tail = 100.0 * (1.0 - _CONFIDENCE) / 2.0
     low, high = np.percentile(resampled, [tail, 100.0 - tail], axis=0)
     return Estimate(center, low, high)
+
+
+def words(low: float | None, high: float | None, is_range: bool) -> str:
+    """An interval in a table, or a dash where one run has none; a range is marked."""
+    if low is None or high is None or np.isnan(low):
+        return "-"
+    return f"{low:.4g} to {high:.4g}" + (" (min, max)" if is_range else "")

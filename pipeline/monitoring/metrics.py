@@ -177,7 +177,7 @@ def episode_image(filmstrip: Filmstrip) -> Summary:
     tensor.tensor_shape.dim.add(size=len(parts))
     metadata = create_summary_metadata("", "", converted_to_tensor=False)
     summary = Summary()
-    summary.value.add(tag="evaluation/episode", tensor=tensor, metadata=metadata)
+    summary.value.add(tag="pictures/episode", tensor=tensor, metadata=metadata)
     return summary
 
 

@@ -26,7 +26,7 @@ def collectors_own(report: CollectorReport) -> dict[str, float]:
 
 
 def trial(path: Path, sweep: Path) -> tuple[str, list[str]]:
-    """A short name of a sweep's run, and the fields that the sweep varies, by what it says of itself.
+    """A name of a sweep's run that fits its column, by its values and seed, and the fields that the sweep varies, by what it says of itself.
 
     Args:
       path: of the run's directory.
@@ -37,8 +37,7 @@ def trial(path: Path, sweep: Path) -> tuple[str, list[str]]:
     except (OSError, KeyError, TypeError, msgspec.MsgspecError):
         return "/".join(path.parts[-2:]), []
     words = [word.partition("=") for word in path.parent.name.split(",")]
-    short = ",".join(f"{name.rpartition('.')[2]}{sign}{value}" for name, sign, value in words)
-    return f"{short}/{path.name}", varied
+    return f"{','.join(value or name for name, _, value in words)} {path.name.replace('seed-', 's')}", varied
 
 
 def put_first(columns: Summary, names: Collection[str]) -> None:

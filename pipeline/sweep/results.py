@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from pipeline.comparison import intervals
+from pipeline.comparison import bounds, intervals
 from pipeline.comparison.groups import fields
+from pipeline.experiment import config
 from pipeline.experiment.run_directory import write_atomically, write_json
 from pipeline.monitoring.text_tables import aligned
 from pipeline.sweep.plan import RESULTS, Plan, SweepRun
@@ -39,8 +40,10 @@ class Outcome(msgspec.Struct, frozen=True):
     mean_return: float | None
     """Mean over runs of the last evaluation's mean return."""
     low: float | None
-    """Of its 95 % interval; None of fewer than two runs."""
+    """Of its 95 % interval within what the task can return; None of one run."""
     high: float | None
+    is_range: bool
+    """Whether low and high are the least and the largest of two runs instead."""
     solved: int
     environment_steps_to_solve: float | None
     """Mean over the runs that solved their task."""
@@ -63,11 +66,14 @@ class Results(msgspec.Struct, frozen=True):
 
 
 def outcomes(plan: Plan) -> list[Outcome]:
-    """Of every combination, those with the largest return first and those without one last."""
+    """Of every combination, those whose interval has the highest lower end first and those without a return last.
+
+    One run alone stands for itself: it may be luck, and how many there are is beside it.
+    """
     found = [
         _outcome([member for member in plan.members if member.combination is combination]) for combination in plan.tried
     ]
-    return sorted(found, key=lambda outcome: np.inf if outcome.mean_return is None else -outcome.mean_return)
+    return sorted(found, key=_rank)
 
 
 def write(plan: Plan, found: Sequence[Outcome], is_ended: bool) -> None:
@@ -90,17 +96,27 @@ def _cells(outcome: Outcome) -> list[str]:
         outcome.name,
         f"{outcome.finished} of {outcome.runs}",
         "-" if outcome.mean_return is None else f"{outcome.mean_return:.4g}",
-        "-" if outcome.low is None else f"{outcome.low:.4g} to {outcome.high:.4g}",
+        intervals.words(outcome.low, outcome.high, outcome.is_range),
         str(outcome.solved),
         _number(outcome.environment_steps_to_solve),
         _number(outcome.seconds_to_solve),
     ]
 
 
+def _rank(outcome: Outcome) -> tuple[float, float]:
+    """Sorts the best first: by the lower end, and of equal ones by the mean."""
+    if outcome.mean_return is None:
+        return np.inf, np.inf
+    return -(outcome.mean_return if outcome.low is None else outcome.low), -outcome.mean_return
+
+
 def _outcome(members: Sequence[SweepRun]) -> Outcome:
     summaries = [summary for member in members if member.is_finished() and (summary := member.summary())]
     returns = np.array([summary.mean_return for summary in summaries if summary.mean_return is not None], np.float64)
-    estimate = intervals.mean(returns[:, None]) if len(returns) else None
+    estimate = None
+    if len(returns):
+        of_task = bounds.of(fields(config.tables_of(members[0].experiment)))
+        estimate = bounds.kept(intervals.mean(returns[:, None]), bounds.common([of_task], returns))
     solved = [summary for summary in summaries if summary.solved]
     return Outcome(
         members[0].combination.name,
@@ -110,6 +126,7 @@ def _outcome(members: Sequence[SweepRun]) -> Outcome:
         mean_return=float(estimate.center[0]) if estimate else None,
         low=float(estimate.low[0]) if estimate and len(returns) > 1 else None,
         high=float(estimate.high[0]) if estimate and len(returns) > 1 else None,
+        is_range=estimate is not None and estimate.is_range,
         solved=len(solved),
         environment_steps_to_solve=_mean([summary.environment_steps for summary in solved]),
         seconds_to_solve=_mean([summary.train_seconds for summary in solved]),

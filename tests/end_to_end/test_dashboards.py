@@ -140,8 +140,8 @@ with dashboards.tensorboard(sweep) as address, dashboards.browser() as page:
     page.get_by_text("evaluation/mean_return").first.wait_for(state="visible")
     assert page.locator("mat-checkbox.mat-mdc-checkbox-checked, mat-checkbox.mat-checkbox-checked").count() >= 40
     dashboards.load(page, address, "hparams")
-    page.get_by_text("trial-0039/seed-0").first.wait_for(state="attached")
-    for column in ("agent.target_update_period", "trial-0000/seed-0"):
+    page.get_by_text("trial-0039 s0").first.wait_for(state="attached")
+    for column in ("agent.target_update_period", "trial-0000 s0"):
         assert page.get_by_text(column).count() >= (2 if column[0] == "a" else 1)  # in the list, and in the table
 print("seen")
 """

@@ -33,8 +33,8 @@ def test_tensorboard_has_the_last_policys_episode(trained: Path) -> None:
 
     accumulator = EventAccumulator(str(trained / "tensorboard"), size_guidance={"tensors": 0})
     accumulator.Reload()
-    assert accumulator.SummaryMetadata("evaluation/episode").plugin_data.plugin_name == "images"
-    events = accumulator.Tensors("evaluation/episode")
+    assert accumulator.SummaryMetadata("pictures/episode").plugin_data.plugin_name == "images"
+    events = accumulator.Tensors("pictures/episode")
     assert events[-1].step == accumulator.Tensors("evaluation/mean_return")[-1].step
     width, height, png = events[-1].tensor_proto.string_val
     image = Image.open(io.BytesIO(png))

@@ -3,12 +3,13 @@
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from event_files import write
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.comparison import comparison, curves, figures, groups
+from pipeline.comparison import bounds, comparison, curves, figures, groups
 from pipeline.experiment.config import UsageError, dump, parse
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.monitoring.text_tables import aligned
@@ -80,7 +81,8 @@ def test_runs_are_found_grouped_and_summed_up(tmp_path: Path) -> None:
     assert dqn.estimate.center[-1] == 6.5, "the run that ended at 200 keeps its last value"
     assert found.notes == ["groups also differ in stop.target_return"]
     _, line, other = comparison.table(found).splitlines()
-    assert line.split() == ["agent.kind=dqn", "2", "6.5", "0.1469", "to", "12.85"]
+    assert line.split() == ["agent.kind=dqn", "2", "6.5", "6", "to", "7", "(min,", "max)"]
+    assert found.statistic == "mean, least to largest run"
     assert other.split() == ["agent.kind=iqn", "1", "2", "-"]
 
 
@@ -98,6 +100,41 @@ def test_runs_of_several_environments_are_scaled_and_resampled_within_each(tmp_p
     assert group.final.center[0] == pytest.approx(1.0)  # the middle four of 0.5, 0.5 and six times 1
     assert group.final.low[0] < 1.0 == group.final.high[0]
     assert "scaled" in found.tag
+
+
+def test_no_interval_goes_beyond_what_the_task_can_return(tmp_path: Path) -> None:
+    for seed, value in enumerate((500.0, 480.0, 20.0)):
+        make_run(tmp_path / f"cart-{seed}", value, seed=seed)
+        make_run(
+            tmp_path / f"own-{seed}", value, seed=seed, lines=("environment.id=''", "environment.import_path='a:B'")
+        )
+    cart, own = comparison.compare(comparison.find([str(tmp_path / "*")])).groups
+    assert own.final.low[0] < 0.0, "Student's, of a task that nothing is known of"
+    assert own.final.high[0] > 500.0
+    assert (cart.final.low[0], cart.final.center[0], cart.final.high[0]) == (0.0, own.final.center[0], 500.0)
+    assert (cart.estimate.low.min(), cart.estimate.high.max()) == (0.0, 500.0)
+
+
+@pytest.mark.parametrize(
+    ("lines", "wanted"),
+    [
+        ((), (0.0, 500.0)),
+        (("environment.max_episode_steps=1000",), (0.0, 1000.0)),
+        (("environment.id='Acrobot-v1'",), (-500.0, 0.0)),
+        (("environment.id='FrozenLake-v1'",), (0.0, 1.0)),
+        (("environment.id='LunarLander-v3'",), bounds.NONE),
+        (("environment.kwargs={sutton_barto_reward=true}",), bounds.NONE),
+        (("environment.import_path='module:Class'",), bounds.NONE),
+    ],
+)
+def test_bounds_of_tasks(lines: tuple[str, ...], wanted: tuple[float, float]) -> None:
+    assert bounds.of(groups.fields(tomllib.loads(dump(parse("", lines))))) == wanted
+
+
+def test_bounds_that_runs_have_broken_are_none() -> None:
+    assert bounds.common([(0.0, 500.0)] * 2, np.array([1.0, np.nan, 500.0])) == (0.0, 500.0)
+    assert bounds.common([(0.0, 500.0)] * 2, np.array([501.0])) == bounds.NONE, "someone has changed the rewards"
+    assert bounds.common([(0.0, 500.0), (0.0, 200.0)], np.array([1.0])) == bounds.NONE
 
 
 def test_what_cannot_be_compared_is_said_in_words(tmp_path: Path) -> None:

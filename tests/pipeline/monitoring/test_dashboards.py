@@ -40,8 +40,8 @@ def test_what_a_sweep_varies_comes_first_even_at_its_default() -> None:
         ("runs/first", None, "first", "seed"),
         ("mine/first", None, "mine/first", "seed"),
         ("runs/rates/agent.learning_rate=0.01,agent.n_step=3/seed-1", ["agent.learning_rate", "agent.n_step"],
-         "learning_rate=0.01,n_step=3/seed-1", "agent.learning_rate"),
-        ("runs/search/trial-0007/seed-0", ["agent.n_step"], "trial-0007/seed-0", "agent.n_step"),
+         "0.01,3 s1", "agent.learning_rate"),
+        ("runs/search/trial-0007/seed-0", ["agent.n_step"], "trial-0007 s0", "agent.n_step"),
     ],
 )  # fmt: skip
 def test_trials_have_short_names(tmp_path: Path, folder: str, fields: list[str] | None, name: str, first: str) -> None:

@@ -97,15 +97,42 @@ def test_results_are_of_finished_runs_and_sorted(tmp_path: Path) -> None:
     assert [outcome.name[-1] for outcome in found] == ["3", "1", "5", "7"]
     best = found[0]
     assert (best.mean_return, best.solved, best.environment_steps_to_solve) == (490.0, 2, 2_000.0)
-    assert best.low == pytest.approx(490.0 - 12.7062 * 10.0, abs=0.01)
+    assert (best.low, best.high, best.is_range) == (480.0, 500.0, True)
     lines = results.table(found).splitlines()
-    assert lines[1].split() == ["agent.n_step=3", "2", "of", "2", "490", "362.9", "to", "617.1", "2", "2,000", "1.0"]
+    assert lines[1].split() == [
+        "agent.n_step=3",
+        "2",
+        "of",
+        "2",
+        "490",
+        "480",
+        "to",
+        "500",
+        "(min,",
+        "max)",
+        "2",
+        "2,000",
+        "1.0",
+    ]
     assert lines[2].split() == ["agent.n_step=1", "1", "of", "2", "10", "-", "0", "-", "-"]
     results.write(plan, found, is_ended=True)
     rows = (tmp_path / "sweep.csv").read_text().splitlines()
     assert rows[0].startswith("agent.n_step,seed,run_dir,stop_reason,solved,mean_return")
     assert rows[2].startswith("1,4,agent.n_step=1/seed-4,diverged,False,900.0")
     assert rows[-1] == "7,4,agent.n_step=7/seed-4,,,,,,,"
+
+
+def test_the_surest_is_first_and_no_interval_leaves_the_task(tmp_path: Path) -> None:
+    plan = Plan(tmp_path, "cartpole", (), product([axis("agent.n_step=[1, 3, 5]")]), range(3))
+    returns = [500.0, 500.0, 300.0, 420.0, 425.0, 430.0, None, None, None]
+    for member, value in zip(plan.members, returns, strict=True):
+        member.run.path.mkdir(parents=True)
+        write_json(member.run.summary, make_summary("environment_steps", value))
+    found = results.outcomes(plan)
+    assert [outcome.name[-1] for outcome in found] == ["3", "1", "5"], "the mean of the second is higher"
+    assert found[1].mean_return > found[0].mean_return > found[0].low > found[1].low
+    assert found[1].high == 500.0, "Student's would be 719.8"
+    assert found[1].low == pytest.approx(433.333 - 4.3027 * 115.470 / 3**0.5, abs=0.1)
 
 
 def test_progress_is_the_share_of_the_budget_that_is_used(tmp_path: Path) -> None:
