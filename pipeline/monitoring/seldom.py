@@ -26,7 +26,7 @@ def collectors_own(report: CollectorReport) -> dict[str, float]:
 
 
 def trial(path: Path, sweep: Path) -> tuple[str, list[str]]:
-    """A name of a sweep's run that fits its column, by its values and seed, and the fields that the sweep varies, by what it says of itself.
+    """A name of a sweep's run that fits its column, values and seed alone, and the fields that the sweep varies.
 
     Args:
       path: of the run's directory.
