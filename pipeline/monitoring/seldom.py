@@ -1,4 +1,4 @@
-"""What few runs show: priorities of a prioritised replay, each of several collectors, the sweep that a run is of.
+"""What few runs show: each of several collectors, and the sweep that a run is of.
 
 Imported by those runs alone.
 """
@@ -7,8 +7,6 @@ from collections.abc import Collection
 from pathlib import Path
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
@@ -47,25 +45,3 @@ def put_first(columns: Summary, names: Collection[str]) -> None:
     for column in content.experiment.hparam_infos:
         column.differs = column.name in names
     value.metadata.plugin_data.content = content.SerializeToString()
-
-
-def priority_scalars(
-    priorities: NDArray[np.float32], largest: float, importance_exponent: float, skipped: int, unjudged_share: float
-) -> dict[str, float]:
-    """Of a prioritised replay.
-
-    Args:
-      priorities: of the newest call.
-      largest: of the past, decayed: what new items get.
-      importance_exponent: beta, at present.
-      skipped: items whose priorities found their server away.
-      unjudged_share: of the newest call's draws, those of items without a priority of their own.
-    """
-    return {
-        "priority/mean": float(priorities.mean()),
-        "priority/maximum": float(priorities.max()),
-        "priority/of_new_items": largest,
-        "priority/importance_exponent": importance_exponent,
-        "priority/skipped_items": float(skipped),
-        "priority/unjudged_share": unjudged_share,
-    }
