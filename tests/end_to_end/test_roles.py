@@ -161,9 +161,11 @@ def test_learners_that_learn_together_go_on_when_one_is_killed_and_started_again
         more = [f"--run_dir={learner_dir}"] if index == 0 else []
         return start("learner", flags, index, "--resume", *more, TF_CONFIG=json.dumps(task))
 
-    def learns(beyond: int = 0) -> bool:
+    def learns(beyond: int = 0, written_after: float = 0.0) -> bool:
         now = status(learner_dir)
-        return now is not None and now.phase == "learning" and now.gradient_steps > beyond
+        if now is None or (learner_dir / "status.json").stat().st_mtime <= written_after:
+            return False
+        return now.phase == "learning" and now.gradient_steps > beyond
 
     def saved() -> int:
         newest = checkpoint.newest(learner_dir / "checkpoints")
@@ -178,7 +180,8 @@ def test_learners_that_learn_together_go_on_when_one_is_killed_and_started_again
     wait_until(lambda: "resumed from" in chief.log.read_text(), "the chief has started anew", chief, second)
     assert "learner 1 at" in chief.log.read_text()
     assert chief.process.poll() is None, "it is the same process, as its scheduler sees it"
-    wait_until(lambda: learns(kept), "they go on", chief, second)
+    resumed = time.time()  # the status of before may be of more gradient steps than the checkpoint
+    wait_until(lambda: learns(kept, resumed), "they go on", chief, second)
     second.process.send_signal(signal.SIGTERM)
     assert [role.wait() for role in (second, chief, *others)] == [7, 1, 7, 7], chief.words()
     result = summary(learner_dir)
