@@ -335,3 +335,21 @@ def test_a_chain_of_bases_is_what_it_is_written_out(chain: list[dict[str, Any]],
         # A resolved config gives every field: a kind or priorities that come later find none that they could choose.
         if (whole.agent.kind, whole.replay.prioritized) == (experiment.agent.kind, experiment.replay.prioritized):
             assert load(str(paths[-1])) == experiment
+
+
+def test_btr_has_the_numbers_of_its_paper_and_the_others_are_btr() -> None:
+    paper = load("btr")
+    agent: Any = paper.agent
+    assert (agent.learning_rate, agent.discount, agent.n_step, agent.kappa) == (1e-4, 0.997, 3, 1.0)
+    assert (agent.quantile_samples, agent.embedding_cosines, agent.gradient_clip_norm) == (8, 64, 10.0)
+    assert paper.replay.samples_per_insert * 64 == paper.learner.batch_size == 256
+    assert paper.collect.collectors * paper.collect.lanes == 64
+    steps = (paper.stop.environment_steps - paper.replay.min_size) / 64
+    assert paper.replay.importance_exponent_steps == pytest.approx(steps, rel=0.01)
+    parts = ("munchausen", "dueling", "noisy", "double", "kind", "munchausen_scale", "munchausen_temperature")
+    torso = ("image_torso", "torso_width", "torso_pooling", "torso_cells", "spectral_norm", "n_step")
+    for name, of in (("minatar_btr", parts + torso), ("cartpole_btr", parts)):
+        other = load(name)
+        assert {field: getattr(other.agent, field) for field in of} == {field: getattr(agent, field) for field in of}
+        assert other.replay.prioritized
+        assert other.replay.priority_exponent == paper.replay.priority_exponent == 0.2
