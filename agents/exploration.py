@@ -49,10 +49,7 @@ class ExplorationConfig(Config, frozen=True):
     ] = 0.0
     ladder_by: Annotated[
         Literal["collector", "lane", "episode"],
-        Meta(
-            description="What ladder_alpha spreads: collectors, all of their lanes alike, or episodes, each with an "
-            "i/(N-1) of its own, drawn uniformly from [0, 1]."
-        ),
+        Meta(description="Whose epsilons ladder_alpha spreads; an episode draws its i/(N-1) uniformly from [0, 1]."),
     ] = "collector"
     temperature: Annotated[float, Meta(gt=0.0, description="Boltzmann temperature, in units of Q.")] = 1.0
     count_bonus: Annotated[

@@ -48,6 +48,7 @@ def _of_items(experiment: Experiment) -> Checks:
 
 def _of_all(experiment: Experiment) -> Checks:
     replay, agent, collect, explores = experiment.replay, experiment.agent, experiment.collect, experiment.exploration
+    rungs = {"collector": 1, "lane": collect.lanes, "episode": 0}  # of each collector's epsilons; 0 for any number
     return [
         (
             agent.offline_only and not experiment.is_offline,
@@ -79,7 +80,7 @@ def _of_all(experiment: Experiment) -> Checks:
             "exploration.count_bonus and exploration.prediction_bonus both pay for what is new: set one of them to 0",
         ),
         (
-            explores.ladder_alpha > 0.0 and _rungs(experiment) == 1,
+            explores.ladder_alpha > 0.0 and experiment.collectors * rungs[explores.ladder_by] == 1,
             f"exploration.ladder_alpha spreads the epsilons of several {explores.ladder_by}s, and there is one: raise "
             f"collect.{explores.ladder_by}s, or set exploration.ladder_by='episode' or ladder_alpha=0",
         ),
@@ -96,12 +97,6 @@ def _of_all(experiment: Experiment) -> Checks:
             "environment.id is empty: give a gymnasium id, or environment.import_path='module:Class'",
         ),
     ]
-
-
-def _rungs(experiment: Experiment) -> int:
-    """How many epsilons `exploration.ladder_alpha` makes; 0 for one of each episode."""
-    by = {"collector": 1, "lane": experiment.collect.lanes, "episode": 0}
-    return experiment.collectors * by[experiment.exploration.ladder_by]
 
 
 def _of_replay(experiment: Experiment) -> Checks:
