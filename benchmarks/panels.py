@@ -10,6 +10,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.ticker import EngFormatter, FixedLocator, LogLocator, MaxNLocator, NullLocator
 
 
 @contextmanager
@@ -36,3 +37,16 @@ def panels(path: Path, count: int, columns: int, panel: tuple[float, float]) -> 
         figure.savefig(path, dpi=90)
     finally:
         plt.close(figure)
+
+
+def counted(axis: Any) -> None:
+    """Labels a linear axis (`xaxis` or `yaxis`) of steps: 100k rather than 100000, and few enough to stand apart."""
+    axis.set_major_locator(MaxNLocator(5))
+    axis.set_major_formatter(EngFormatter(sep=""))
+
+
+def counted_log(axis: Any, at: list[float] | None = None) -> None:
+    """Labels a logarithmic axis of counts at 1, 2 and 5 of each decade, or at some places alone."""
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)) if at is None else FixedLocator(at))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(EngFormatter(sep=""))

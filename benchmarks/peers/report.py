@@ -10,7 +10,7 @@ from matplotlib.ticker import NullFormatter
 
 from benchmarks.pages import table as markdown
 from benchmarks.pages import write_between
-from benchmarks.panels import panels
+from benchmarks.panels import counted_log, panels
 from benchmarks.peers import plan
 from benchmarks.peers.results import Run, done, values
 
@@ -283,9 +283,13 @@ def plot_growth(runs: list[Run], path: Path) -> None:
                 axis.plot(
                     [int(point) for point in points][: len(line)], line, marker="o", label=name, lw=2 if ours else 1
                 )
-            axis.set(title=title, xscale="log", yscale="log")
+            axis.set(title=title, xscale="log", yscale="log", xlabel="transitions held" if kind else "collectors")
             if lines:
-                axis.legend(fontsize=8, frameon=False)
+                counted_log(axis.xaxis, [float(point) for point in points])
+                least, most = min(map(min, lines.values())), max(map(max, lines.values()))
+                axis.set_ylim(least / 1.3, most * 2.0)  # room for the legend above the lines
+                counted_log(axis.yaxis)
+                axis.legend(fontsize=8, frameon=False, ncols=len(lines), loc="upper center")
 
 
 def write(runs: list[Run], docs: Path) -> None:

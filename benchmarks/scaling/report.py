@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from benchmarks.pages import table, write_between
-from benchmarks.panels import panels
+from benchmarks.panels import counted, counted_log, panels
 from benchmarks.scaling import fan_out, model, runs, units
 from benchmarks.scaling.fixed import FORMS
 from benchmarks.scaling.measured.experiments import experiment_of
@@ -204,9 +204,18 @@ def plot(checks: Sequence[runs.Check], costs: UnitCosts, path: Path) -> None:
                 min(limit for part, limit in model.full_at(costs, run, HOST).items() if part != COLLECTOR)
                 for run in shapes
             ]
-            full.plot(counts, limits, label=f"{shards} shards")
+            full.plot(counts, limits, label=f"{shards} shard{'s' if shards > 1 else ''}")
         full.plot(counts, [count / costs.collect for count in counts], "k:", label="collectors, a core each")
-        full.set(title="Where a run is full, by collectors (calm)", xscale="log", yscale="log", xlabel="collectors")
+        full.set(
+            title="Where a run is full, by collectors (calm)",
+            xscale="log",
+            yscale="log",
+            xlabel="collectors",
+            ylabel="steps/s",
+        )
+        counted(rates.yaxis)
+        counted_log(full.xaxis, [1, 4, 16, 64, 250, 1000])
+        counted_log(full.yaxis)
         for axis in (rates, used, full):
             axis.legend(fontsize=8, frameon=False)
 

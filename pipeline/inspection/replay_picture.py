@@ -51,6 +51,7 @@ def draw(path: Path, found: Findings, episodes: Sequence[EpisodePart], layout: F
       UsageError: the file cannot be written.
     """
     from matplotlib.figure import Figure  # it takes longer than the rest of a command line
+    from matplotlib.ticker import EngFormatter, MaxNLocator
 
     images = [name for name, spec in layout.specs.leaves().items() if _is_image(spec)]
     names = [name for name, values in found.distributions.items() if np.isfinite(values).any()]
@@ -66,10 +67,19 @@ def draw(path: Path, found: Findings, episodes: Sequence[EpisodePart], layout: F
     for axis, name in zip(axes, names, strict=False):
         values = found.distributions[name]
         finite = values[np.isfinite(values)]
-        axis.hist(finite, bins=min(_BINS, len(np.unique(finite))))
+        if len(different := np.unique(finite)) == 1:  # a histogram would have it as wide as its axis
+            axis.bar([0], [len(finite)], width=0.2)
+            axis.set_xlim(-1.0, 1.0)
+            axis.set_xticks([0], [f"{different[0]:g}"])
+        else:
+            axis.hist(finite, bins=min(_BINS, len(different)))
+            axis.xaxis.set_major_formatter(EngFormatter(sep=""))
         axis.set_title(name, fontsize=9)
-    axes[len(names)].bar(range(len(found.actions)), found.actions)
+    axes[len(names)].bar(range(len(found.actions)), found.actions, width=0.6)
+    axes[len(names)].xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[len(names)].set_title("action", fontsize=9)
+    for axis in axes[: len(names) + 1]:
+        axis.yaxis.set_major_formatter(EngFormatter(sep=""))
     for axis in axes[len(names) + 1 :]:
         axis.set_axis_off()
     try:

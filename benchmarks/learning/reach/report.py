@@ -7,8 +7,9 @@ from benchmarks import json_lines
 from benchmarks.learning.reach.tasks import TASKS, Result
 from benchmarks.pages import table as markdown
 from benchmarks.pages import write_between
-from benchmarks.panels import panels
+from benchmarks.panels import counted, panels
 
+_COLUMNS = 3
 _PAGE = """# Results
 
 `python -m benchmarks.learning.reach`: each config trained within its budget of environment steps, with every seed; then
@@ -53,15 +54,17 @@ def table(results: list[Result]) -> list[str]:
 def plot(results: list[Result], path: Path) -> None:
     """A panel a task: the evaluations of every seed over environment steps."""
     shown = [name for name in TASKS if any(result.task == name for result in results)]
-    with panels(path, len(shown), 3, (14 / 3, 3.2)) as (figure, axes):
+    with panels(path, len(shown), _COLUMNS, (14 / _COLUMNS, 3.2)) as (_, axes):
         for axis, name in zip(axes, shown, strict=True):
             for result in results:
                 if result.task == name and result.curve:
                     axis.plot(*zip(*result.curve, strict=True), lw=1, label=f"seed {result.seed}")
             axis.axhline(TASKS[name].target, color="#888888", ls=":", lw=1)
-            axis.set_title(f"{name} (gradient steps)" if TASKS[name].dataset else name, fontsize=10)
-        figure.supxlabel("environment steps", fontsize=9)
-        figure.supylabel("mean return of the evaluation", fontsize=9)
+            axis.set_title(name, fontsize=10)
+            axis.set_xlabel("gradient steps" if TASKS[name].dataset else "environment steps", fontsize=8)
+            counted(axis.xaxis)
+        for axis in axes[::_COLUMNS]:
+            axis.set_ylabel("mean return", fontsize=8)
 
 
 def write(results: list[Result], docs: Path) -> None:
