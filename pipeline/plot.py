@@ -23,7 +23,7 @@ from pipeline.experiment.config import UsageError
 _RUNS = flags.DEFINE_multi_string("runs", [], "Pattern of run directories, such as 'runs/*'; may be repeated.")
 _OUT = flags.DEFINE_string("out", None, f"File of the figure; its name ends in {', '.join(figures.SUFFIXES)}.")
 _X = flags.DEFINE_enum("x", "environment_steps", get_args(Axis), "Horizontal axis; seconds are those of training.")
-_Y = flags.DEFINE_string("y", MEAN_RETURN, "Tag of TensorBoard: of the evaluator, the learner, or the first collector.")
+_Y = flags.DEFINE_string("y", MEAN_RETURN, "Tag of TensorBoard, such as learner/loss.")
 _GROUP = flags.DEFINE_list(
     "group",
     [],
