@@ -5,13 +5,15 @@ Example:
 
 The last line of stdout is JSON: mean_return, std_return, min_return, max_return, episodes, environment_steps and, of a
 run with a shield, shielded_share: of the steps, those in which it stepped in; unfinished, if any, are the episodes that
-had not ended after evaluation.max_episode_steps.
+had not ended after evaluation.max_episode_steps; info has the means of collect.info_keys.
 """
 
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from absl import flags
 
 from pipeline.command import refuse_more, run_command
@@ -47,7 +49,7 @@ def main(arguments: list[str]) -> int:
             "steps and are scored as they stood; evaluation.max_episode_steps in the run's config.toml is the limit",
             file=sys.stderr,
         )
-    result = {
+    result: dict[str, Any] = {
         "mean_return": found.mean_return,
         "std_return": found.std_return,
         "min_return": float(found.returns.min()),
@@ -60,6 +62,9 @@ def main(arguments: list[str]) -> int:
         result["unfinished"] = found.unfinished
     if RunDirectory(Path(_RUN_DIR.value)).experiment().environment.shield:
         result["shielded_share"] = found.shielded_share
+    numbers = {key: values[~np.isnan(values)] for key, values in found.info.items()}
+    if info := {key: float(values.mean()) for key, values in numbers.items() if len(values)}:
+        result["info"] = info
     print(json.dumps(result))
     return 0
 

@@ -20,7 +20,8 @@ from pipeline.command import refuse_more, run_command
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
-from pipeline.monitoring.console import read, remarks, result
+from pipeline.monitoring.console import read, result
+from pipeline.monitoring.remarks import remarks
 from pipeline.monitoring.status_table import table
 from pipeline.records.results import Status, Summary
 

@@ -65,6 +65,8 @@ class Policy(msgspec.Struct, frozen=True):
     mean_return: float
     made_for: MadeFor | None = None
     """None of a policy that nobody has seen act."""
+    score: float | None = None
+    """What it was judged by: the mean return, or the mean that `stop.target` names; None in files of older versions."""
     judged_by: str = ""
     """Settings that the mean return depends on; empty where none are known."""
 
@@ -72,6 +74,8 @@ class Policy(msgspec.Struct, frozen=True):
 def judged_by(experiment: Experiment) -> str:
     """What mean returns depend on, as text: those of other settings are not compared with each other."""
     settings = msgspec.to_builtins(experiment.evaluation) if experiment.evaluates else {}
+    if experiment.stop.target != "return":
+        settings["target"] = experiment.stop.target
     for unrelated in ("every_steps", "images"):
         settings.pop(unrelated, None)
     return msgspec.json.encode(settings, order="sorted").decode()

@@ -1,5 +1,7 @@
 """Reads policies from disk, and compares them with the environment that they are to act in. No TensorFlow."""
 
+import logging
+import math
 import struct
 from pathlib import Path
 
@@ -8,6 +10,8 @@ import msgspec
 from agents.struct_types import prepared
 from pipeline.acting.policy_files import MadeFor, Policy, checksum_of
 from pipeline.experiment.config import UsageError
+
+log = logging.getLogger(__name__)
 
 _SCALES_APART = 2.0
 """Bounds of numbers that differ by this factor are of another scale: those from data move a little with it."""
@@ -70,6 +74,24 @@ def load(folder: Path) -> Policy:
     if obstacle := _damage(found):
         raise UsageError(f"{path} is damaged: {obstacle}. {_ADVICE}")
     return found
+
+
+def score_of(folder: Path, settings: str) -> float:
+    """What the policy in a folder was judged by, if that was done as policies are judged now; else -inf, and a warning.
+
+    Args:
+      folder: of the best policy.
+      settings: of evaluations now, see `policy_files.judged_by`.
+    """
+    try:
+        best = load(folder)
+    except UsageError as error:
+        log.warning("policies/best begins anew: %s", error)
+        return -math.inf
+    if best.judged_by not in ("", settings):
+        log.warning("policies/best begins anew: the one that there is was judged by other evaluations")
+        return -math.inf
+    return best.mean_return if best.score is None else best.score
 
 
 _ADVICE = "Take the run's other policy, or let the run go on: its next evaluation writes a new one"

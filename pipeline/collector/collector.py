@@ -59,7 +59,7 @@ class Collector:
         lanes = collect.lanes
         self._random = np.random.default_rng([experiment.seed, 1, index, incarnation])
         self._environment = environments.make(
-            experiment.environment, lanes, collect.faulty_episodes, masked=specs.masked
+            experiment.environment, lanes, collect.faulty_episodes, masked=specs.masked, info_keys=collect.info_keys
         )
         self._layout = FrameLayout.of(experiment, specs)
         self._frames = self._layout.empty(lanes)
@@ -169,6 +169,8 @@ class Collector:
         fields["terminated"][:] = step.terminated
         self._writer.append(self._frames, self._priorities(scores))
         self._statistics.add_step(marks.environment_steps, reward, self._environment.episode_ends())
+        if self._environment.ended_infos:
+            self._statistics.add_infos(self._environment.ended_infos.values())
 
     def _fill(self) -> None:
         """Writes what the lanes see into their frames, before the environment reuses its arrays."""

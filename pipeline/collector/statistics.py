@@ -1,5 +1,6 @@
 """Counts what a collector has done, and writes its reports."""
 
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,6 +38,7 @@ class CollectorStatistics:
         self._episodes = 0
         self._returns: list[float] = []
         self._lengths: list[int] = []
+        self._info: dict[str, list[float]] = {}
         self._reward_sizes, self._largest_rewards = np.zeros((2, lanes), np.float32)
 
     def add_step(self, environment_steps: int, rewards: NDArray[np.float32], ends: EpisodeEnds) -> None:
@@ -54,6 +56,12 @@ class CollectorStatistics:
             self._episodes += len(ends.returns)
             self._returns += ends.returns
             self._lengths += ends.lengths
+
+    def add_infos(self, infos: Iterable[Mapping[str, float]]) -> None:
+        """Takes numbers of the user's own, of each episode that ended."""
+        for numbers in infos:
+            for key, number in numbers.items():
+                self._info.setdefault(key, []).append(number)
 
     def counts(self, book: ItemBook, faults: "FaultCounts") -> Counts:
         """What the collector has collected so far.
@@ -98,6 +106,7 @@ class CollectorStatistics:
         returns, lengths, counts = tuple(self._returns), tuple(self._lengths), self.counts(book, faults)
         self._returns.clear()
         self._lengths.clear()
+        info, self._info = {key: tuple(numbers) for key, numbers in self._info.items()}, {}
         return CollectorReport(
             index=self._index,
             process=self._process,
@@ -119,6 +128,7 @@ class CollectorStatistics:
             bytes_received=counts.bytes_received,
             newest_fault=faults.newest,
             largest_reward=float(self._largest_rewards.max()),
+            info=info,
             last=last,
             fault=fault,
         )

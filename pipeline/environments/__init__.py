@@ -7,7 +7,7 @@ suite they are from, is in `pipeline.environments.lanes`.
 import functools
 import importlib.metadata
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -90,6 +90,7 @@ def make(
     *,
     render: bool = False,
     masked: bool | None = None,
+    info_keys: Sequence[str] = (),
 ) -> LaneEnvironment:
     """Makes `lanes` environments stepped in lockstep.
 
@@ -99,6 +100,7 @@ def make(
       faulty_episodes: share that faults may cost, see `collect.faulty_episodes`; 0 raises at the first.
       render: whether `lanes.rendering.picture` will be asked what it looks like.
       masked: whether the run has a place for masks; None: whether there are any shows as it goes.
+      info_keys: see `collect.info_keys`.
 
     Raises:
       UsageError: it does not exist, is not installed, or its spaces or settings are not supported.
@@ -144,7 +146,12 @@ def make(
         from pipeline.environments.lanes.wrappers import ObservingPreviousStep
 
         lane_environment = ObservingPreviousStep
-    return lane_environment(vector, name, shield, make_anew, faulty_episodes, config.mask_key, masked)
+    made = lane_environment(vector, name, shield, make_anew, faulty_episodes, config.mask_key, masked)
+    if info_keys:
+        from pipeline.environments.lanes.leaves import InfoNumbers
+
+        made.info_numbers = InfoNumbers(info_keys)
+    return made
 
 
 class Spaces(NamedTuple):

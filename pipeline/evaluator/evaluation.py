@@ -33,6 +33,8 @@ class EvaluationResult(NamedTuple):
     """Of the episodes, those that had not ended after `evaluation.max_episode_steps`: scored as they stood."""
     shielded_share: float
     """Of the environment steps, those in which the shield forbade what would have been the best action."""
+    info: dict[str, NDArray[np.float64]]
+    """By key of `collect.info_keys`, [episodes]; NaN of an episode that has none."""
 
     @property
     def mean_return(self) -> float:
@@ -72,6 +74,10 @@ def evaluate(
         stored.gradient_steps,
         played.unfinished,
         played.shielded_share,
+        {
+            key: np.array([numbers.get(key, np.nan) for numbers in played.infos], np.float64)
+            for key in experiment.collect.info_keys
+        },
     )
 
 

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,7 +17,7 @@ from pipeline import environments
 from pipeline.acting.network_program import make_actor
 from pipeline.acting.policy_files import MadeFor, Policy
 from pipeline.environments import EnvironmentFault, LaneStep, ShieldFault
-from pipeline.evaluator.judge import Judge
+from pipeline.evaluator.judge import Judge, means
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment
 from pipeline.messages.contents import Evaluation, Variables
@@ -44,6 +44,8 @@ class Episodes(NamedTuple):
     """Of the episodes, those that had not ended at the limit and are scored as they stood: the last ones."""
     is_whole: bool = True
     """Whether none was cut short before the limit."""
+    infos: Sequence[Mapping[str, float]] = ()
+    """Of each episode, the numbers of `collect.info_keys` that it has."""
 
 
 class Moment(NamedTuple):
@@ -153,9 +155,9 @@ class GreedyRunner:
         self._lanes = min(episodes, _MOST_LANES)
         # A fixed number of episodes a lane: taking the first ones to end would favour short ones.
         self._quota = np.full(self._lanes, episodes // self._lanes) + (np.arange(self._lanes) < episodes % self._lanes)
-        share = experiment.collect.faulty_episodes
+        share, keys = experiment.collect.faulty_episodes, experiment.collect.info_keys
         self.environment = environments.make(
-            experiment.evaluation_environment, self._lanes, share, render=render, masked=specs.masked
+            experiment.evaluation_environment, self._lanes, share, render=render, masked=specs.masked, info_keys=keys
         )
         self.made_for = MadeFor.of(self.environment.observation_space, self.environment.vector.single_action_space)
         """What a policy for this environment is made for."""
@@ -194,6 +196,7 @@ class GreedyRunner:
         environment, left = self.environment, self._quota.copy()
         returns: list[float] = []
         lengths: list[int] = []
+        infos: list[Mapping[str, float]] = []
         steps = shielded = unfinished = 0
         is_whole, values = True, self._values()
         for number, moment in enumerate(self.moments(policy, seed)):
@@ -208,6 +211,7 @@ class GreedyRunner:
                     left[lane] -= 1
                     returns.append(episode_return)
                     lengths.append(length)
+                    infos.append(environment.ended_infos.get(lane, {}))
             is_cut = is_late()
             if is_cut or number >= self.limit:
                 is_whole = not (is_cut and left.any())
@@ -218,12 +222,13 @@ class GreedyRunner:
                         unfinished += 1
                         returns.append(episode_return)
                         lengths.append(length)
+                        infos.append({})
             if not left.any() or (is_cut and returns):
                 break
             steps += self._lanes - int(np.count_nonzero(environment.resetting))
             shielded += environment.overruled(moment.scores)
         found = (0.0, 0.0) if values is None else values.range()
-        return Episodes(returns, lengths, shielded / max(1, steps), found, unfinished, is_whole)
+        return Episodes(returns, lengths, shielded / max(1, steps), found, unfinished, is_whole, infos)
 
     def moments(self, policy: Policy, seed: int) -> Iterator[Moment]:
         """Plays on and on with the weights of a policy: each moment comes before its actions are taken.
@@ -314,7 +319,8 @@ class Evaluator(Judge):
             self.close()  # the next one begins with new environments
             return None
         policy = msgspec.structs.replace(policy, made_for=self._runner.made_for)
-        is_best = self.keep(policy, float(np.mean(played.returns)), played.is_whole)
+        info = means(played.infos)
+        is_best = self.keep(policy, float(np.mean(played.returns)), played.is_whole, info)
         return self._evaluation(
             variables,
             played.returns,
@@ -326,6 +332,7 @@ class Evaluator(Judge):
             worst_value=played.values[0],
             best_value=played.values[1],
             unfinished=played.unfinished,
+            info=info,
             is_whole=played.is_whole,
         )
 

@@ -1,7 +1,7 @@
 """Which weights are to be judged, and which policies are kept: the newest judged, and the best. No TensorFlow."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ import numpy as np
 
 from pipeline.acting import policy_files
 from pipeline.acting.policy_files import Policy, judged_by
-from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment
 from pipeline.messages.contents import Evaluation, Variables
 
@@ -34,6 +33,7 @@ class Judge:
         self._unsaved: dict[str, Policy] = {}
         self._settings = judged_by(experiment)
         self._best = self._best_so_far()
+        self._has_best = self._best > -np.inf
 
     def is_due_at(self, environment_steps: int, gradient_steps: int) -> bool:
         """Whether weights of that many steps are to be judged."""
@@ -54,23 +54,27 @@ class Judge:
         self._judged_version = variables.gradient_steps
         return Policy(variables.program, variables.weights, variables.environment_steps, variables.gradient_steps, 0.0)
 
-    def keep(self, policy: Policy, mean_return: float, is_whole: bool = True) -> bool:
+    def keep(
+        self, policy: Policy, mean_return: float, is_whole: bool = True, info: Mapping[str, float] | None = None
+    ) -> bool:
         """Saves a policy that has been judged, and says whether it is the best.
 
         Args:
           policy: what was judged.
           mean_return: of its episodes.
           is_whole: whether they were left to end; others are only better than nothing.
+          info: means of the user's own numbers, by key.
         """
-        policy = msgspec.structs.replace(policy, mean_return=mean_return, judged_by=self._settings)
-        is_best = mean_return > self._best and (is_whole or self._best == -np.inf)
+        stop = self._experiment.stop
+        score = mean_return if stop.target == "return" else (info or {}).get(stop.target, -np.inf)
+        policy = msgspec.structs.replace(policy, mean_return=mean_return, judged_by=self._settings, score=score)
+        is_best = (score > self._best or not self._has_best) and (is_whole or self._best == -np.inf)
         if is_best:
-            self._best = mean_return if is_whole else self._best
+            self._best, self._has_best = score if is_whole else self._best, True
             self._unsaved["best"] = policy
         self._unsaved["latest"] = policy
         self._save()
-        target = self._experiment.stop.target_return
-        self._solved = is_whole and target is not None and mean_return >= target
+        self._solved = is_whole and stop.target_return is not None and score >= stop.target_return
         return is_best
 
     def _evaluation(
@@ -103,17 +107,9 @@ class Judge:
         folder = self._folder / "best"
         if not folder.exists():
             return -np.inf
-        from pipeline.acting import stored_policies  # of use where there is one
+        from pipeline.acting.stored_policies import score_of  # of use where there is one
 
-        try:
-            best = stored_policies.load(folder)
-        except UsageError as error:
-            log.warning("policies/best begins anew: %s", error)
-            return -np.inf
-        if best.judged_by not in ("", self._settings):
-            log.warning("policies/best begins anew: the one that there is was judged by other evaluations")
-            return -np.inf
-        return best.mean_return
+        return score_of(folder, self._settings)
 
     def _save(self) -> None:
         """Saves what is to be saved; what a full disk does not take is tried again after the next judgement."""
@@ -124,3 +120,9 @@ class Judge:
                 log.error("the policy in %s could not be replaced: %s", self._folder / name, error)
             else:
                 del self._unsaved[name]
+
+
+def means(infos: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each number over the episodes that have it."""
+    keys = dict.fromkeys(key for numbers in infos for key in numbers)
+    return {key: float(np.mean([numbers[key] for numbers in infos if key in numbers])) for key in keys}

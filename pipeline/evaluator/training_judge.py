@@ -3,7 +3,7 @@
 Imported where `evaluation.enabled` is false or `evaluation.episodes` 0: where only one environment can exist, say.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -19,7 +19,12 @@ class TrainingJudge(Judge):
     that were somewhat older."""
 
     def judge(
-        self, variables: Variables, returns: Sequence[float], lengths: Sequence[int], is_last: bool = False
+        self,
+        variables: Variables,
+        returns: Sequence[float],
+        lengths: Sequence[int],
+        is_last: bool = False,
+        info: Mapping[str, float] | None = None,
     ) -> Evaluation | None:
         """Scores weights and saves their policy; None where too few episodes have ended for that.
 
@@ -28,9 +33,11 @@ class TrainingJudge(Judge):
           returns: of the newest training episodes.
           lengths: theirs, in environment steps.
           is_last: the run ends: any number of episodes will do.
+          info: means of the user's own numbers over the newest, by key.
         """
         if not returns or (len(returns) < _LEAST_EPISODES and not is_last):
             return None
         is_whole = len(returns) >= _LEAST_EPISODES
-        is_best = self.keep(self.begin(variables), float(np.mean(returns)), is_whole)
-        return self._evaluation(variables, returns, lengths, is_best, seconds=0.0, resident_bytes=0, is_whole=is_whole)
+        is_best = self.keep(self.begin(variables), float(np.mean(returns)), is_whole, info)
+        more = {"seconds": 0.0, "resident_bytes": 0, "info": dict(info or {}), "is_whole": is_whole}
+        return self._evaluation(variables, returns, lengths, is_best, **more)

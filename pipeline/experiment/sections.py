@@ -140,6 +140,13 @@ class CollectConfig(Config, frozen=True):
             "ends the run, be there 1,000 yet or not. Evaluations count apart, and end without a result.",
         ),
     ] = 0.01
+    info_keys: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Numbers of your own: keys of the info, or of info['episode'], at an episode's end, such as "
+            "is_success. Their means over episodes are in TensorBoard, status, summary and evaluations."
+        ),
+    ] = ()
     variables_seconds: Annotated[
         float, Meta(gt=0.0, description="Seconds between a process's fetches of weights and counters.")
     ] = 0.05
@@ -272,6 +279,13 @@ class StopConfig(Config, frozen=True):
     target_return: Annotated[
         float | None, Meta(description="Mean evaluation return at which the run counts as solved and ends.")
     ] = None
+    target: Annotated[
+        str,
+        Meta(
+            description="What stop.target_return is a value of: return, or one of collect.info_keys, whose mean over "
+            "an evaluation's episodes then also decides which policy is the best."
+        ),
+    ] = "return"
     environment_steps: Annotated[int, Meta(ge=0, description="Budget of environment steps of all collectors.")] = 0
     gradient_steps: Annotated[int, Meta(ge=0, description="Budget of gradient steps.")] = 0
     seconds: Annotated[float, Meta(ge=0.0, description="Budget of training seconds, start-up apart.")] = 0.0

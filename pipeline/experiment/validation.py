@@ -49,6 +49,7 @@ def _of_items(experiment: Experiment) -> Checks:
 def _of_all(experiment: Experiment) -> Checks:
     replay, agent, collect, explores = experiment.replay, experiment.agent, experiment.collect, experiment.exploration
     rungs = {"collector": 1, "lane": collect.lanes, "episode": 0}  # of each collector's epsilons; 0 for any number
+    stop = experiment.stop
     return [
         (
             agent.offline_only and not experiment.is_offline,
@@ -57,6 +58,18 @@ def _of_all(experiment: Experiment) -> Checks:
         (
             replay.shards > 0 and experiment.is_offline,
             "a dataset is read in the learner's process: set replay.shards=0",
+        ),
+        (
+            stop.target not in ("return", *collect.info_keys),
+            f"stop.target={stop.target!r} is none of collect.info_keys={list(collect.info_keys)}: add it there",
+        ),
+        (
+            stop.target != "return" and stop.target_return is None,
+            f"stop.target={stop.target!r}: set stop.target_return to the value of it at which the run ends",
+        ),
+        (
+            bool({"", "return"} & set(collect.info_keys)),
+            "collect.info_keys: a key is neither empty nor 'return', which is what rewards add up to",
         ),
         (
             0 < collect.max_collectors < collect.collectors,

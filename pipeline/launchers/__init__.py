@@ -8,7 +8,7 @@ import importlib
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
@@ -147,16 +147,6 @@ def describe(experiment: Experiment) -> Specs:
     return specs
 
 
-def _remarks_on_pictures(experiment: Experiment, specs: Specs) -> Iterator[str]:
-    """What is flattened though it may be a picture, and what was guessed of pictures without being sure."""
-    is_said = experiment.environment.image_keys is not None or bool(getattr(experiment.agent, "torso", None))
-    if is_said or all(len(spec.shape) < 2 for spec in specs.leaves().values()):
-        return iter(())
-    from pipeline.environments.lanes.pictures import remarks
-
-    return remarks(specs)
-
-
 def launch(
     experiment: Experiment,
     run_dir: Path,
@@ -214,8 +204,12 @@ def launch(
             experiment = run.check(experiment, resume)
             if resume and _has_ended(experiment, run):
                 return 0
-        for sentence in _remarks_on_pictures(experiment, specs):
-            print(sentence, file=sys.stderr)
+        is_said = experiment.environment.image_keys is not None or bool(getattr(experiment.agent, "torso", None))
+        if not is_said and any(len(spec.shape) > 1 for spec in specs.leaves().values()):
+            from pipeline.environments.lanes.pictures import remarks
+
+            for sentence in remarks(specs):  # what may be a picture, or was guessed without being sure
+                print(sentence, file=sys.stderr)
         for warned in sizes.warnings(experiment, specs, run.path):
             print(f"warning: {warned.words}: {warned.remedy}", file=sys.stderr)
         run.lock()

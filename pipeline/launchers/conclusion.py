@@ -110,7 +110,11 @@ def _of_status(status: Status | None, experiment: Experiment) -> Summary:
         told = msgspec.structs.asdict(status)
         found |= {name: told[name] for name in Summary.__struct_fields__ if name in told}
         found["mean_return"] = found["best_mean_return"] = status.evaluation_return
-    target, mean = experiment.stop.target_return, found.get("mean_return")
-    found |= {"solved": target is not None and mean is not None and mean >= target, "seed": experiment.seed}
+        found["info"] = status.evaluation_info
+    stop, score = experiment.stop, found.get("mean_return")
+    if stop.target != "return":
+        score = found.get("info", {}).get(stop.target)
+    is_solved = stop.target_return is not None and score is not None and score >= stop.target_return
+    found |= {"solved": is_solved, "seed": experiment.seed}
     found.setdefault("mean_return", None)
     return Summary(stop_reason="", **found)

@@ -13,7 +13,7 @@ from pipeline.messages.contents import TOLD_TO_LEAVE
 from pipeline.records.recorder import Recorder, Signs
 from pipeline.records.results import ENVIRONMENT_FAULT, UNWRITTEN_SUMMARY
 from pipeline.runtime import belongings
-from pipeline.runtime.signs_of_life import ALL_LANES, MAKING, NO_CALL, RESETTING, RunningClock, in_words
+from pipeline.runtime.signs_of_life import ALL_LANES, MAKING, NO_CALL, RESETTING, STEPPING, RunningClock
 
 STOP_SECONDS = 90.0
 """How long a stopping run may take for its last checkpoint before its processes are killed."""
@@ -34,6 +34,7 @@ _START_SECONDS = 600.0
 _PATIENCE_FACTOR = 4.0
 """Of the longest call of the environment that has been measured, before one of the same kind counts as hanging."""
 _LAST_LINES = 12
+_CALLS = {MAKING: "the constructor", RESETTING: "a reset", STEPPING: "a step"}
 
 
 class Watched:
@@ -130,7 +131,7 @@ class Watched:
                 self._restart(note)
             return None
         if self.poll() is None and self.hangs():
-            silence, where = self._patience(), in_words(self._signs.call, self._signs.lane)
+            silence, where = self._patience(), _in_words(self._signs.call, self._signs.lane)
             setting = f"{self._setting}={self.silent_seconds:g} allows no more"
             self._silence = f"{self.name} has given no sign of life for {silence:g} s"
             note(f"{self._silence} and is {'ended' if ending else 'restarted'}: it was {where}; {setting}")
@@ -292,6 +293,13 @@ class Watched:
             log.seek(self.log_from)
             return log.read().decode(errors="replace").splitlines()
         return []
+
+
+def _in_words(call: int, lane: int) -> str:
+    """A call as words for a message, such as "in a reset of its environment, lane 3"."""
+    if call not in _CALLS:
+        return "outside its environment"
+    return f"in {_CALLS[call]} of its environment" + (f", lane {lane}" if lane >= 0 else "")
 
 
 def _errors(lines: list[str]) -> list[str]:

@@ -193,6 +193,8 @@ class CollectorReport(msgspec.Struct, frozen=True, tag="collector"):
     """Environment, lane, step and what was wrong; empty where nothing has been."""
     largest_reward: float = 0.0
     """Largest absolute reward so far, a bonus for novelty included, before the learner clips."""
+    info: dict[str, tuple[float, ...]] = {}
+    """By key of `collect.info_keys`, the numbers of the episodes that have them, since its last report."""
     last: bool = False
     """The process ends after this report."""
     fault: str = ""
@@ -236,8 +238,14 @@ class Evaluation(msgspec.Struct, frozen=True, tag="evaluation"):
     """Largest discounted return from any state of these episodes, of rewards as learned from: clipped, if so."""
     unfinished: int = 0
     """Of the episodes, those that had not ended: they are scored as they stood."""
+    info: dict[str, float] = {}
+    """By key of `collect.info_keys`, the mean over the episodes that have it."""
     is_whole: bool = True
     """Whether the evaluation was made as others are; one that the run's end has cut short is compared with none."""
+
+    def score(self, target: str) -> float:
+        """What `stop.target` names of it: the mean return, or a number of the user's own; -inf if no episode has it."""
+        return self.mean_return if target == "return" else self.info.get(target, -math.inf)
 
     @property
     def at(self) -> tuple[int, int]:

@@ -14,7 +14,6 @@ from rich.console import Console as Terminal
 from agents.struct_types import prepared
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
-from pipeline.records.counters import Account
 from pipeline.records.results import Status, Summary
 from pipeline.runtime.lasting_output import LastingOutput
 from pipeline.runtime.process import program
@@ -149,8 +148,12 @@ class Console:
                 say = self.say if summary.stop_reason == "callback" else self.note
                 say(f"{summary.stop_reason}: {summary.message}")
             self._terminal.print(result(self._experiment, summary), style="bold", markup=False)
-            for remark in remarks(self._experiment, summary):
-                self._terminal.print(remark, markup=False)
+            lost = summary.account.lost if summary.account else {}
+            if self._experiment.environment.shield or summary.dropped_episodes or any(lost.values()):
+                from pipeline.monitoring.remarks import remarks
+
+                for remark in remarks(self._experiment, summary):
+                    self._terminal.print(remark, markup=False)
             folder = shlex.quote(str(self._run.path))
             self._terminal.print(
                 f"Look at it: {program('tensorboard')} --logdir {folder}/tensorboard    Run directory: {folder}"
@@ -198,37 +201,13 @@ def result(experiment: Experiment, summary: Summary) -> str:
     taken = experiment.progress(summary.environment_steps, summary.gradient_steps)
     steps = f"{taken:,} {'gradient' if experiment.is_offline else 'environment'} steps"
     mean = "none" if summary.mean_return is None else f"{summary.mean_return:.1f}"
+    info = "".join(f", {key} {value:.4g}" for key, value in summary.info.items())
     return (
         f"{title(experiment)} {verdict}: {steps}, "
         f"{summary.train_seconds:.1f} s of training after {summary.startup_seconds:.1f} s of start-up, "
-        f"mean {'evaluation' if experiment.evaluates else 'training'} return {mean} (stopped by: {summary.stop_reason})"
+        f"mean {'evaluation' if experiment.evaluates else 'training'} return {mean}{info} "
+        f"(stopped by: {summary.stop_reason})"
     )
-
-
-def remarks(experiment: Experiment, summary: Summary) -> list[str]:
-    """What there is to add to it."""
-    found = []
-    if experiment.environment.shield:
-        found.append(f"The shield stepped in at {share(summary.shielded_steps, summary.environment_steps)}.")
-    if summary.dropped_episodes:
-        found.append(
-            f"{summary.dropped_episodes:,} episodes were dropped for faults; the newest: {summary.newest_fault}"
-        )
-    if losses := lost(summary.account):
-        found.append(f"Transitions lost: {losses}.")
-    return found
-
-
-def lost(account: Account | None) -> str:
-    """What has been lost, by what; empty if nothing has."""
-    losses = {name: count for name, count in (account.lost if account else {}).items() if count}
-    return ", ".join(f"{count:,} ({name})" for name, count in losses.items())
-
-
-def share(shielded_steps: int, environment_steps: int) -> str:
-    """Of the environment steps, in words."""
-    percent = 100.0 * shielded_steps / max(1, environment_steps)
-    return f"{shielded_steps:,} of {environment_steps:,} environment steps ({percent:.2f} %)"
 
 
 def number(value: float | None) -> str:

@@ -143,6 +143,7 @@ def episode_scalars(report: CollectorReport) -> dict[str, float]:
     return {
         "episode/return": sum(report.returns) / len(report.returns),
         "episode/length": sum(report.lengths) / len(report.lengths),
+        **{f"episode/info/{key}": sum(numbers) / len(numbers) for key, numbers in report.info.items()},
     }
 
 
@@ -189,6 +190,7 @@ def evaluation_scalars(evaluation: Evaluation) -> dict[str, float]:
         "evaluation/min_return": evaluation.min_return,
         "evaluation/max_return": evaluation.max_return,
         "evaluation/mean_length": evaluation.mean_length,
+        **{f"evaluation/info/{key}": mean for key, mean in evaluation.info.items()},
         "speed/evaluation_seconds": evaluation.seconds,
         "shield/share_of_evaluation_steps": evaluation.shielded_share,
         **memory_scalars("evaluator", evaluation.resident_bytes),

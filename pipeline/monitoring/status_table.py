@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.experiment.sections import Experiment
-from pipeline.monitoring.console import lost, number, share, title
+from pipeline.monitoring.console import number, title
+from pipeline.monitoring.remarks import lost, share
 from pipeline.records.results import Status
 
 _MIB = 2.0**20

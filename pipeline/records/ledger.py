@@ -64,6 +64,7 @@ class Ledger:
         self.recent_returns: deque[float] = deque(maxlen=_RECENT_EPISODES)
         """Of training episodes."""
         self.recent_lengths: deque[int] = deque(maxlen=_RECENT_EPISODES)
+        self.recent_info: dict[str, deque[float]] = {}
         self._evaluations: deque[tuple[float, float]] = deque(maxlen=_RECENT_EVALUATIONS)
         self.evaluation = counters.evaluation
         self._train_started: float | None = None
@@ -102,6 +103,8 @@ class Ledger:
         """Adds what is new in a report; its counts are cumulative, so a repeated one adds nothing."""
         self.recent_returns.extend(report.returns)
         self.recent_lengths.extend(report.lengths)
+        for key, numbers in report.info.items():
+            self.recent_info.setdefault(key, deque(maxlen=_RECENT_EPISODES)).extend(numbers)
         self._epsilon = report.epsilon
         if report.fault:
             self.fault = report.fault
@@ -216,10 +219,10 @@ class Ledger:
     @property
     def solved(self) -> bool:
         """Whether an evaluation has reached the target."""
-        target, evaluation = self._experiment.stop.target_return, self.evaluation
-        if target is None or evaluation is None:
+        stop, evaluation = self._experiment.stop, self.evaluation
+        if stop.target_return is None or evaluation is None:
             return False
-        return evaluation.is_whole and evaluation.mean_return >= target
+        return evaluation.is_whole and evaluation.score(stop.target) >= stop.target_return
 
     def tick(self, gradient_steps: int) -> None:
         """Brings counters and rates up to now."""
@@ -270,11 +273,13 @@ class Ledger:
         counters, evaluation = self.counters, self.evaluation
         lanes = self._experiment.collect.lanes * self._experiment.collectors
         is_endless = not counters.episodes and counters.environment_steps >= max(1, lanes) * ENDLESS_STEPS
-        if not is_endless and (evaluation is None or not evaluation.unfinished):
+        is_lacking = len(self.recent_info) < len(self._experiment.collect.info_keys)
+        if not is_endless and not is_lacking and (evaluation is None or not evaluation.unfinished):
             return []
-        from pipeline.records.shortfalls import endless
+        from pipeline.records.shortfalls import MANY_EPISODES, endless
 
-        return endless(self._experiment, counters, evaluation)
+        had = self.recent_info if len(self.recent_returns) >= MANY_EPISODES else None
+        return endless(self._experiment, counters, evaluation, had)
 
     def samples_per_insert(self) -> float:
         """Windows learned from for each one stored."""
@@ -307,6 +312,8 @@ class Ledger:
             evaluation_return=self.evaluation.mean_return if self.evaluation else None,
             evaluation_std=self.evaluation.std_return if self.evaluation else None,
             recent_evaluations=list(self._evaluations),
+            episode_info={key: float(np.mean(numbers)) for key, numbers in self.recent_info.items()},
+            evaluation_info=self.evaluation.info if self.evaluation else {},
             epsilon=max((report.epsilon for report in self._seen.values()), default=self._epsilon),
             loss=loss,
             resident_bytes=resident,
@@ -339,6 +346,7 @@ class Ledger:
             samples_per_insert=self.samples_per_insert(),
             newest_fault=self.newest_fault,
             best_mean_return=self.best_mean_return,
+            info=self.evaluation.info if self.evaluation else {},
             account=account,
             message=message,
         )

@@ -63,6 +63,8 @@ class Summary(msgspec.Struct, frozen=True):
     shielded_steps: int = 0
     """Environment steps of collectors in which the shield forbade what would have been the best action."""
     best_mean_return: float | None = None
+    info: dict[str, float] = {}
+    """Of the last evaluation, the means of `collect.info_keys`."""
     evaluations: int = 0
     account: Account | None = None
     """How many windows are stored, on their way or lost."""
@@ -100,6 +102,10 @@ class Status(msgspec.Struct, frozen=True):
     loss: float | None
     resident_bytes: dict[str, int]
     shielded_steps: int = 0
+    episode_info: dict[str, float] = {}
+    """Means of `collect.info_keys` over the last 100 training episodes that have them."""
+    evaluation_info: dict[str, float] = {}
+    """And over the newest evaluation's."""
     account: Account | None = None
     """How many windows are stored, on their way or lost."""
     dropped_episodes: int = 0

@@ -1,6 +1,6 @@
 """What a run has not come to - episodes that end, gradient steps, evaluations - and what to set. No TensorFlow."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from pipeline.experiment.sections import Experiment
 from pipeline.messages.contents import Evaluation
@@ -9,13 +9,23 @@ from pipeline.records.counters import ENDLESS_STEPS, Counters
 _SET_LIMIT = "where the task has no end of its own, set environment.max_episode_steps"
 
 
-def endless(experiment: Experiment, counters: Counters, evaluation: Evaluation | None) -> list[str]:
-    """Warnings about episodes that do not end, in words that stay while they hold.
+MANY_EPISODES = 20
+"""So many of training should have had each of `collect.info_keys` once."""
+
+
+def endless(
+    experiment: Experiment,
+    counters: Counters,
+    evaluation: Evaluation | None,
+    info: Collection[str] | None = None,
+) -> list[str]:
+    """Warnings about episodes that do not end, or lack what they should end with, in words that stay while they hold.
 
     Args:
       experiment: the run.
       counters: of the run.
       evaluation: the newest.
+      info: those of `collect.info_keys` that training episodes have had; None while few have ended.
     """
     lanes = experiment.collect.lanes * max(1, experiment.collectors)
     steps, found = ENDLESS_STEPS * lanes, []
@@ -26,6 +36,12 @@ def endless(experiment: Experiment, counters: Counters, evaluation: Evaluation |
             f"episodes of the newest evaluation had not ended after {experiment.evaluation.max_episode_steps:,} steps, "
             f"and are scored as they stood: {_SET_LIMIT}, or raise evaluation.max_episode_steps"
         )
+    if info is not None:
+        found += [
+            f"collect.info_keys: no training episode has ended with a number info[{key!r}] or info['episode'][{key!r}]"
+            for key in experiment.collect.info_keys
+            if key not in info
+        ]
     return found
 
 

@@ -69,8 +69,9 @@ class Judging:
     def _judge_weights(self, is_last: bool = False) -> None:
         assert self._judge is not None
         returns, lengths = self._ledger.recent_returns, self._ledger.recent_lengths
+        info = {key: float(np.mean(numbers)) for key, numbers in self._ledger.recent_info.items()}
         weights = self._learner.publication(self._ledger.counters)
-        if (judged := self._judge.judge(weights, returns, lengths, is_last)) is not None:
+        if (judged := self._judge.judge(weights, returns, lengths, is_last, info)) is not None:
             self._accept(judged)
 
 

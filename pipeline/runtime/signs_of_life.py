@@ -10,7 +10,6 @@ from contextlib import contextmanager
 
 NO_CALL, MAKING, RESETTING, STEPPING = range(4)
 ALL_LANES = -1
-_WORDS = {MAKING: "the constructor", RESETTING: "a reset", STEPPING: "a step"}
 _MOST_TICK_SECONDS = 0.5
 
 
@@ -50,13 +49,6 @@ def in_call(call: int, lane: int = ALL_LANES) -> Iterator[None]:
         yield
     finally:
         words[0] = NO_CALL
-
-
-def in_words(call: int, lane: int) -> str:
-    """A call as words for a message, such as "in a reset of its environment, lane 3"."""
-    if call not in _WORDS:
-        return "outside its environment"
-    return f"in {_WORDS[call]} of its environment" + (f", lane {lane}" if lane >= 0 else "")
 
 
 class RunningClock:

@@ -232,3 +232,21 @@ gymnasium.register("VectorOnlyForTests-v0", entry_point=None, vector_entry_point
 gymnasium.register("SameStepForTests-v0", entry_point=Counting, vector_entry_point=same_step_vector)
 gymnasium.register("NoisyForTests-v0", entry_point=Noisy, max_episode_steps=20)
 gymnasium.register("WithArgumentsForTests-v0", entry_point=WithArguments)
+
+
+class Succeeding(gymnasium.Env[Any, Any]):
+    """Three steps, in each of which action 1 is right; `info` says at the end whether all were, and a score."""
+
+    observation_space = gymnasium.spaces.Box(0.0, 1.0, (1,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self._steps = self._right = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self._steps, self._right = self._steps + 1, self._right + int(action == 1)
+        ended = self._steps == 3
+        info = {"is_success": self._right == 3, "episode": {"score": 2.0 * self._right}} if ended else {}
+        return np.full(1, self._steps / 3, np.float32), float(action == 1), ended, False, info

@@ -15,6 +15,7 @@ from pipeline.experiment.config import UsageError
 from pipeline.runtime import signs_of_life
 
 if TYPE_CHECKING:
+    from pipeline.environments.lanes.leaves import InfoNumbers
     from pipeline.environments.lanes.masks import Masks
     from pipeline.environments.lanes.shield import Shield
 
@@ -129,6 +130,10 @@ class LaneEnvironment:
             self._masks = masks.Masks(self, shield, part.get if part else None, mask_key)
         self.vector_faults: Mapping[int, str] = getattr(vector, "faults", {})
         """Faults of the newest step by lane that the vector itself has found."""
+        self.info_numbers: InfoNumbers | None = None
+        """Reads what `collect.info_keys` names; None where it names nothing."""
+        self.ended_infos: dict[int, dict[str, float]] = {}
+        """By lane whose episode the newest step ended, those numbers by key."""
         self.found: dict[int | None, str] = {}
         """Faults of the newest step by lane; None says no lane."""
         self.seed = self.renewals = 0
@@ -150,7 +155,7 @@ class LaneEnvironment:
         Raises:
           EnvironmentFault: see `step`.
         """
-        self.seed, self.renewals = seed, 0
+        self.seed, self.renewals, self.ended_infos = seed, 0, {}
         nothing = np.zeros(self.lanes, np.float32)
         try:
             observation, mask = self.begin([seed + lane for lane in range(self.lanes)])
@@ -196,6 +201,7 @@ class LaneEnvironment:
 
             unknown = None in self.found
             step, ended = faults.mended(self, None if unknown else step, self.none if unknown else ended)
+            self.ended_infos = {lane: numbers for lane, numbers in self.ended_infos.items() if ended[lane]}
         self._returns += step.reward
         if self.any_resetting:
             self._began[self.resetting] = self.steps
@@ -253,6 +259,8 @@ class LaneEnvironment:
             terminated, truncated = checked_outcomes(reward, terminated, truncated, self.lanes)
         reward = reward if reward.dtype == _FLOAT else reward.astype(_FLOAT)
         ended = terminated | truncated
+        if self.info_numbers is not None:
+            self.ended_infos = self.info_numbers.of_ended(self.vector, info, ended)
         if "life_lost" in info:
             terminated = terminated | info["life_lost"]
         if self.vector_faults:

@@ -156,6 +156,8 @@ class SerialVectorEnv(SyncVectorEnv):
         self._leaves = [_Leaf(name, part, get, get(rows)) for name, part, get in leaves_of(space)]
         self._bare = self._leaves[0] if isinstance(space, spaces.Box) else None
         self._masks: dict[int, Any] = {}  # by lane
+        self.ended_infos: dict[int, Any] = {}
+        """Of the lanes whose episode the newest step ended."""
         self.newest_info: dict[str, Any] = {}
         """Of the lane that was reset or stepped last, for the check before a run."""
         self.faults: dict[int, str] = {}
@@ -175,6 +177,7 @@ class SerialVectorEnv(SyncVectorEnv):
         if self.faults:
             self.faults.clear()
         self._masks.clear()
+        self.ended_infos.clear()
         ended = self._autoreset_envs
         reward: Any
         place = signs_of_life.enter(signs_of_life.STEPPING)
@@ -201,6 +204,8 @@ class SerialVectorEnv(SyncVectorEnv):
                 self._terminations[lane] = terminated
                 self._truncations[lane] = truncated
                 ended[lane] = terminated or truncated
+                if ended[lane]:
+                    self.ended_infos[lane] = info
                 self._keep(lane, observation)
                 self.newest_info = info
                 if "action_mask" in info:

@@ -186,7 +186,8 @@ class ContractCheck(gymnasium.Wrapper[Any, Any, Any, Any]):
     """Raises Misfit where a worker's environment returns what is not of its space, or no number, flag or mask.
 
     Shared memory and gymnasium's arrays of infos would silently repeat or cast it. Masks become bool, as those arrays
-    take the first lane's dtype for all; of the infos nothing else is passed on.
+    take the first lane's dtype for all. Of the infos nothing else is passed on, but for that of an episode's end: what
+    it has of plain values, as `ended_info`, in a tuple that no array of infos takes apart.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
@@ -202,7 +203,10 @@ class ContractCheck(gymnasium.Wrapper[Any, Any, Any, Any]):
         """Takes an action."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         outcome = checked_outcome(reward, terminated, truncated)
-        return self._checked(observation), *outcome, self._mask(info)
+        passed_on = self._mask(info)
+        if terminated or truncated:
+            passed_on["ended_info"] = (plain_values(info),)
+        return self._checked(observation), *outcome, passed_on
 
     def _checked(self, observation: Any) -> Any:
         if wrong := misfit(self.observation_space, observation):
@@ -214,6 +218,19 @@ class ContractCheck(gymnasium.Wrapper[Any, Any, Any, Any]):
             return {}
         self._masks = self._masks or LaneMasks(self.env)
         return {"action_mask": self._masks.read(None, info)}
+
+
+def plain_values(info: Mapping[str, Any]) -> dict[str, Any]:
+    """What an info, or its part `episode`, has of numbers, text and arrays of one element."""
+    found: dict[str, Any] = {}
+    for key, value in info.items():
+        if key == "episode" and isinstance(value, Mapping):
+            found[key] = plain_values(value)
+        elif isinstance(value, (bool, int, float, str, np.generic)) or (
+            isinstance(value, np.ndarray) and value.size == 1
+        ):
+            found[key] = value
+    return found
 
 
 class Copies(list[Any]):
