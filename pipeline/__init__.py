@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from pipeline.launchers.conclusion import RunFailed
     from pipeline.messages.contents import Evaluation
     from pipeline.records.results import Status, Summary
+    from pipeline.sweep.call import SweepResult, sweep
 
 __all__ = [
     "STOP", "Callback", "CheckpointInfo", "CsvLogger", "EnvironmentFault", "Evaluation", "EvaluationResult",
     "Experiment", "GreedyPolicy", "ProgressBar", "Run", "RunFailed", "Started", "Status", "Stop", "StopAfter",
-    "StopOnNoImprovement", "Summary", "UsageError", "evaluate", "load", "load_policy", "train",
+    "StopOnNoImprovement", "Summary", "SweepResult", "UsageError", "evaluate", "load", "load_policy", "sweep",
+    "train",
 ]  # fmt: skip
 
 _HOMES = {
@@ -41,6 +43,7 @@ _HOMES = {
     "launchers.conclusion": "RunFailed",
     "messages.contents": "Evaluation",
     "records.results": "Status Summary",
+    "sweep.call": "SweepResult sweep",
 }
 """Where the names are defined, which are imported when they are first asked for."""
 

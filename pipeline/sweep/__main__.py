@@ -19,16 +19,12 @@ from typing import get_args
 from absl import flags
 
 from pipeline.command import refuse_more, run_command
-from pipeline.comparison import comparison as comparing
-from pipeline.comparison import figures, search_figures
 from pipeline.experiment.config import UsageError
-from pipeline.runtime.process import program
-from pipeline.sweep import combinations, results, search_results
-from pipeline.sweep.plan import STUDY, Plan, lock
-from pipeline.sweep.progress import Progress
-from pipeline.sweep.runner import Members, Sweeper
-from pipeline.sweep.search import OBJECTIVES, Objective, Search, SearchPlan
-from pipeline.sweep.study import Method, Pruner, Study, unwritable
+from pipeline.sweep import combinations
+from pipeline.sweep.call import run_grid, run_search
+from pipeline.sweep.plan import Plan
+from pipeline.sweep.search import Objective, SearchPlan
+from pipeline.sweep.study import Method, Pruner
 
 _CONFIG = flags.DEFINE_string("config", None, "Path of a TOML config, or the name of a shipped one, such as cartpole.")
 _GRID = flags.DEFINE_multi_string(
@@ -78,26 +74,12 @@ def main(arguments: list[str]) -> int:
             raise UsageError(f"--{flag} is for searches: add --search=tpe, or give the values of a sweep by --grid")
     axes = [combinations.axis(line) for line in _GRID.value]
     tried, seeds = combinations.product(axes), combinations.seeds(_SEEDS.value or "0:3")
-    plan = Plan(folder, _CONFIG.value, tuple(_SET.value), tried, seeds)
-    lock(folder)
-    results.write(plan, [], is_ended=False)
-    plan.write()
-    missing = [member for member in plan.members if not member.is_finished()]
-    work = Members(missing)
-    with Progress(len(plan.members) - len(missing), len(missing)) as progress:
-        sweeper = Sweeper(work, _PARALLEL.value, progress)
-        sweeper.run()
-    if sweeper.is_interrupted:
-        print("interrupted: the same command goes on")
-        return 1
-    _report(plan, [field for axis in axes for field in axis.fields])
-    for member, reason in work.failed:
-        print(f"FAILED: {member.name}: {reason}")
-    return 1 if work.failed else 0
+    found = run_grid(Plan(folder, _CONFIG.value, tuple(_SET.value), tried, seeds), axes, _PARALLEL.value)
+    return 1 if found.failed or found.is_interrupted else 0
 
 
 def _search(folder: Path) -> int:
-    """Checks the flags of a search, makes its trials and shows what they reached."""
+    """Checks the flags of a search and makes its trials."""
     if _GRID.value:
         raise UsageError(
             "--grid does not go with --search: write it as --space, and --search=grid tries all its values"
@@ -113,73 +95,8 @@ def _search(folder: Path) -> int:
         combinations.seeds(_SEEDS.value or "0:1"),
         _OBJECTIVE.value,
     )
-    lock(folder)
-    search_results.write(plan, [], {}, is_ended=False)
-    study = Study(folder, plan.space, plan.method, plan.pruner, plan.evaluations, plan.seeds[0], plan.settings)
-    if plan.note:
-        print(f"note: {plan.note}")
-
-    def keep() -> None:
-        try:
-            search_results.write(plan, study.trials(), {}, is_ended=False)
-        except OSError as error:  # the study has it all the same
-            progress.say(f"warning: the results could not be written: {error}")
-
-    with Progress(0, 0) as progress:
-        try:
-            search = Search(plan, study, progress, keep)
-            sweeper = Sweeper(search, _PARALLEL.value, progress)
-            sweeper.run()
-        except Exception as error:
-            if not unwritable(error):
-                raise
-            print(f"error: {folder / STUDY} could not be written: {error}; the same command goes on", file=sys.stderr)
-            return 1
-    _report_search(plan, study, is_ended=not sweeper.is_interrupted)
-    for name, reason in search.failures:
-        print(f"FAILED: {name}: {reason}")
-    if sweeper.is_interrupted:
-        print("interrupted: the same command goes on")
-    return 1 if sweeper.is_interrupted or search.failures else 0
-
-
-def _report_search(plan: SearchPlan, study: Study, is_ended: bool) -> None:
-    """Writes, draws and prints what the trials of a search reached."""
-    found, importance = study.trials(), study.importance()
-    search_results.write(plan, found, importance, is_ended)
-    print(search_results.table(found))
-    marks = [
-        search_figures.Mark(trial.number, trial.state, next(reversed(trial.returns.values()), None))
-        if trial.objective is None
-        else search_figures.Mark(trial.number, trial.state, trial.objective)
-        for trial in found
-        if trial.state in ("complete", "pruned", "failed")
-    ]
-    words = OBJECTIVES[plan.objective]
-    if marks:
-        search_figures.draw_history(marks, words, plan.objective != "curve", plan.folder / "history.png")
-    if importance:
-        complete = sum(mark.state == "complete" for mark in marks)
-        search_figures.draw_importance(importance, complete, plan.folder / "importance.png")
-        print("importance: " + ", ".join(f"{field} {share:.0%}" for field, share in importance.items()))
-    if (plan.folder / search_results.BEST).is_file():
-        print(f"Best config: --config={plan.folder / search_results.BEST}    Results: {plan.folder}/sweep.json")
-
-
-def _report(plan: Plan, fields: list[str]) -> None:
-    """Writes and prints the results of a sweep."""
-    found = results.outcomes(plan)
-    results.write(plan, found, is_ended=True)
-    print(results.table(found))
-    if runs := [member.run for member in plan.members if member.is_finished()]:
-        try:
-            comparison = comparing.compare(runs, by=fields)
-            figures.draw(comparison, plan.folder / "sweep.png")
-            for note in comparison.notes:
-                print(f"note: {note}")
-        except UsageError as error:  # the sweep has its results all the same
-            print(f"no figure: {error}")
-    print(f"Compare them: {program('tensorboard')} --logdir {plan.folder}    Results: {plan.folder}/sweep.json")
+    found = run_search(plan, _PARALLEL.value)
+    return 1 if found.failed or found.is_interrupted else 0
 
 
 if __name__ == "__main__":

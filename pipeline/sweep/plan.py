@@ -115,18 +115,20 @@ class Plan:
                 )
 
 
-def lock(folder: Path) -> None:
-    """Keeps other sweeps out of a folder until this process ends.
+def lock(folder: Path) -> RunDirectory:
+    """Keeps other sweeps out of a folder until the directory that is returned is unlocked, or this process ends.
 
     Raises:
       UsageError: one is in it.
     """
+    directory = RunDirectory(folder)
     try:
-        RunDirectory(folder).lock()
+        directory.lock()
     except OSError as error:
         raise UsageError(f"--out={folder} cannot be written: {error.strerror}") from None
     except UsageError:
         raise UsageError(f"{folder} is in use by a sweep: wait for its end, or choose another --out") from None
+    return directory
 
 
 def refuse_folder(folder: Path, searched: bool) -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
@@ -146,6 +147,7 @@ class Sweeper:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))},
                 start_new_session=True,  # a terminal's Ctrl-C is for the sweep, which tells its runs
             )
         self._progress.say_start(member)
@@ -177,7 +179,8 @@ class Sweeper:
 
     @contextlib.contextmanager
     def _handling_signals(self) -> Iterator[None]:
-        numbers = (signal.SIGINT, signal.SIGTERM)
+        is_main = threading.current_thread() is threading.main_thread()
+        numbers = (signal.SIGINT, signal.SIGTERM) if is_main else ()  # in others they are the caller's
         before = {number: signal.signal(number, self._on_signal) for number in numbers}
         try:
             yield

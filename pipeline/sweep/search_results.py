@@ -67,7 +67,7 @@ def write(plan: SearchPlan, found: Sequence[Found], importance: dict[str, float]
       OSError: one could not be written.
     """
     winner = best(found)
-    trials = [_trial(each) for each in found if each.state != "waiting"]
+    trials = [trial(each) for each in found if each.state != "waiting"]
     results = SearchResults(
         plan.source,
         list(plan.overrides),
@@ -76,7 +76,7 @@ def write(plan: SearchPlan, found: Sequence[Found], importance: dict[str, float]
         plan.method,
         OBJECTIVES[plan.objective],
         is_ended,
-        None if winner is None else _trial(winner),
+        None if winner is None else trial(winner),
         importance,
         trials,
     )
@@ -102,7 +102,8 @@ def table(found: Sequence[Found]) -> str:
     return "\n".join([*([aligned(rows)] if complete else []), f"trials: {', '.join(counts) or 'none'}{more}"])
 
 
-def _trial(found: Found) -> Trial:
+def trial(found: Found) -> Trial:
+    """A trial as `sweep.json` has it."""
     last = next(reversed(found.returns.values()), None)
     state, reason = found.state, found.reason
     return Trial(name(found.number), state, found.values, found.objective, len(found.returns), last, reason)

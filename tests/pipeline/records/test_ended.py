@@ -20,7 +20,7 @@ LINES = ("stop.environment_steps=5000", "stop.gradient_steps=0", "stop.seconds=0
 
 def evaluation(mean_return: float) -> Evaluation:
     values: dict[str, Any] = dict.fromkeys(Evaluation.__struct_fields__, 1)
-    return Evaluation(**{**values, "mean_return": mean_return, "is_best": True, "is_whole": True})
+    return Evaluation(**{**values, "mean_return": mean_return, "is_best": True, "is_whole": True, "info": {}})
 
 
 def ended_run(path: Path, reason: str = "environment_steps", mean_return: float | None = None) -> RunDirectory:
