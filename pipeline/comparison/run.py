@@ -100,8 +100,7 @@ class Run:
     def curve(self, tag: str = MEAN_RETURN, *, over: Over = "steps") -> Curve:
         """One curve: arrays `x` and `y`, float64 [points].
 
-        What a resume took back is left out; of several roles that write a tag, the first one counts (the evaluator, the
-        learner, then others by name).
+        What a resume took back is left out.
 
         Args:
           tag: as TensorBoard shows it.
