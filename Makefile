@@ -4,12 +4,13 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 SITE := .site
+TRACKERS := .trackers
 RUN_DIR ?= runs/cartpole-$(shell date +%Y%m%d-%H%M%S)
 CONFIG ?= cartpole
 # Of two cores: a third process works while others wait for servers, deadlines and children.
 TEST_PROCESSES ?= 3
 
-.PHONY: setup train test test-slow check lint types rooms lock site clean help debian
+.PHONY: setup train test test-slow check lint types rooms lock site trackers clean help debian
 
 help: ## Lists the targets.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -62,6 +63,14 @@ rooms: $(READY) ## Renews the table of rooms in docs/design.md.
 lock: $(READY) ## Renews requirements.lock from pyproject.toml; needs uv on the PATH.
 	@uv pip compile pyproject.toml --all-extras --generate-hashes --python-version 3.11 \
 	  --python-platform x86_64-manylinux_2_28 --no-strip-extras --no-emit-index-url --no-header -o requirements.lock
+
+# MLflow and wandb share nothing with the project but run directories: without this their tests are skipped.
+$(TRACKERS)/.ready:
+	@$(PYTHON) -m venv $(TRACKERS)
+	@$(TRACKERS)/bin/python -m pip install -qq --disable-pip-version-check mlflow wandb numpy tensorboard
+	@touch $@
+
+trackers: $(TRACKERS)/.ready ## Creates .trackers, in which examples/track_*.py run and are tested by `make test-slow`.
 
 # MkDocs shares no dependency with the project: it has an environment of its own.
 $(SITE)/.ready: docs/site/requirements.lock

@@ -72,7 +72,9 @@ def test_a_run_tells_stops_fails_and_goes_on(launcher: str, tmp_path: Path) -> N
     assert recording.events[-1] == "end"
     assert {"status", "evaluation", "checkpoint"} <= set(recording.events)
     assert recording.threads == {threading.get_ident()}
-    assert summary.evaluations == len(recording.evaluations) == len(run.curve().y)
+    assert summary.evaluations == len(recording.evaluations)
+    steps = sorted({evaluation.environment_steps for evaluation in recording.evaluations})
+    assert run.curve().x.tolist() == steps, "of two evaluations at one step the later counts"
     assert recording.evaluations[-1].gradient_steps == summary.gradient_steps, "the last weights are evaluated"
     assert recording.evaluations[-1].mean_return == pytest.approx(run.curve().y[-1])
     assert (run_dir / "progress.csv").is_file()
