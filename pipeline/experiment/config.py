@@ -99,7 +99,7 @@ def tables_of(section: msgspec.Struct, prefix: str = "") -> dict[str, Any]:
         if isinstance(value, dict) and isinstance(default := _default(field), msgspec.Struct):
             raise UsageError(f"{prefix}{field.name} must be of type {type(default).__name__}, not dict")
         if value is not None or field.default is not None:  # what is left out is None
-            tables[field.name] = _plain(_lists(value), prefix + field.name)
+            tables[field.name] = plain(_lists(value), prefix + field.name)
     return tables
 
 
@@ -137,16 +137,18 @@ def _experiment(text: str, source: str, path: Path | None, overrides: Overrides,
         from pipeline.experiment.bases import lines_of
 
         overrides = lines_of(overrides)
-    for line in overrides:
-        update = parsed(line, f"--set={line}") if isinstance(line, str) else dict(line)
-        if "base" in update:
-            raise UsageError(
-                f"--set={' '.join(str(line).split())}: a base is named in a config's file: write one that has it"
-            )
-        tree = overlaid(tree, update)
-    if seed is not None:
-        tree["seed"] = seed
-    experiment = _converted(_plain(tree, ""), source)
+    whole = tree
+    try:
+        for line in overrides:
+            whole = overlaid(whole, parsed(line, f"--set={line}") if isinstance(line, str) else dict(line))
+        whole |= {} if seed is None else {"seed": seed}
+        experiment = _converted(plain(whole, ""), source)
+    except UsageError:
+        if not overrides:
+            raise
+        from pipeline.experiment.bases import understood
+
+        experiment = understood(tree, overrides, seed, source)
     validate(experiment)
     return experiment
 
@@ -264,7 +266,7 @@ def _default(field: msgspec.structs.FieldInfo) -> Any:
     return field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
 
 
-def _plain(value: Any, name: str) -> Any:
+def plain(value: Any, name: str) -> Any:
     """A value as TOML has it: a table, a list, a number, text or a date.
 
     Args:
@@ -280,9 +282,9 @@ def _plain(value: Any, name: str) -> Any:
         if isinstance(value, msgspec.Struct):
             return tables_of(value, f"{name}.")
         if kind is dict and all(type(key) is str and _is_text(key) for key in value):
-            return {key: _plain(item, f"{name}.{key}" if name else key) for key, item in value.items()}
+            return {key: plain(item, f"{name}.{key}" if name else key) for key, item in value.items()}
         if kind is list:
-            return [_plain(item, f"{name}[{index}]") for index, item in enumerate(value)]
+            return [plain(item, f"{name}[{index}]") for index, item in enumerate(value)]
     except RecursionError:
         raise UsageError(f"{name[:60]}... holds itself, or is nested too deeply for a config") from None
     if kind not in _SCALARS or (kind is str and not _is_text(value)) or (kind is float and math.isnan(value)):

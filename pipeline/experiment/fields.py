@@ -91,8 +91,8 @@ def _field(prefix: str, field: msgspec.structs.FieldInfo) -> FieldDoc:
     default = "" if field.default is msgspec.NODEFAULT else _toml(field.default)
     if field.default_factory is not msgspec.NODEFAULT:
         default = _toml(field.default_factory())
-    words = " | ".join([*(f'"{name}"' for name in ours), '"module:name"']) if ours else _words(kind)
-    return FieldDoc(prefix + field.name, words, default, meaning)
+    takes = " | ".join([*(f'"{name}"' for name in ours), '"module:name"']) if ours else words(kind)
+    return FieldDoc(prefix + field.name, takes, default, meaning)
 
 
 def _plain(kind: Any) -> Any:
@@ -108,17 +108,18 @@ _NAMES: dict[type[Any], str] = {
 }
 
 
-def _words(kind: Any) -> str:
+def words(kind: Any) -> str:
+    """What a field of a type takes, by what `msgspec.inspect.type_info` says of the type."""
     kind = _plain(kind)
     if isinstance(kind, UnionType):
-        words = " or ".join(_words(one) for one in kind.types if not isinstance(one, NoneType))
-        return f"{words}, or left out" if any(isinstance(one, NoneType) for one in kind.types) else words
+        takes = " or ".join(words(one) for one in kind.types if not isinstance(one, NoneType))
+        return f"{takes}, or left out" if any(isinstance(one, NoneType) for one in kind.types) else takes
     if isinstance(kind, LiteralType):
         return " | ".join(f'"{value}"' for value in kind.values)
     if isinstance(kind, VarTupleType):
-        return f"list of: {_words(kind.item_type)}"
+        return f"list of: {words(kind.item_type)}"
     if isinstance(kind, TupleType):
-        return f"[{', '.join(map(_words, kind.item_types))}]"
+        return f"[{', '.join(map(words, kind.item_types))}]"
     if type(kind) not in _NAMES:  # of a kind of the user's
         return type(kind).__name__.removesuffix("Type").lower()
     name = _NAMES[type(kind)]

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from agents import BUILDERS
+from agents import BUILDERS, config_type
 from agents.extensions import registered
 from pipeline.experiment.sections import Experiment
 
@@ -25,6 +25,18 @@ def unknown_field(prefix: str, name: str, fields: Iterable[str]) -> str:
       name: of the field.
       fields: that there are.
     """
+    having = [kind for kind in kinds() if prefix == "agent." and name in config_type(kind).__struct_fields__]
+    if having:
+        return f"unknown field {prefix + name!r}: it is one of {' and '.join(', '.join(having).rsplit(', ', 1))}"
+    sections = {field.name: _structs_of(field.name) for field in msgspec.structs.fields(Experiment)}
+    elsewhere = [
+        f"{section}.{name}"
+        for section, structs in sections.items()
+        for one in structs[:1]
+        if name in one.__struct_fields__
+    ]
+    if elsewhere:
+        return f"unknown field {prefix + name!r}; the nearest is {elsewhere[0]!r}"
     near = difflib.get_close_matches(name, fields if prefix else [*fields, "base"], n=1, cutoff=0.0)
     return f"unknown field {prefix + name!r}; the nearest is {prefix + near[0]!r}"
 
