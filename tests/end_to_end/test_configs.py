@@ -20,6 +20,7 @@ SUITES = {
 }
 IMAGES = ("stop.gradient_steps=40", "agent.hidden_units=[16]", "collect.collectors=1")
 """Of stacks of them: a gradient step of their network takes 30 ms, and a second collector might come too late."""
+SMALL_IMPALA = ("agent.torso_width=1", "learner.batch_size=8", "collect.lanes=4")
 PRIORITY_TAGS = {
     f"priority/{name}"
     for name in ("mean", "maximum", "of_new_items", "importance_exponent", "skipped_items", "unjudged_share")
@@ -36,6 +37,8 @@ def fitting(config: str) -> tuple[str, ...]:
     if experiment.agent.on_policy:
         return ON_POLICY
     images = IMAGES if experiment.environment.frame_stack > 1 else ()
+    if getattr(experiment.agent, "image_torso", "") == "impala":
+        images = (*images, *SMALL_IMPALA)
     return *(SUITES.get(suite.extra, REPLAYED) if suite else REPLAYED), *images
 
 
