@@ -45,7 +45,7 @@ PYTEST := $(RUN) -m pytest -n $(TEST_PROCESSES) --dist=loadgroup
 test: $(READY) debian ## Runs the tests of the first tier: at most 10 minutes on two cores.
 	@$(PYTEST) -m "not slow"
 
-test-slow: $(READY) debian ## Runs all other tests: at most 25 minutes on two cores.
+test-slow: $(READY) debian trackers ## Runs all other tests: at most 25 minutes on two cores.
 	@$(PYTEST) -m slow
 
 lint: $(READY) ## Checks format and style.
@@ -65,9 +65,9 @@ lock: $(READY) ## Renews requirements.lock from pyproject.toml; needs uv on the 
 	  --python-platform x86_64-manylinux_2_28 --no-strip-extras --no-emit-index-url --no-header -o requirements.lock
 
 # MLflow and wandb share nothing with the project but run directories: without this their tests are skipped.
-$(TRACKERS)/.ready:
+$(TRACKERS)/.ready: examples/trackers.lock
 	@$(PYTHON) -m venv $(TRACKERS)
-	@$(TRACKERS)/bin/python -m pip install -qq --disable-pip-version-check mlflow wandb numpy tensorboard
+	@$(TRACKERS)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
 trackers: $(TRACKERS)/.ready ## Creates .trackers, in which examples/track_*.py run and are tested by `make test-slow`.
@@ -83,4 +83,4 @@ site: $(SITE)/.ready ## Builds the pages of docs/ as a site with search, build/s
 	@echo "built: build/site; look at it: $(SITE)/bin/python -m http.server --directory build/site"
 
 clean: ## Removes .venv, the site's environment and caches; runs stay.
-	@rm -rf $(VENV) $(SITE) build/site .peers .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	@rm -rf $(VENV) $(SITE) $(TRACKERS) build/site .peers .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -11,7 +11,17 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.callbacks import STOP, Callback, CsvLogger, ProgressBar, Started, Stop, StopAfter, StopOnNoImprovement
+    from pipeline.callbacks import (
+        STOP,
+        Callback,
+        CsvLogger,
+        ProgressBar,
+        Started,
+        Stop,
+        StopAfter,
+        StopOnNoImprovement,
+        Tracker,
+    )
     from pipeline.comparison.run import CheckpointInfo, Run
     from pipeline.environments import EnvironmentFault
     from pipeline.evaluator.evaluation import EvaluationResult, evaluate
@@ -27,12 +37,12 @@ if TYPE_CHECKING:
 __all__ = [
     "STOP", "Callback", "CheckpointInfo", "CsvLogger", "EnvironmentFault", "Evaluation", "EvaluationResult",
     "Experiment", "GreedyPolicy", "ProgressBar", "Run", "RunFailed", "Started", "Status", "Stop", "StopAfter",
-    "StopOnNoImprovement", "Summary", "SweepResult", "UsageError", "evaluate", "load", "load_policy", "sweep",
+    "StopOnNoImprovement", "Summary", "SweepResult", "Tracker", "UsageError", "evaluate", "load", "load_policy", "sweep",
     "train",
 ]  # fmt: skip
 
 _HOMES = {
-    "callbacks": "STOP Callback CsvLogger ProgressBar Started Stop StopAfter StopOnNoImprovement",
+    "callbacks": "STOP Callback CsvLogger ProgressBar Started Stop StopAfter StopOnNoImprovement Tracker",
     "comparison.run": "CheckpointInfo Run",
     "environments": "EnvironmentFault",
     "evaluator.evaluation": "EvaluationResult evaluate",

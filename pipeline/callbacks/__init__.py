@@ -8,5 +8,16 @@ from pipeline.callbacks.callback import STOP, Callback, Started, Stop
 from pipeline.callbacks.csv_logger import CsvLogger
 from pipeline.callbacks.progress_bar import ProgressBar
 from pipeline.callbacks.stopping import StopAfter, StopOnNoImprovement
+from pipeline.callbacks.tracker import Tracker
 
-__all__ = ["STOP", "Callback", "CsvLogger", "ProgressBar", "Started", "Stop", "StopAfter", "StopOnNoImprovement"]
+__all__ = [
+    "STOP",
+    "Callback",
+    "CsvLogger",
+    "ProgressBar",
+    "Started",
+    "Stop",
+    "StopAfter",
+    "StopOnNoImprovement",
+    "Tracker",
+]

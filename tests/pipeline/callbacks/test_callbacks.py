@@ -1,6 +1,7 @@
 """Callbacks by themselves, and what tells them of a run, held against a run's directory that is written by hand."""
 
 import csv
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -356,3 +357,31 @@ def test_a_bar_in_a_terminal(
     assert "250 environment steps" in printed
     assert "25%" in printed
     assert "evaluation 7.5" in printed
+
+
+def test_a_tracker_starts_a_program_with_the_runs_directory_and_says_where_it_failed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = RunDirectory(tmp_path / "run")
+    run.create(EXPERIMENT)
+    started = pipeline.Started(pipeline.Run(run.path), EXPERIMENT, "inline", False)
+    summary = Ledger(EXPERIMENT, Counters()).summary("environment_steps", 0.0)
+    for code, is_said in ((0, False), (3, True)):
+        program = f"import sys; print('follows', *sys.argv[1:]); raise SystemExit({code})"
+        tracker = pipeline.Tracker([sys.executable, "-c", program, "--live"])
+        tracker.on_start(started)
+        assert tracker._process is not None
+        assert tracker._process.wait(60) == code
+        tracker.on_end(summary)
+        said = capfd.readouterr()
+        assert said.out == f"follows --live {run.path}\n"
+        assert ("ended with exit code 3" in said.err) == is_said
+
+
+@pytest.mark.parametrize("command", ["track.py", [], [1], ["/no/such/program"]])
+def test_a_tracker_that_cannot_be_is_refused(command: Any, tmp_path: Path) -> None:
+    RunDirectory(tmp_path / "run").create(EXPERIMENT)
+    with pytest.raises(pipeline.UsageError, match="command"):
+        pipeline.Tracker(command).on_start(
+            pipeline.Started(pipeline.Run(tmp_path / "run"), EXPERIMENT, "inline", False)
+        )
