@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 __all__ = [
     "STOP", "Callback", "CheckpointInfo", "CsvLogger", "EnvironmentFault", "Evaluation", "EvaluationResult",
     "Experiment", "GreedyPolicy", "ProgressBar", "Run", "RunFailed", "Started", "Status", "Stop", "StopAfter",
-    "StopOnNoImprovement", "Summary", "SweepResult", "Tracker", "UsageError", "evaluate", "load", "load_policy", "sweep",
-    "train",
+    "StopOnNoImprovement", "Summary", "SweepResult", "Tracker", "UsageError", "evaluate", "load", "load_policy",
+    "sweep", "train",
 ]  # fmt: skip
 
 _HOMES = {
