@@ -14,10 +14,12 @@ from pipeline.experiment.config import load, shipped
 ROOT = Path(__file__).resolve().parents[2]
 OTHERS = {
     "atari",  # for a machine with a GPU
+    "btr",  # likewise
     "highway_image",
     "highway_shielded",  # benchmarks.learning.driving has it beside the unshielded one
     "intersection",
     "merge",
+    "minatar_btr",
     "minatar_seaquest",
     "minatar_spaceinvaders",
     "trading",  # benchmarks.learning.trading: a return there says little without its baselines

@@ -46,6 +46,7 @@ CARTPOLES = (
     "cartpole_rainbow",
     "cartpole_qr_dqn",
     "cartpole_iqn",
+    "cartpole_btr",
 )
 ON_POLICY = ("cartpole_ppo", "cartpole_reinforce", "cartpole_pqn")
 OFFLINE = ("cartpole_cql", "cartpole_iql", "cartpole_behaviour_cloning")
@@ -78,6 +79,9 @@ TASKS = {
         250_000,
         "98 % of the optimum within 100 steps, 0.744, by value iteration; 4,000 episodes",
         episodes=4_000,
+    ),
+    "deep_sea": Task(
+        "deep_sea", 0.99, 20_000, "the best return there is; actions at random find it once in 1,024 episodes"
     ),
     **{
         f"minatar_{name}": Task(
