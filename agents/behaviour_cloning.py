@@ -39,14 +39,16 @@ class BehaviourCloningAgent(PolicyAgent):
             raise ValueError(f"behaviour cloning learns from single frames; got experience {experience.reward.shape}")
         observation, mask = tf.nest.map_structure(flatten, self._split(experience.observation))
         action, step_type = flatten(experience.action), flatten(experience.step_type)
-        logits = self._network.evaluate(observation, training)[0]
-        log_policy = policy_losses.soft_policy(logits, mask if self._masked else None, 1.0)[1]
+        dimensions, logits = self._dimensions, self._network.evaluate(observation, training)[0]
+        allowed, choices = self._mask_of_rows(mask, action.shape[0]), dimensions.choices(action)
+        log_policy = policy_losses.soft_policy(logits, allowed, 1.0)[1]
         valid = tf.not_equal(step_type, StepType.LAST)
         if self._masked:
-            valid &= tf.gather(mask, action, batch_dims=1)
-        cross_entropy = tf.where(valid, -policy_losses.log_probability(log_policy, action), 0.0)
-        allowed = losses.allowed_where(mask if self._masked else None, valid)
-        return loss_info(Errors(cross_entropy, cross_entropy, cross_entropy, logits), action, weights, allowed)
+            valid &= dimensions.allows(mask, action)
+        taken = dimensions.total(policy_losses.log_probability(log_policy, choices))
+        cross_entropy = tf.where(valid, -taken, 0.0)
+        allowed = losses.allowed_where(allowed, dimensions.repeated(valid))
+        return loss_info(Errors(cross_entropy, cross_entropy, cross_entropy, logits), choices, weights, allowed)
 
 
 def build(

@@ -10,6 +10,7 @@ import tensorflow as tf
 from tf_agents.agents.categorical_dqn import categorical_dqn_agent
 
 from agents import distributional_losses, losses, support
+from agents.branching import suited
 from agents.configs.c51 import C51Config
 from agents.networks import value_model
 from agents.specs import Specs
@@ -83,7 +84,8 @@ class C51Agent(DeepTdAgent, categorical_dqn_agent.CategoricalDqnAgent):  # type:
             best = tf.argmax(losses.masked_q(self._mean(selector), batch.mask_t), axis=1, output_type=tf.int32)
             probabilities_t = tf.nn.softmax(distributional_losses.of_action(logits_t, best))
         atoms = reward[:, tf.newaxis] + folded.discount[:, tf.newaxis] * atoms_t
-        target = tf.stop_gradient(distributional_losses.project(support_atoms, atoms, probabilities_t))
+        projected = distributional_losses.project(support_atoms, atoms, probabilities_t)
+        target = self._shared(tf.stop_gradient(projected))
         log_probabilities = tf.nn.log_softmax(distributional_losses.of_action(logits_tm1, batch.action))
         cross_entropy = -tf.reduce_sum(target * log_probabilities, axis=1)
         q_tm1 = self._mean(logits_tm1)
@@ -95,4 +97,5 @@ class C51Agent(DeepTdAgent, categorical_dqn_agent.CategoricalDqnAgent):  # type:
 
 def build(specs: Specs, config: C51Config, *, epsilon: float = 0.1, seed: int = 0) -> C51Agent:
     """Builds a categorical agent, within the distribution strategy in scope; see `agents.dqn.build`."""
-    return C51Agent(specs, config, epsilon, seed)
+    agent: C51Agent = suited(C51Agent, specs)(specs, config, epsilon, seed)
+    return agent

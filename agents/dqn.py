@@ -43,7 +43,7 @@ class DqnAgent(DeepTdAgent):
         else:
             selector_t = online.outputs(after, self._noise(after, 2, training)) if config.double else q_t
             target = folded.reward + folded.discount * losses.bootstrap_value(q_t, selector_t, batch.mask_t)
-        target = tf.stop_gradient(target)
+        target = self._shared(tf.stop_gradient(target))
         td_error = target - losses.action_value(q_tm1, batch.action)
         loss = self._td_loss(outputs_tm1, batch.action, target, td_error)
         if config.cql_alpha:
@@ -64,7 +64,12 @@ def build(specs: Specs, config: DqnConfig, *, epsilon: float = 0.1, seed: int = 
       An initialized `tf_agents.agents.TFAgent` whose `train` takes `Trajectory` [B, n_step + 1, ...].
     """
     if config.hl_gauss:
-        from agents.hl_gauss import HlGaussAgent
+        from agents import hl_gauss
 
-        return HlGaussAgent(specs, config, epsilon, seed)
+        return hl_gauss.build(specs, config, epsilon, seed)
+    if specs.action_sizes:
+        from agents.branching import branching
+
+        agent: DqnAgent = branching(DqnAgent)(specs, config, QNetwork(specs, config, seed), epsilon, seed)
+        return agent
     return DqnAgent(specs, config, QNetwork(specs, config, seed), epsilon, seed)

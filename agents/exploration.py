@@ -89,16 +89,21 @@ def epsilon(config: ExplorationConfig, environment_steps: int, index: int = 0, c
     return float(base ** (1.0 + rung * config.ladder_alpha))
 
 
-def greedy(q_values: Floats, mask: Mask | None = None) -> Ints:
+def greedy(q_values: Floats, mask: Mask | None = None, sizes: tuple[int, ...] = ()) -> Ints:
     """Chooses the allowed action of largest Q-value in each lane, the first of equals.
 
     Args:
       q_values: float32 [lanes, actions].
       mask: bool [lanes, actions], true where an action is allowed; None allows all.
+      sizes: of an action's D dimensions, where it has several: each is chosen by itself.
 
     Returns:
-      int64 [lanes].
+      int64 [lanes], or [lanes, D].
     """
+    if sizes:
+        from agents.dimensions import by_dimension
+
+        return by_dimension(greedy, sizes, q_values, mask)
     if mask is not None:
         q_values = np.where(mask, q_values, -np.inf)
     actions: Ints = q_values.argmax(axis=1)
@@ -114,8 +119,14 @@ def uniform(shape: tuple[int, int], random: np.random.Generator, mask: Mask | No
     return actions
 
 
-def epsilon_greedy(q_values: Floats, epsilon: Any, random: np.random.Generator, mask: Mask | None = None) -> Ints:
-    """Chooses in each lane a uniform allowed action with probability `epsilon` (or [lanes]), else the greedy."""
+def epsilon_greedy(
+    q_values: Floats, epsilon: Any, random: np.random.Generator, mask: Mask | None = None, sizes: tuple[int, ...] = ()
+) -> Ints:
+    """Chooses as `greedy` does, but with probability `epsilon` (or [lanes]) any allowed; each dimension by itself."""
+    if sizes:
+        from agents.dimensions import epsilon_greedy_by_dimension
+
+        return epsilon_greedy_by_dimension(sizes, q_values, epsilon, random, mask)
     lanes = q_values.shape[0]
     actions = greedy(q_values, mask)
     explores = random.random(lanes) < epsilon
@@ -124,25 +135,19 @@ def epsilon_greedy(q_values: Floats, epsilon: Any, random: np.random.Generator, 
     return actions
 
 
-def boltzmann(q_values: Floats, temperature: float, random: np.random.Generator, mask: Mask | None = None) -> Ints:
-    """Draws in each lane an allowed action with probability softmax(Q / temperature): int64 [lanes].
-
-    Drawn by the Gumbel-max trick: argmax(Q / temperature + Gumbel noise) has that distribution.
-    """
-    noise = random.gumbel(size=q_values.shape)
-    return greedy((q_values / temperature + noise).astype(np.float32), mask)
-
-
 def explore(
     config: ExplorationConfig,
     q_values: Floats,
     epsilon: Any,
     random: np.random.Generator,
     mask: Mask | None = None,
+    sizes: tuple[int, ...] = (),
 ) -> Ints:
-    """Chooses actions by the configured strategy, from the Q-values and the random stream alone: int64 [lanes]."""
+    """Chooses actions by the configured strategy, from Q-values and the random stream alone; see `greedy`."""
     if config.strategy == "greedy":
-        return greedy(q_values, mask)
+        return greedy(q_values, mask, sizes)
     if config.strategy == "boltzmann":
-        return boltzmann(q_values, config.temperature, random, mask)
-    return epsilon_greedy(q_values, epsilon, random, mask)
+        from agents.boltzmann import boltzmann
+
+        return boltzmann(q_values, config.temperature, random, mask, sizes)
+    return epsilon_greedy(q_values, epsilon, random, mask, sizes)

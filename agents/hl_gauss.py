@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from agents import distributional_losses, support
+from agents.branching import suited
 from agents.configs.dqn import DqnConfig
 from agents.dqn import DqnAgent
 from agents.networks import value_model
@@ -89,3 +90,9 @@ class HlGaussAgent(DqnAgent):
         return -tf.reduce_sum(
             histogram(target, tf.convert_to_tensor(self._q_network.edges())) * log_probabilities, axis=1
         )
+
+
+def build(specs: Specs, config: DqnConfig, epsilon: float, seed: int) -> HlGaussAgent:
+    """Builds the agent; see `agents.dqn.build`."""
+    agent: HlGaussAgent = suited(HlGaussAgent, specs)(specs, config, epsilon, seed)
+    return agent

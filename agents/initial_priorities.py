@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.dimensions import split, taken_at
+
 Floats = NDArray[np.float32]
 
 
@@ -15,8 +17,9 @@ def td_errors(taken: Floats, best: Floats, reward: Floats, discount: Floats, las
     The NumPy twin of `losses.n_step_return` with Q-learning's bootstrap, for the collectors.
 
     Args:
-      taken: float32 [T, lanes], Q-values of the actions taken.
-      best: float32 [T, lanes], largest Q-value of the allowed actions.
+      taken: float32 [T, lanes], Q-values of the actions taken; [T, lanes, D] of actions of several dimensions, of whose
+        errors the mean is taken.
+      best: float32 [T, lanes], largest Q-value of the allowed actions; of several dimensions the mean of theirs.
       reward: float32 [T, lanes], of the step from each frame.
       discount: float32 [T, lanes], gamma, or 0 where the step terminated the episode.
       last: bool [T, lanes], an episode's end: no n-step transition starts there, those before bootstrap there.
@@ -24,14 +27,15 @@ def td_errors(taken: Floats, best: Floats, reward: Floats, discount: Floats, las
     Returns:
       float32 [lanes]; 0 where the first frame is an episode's end.
     """
-    total, product = np.zeros_like(taken[0]), np.ones_like(taken[0])
+    total, product = np.zeros_like(best[0]), np.ones_like(best[0])
     value, going = best[0], np.ones(len(total), np.bool_)
     for step in range(len(taken) - 1):
         going = going & ~last[step]
         total += np.where(going, product * reward[step], 0.0)
         product = np.where(going, product * discount[step], product)
         value = np.where(going, best[step + 1], value)
-    error: Floats = np.abs(total + product * value - taken[0])
+    each = taken[0].reshape(len(total), -1)
+    error: Floats = np.abs((total + product * value)[:, np.newaxis] - each).mean(axis=1)
     return np.where(last[0], np.float32(0.0), error)
 
 
@@ -42,10 +46,11 @@ class TdErrorWindow:
       window: n + 1.
       discount: gamma.
       reward_clip: bound of the rewards learned from; 0 does not clip.
+      sizes: of an action's D dimensions; empty where it is one number.
     """
 
-    def __init__(self, window: int, discount: float, reward_clip: float) -> None:
-        self._gamma, self._clip = discount, reward_clip
+    def __init__(self, window: int, discount: float, reward_clip: float, sizes: tuple[int, ...] = ()) -> None:
+        self._gamma, self._clip, self._sizes = discount, reward_clip, sizes
         self._frames: deque[tuple[NDArray[Any], ...]] = deque(maxlen=window)
 
     def add(
@@ -62,7 +67,7 @@ class TdErrorWindow:
         Args:
           q_values: float32 [lanes, A], that the actions were chosen by.
           mask: bool [lanes, A], or None.
-          actions: int64 [lanes].
+          actions: int64 [lanes], or [lanes, D].
           reward: float32 [lanes].
           terminated: bool [lanes].
           last: bool [lanes], whether this frame is an episode's end.
@@ -73,8 +78,10 @@ class TdErrorWindow:
         allowed = q_values if mask is None else np.where(mask, q_values, np.finfo(np.float32).min)
         clipped = np.clip(reward, -self._clip, self._clip) if self._clip else reward.copy()
         discount = np.where(terminated, np.float32(0.0), np.float32(self._gamma))
-        taken = q_values[np.arange(len(actions)), actions]
-        self._frames.append((taken, allowed.max(axis=1), clipped, discount, last.copy()))
+        taken, best = taken_at(q_values, actions, self._sizes), allowed.max(axis=1)
+        if self._sizes:
+            best = np.mean([part.max(axis=1) for part in split(allowed, self._sizes)], axis=0, dtype=np.float32)
+        self._frames.append((taken, best, clipped, discount, last.copy()))
         if len(self._frames) < (self._frames.maxlen or 0):
             return None
         columns: list[Any] = [np.stack(column) for column in zip(*self._frames, strict=True)]

@@ -26,15 +26,18 @@ def q_lambda_returns(
       step_type: int32 [B, T], of TF-Agents' `StepType`.
       reward: float32 [B, T].
       discount: float32 [B, T], 0 where the step terminated the episode, else 1.
-      q: float32 [B, T, A], of each frame's state.
-      mask: bool [B, T, A], whose maximum is over what is allowed; None allows all.
+      q: float32 [B, T, A], of each frame's state; [B, T, D, n] of actions of several dimensions, whose maxima's mean
+        then stands for the maximum (Tavakoli et al. 2018, equation 6).
+      mask: bool, as `q`, whose maximum is over what is allowed; None allows all.
       gamma: the discount of one step.
       q_lambda: lambda.
 
     Returns:
       float32 [B, T - 1], of all frames but the last; where a frame is an episode's end it means nothing.
     """
-    value = tf.reduce_max(masked_q(q, mask), axis=2)
+    value = tf.reduce_max(masked_q(q, mask), axis=-1)
+    if value.shape.rank > 2:
+        value = tf.reduce_sum(value / value.shape[2], axis=2)  # two lowest floats would add up to -inf
     # With max_a Q for V, an advantage and its V are this return (Schulman et al. 2016, equation 16).
     advantage = policy_losses.generalised_advantages(step_type, reward, discount, value, gamma, q_lambda)
     return advantage + value[:, :-1]

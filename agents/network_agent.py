@@ -8,6 +8,7 @@ from tf_agents.agents import tf_agent
 from tf_agents.policies import greedy_policy, q_policy, tf_policy
 
 from agents import minibatches, normalization, tf_specs
+from agents.branching import BranchPolicy, dimensions_of
 from agents.config_fields import KindOfAgent
 from agents.optimizers import Optimizer, Update, gradient_step_counter
 from agents.specs import Specs
@@ -30,12 +31,15 @@ class NetworkAgent(tf_agent.TFAgent):  # type: ignore[misc]
         specs: Specs,
         config: KindOfAgent,
         network: ValueNetwork,
-        collecting: Callable[[q_policy.QPolicy], tf_policy.TFPolicy],
+        collecting: Callable[[Any], tf_policy.TFPolicy],
         optimizer: Optimizer,
     ) -> None:
         steps, actions = tf_specs.time_step(specs), tf_specs.action(specs)
         splitter = (lambda pair: pair) if specs.masked else None
-        drawing = q_policy.QPolicy(steps, actions, network, observation_and_action_constraint_splitter=splitter)
+        if specs.action_sizes:
+            drawing: Any = BranchPolicy(specs, steps, actions, network)
+        else:
+            drawing = q_policy.QPolicy(steps, actions, network, observation_and_action_constraint_splitter=splitter)
         super().__init__(
             steps,
             actions,
@@ -44,7 +48,7 @@ class NetworkAgent(tf_agent.TFAgent):  # type: ignore[misc]
             config.window_length,
             train_step_counter=gradient_step_counter(),
         )
-        self._masked = specs.masked
+        self._masked, self._dimensions = specs.masked, dimensions_of(specs)
         self._config: Any = config
         self._network = network
         self._optimizer = optimizer
@@ -74,6 +78,10 @@ class NetworkAgent(tf_agent.TFAgent):  # type: ignore[misc]
     def learning_rate_scale(self) -> tf.Variable:
         """See `agents.builder.LearningAgent`."""
         return self._optimizer.learning_rate_scale
+
+    def _mask_of_rows(self, mask: Any, batch: Any) -> Any:
+        """What is allowed of each row, bool [B * D, n], by a mask [B, A] or (); None allows all."""
+        return self._dimensions.masks(mask if self._masked else None, batch)
 
     def _split(self, observation: Any) -> tuple[Any, Any]:
         """Splits an observation into the network's and the mask; () where the environment masks nothing."""

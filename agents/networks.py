@@ -162,8 +162,12 @@ class ValueNetworkBuilder(NetworkBuilder):
     def head(self, features: tf.Tensor, outputs: int | None, repeats: Any = 1) -> tf.Tensor:
         """Makes the head: `outputs` numbers an action, [B, A, outputs], or one, [B, A], for None.
 
-        V + A - mean(A) (Wang et al. 2016, equation 9) if the network is dueling.
+        V + A - mean(A) (Wang et al. 2016, equation 9) if the network is dueling. A dimension has a branch of its own.
         """
+        if len(self.specs.action_sizes) > 1:
+            from agents.branching import head
+
+            return head(self, features, outputs, self._config.dueling, repeats)
         actions = self.specs.num_actions
         advantages = self.dense(features, actions * (outputs or 1), repeats=repeats)
         if outputs is not None:

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from agents.branching import dimensions_of
 from agents.configs.policy import PolicyConfig
 from agents.network_agent import NetworkAgent
 from agents.networks import NarrowDense, NetworkBuilder
@@ -43,13 +44,13 @@ class PolicyNetwork(ValueNetwork):
     def call(
         self, observation: Any, step_type: Any = None, network_state: Any = (), training: bool = False
     ) -> tuple[tf.Tensor, Any]:
-        """Logits float32 [B, A] of a batch of observations."""
+        """Logits float32 [B, A] of a batch of observations; of several dimensions rows, as `raw` has them."""
         return self.raw(observation, training=training), network_state
 
     def evaluate(self, observation: Any, training: bool = False) -> tuple[tf.Tensor, tf.Tensor | None]:
-        """Logits float32 [B, A] and values float32 [B]; None where there is no critic."""
+        """Logits float32 [B, A], or rows, and values float32 [B]; None where there is no critic."""
         logits, *values = tf.nest.flatten(self._parts.both(observation, training=training))
-        return logits, values[0][:, 0] if values else None
+        return dimensions_of(self._specs).rows(logits), values[0][:, 0] if values else None
 
     @property
     def learned(self) -> list[tf.Variable]:

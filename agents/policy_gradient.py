@@ -1,7 +1,8 @@
 """Policy gradients: REINFORCE (Williams 1992), with or without a value baseline, and PPO (Schulman et al. 2017).
 
 Both learn from sequences that the present weights collected: the pipeline ensures that, with a queue and collectors
-that wait. So old log-probabilities are computed here, and frames need not store them.
+that wait. So old log-probabilities are computed here, and frames need not store them. Of actions of several dimensions
+the policy is a product of one categorical distribution a dimension: log-probabilities and entropies are sums of theirs.
 """
 
 from collections.abc import Callable
@@ -30,7 +31,7 @@ class Frames(NamedTuple):
     mask: Any
     """bool [B, L, A]; () where the environment masks nothing."""
     action: tf.Tensor
-    """int64 [B, L]."""
+    """int64 [B, L], or [B, L, D]."""
     valid: tf.Tensor
     """bool [B, L]: false where a frame teaches nothing."""
     log_probability: tf.Tensor
@@ -87,9 +88,11 @@ class PolicyGradientAgent(PolicyAgent):
         """Computes this replica's part of the global batch's mean loss, float32 []."""
         config, flat = self._config, tf.nest.map_structure(flatten, frames)
         logits, value = self._network.evaluate(flat.observation, training)
-        policy, log_policy = policy_losses.soft_policy(logits, flat.mask if self._masked else None, 1.0)
-        loss = -self._objective(policy_losses.log_probability(log_policy, flat.action), flat)
-        loss -= config.entropy_bonus * policy_losses.entropy(policy, log_policy)
+        dimensions, allowed = self._dimensions, self._mask_of_rows(flat.mask, flat.action.shape[0])
+        policy, log_policy = policy_losses.soft_policy(logits, allowed, 1.0)
+        taken = policy_losses.log_probability(log_policy, dimensions.choices(flat.action))
+        loss = -self._objective(dimensions.total(taken), flat)
+        loss -= config.entropy_bonus * dimensions.total(policy_losses.entropy(policy, log_policy))
         if value is not None:
             loss += config.value_loss_weight * 0.5 * tf.square(flat.goal - value)
         mean = tf.reduce_mean(tf.where(flat.valid, loss, 0.0))
@@ -116,7 +119,8 @@ class PolicyGradientAgent(PolicyAgent):
         if value is None:
             valid &= policy_losses.ends_within(step_type)
         if self._masked:
-            valid &= tf.gather(mask, experience.action, axis=2, batch_dims=2)[:, :-1]
+            allowed = self._dimensions.allows(flatten(mask), flatten(experience.action))
+            valid &= tf.reshape(allowed, (-1, step_type.shape[1]))[:, :-1]
         used = observation, mask, experience.action, log_probability
         observation, mask, action, log_probability = tf.nest.map_structure(lambda leaf: leaf[:, :-1], used)
         scaled = self._normalised(advantage, valid) if config.normalize_advantages else advantage
@@ -136,8 +140,9 @@ class PolicyGradientAgent(PolicyAgent):
         """Log-probabilities of the actions and values of the states under the present weights, float32 [B, T] each."""
         flat_observation, flat_mask, flat_action = tf.nest.map_structure(flatten, (observation, mask, action))
         logits, value = self._network.evaluate(flat_observation)
-        _, log_policy = policy_losses.soft_policy(logits, flat_mask if self._masked else None, 1.0)
-        found = policy_losses.log_probability(log_policy, flat_action)
+        dimensions, allowed = self._dimensions, self._mask_of_rows(flat_mask, flat_action.shape[0])
+        _, log_policy = policy_losses.soft_policy(logits, allowed, 1.0)
+        found = dimensions.total(policy_losses.log_probability(log_policy, dimensions.choices(flat_action)))
         length = action.shape[1]
 
         def unflatten(leaf: tf.Tensor) -> tf.Tensor:

@@ -8,6 +8,7 @@ from tf_agents.policies import epsilon_greedy_policy
 from tf_agents.trajectories import StepType
 
 from agents import lambda_returns, losses, minibatches
+from agents.branching import BranchPolicy, SharedFeatures
 from agents.configs.pqn import PqnConfig
 from agents.network_agent import NetworkAgent, flatten
 from agents.networks import NetworkBuilder
@@ -23,7 +24,7 @@ class Frames(NamedTuple):
     observation: Any
     """Nest [B, L, ...]."""
     action: tf.Tensor
-    """int64 [B, L]."""
+    """int64 [B, L], or [B, L, D]."""
     valid: tf.Tensor
     """bool [B, L]: false where a frame is an episode's end, from which no action was taken."""
     goal: tf.Tensor
@@ -49,7 +50,7 @@ class PqnAgent(NetworkAgent):
             specs,
             config,
             network,
-            lambda drawing: epsilon_greedy_policy.EpsilonGreedyPolicy(drawing, epsilon),
+            lambda drawing: epsilon_greedily(drawing, epsilon),
             optimizer_of(network.trainable_weights, config),
         )
         self._seed = seed
@@ -82,9 +83,9 @@ class PqnAgent(NetworkAgent):
 
     def _mean_loss(self, flat: Frames, training: bool) -> tf.Tensor:
         """Computes this replica's part of the mean loss of frames [N, ...], float32 []."""
-        q = self._network.raw(flat.observation, training=training)
-        td_error = flat.goal - losses.action_value(q, flat.action)
-        loss = losses.elementwise_loss(td_error, self._config.loss)
+        q, dimensions = self._network.raw(flat.observation, training=training), self._dimensions
+        td_error = dimensions.repeated(flat.goal) - losses.action_value(q, dimensions.choices(flat.action))
+        loss = dimensions.mean(losses.elementwise_loss(td_error, self._config.loss))
         mean = tf.reduce_mean(tf.where(flat.valid, loss, 0.0))
         return mean / tf.distribute.get_strategy().num_replicas_in_sync
 
@@ -94,25 +95,31 @@ class PqnAgent(NetworkAgent):
         observation, mask = self._split(experience.observation)
         step_type, action = experience.step_type, experience.action[:, :-1]
         raw = self._network.raw(tf.nest.map_structure(flatten, observation))
-        q = tf.stop_gradient(tf.reshape(raw, (-1, shape[1], raw.shape[1])))
+        allowed = self._mask_of_rows(flatten(mask) if self._masked else (), experience.reward.shape.num_elements())
+        # Each frame's rows: of one number there is one, and no dimension for it.
+        form = (-1, shape[1], *([self._dimensions.count] if self._dimensions.count > 1 else []), raw.shape[1])
+        q = tf.stop_gradient(tf.reshape(raw, form))
+        allowed = None if allowed is None else tf.reshape(allowed, form)
         rewards = losses.clip_reward(experience.reward, config.reward_clip)
         goal = lambda_returns.q_lambda_returns(
             step_type,
             rewards,
             experience.discount,
             q,
-            mask if self._masked else None,
+            allowed,
             losses.discount_at(config, self.train_step_counter),
             config.q_lambda,
         )
         valid = tf.not_equal(step_type[:, :-1], StepType.LAST)
         observation = tf.nest.map_structure(lambda leaf: leaf[:, :-1], observation)
         q = tf.reshape(q[:, :-1], (-1, raw.shape[1]))
-        taken = tf.reshape(action, [-1])
-        td_error = tf.abs(tf.reshape(goal, [-1]) - losses.action_value(q, taken))
-        td_error = tf.where(valid, tf.reshape(td_error, (-1, config.rollout)), 0.0)
+        taken, of_rows = tf.reshape(action, [-1]), self._dimensions.repeated
+        td_error = tf.abs(of_rows(tf.reshape(goal, [-1])) - losses.action_value(q, taken))
+        td_error = tf.where(valid, tf.reshape(self._dimensions.mean(td_error), (-1, config.rollout)), 0.0)
         mean, nothing = tf.reduce_mean(td_error, axis=1), tf.zeros_like(goal[:, 0])
-        allowed = losses.allowed_where(flatten(mask[:, :-1]), tf.reshape(valid, [-1])) if self._masked else None
+        if allowed is not None:
+            allowed = tf.reshape(allowed[:, :-1], (-1, raw.shape[1]))
+            allowed = losses.allowed_where(allowed, of_rows(tf.reshape(valid, [-1])))
         extra = loss_info(Errors(nothing, mean, nothing, q), taken, None, allowed).extra
         return Frames(observation, action, valid, goal), extra
 
@@ -120,7 +127,17 @@ class PqnAgent(NetworkAgent):
 def q_model(specs: Specs, config: PqnConfig, seed: int) -> tf.keras.Model:
     """Builds a Keras model from a batch of observations to Q-values float32 [B, A]; a mask is no input."""
     builder = NetworkBuilder(specs, config, seed)
-    return builder.model(builder.dense(builder.torso(), specs.num_actions))
+    features, sizes = builder.torso(), specs.action_sizes
+    if len(sizes) > 1:
+        features = SharedFeatures(len(sizes))(features)
+    return builder.model(builder.dense(features, specs.num_actions))
+
+
+def epsilon_greedily(drawing: Any, epsilon: float) -> Any:
+    """The policy that collects, of one that draws: each dimension of an action explores by itself."""
+    if isinstance(drawing, BranchPolicy):
+        return drawing.exploring(epsilon)
+    return epsilon_greedy_policy.EpsilonGreedyPolicy(drawing, epsilon)
 
 
 def build(specs: Specs, config: PqnConfig, *, epsilon: float = 0.1, seed: int = 0) -> PqnAgent:

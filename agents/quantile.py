@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from agents import distributional_losses, draws, losses
+from agents.branching import suited
 from agents.configs.quantile import IqnConfig, QrDqnConfig, QuantileConfig
 from agents.networks import ValueNetworkBuilder, value_model
 from agents.specs import Specs
@@ -112,6 +113,10 @@ class QuantileAgent(DeepTdAgent):
         """A network's quantiles float32 [B, A, N] at the fractions."""
         raise NotImplementedError
 
+    def _of_rows(self, fractions: tf.Tensor) -> tf.Tensor:
+        """The fractions of each row, of those of each example."""
+        return fractions
+
     def _errors(self, batch: NStepTransitions, training: bool) -> Errors:
         config = self._config
         before, after, folded = batch.observation_tm1, batch.observation_t, batch.folded
@@ -137,10 +142,10 @@ class QuantileAgent(DeepTdAgent):
             best = tf.argmax(losses.masked_q(mean_t, batch.mask_t), axis=1, output_type=tf.int32)
             next_quantiles = distributional_losses.of_action(quantiles_t, best)
         target = reward[:, tf.newaxis] + folded.discount[:, tf.newaxis] * next_quantiles
-        target = tf.stop_gradient(target)
+        target = self._shared(tf.stop_gradient(target))
         taken_tm1 = distributional_losses.of_action(quantiles_tm1, batch.action)
         q_tm1 = tf.reduce_mean(quantiles_tm1, axis=2)
-        loss = distributional_losses.quantile_huber_loss(taken_tm1, learned, target, config.kappa)
+        loss = distributional_losses.quantile_huber_loss(taken_tm1, self._of_rows(learned), target, config.kappa)
         if config.cql_alpha:
             loss += config.cql_alpha * losses.conservative_penalty(q_tm1, batch.mask_tm1, batch.action)
         td_error = tf.reduce_mean(target, axis=1) - tf.reduce_mean(taken_tm1, axis=1)
@@ -197,9 +202,11 @@ class IqnAgent(QuantileAgent):
 
 def build_qr_dqn(specs: Specs, config: QrDqnConfig, *, epsilon: float = 0.1, seed: int = 0) -> QrDqnAgent:
     """Builds a QR-DQN agent, within the distribution strategy in scope; see `agents.dqn.build`."""
-    return QrDqnAgent(specs, config, epsilon, seed)
+    agent: QrDqnAgent = suited(QrDqnAgent, specs)(specs, config, epsilon, seed)
+    return agent
 
 
 def build_iqn(specs: Specs, config: IqnConfig, *, epsilon: float = 0.1, seed: int = 0) -> IqnAgent:
     """Builds an IQN agent, within the distribution strategy in scope; see `agents.dqn.build`."""
-    return IqnAgent(specs, config, epsilon, seed)
+    agent: IqnAgent = suited(IqnAgent, specs)(specs, config, epsilon, seed)
+    return agent

@@ -7,11 +7,12 @@ from tf_agents.agents import tf_agent
 from tf_agents.trajectories import StepType
 
 from agents import losses, rescaling
+from agents.branching import BranchingPolicies, branching, dimensions_of
 from agents.configs.r2d2 import R2d2Config
 from agents.networks import ValueNetworkBuilder
 from agents.specs import Specs
 from agents.td_agent import DeepTdAgent, Errors, loss_info
-from agents.value_network import ValueNetwork
+from agents.value_network import ValueNetwork, batch_size_of
 
 
 class Recurrent(NamedTuple):
@@ -56,10 +57,10 @@ class RecurrentNetwork(ValueNetwork):
     def call(
         self, observation: Any, step_type: Any = None, network_state: Any = (), training: bool = False
     ) -> tuple[tf.Tensor, Any]:
-        """Q-values float32 [B, A] of one step, and the states that follow; an episode begins with zeros."""
+        """Q-values float32 [B, A], or rows, of one step, and the states that follow; an episode begins with zeros."""
         keep = tf.cast(step_type != StepType.FIRST, tf.float32)[:, tf.newaxis]
         both = self.model([observation, network_state * keep], training=training)
-        return both[:, : self._actions], both[:, self._actions :]
+        return dimensions_of(self._specs).rows(both[:, : self._actions]), both[:, self._actions :]
 
     def unroll(self, observation: Any, is_first: tf.Tensor, state: tf.Tensor, burn_in: int) -> tf.Tensor:
         """Computes Q-values of the frames after the burn-in, through which no gradient flows.
@@ -96,6 +97,7 @@ class R2d2Agent(DeepTdAgent):
     _config: R2d2Config
 
     def __init__(self, specs: Specs, config: R2d2Config, epsilon: float, seed: int) -> None:
+        self._dimensions = dimensions_of(specs)
         super().__init__(
             specs,
             config,
@@ -114,7 +116,7 @@ class R2d2Agent(DeepTdAgent):
                 f"burn_in={burn_in}, sequence={length} and n_step={n} need {config.window_length} frames; "
                 f"got experience of shape {experience.reward.shape}"
             )
-        observation, mask = self._split(experience.observation)
+        dimensions, (observation, mask) = self._dimensions, self._split(experience.observation)
         is_first = experience.step_type == StepType.FIRST
         online = self._q_network.unroll(observation, is_first, self._state(experience), burn_in)
         target = self._target_q_network.unroll(observation, is_first, self._state(experience), burn_in)
@@ -133,24 +135,31 @@ class R2d2Agent(DeepTdAgent):
         def of_bootstrap(leaf: tf.Tensor) -> tf.Tensor:
             return tf.gather(windows(leaf), folded.bootstrap_index, batch_dims=1)
 
-        q_t = of_bootstrap(target)
-        selector_t = of_bootstrap(tf.stop_gradient(online)) if config.double else q_t
-        mask_t = None if mask is None else of_bootstrap(mask[:, burn_in:])
-        value_t = losses.bootstrap_value(q_t, selector_t, mask_t)
+        q_t = dimensions.rows(of_bootstrap(target))
+        selector_t = dimensions.rows(of_bootstrap(tf.stop_gradient(online))) if config.double else q_t
+        frames = batch_size_of(folded.reward)
+        mask_t = dimensions.masks(None if mask is None else of_bootstrap(mask[:, burn_in:]), frames)
+        value_t = dimensions.mean(losses.bootstrap_value(q_t, selector_t, mask_t))
         if config.value_rescaling:
             goal = rescaling.rescale(folded.reward + folded.discount * rescaling.unrescale(value_t))
         else:
             goal = folded.reward + folded.discount * value_t
-        q_tm1 = tf.reshape(online[:, :length], (-1, online.shape[2]))
+        q_tm1 = dimensions.rows(tf.reshape(online[:, :length], (-1, online.shape[2])))
         action = tf.reshape(experience.action[:, burn_in : burn_in + length], (-1,))
-        error = tf.where(folded.valid, tf.stop_gradient(goal) - losses.action_value(q_tm1, action), 0.0)
-        of_sequences = tf.reshape(error, (-1, length))
-        loss = tf.reduce_mean(losses.elementwise_loss(of_sequences, config.loss), axis=1)
-        absolute, eta = tf.abs(of_sequences), config.priority_maximum_share
+        valid = dimensions.repeated(folded.valid)
+        goal = dimensions.repeated(tf.stop_gradient(goal))
+        error = tf.where(valid, goal - losses.action_value(q_tm1, action), 0.0)
+
+        def of_frames(of_rows: tf.Tensor) -> tf.Tensor:
+            return tf.reshape(dimensions.mean(of_rows), (-1, length))
+
+        loss = tf.reduce_mean(of_frames(losses.elementwise_loss(error, config.loss)), axis=1)
+        absolute, eta = of_frames(tf.abs(error)), config.priority_maximum_share
         priority = eta * tf.reduce_max(absolute, axis=1) + (1.0 - eta) * tf.reduce_mean(absolute, axis=1)
-        mask_tm1 = None if mask is None else tf.reshape(mask[:, burn_in : burn_in + length], q_tm1.shape)
-        errors = Errors(loss, tf.reduce_mean(of_sequences, axis=1), priority, q_tm1)
-        return loss_info(errors, action, weights, losses.allowed_where(mask_tm1, folded.valid))
+        of_first = None if mask is None else tf.reshape(mask[:, burn_in : burn_in + length], (-1, mask.shape[2]))
+        errors = Errors(loss, tf.reduce_mean(of_frames(error), axis=1), priority, q_tm1)
+        allowed = losses.allowed_where(dimensions.masks(of_first, frames), valid)
+        return loss_info(errors, action, weights, allowed)
 
     def _state(self, experience: Any) -> tf.Tensor:
         """The state before a sequence's first frame: as stored, or zeros."""
@@ -166,4 +175,6 @@ def build(specs: Specs, config: R2d2Config, *, epsilon: float = 0.1, seed: int =
     Its `train` takes a `Trajectory` [B, config.window_length, ...] whose `policy_info` is the recurrent state that each
     action was chosen with, float32 [B, config.window_length, config.state_units], or () to start from zeros.
     """
-    return R2d2Agent(specs, config, epsilon, seed)
+    kind = branching(R2d2Agent, BranchingPolicies) if specs.action_sizes else R2d2Agent
+    agent: R2d2Agent = kind(specs, config, epsilon, seed)
+    return agent

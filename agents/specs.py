@@ -1,9 +1,10 @@
 """Describes an environment to an agent: observations, actions and masks, in plain values (no TensorFlow)."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Union
+from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
-import numpy as np
+if TYPE_CHECKING:
+    from agents.pictures import Picture
 
 CATEGORIES = ("int32", "int64")
 """Dtypes of categories. Frames have the first; the second is that of TF-Agents' environments of gym."""
@@ -37,26 +38,11 @@ class ArraySpec(NamedTuple):
 
     def as_picture(self) -> "Picture | None":
         """How to arrange the array as a picture; None if it is none."""
-        axes, sizes = self.picture_axes, list(self.shape)
-        if not axes:
+        if not self.picture_axes:
             return None
-        if digits := axes[1:-1].lstrip("HWCK"):  # frames side by side along the last axis
-            axes = axes.replace(digits, "S")
-            sizes[-1:] = [int(digits), sizes[-1] // int(digits)]
-        order = sorted(range(len(axes)), key=lambda axis: ("HWKSC".index(axes[axis]), axis))
-        height, width, *rest = (sizes[axis] for axis in order)
-        return Picture(tuple(sizes), tuple(order), (height, width, int(np.prod(rest))))
+        from agents.pictures import picture_of
 
-
-class Picture(NamedTuple):
-    """How to arrange an array as [height, width, channels]."""
-
-    split: tuple[int, ...]
-    """Shape with an axis for each of H, W, C and K."""
-    order: tuple[int, ...]
-    """Of these axes: height, width, then all that are channels."""
-    shape: tuple[int, int, int]
-    """Height, width and channels."""
+        return picture_of(self.picture_axes, self.shape)
 
 
 Observation = Union[ArraySpec, Mapping[str, ArraySpec]]
@@ -67,7 +53,15 @@ class Specs(NamedTuple):
 
     observation: Observation
     num_actions: int
+    """Scores, and places of a mask: of an action of several dimensions the sum of their sizes."""
     masked: bool = False
+    action_sizes: tuple[int, ...] = ()
+    """Choices of each dimension of an action; empty where an action is one number."""
+
+    @property
+    def action_shape(self) -> tuple[int, ...]:
+        """Of one action: () of one number, else (D,)."""
+        return (len(self.action_sizes),) if self.action_sizes else ()
 
     def leaves(self) -> dict[str, ArraySpec]:
         """The observation's arrays by name, in the order in which they are stored; a bare array is `""`."""
@@ -91,15 +85,7 @@ class Specs(NamedTuple):
 
     @classmethod
     def from_tf_agents(cls, time_step_spec: Any, action_spec: Any) -> "Specs":
-        """Makes the specs of a TF-Agents environment.
-
-        Args:
-          time_step_spec: `tf_env.time_step_spec()`; its observation is one bounded array spec or a flat dict of them.
-          action_spec: `tf_env.action_spec()`, a scalar integer from 0.
-
-        Raises:
-          ValueError: the actions are not one integer from 0, or an observation's dtype is not supported.
-        """
+        """Makes the specs of a TF-Agents environment; see `agents.specs_of_tf_agents.specs_of`."""
         from agents.specs_of_tf_agents import specs_of
 
         return specs_of(time_step_spec, action_spec)

@@ -9,20 +9,35 @@ from agents.specs import ArraySpec, Observation, Specs
 
 
 def specs_of(time_step_spec: Any, action_spec: Any) -> Specs:
-    """See `Specs.from_tf_agents`."""
+    """Makes the specs of a TF-Agents environment.
+
+    Args:
+      time_step_spec: `tf_env.time_step_spec()`; its observation is one bounded array spec or a flat dict of them.
+      action_spec: `tf_env.action_spec()`, a scalar integer from 0 or a vector of them.
+
+    Raises:
+      ValueError: the actions are not integers from 0, or an observation's dtype is not supported.
+    """
     if not _is_choice(action_spec):
-        raise ValueError(f"actions must be one integer from 0, with a largest one; got {action_spec}")
+        raise ValueError(f"actions must be one integer from 0, or a vector, with a largest one; got {action_spec}")
     observation = time_step_spec.observation
     if isinstance(observation, Mapping) and observation:
         packed: Observation = {name: _array_spec(spec) for name, spec in observation.items()}
     else:
         packed = _array_spec(observation)
-    return Specs(packed, int(np.max(action_spec.maximum)) + 1)
+    sizes = tuple((np.broadcast_to(action_spec.maximum, action_spec.shape).astype(np.int64) + 1).ravel().tolist())
+    return Specs(packed, sum(sizes), action_sizes=sizes if len(action_spec.shape) else ())
 
 
 def _is_choice(spec: Any) -> bool:
     bounded = hasattr(spec, "minimum") and hasattr(spec, "maximum")
-    return bounded and tuple(spec.shape) == () and spec.dtype.is_integer and not np.any(spec.minimum)
+    return (
+        bounded
+        and len(spec.shape) <= 1
+        and 0 not in tuple(spec.shape)
+        and spec.dtype.is_integer
+        and not np.any(spec.minimum)
+    )
 
 
 def _array_spec(spec: Any) -> ArraySpec:

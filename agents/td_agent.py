@@ -138,6 +138,10 @@ class TdAgent(dqn_agent.DqnAgent):  # type: ignore[misc]
         """Losses, TD errors and priorities of n-step transitions; the caller masks those of frames that start none."""
         raise NotImplementedError
 
+    def _shared(self, target: tf.Tensor) -> tf.Tensor:
+        """The target of all dimensions of an action, of those that each has; there is one here."""
+        return target
+
     def _make_optimizer(self) -> Optimizer:
         """Makes the optimizer of the Q-network's weights, of `agents.optimizers`."""
         raise NotImplementedError
@@ -183,14 +187,9 @@ class TdAgent(dqn_agent.DqnAgent):  # type: ignore[misc]
         config = self._config
         gamma, n = losses.horizon(config, self.train_step_counter)
         if isinstance(experience, Transition):
-            first, action_step, following = experience
-            folded = losses.NStepReturn(
-                losses.clip_reward(following.reward, config.reward_clip),
-                gamma * following.discount,
-                tf.ones_like(first.step_type),
-                tf.logical_not(first.is_last()),
-            )
-            return first.observation, action_step.action, following.observation, folded
+            from agents.folded_transitions import folded as folded_already
+
+            return folded_already(experience, config.reward_clip, gamma)
         nest_utils.assert_matching_dtypes_and_inner_shapes(
             experience.observation, self.time_step_spec.observation, self, "experience.observation", "observation_spec"
         )
@@ -302,7 +301,8 @@ def loss_info(
     """Computes the weighted mean loss of a batch and its `LossExtra`.
 
     Args:
-      errors: float32 [B, ...], 0 where nothing is learned; of a recurrent agent the Q-values are of all frames, [F, A].
+      errors: float32 [B, ...], 0 where nothing is learned; of a recurrent agent the Q-values are of all frames, [F, A],
+        of several dimensions of all of these.
       action: int64 [B] or [F], taken where those Q-values are of.
       weights: float32 [B], importance weights; None gives all the same weight.
       allowed: bool [B, A] or [F, A], whose Q-values are told of; None tells of all. Nothing trains the others, which

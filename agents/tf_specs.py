@@ -17,8 +17,9 @@ def time_step(specs: Specs) -> Any:
 
 
 def action(specs: Specs) -> tensor_spec.BoundedTensorSpec:
-    """Makes the spec of an action, int64 []."""
-    return tensor_spec.BoundedTensorSpec((), tf.int64, 0, specs.num_actions - 1)
+    """Makes the spec of an action, int64 [], or [D] of one of several dimensions."""
+    largest = np.asarray(specs.action_sizes or specs.num_actions, np.int64) - 1
+    return tensor_spec.BoundedTensorSpec(specs.action_shape, tf.int64, np.zeros_like(largest), largest)
 
 
 def observation(specs: Specs) -> Any:

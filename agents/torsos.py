@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import tensorflow as tf
 
 from agents.initializers import Seeds
-from agents.specs import Picture
+from agents.pictures import Picture
 
 if TYPE_CHECKING:
     from agents.configs.network import NetworkConfig

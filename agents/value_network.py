@@ -18,7 +18,7 @@ class ValueNetwork(network.Network):  # type: ignore[misc]
 
     def __init__(self, specs: Specs, make_model: Callable[[], tf.keras.Model], name: str, state_spec: Any = ()) -> None:
         super().__init__(input_tensor_spec=tf_specs.observation(specs), state_spec=state_spec, name=name)
-        self.model = make_model()
+        self.model, self._specs = make_model(), specs
 
     def call(
         self, observation: Any, step_type: Any = None, network_state: Any = (), training: bool = False
@@ -37,8 +37,13 @@ class ValueNetwork(network.Network):  # type: ignore[misc]
         return self.raw(observation, *noise, training=training)
 
     def raw(self, observation: Any, *more: Any, training: bool = False) -> tf.Tensor:
-        """Calls the model on a batch of observations and its further inputs, such as noise."""
-        return self.model([observation, *more] if more else observation, training=training)
+        """Calls the model on observations and further inputs; of several dimensions rows come, see `branching`."""
+        outputs = self.model([observation, *more] if more else observation, training=training)
+        if not self._specs.action_sizes:
+            return outputs
+        from agents.branching import Dimensions
+
+        return Dimensions(self._specs.action_sizes).rows(outputs)
 
     def follow(self, spectral_norm: str, applied: tf.Tensor) -> None:
         """Has the layers with a spectral norm follow an update, if there are any; call it in replica context."""

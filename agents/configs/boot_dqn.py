@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from agents.config_fields import ErrorLoss
 from agents.configs.value import DeepConfig
+from agents.dimensions import refusal
+from agents.specs import Specs
 
 
 class BootDqnConfig(DeepConfig, frozen=True, tag_field="kind", tag="boot_dqn"):
@@ -40,6 +42,10 @@ class BootDqnConfig(DeepConfig, frozen=True, tag_field="kind", tag="boot_dqn"):
         Meta(description="What evaluations and exports act by: the heads' mean Q-values, or their votes."),
     ] = "mean"
     loss: ErrorLoss = "huber"
+
+    def unsuitable_for(self, specs: Specs) -> str:
+        """See `KindOfAgent`."""
+        return refusal(specs)
 
     def problem(self) -> str:
         """See `KindConfig`."""

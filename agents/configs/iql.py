@@ -11,6 +11,8 @@ from agents.config_fields import (
     TargetUpdateTau,
 )
 from agents.configs.value import ValueConfig
+from agents.dimensions import refusal
+from agents.specs import Specs
 
 
 class IqlConfig(ValueConfig, frozen=True, tag_field="kind", tag="iql"):
@@ -53,6 +55,10 @@ class IqlConfig(ValueConfig, frozen=True, tag_field="kind", tag="iql"):
     def learns_policy(self) -> bool:
         """See `KindOfAgent`."""
         return self.extraction == "weighted"
+
+    def unsuitable_for(self, specs: Specs) -> str:
+        """See `KindOfAgent`."""
+        return refusal(specs)
 
     def remedies(self) -> list[str]:
         """See `KindOfAgent`."""

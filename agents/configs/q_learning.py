@@ -15,6 +15,7 @@ from agents.config_fields import (
     Schedule,
 )
 from agents.configs.value import WindowConfig
+from agents.dimensions import refusal
 from agents.specs import CATEGORIES, Specs
 
 
@@ -41,4 +42,6 @@ class QLearningConfig(WindowConfig, KindConfig, frozen=True, tag_field="kind", t
     def unsuitable_for(self, specs: Specs) -> str:
         """See `KindOfAgent`."""
         wrong = [name or "the observation" for name, spec in specs.leaves().items() if spec.dtype not in CATEGORIES]
-        return f"a table needs Discrete or MultiDiscrete observations, and {wrong[0]} is none" if wrong else ""
+        return (
+            f"a table needs Discrete or MultiDiscrete observations, and {wrong[0]} is none" if wrong else refusal(specs)
+        )

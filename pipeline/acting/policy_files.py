@@ -35,13 +35,16 @@ class MadeFor(msgspec.Struct, frozen=True):
 
     leaves: dict[str, Leaf]
     num_actions: int
+    action_sizes: tuple[int, ...] = ()
+    """Of the dimensions of an action; empty where it is one number."""
 
     @classmethod
     def of(cls, observation: spaces.Space[Any], action: spaces.Space[Any]) -> "MadeFor":
         """What a policy for an environment with these spaces is made for."""
         specs = specs_of(observation, action, masked=False)
         scales = {name: _scale(space) for name, space, _ in leaves_of(observation, "", lambda batch: batch)}
-        return cls({name: Leaf(*spec[:3], scales[name]) for name, spec in specs.leaves().items()}, specs.num_actions)
+        leaves = {name: Leaf(*spec[:3], scales[name]) for name, spec in specs.leaves().items()}
+        return cls(leaves, specs.num_actions, specs.action_sizes)
 
 
 def _scale(space: spaces.Space[Any]) -> float:

@@ -29,8 +29,8 @@ def refuse_other(made_for: MadeFor, present: MadeFor) -> None:
     Raises:
       UsageError: says what is not as it was.
     """
-    if made_for.num_actions != present.num_actions:
-        raise UsageError(f"{_OTHER} {made_for.num_actions} actions, and has {present.num_actions} now: {_REMEDY}")
+    if (was := _actions(made_for)) != (now_has := _actions(present)):
+        raise UsageError(f"{_OTHER} {was}, and has {now_has} now: {_REMEDY}")
     if set(made_for.leaves) != set(present.leaves):
         raise UsageError(
             f"{_OTHER} observations of {', '.join(map(repr, made_for.leaves))}, and gives "
@@ -96,6 +96,11 @@ def score_of(folder: Path, settings: str) -> float:
 
 _ADVICE = "Take the run's other policy, or let the run go on: its next evaluation writes a new one"
 _TFLITE = b"TFL3"
+
+
+def _actions(made_for: MadeFor) -> str:
+    sizes = made_for.action_sizes
+    return f"{made_for.num_actions} actions" if not sizes else f"actions of the dimensions {list(sizes)}"
 
 
 def _damage(policy: Policy) -> str:

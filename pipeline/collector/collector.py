@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents import Specs
-from agents.exploration import epsilon, explore
+from agents.exploration import epsilon, explore, greedy
 from pipeline import environments
 from pipeline.acting.network_program import make_actor
 from pipeline.collector.boundaries import Boundaries, Marks, mark
@@ -69,7 +69,7 @@ class Collector:
         self._permits, self._spent = permits, 0
         self._bonus = _novelty_bonus(experiment, specs, experiment.seed_of(4, index, incarnation))
         self._writer.initial_priority = variables.initial_priority
-        self._td_errors = _td_error_window(experiment)
+        self._td_errors = _td_error_window(experiment, specs)
         self._seen = self._environment.reset(experiment.seed_of(2, index, incarnation))
         self._step_type = np.full(lanes, FIRST, np.uint8)  # of the frames that come next
         self._variables, self._variables_since = variables, time.monotonic()
@@ -144,7 +144,7 @@ class Collector:
         if self._ladder is not None:
             epsilons = self._ladder(epsilons, self._step_type == FIRST, self._random)
         statistics.epsilon = float(np.mean(epsilons))
-        actions = explore(exploration, scores, epsilons, self._random, self._seen.mask)
+        actions = explore(exploration, scores, epsilons, self._random, self._seen.mask, self._layout.specs.action_sizes)
         self._fields["action"][:] = actions
         return actions
 
@@ -227,7 +227,9 @@ class Collector:
         if scores is None:  # else the frames hold what the lanes saw last: the step from it failed
             self._fill()
             mask = self._seen.mask
-            fields["action"][:] = 0 if mask is None else mask.argmax(axis=1)  # any that is allowed: none is taken
+            fields["action"][:] = 0  # any that is allowed: none is taken
+            if mask is not None:
+                fields["action"][:] = greedy(np.zeros(mask.shape, np.float32), mask, self._layout.specs.action_sizes)
             scores = None if self._td_errors is None else self._scores(None)
         fields["step_type"][:] = fields["next_step_type"][:] = LAST
         fields["reward"][:] = 0.0
@@ -287,14 +289,14 @@ def _ladder(experiment: Experiment, index: int) -> "Ladder | None":
     return Ladder(experiment.exploration, index, experiment.collectors, experiment.collect.lanes)
 
 
-def _td_error_window(experiment: Experiment) -> "TdErrorWindow | None":
+def _td_error_window(experiment: Experiment, specs: Specs) -> "TdErrorWindow | None":
     """Priorities of new windows from the collector's own TD errors, where the config asks for them."""
     agent, replay = experiment.agent, experiment.replay
     if not (replay.prioritized and replay.initial_priority == "td_error" and agent.priority_unit == "return"):
         return None
     from agents.initial_priorities import TdErrorWindow
 
-    return TdErrorWindow(agent.window_length, agent.discount, agent.reward_clip)
+    return TdErrorWindow(agent.window_length, agent.discount, agent.reward_clip, specs.action_sizes)
 
 
 def _frame_stack(experiment: Experiment, specs: Specs) -> "FrameStack | None":

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents import ArraySpec, Specs
+from agents.dimensions import outside
 from pipeline.datasets.stored_frames import EpisodePart, Lane, episode_parts
 from pipeline.replay.frames import FIRST, LAST, MID, FrameLayout
 
@@ -61,7 +62,7 @@ class Columns(NamedTuple):
     mask: NDArray[Any] | None
     """[T + 1, actions]."""
     action: NDArray[Any]
-    """[T], from 0."""
+    """[T], or [T, D] of several dimensions, from 0."""
     reward: NDArray[Any]
     terminated: NDArray[Any]
     gradient_steps: NDArray[Any] | None = None
@@ -82,15 +83,17 @@ def frames(layout: FrameLayout, columns: Columns) -> NDArray[np.void]:
         found[layout.leaf_field(name)] = _leaf(columns.observation[name], spec, steps + 1, name)
     if layout.specs.masked:
         found["mask"] = _column(columns.mask, (steps + 1, layout.specs.num_actions), "action_mask")
-    found["action"][:-1] = actions = _column(columns.action, (steps,), "action")
+    found["action"][:-1] = actions = _column(columns.action, (steps, *layout.specs.action_shape), "action")
     found["reward"][:-1] = _column(columns.reward, (steps,), "reward")
     found["terminated"][:-1] = _column(columns.terminated, (steps,), "terminated")
     if columns.gradient_steps is not None:
         found["gradient_steps"][:-1] = _column(columns.gradient_steps, (steps,), "gradient_steps")
     if not np.isfinite(found["reward"]).all():
         raise ValueError("a reward is not finite")
-    if ((actions < 0) | (actions >= layout.specs.num_actions)).any():
-        raise ValueError(f"an action is not from 0 to {layout.specs.num_actions - 1}")
+    if outside(actions, layout.specs).any():
+        sizes = layout.specs.action_sizes
+        what = f"within the dimensions {list(sizes)}" if sizes else f"from 0 to {layout.specs.num_actions - 1}"
+        raise ValueError(f"an action is not {what}")
     found["step_type"] = MID
     found["step_type"][0], found["step_type"][-1] = FIRST, LAST
     found["next_step_type"] = np.roll(found["step_type"], -1)

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from pipeline.datasets.datasets import Columns, Dataset, Selection, frames
 from pipeline.datasets.stored_frames import EpisodePart
 from pipeline.environments import suite_of
+from pipeline.environments.interfaces.action_spaces import inward, outward
 from pipeline.environments.lanes.leaves import from_leaves
-from pipeline.environments.lanes.spaces import leaf_readers, specs_of
+from pipeline.environments.lanes.spaces import first_action, leaf_readers, specs_of
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import EnvironmentConfig
 from pipeline.replay.frames import FrameLayout
@@ -132,6 +133,7 @@ def identity(folder: Path) -> str:
 def _env_spec(config: EnvironmentConfig) -> Any:
     """Gymnasium's own description of the environment; None where it would not make the same one."""
     is_plain = not config.import_path and config.engine == "gymnasium" and not config.frame_skip
+    is_plain = is_plain and not config.discretize
     if not is_plain or suite_of(config.id) or config.id not in gymnasium.registry:
         return None
     spec = gymnasium.spec(config.id)
@@ -159,7 +161,7 @@ def _columns(layout: FrameLayout, part: EpisodePart, interface: Spaces) -> dict[
         infos[_MASK] = part.frames["mask"]
     return {
         "observations": from_leaves(interface.observation, leaves),
-        "actions": from_leaves(interface.action, {"": part.steps["action"]}),
+        "actions": _as_given(interface.action, part.steps["action"].astype(np.int64)),
         "rewards": part.steps["reward"],
         "terminations": part.steps["terminated"],
         "truncations": truncations,
@@ -228,7 +230,6 @@ def _has_masks(stored: Any) -> bool:
 
 def _read(folder: Path, stored: Any, layout: FrameLayout) -> Iterator[NDArray[np.void]]:
     readers = leaf_readers(stored.observation_space)
-    first = int(stored.action_space.start)
     try:
         for episode in stored:
             infos = episode.infos or {}
@@ -238,7 +239,7 @@ def _read(folder: Path, stored: Any, layout: FrameLayout) -> Iterator[NDArray[np
                 Columns(
                     {name: read(episode.observations) for name, read in readers.items()},
                     infos.get(_MASK),
-                    np.asarray(episode.actions) - first,
+                    _from_zero(stored.action_space, layout.specs.action_sizes, episode.actions, len(episode)),
                     episode.rewards,
                     episode.terminations,
                     None if versions is None or len(versions) != len(episode) + 1 else versions[:-1],
@@ -246,6 +247,16 @@ def _read(folder: Path, stored: Any, layout: FrameLayout) -> Iterator[NDArray[np
             )
     except Exception as error:  # whatever its file has
         raise UsageError(f"{folder} cannot be learned from: {_one_line(error)}") from None
+
+
+def _as_given(space: Any, actions: NDArray[np.int64]) -> Any:
+    """Actions [T] or [T, D] from 0 as the space has them."""
+    return actions + first_action(space) if actions.ndim == 1 else outward(space, actions)
+
+
+def _from_zero(space: Any, sizes: tuple[int, ...], actions: Any, steps: int) -> NDArray[Any]:
+    """The inverse of `_as_given`."""
+    return inward(space, actions, steps) if sizes else np.asarray(actions) - first_action(space)
 
 
 def _one_line(error: Exception) -> str:

@@ -60,13 +60,15 @@ class Description(msgspec.Struct, frozen=True):
     observation: dict[str, ArraySpec]
     """Leaves by name: shape, dtype and largest values; a bare array has the name ""."""
     features: dict[str, Feature]
+    action_sizes: tuple[int, ...] = ()
+    """Of the dimensions of an action; empty where it is one number."""
 
     @property
     def specs(self) -> Specs:
         """Of the environment."""
         bare = set(self.observation) == {""}
         observation: Any = self.observation[""] if bare else self.observation
-        return Specs(observation, self.num_actions, self.masked)
+        return Specs(observation, self.num_actions, self.masked, self.action_sizes)
 
 
 def features(specs: Specs, records: Literal["transitions", "episodes"]) -> dict[str, Feature]:
@@ -89,7 +91,8 @@ def features(specs: Specs, records: Literal["transitions", "episodes"]) -> dict[
         ("gradient_steps", "int64", "int32"),
         *((("episode", "int64", "int64"), ("step", "int64", "int64")) if records == "transitions" else ()),
     ):
-        found[name] = Feature(kind, dtype, (), all_but_last)  # type: ignore[arg-type]
+        shape = specs.action_shape if name == "action" else ()
+        found[name] = Feature(kind, dtype, shape, all_but_last)  # type: ignore[arg-type]
     return found
 
 
@@ -130,6 +133,7 @@ def write(
         masked=layout.specs.masked,
         observation=layout.specs.leaves(),
         features=described,
+        action_sizes=layout.specs.action_sizes,
     )
     write_json(folder / DESCRIPTION, description)
 

@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 
 from agents import Specs
+from agents.exploration import greedy
 from agents.struct_types import prepared
 from pipeline.environments.lanes.contract import EnvironmentFault, ShieldFault
 from pipeline.environments.lanes.lane_environment import LaneEnvironment, LaneStep
@@ -194,7 +195,9 @@ def _seen(config: EnvironmentConfig, lanes: int) -> Spaces:
     environment = make(config, lanes)
     try:
         seen = environment.reset(seed=0)
-        actions = np.zeros(lanes, np.int64) if seen.mask is None else np.asarray(seen.mask.argmax(axis=1), np.int64)
+        specs = environment.specs
+        alike = np.zeros((lanes, specs.num_actions), np.float32)
+        actions = greedy(alike, seen.mask, specs.action_sizes)  # the first that are allowed
         following = environment.step(actions)
         masked = not (seen.mask is None and following.mask is None)
         if not masked:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from agents.dimensions import choice_names
 from pipeline.environments.lanes.lane_environment import LaneEnvironment
 
 _DOCUMENTED = {
@@ -19,13 +20,17 @@ _MINATAR = {"n": "no-op", "l": "left", "u": "up", "r": "right", "d": "down", "f"
 
 
 def action_names(environment: LaneEnvironment) -> tuple[str, ...]:
-    """A name for each action: the environment's own (`get_action_meanings()`), a documented one, or its number."""
+    """A name for each action: the environment's own (`get_action_meanings()`), a documented one, or its number.
+
+    Of several dimensions each choice has one, such as 0=2.
+    """
     count = environment.specs.num_actions
     vector: Any = environment.vector
     single = vector.envs[0].unwrapped if hasattr(vector, "envs") else vector
     kind = type(single).__name__
     named = _own(single) or next((names for start, names in _DOCUMENTED.items() if kind.startswith(start)), ())
-    return tuple(map(str, named)) if len(named) == count else tuple(map(str, range(count)))
+    numbers = choice_names(environment.specs.action_sizes) or map(str, range(count))
+    return tuple(map(str, named)) if len(named) == count else tuple(numbers)
 
 
 def _own(single: Any) -> tuple[Any, ...]:

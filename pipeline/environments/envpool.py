@@ -82,10 +82,10 @@ def vector(config: EnvironmentConfig, lanes: int, *, render: bool = False) -> En
         raise UsageError(
             f"EnvPool has no environment {config.id or config.import_path!r}: set environment.engine='gymnasium'"
         )
-    if config.vectorization != "auto" or config.frame_skip:
+    if config.vectorization != "auto" or config.frame_skip or config.discretize:
         raise UsageError(
-            "environment.vectorization and environment.frame_skip do not go with engine='envpool': leave them out (a "
-            "game's own frame_skip is one of environment.kwargs)"
+            "environment.vectorization, environment.frame_skip and environment.discretize do not go with "
+            "engine='envpool': leave them out (a game's own frame_skip is one of environment.kwargs)"
         )
     limit = {"max_episode_steps": config.max_episode_steps} if config.max_episode_steps else {}
     return EnvPoolLanes(config.id, lanes, {**config.kwargs, **limit})

@@ -58,7 +58,7 @@ class Moment(NamedTuple):
     scores: NDArray[np.float32]
     """float32 [lanes, actions]: Q-values or logits."""
     actions: NDArray[np.int64]
-    """int64 [lanes]: chosen, not taken yet."""
+    """int64 [lanes], or [lanes, D]: chosen, not taken yet."""
 
 
 class Values:
@@ -242,7 +242,7 @@ class GreedyRunner:
         random, begins = np.random.default_rng(seed), np.ones(self._lanes, np.bool_)
         while True:
             scores = self._actor.scores(seen.observation, begins)
-            actions = epsilon_greedy(scores, self._epsilon, random, seen.mask)
+            actions = epsilon_greedy(scores, self._epsilon, random, seen.mask, environment.specs.action_sizes)
             yield Moment(seen, begins, scores, actions)
             begins = environment.resetting  # what these lanes see next begins an episode
             seen = environment.step(actions)

@@ -60,6 +60,9 @@ class EnvironmentConfig(Config, frozen=True):
     max_episode_steps: Annotated[
         int, Meta(ge=0, description="Steps of the environment that truncate an episode; 0 is its own limit.")
     ] = 0
+    discretize: Annotated[
+        int, Meta(ge=0, le=1_000, description="Points that each number of a Box action is cut into, evenly; 0: none.")
+    ] = 0
     mask_key: Annotated[
         str,
         Meta(

@@ -16,6 +16,7 @@ from agents import ArraySpec, Specs
 from pipeline import environments
 from pipeline.acting.frame_stacks import stacked
 from pipeline.environments import Spaces
+from pipeline.environments.interfaces.action_spaces import starts_of
 from pipeline.environments.lanes.leaves import given_leaves
 from pipeline.environments.lanes.spaces import first_action, specs_of
 from pipeline.experiment.sections import Experiment
@@ -67,6 +68,12 @@ class Interface(msgspec.Struct, frozen=True):
     state_units: int
     scores: str
     """Name of the output that actions are chosen by: q_values, or the logits of a policy."""
+    action_sizes: tuple[int, ...] = ()
+    """Of the dimensions of an action; empty where it is one number. Their scores lie side by side."""
+    action_shape: tuple[int, ...] = ()
+    """As the environment takes an action of several dimensions; (D,) of a Tuple or Dict."""
+    first_actions: tuple[int, ...] = ()
+    """The environment's number of 0 of each dimension."""
 
     @classmethod
     def of(cls, experiment: Experiment, spaces: Spaces) -> "Interface":
@@ -79,7 +86,7 @@ class Interface(msgspec.Struct, frozen=True):
         environment = experiment.environment
         specs = specs_of(*spaces, environment.image_keys, environment.image_layout)
         given = given_leaves(spaces.observation)
-        names = _input_names(specs.leaves())
+        names, sizes = _input_names(specs.leaves()), specs.action_sizes
         return cls(
             leaves={leaf: Leaf(names[leaf], *given[leaf], spec) for leaf, spec in specs.leaves().items()},
             num_actions=specs.num_actions,
@@ -90,6 +97,9 @@ class Interface(msgspec.Struct, frozen=True):
             frames=experiment.environment.frame_stack,
             state_units=experiment.agent.state_units if experiment.agent.remembers else 0,
             scores="logits" if experiment.agent.learns_policy else "q_values",
+            action_sizes=sizes,
+            action_shape=(spaces.action.shape or specs.action_shape) if sizes else (),
+            first_actions=starts_of(spaces.action) if sizes else (),
         )
 
     @property
@@ -101,7 +111,8 @@ class Interface(msgspec.Struct, frozen=True):
     def specs(self) -> Specs:
         """Of one observation, as the agent sees it."""
         leaves = {leaf: each.spec for leaf, each in self.leaves.items()}
-        return Specs(leaves[""] if set(leaves) == {""} else leaves, self.num_actions, self.masked or bool(self.shield))
+        observation: Any = leaves[""] if set(leaves) == {""} else leaves
+        return Specs(observation, self.num_actions, self.masked or bool(self.shield), self.action_sizes)
 
     def inputs(self) -> dict[str, Tensor]:
         """By name: the observation's parts, `action_mask` and `state`, as far as there are any."""
@@ -115,10 +126,17 @@ class Interface(msgspec.Struct, frozen=True):
 
     def outputs(self) -> dict[str, Tensor]:
         """By name: `action`, the scores, and `next_state` of a recurrent policy."""
-        outputs = {ACTION: Tensor("int64", ()), self.scores: Tensor("float32", (self.num_actions,))}
+        outputs = {ACTION: Tensor("int64", self.action_shape), self.scores: Tensor("float32", (self.num_actions,))}
         if self.state_units:
             outputs[NEXT_STATE] = Tensor("float32", (self.state_units,))
         return outputs
+
+    def actions(self, best: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Actions as the environment takes them, int64 [B, ...], of those from 0 [B] or [B, D]."""
+        if not self.action_sizes:
+            return best + self.first_action
+        given: NDArray[np.int64] = (best + np.array(self.first_actions)).reshape(len(best), *self.action_shape)
+        return given
 
     def seen(self, inputs: Mapping[str, Any], cast: Callable[[Any, str], Any]) -> dict[str, Any]:
         """Observations as the agent sees them, by leaf name.

@@ -53,11 +53,13 @@ class GreedyPolicy:
 
     @property
     def num_actions(self) -> int:
-        """How many actions there are."""
+        """How many actions there are; of several dimensions the sum of their sizes: the width of masks and Q-values."""
         return self._one.num_actions
 
     def act(self, observation: Any, mask: Any = None) -> int | NDArray[np.int64]:
         """The best action, as the environment numbers it: an int, or int64 [B] of a batch of B observations.
+
+        Of several dimensions it is an array of the action's shape, or [B, ...]; each dimension is chosen by itself.
 
         Args:
           observation: one, or a batch of them.
@@ -79,8 +81,11 @@ class GreedyPolicy:
             allowed = self._served.allowed(seen, allowed_by_mask)
         except NoAction as error:
             raise UsageError(f"mask: {error}") from None
-        actions = greedy(scores, allowed) + self._one.first_action
-        return actions if is_batch else int(actions[0])
+        actions = self._one.actions(greedy(scores, allowed, self._one.action_sizes))
+        if is_batch:
+            return actions
+        one: NDArray[np.int64] = actions[0]
+        return one if self._one.action_sizes else int(one)
 
     def q_values(self, observation: Any) -> NDArray[np.float32]:
         """Q-values float32 [actions], or [B, actions], whatever mask and shield allow; nothing is remembered.

@@ -57,8 +57,8 @@ def model_card(origin: Origin, interface: Interface, files: Mapping[Path, str], 
         "## Inputs and outputs",
         "",
         f"Signature `serving_default`; the batch size B is free. `{ACTION}` is the allowed action of largest "
-        f"`{interface.scores}`, the first of equals, as the environment numbers actions; `{interface.scores}` are "
-        "those of all actions, forbidden ones included.",
+        f"`{interface.scores}`, the first of equals, as the environment numbers actions{_by_dimension(interface)}; "
+        f"`{interface.scores}` are those of all actions, forbidden ones included.",
         "",
         *_table(("input", "dtype", "shape", "is"), _described(interface.inputs(), _inputs(interface))),
         "",
@@ -112,11 +112,18 @@ def _inputs(interface: Interface) -> dict[str, str]:
 
 
 def _outputs(interface: Interface) -> dict[str, str]:
+    sizes = interface.action_sizes
+    bounds = [(first, first + size - 1) for first, size in zip(interface.first_actions, sizes, strict=True)]
+    each = ", ".join(f"{low} to {high}" for low, high in bounds)
     return {
-        ACTION: f"from {interface.first_action} to {interface.first_action + interface.num_actions - 1}",
-        interface.scores: "one an action",
+        ACTION: each or f"from {interface.first_action} to {interface.first_action + interface.num_actions - 1}",
+        interface.scores: f"one a choice: {', '.join(map(str, sizes))} of the dimensions" if sizes else "one an action",
         NEXT_STATE: "`state` of the episode's next call",
     }
+
+
+def _by_dimension(interface: Interface) -> str:
+    return ", each dimension by itself" if interface.action_sizes else ""
 
 
 def _notes(interface: Interface) -> list[str]:

@@ -102,8 +102,8 @@ class Model:
         seen = interface.seen(inputs, tf.cast)
         both = self._output(seen, inputs.get(STATE))
         scores = both[:, : interface.num_actions]
-        best = tf.argmax(self._masked(scores, seen, inputs.get(MASK)), axis=1)
-        outputs = {ACTION: best + interface.first_action, interface.scores: scores}
+        best = self._best(self._masked(scores, seen, inputs.get(MASK)))
+        outputs = {ACTION: best, interface.scores: scores}
         if interface.state_units:
             outputs[NEXT_STATE] = both[:, interface.num_actions :]
         return outputs
@@ -116,6 +116,15 @@ class Model:
         if silent := self._agent.noise_units + self._silent:
             return self._agent.acting_model([observation, tf.zeros((batch, silent))])
         return self._agent.acting_model(observation)
+
+    def _best(self, scores: tf.Tensor) -> tf.Tensor:
+        """The actions of the largest scores [B, S], as the environment takes them; each dimension by itself."""
+        interface = self.interface
+        if not interface.action_sizes:
+            return tf.argmax(scores, axis=1) + interface.first_action
+        of_each = tf.split(scores, interface.action_sizes, axis=1)
+        best = [tf.argmax(part, axis=1) + first for part, first in zip(of_each, interface.first_actions, strict=True)]
+        return tf.reshape(tf.stack(best, axis=1), (-1, *interface.action_shape))
 
     def _masked(self, scores: tf.Tensor, seen: dict[str, tf.Tensor], mask: tf.Tensor | None) -> tf.Tensor:
         """The scores, -inf where the mask or the shield inside forbids."""

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.dimensions import usable
 from agents.exploration import greedy
 from pipeline.acting.frame_stacks import newest, stacked
 from pipeline.acting.network_program import make_actor
@@ -50,8 +51,8 @@ class ServedPolicy:
         interface = self.interface
         seen = interface.seen(inputs, np.asarray)
         scores, states = self.scores(seen, inputs.get(STATE))
-        best = greedy(scores, self.allowed(seen, inputs.get(MASK)))
-        outputs = {ACTION: best + interface.first_action, interface.scores: scores}
+        best = greedy(scores, self.allowed(seen, inputs.get(MASK)), interface.action_sizes)
+        outputs: Arrays = {ACTION: interface.actions(best), interface.scores: scores}
         if states is not None:
             outputs[NEXT_STATE] = states
         return outputs
@@ -90,7 +91,7 @@ class ServedPolicy:
         if self._shield is not None:
             by_shield = self._shield(self._specs.pack(newest(self._specs, self.interface.frames, seen)))
             allowed = by_shield if mask is None else by_shield & mask
-        if allowed is not None and not (some := allowed.any(axis=1)).all():
+        if allowed is not None and not (some := usable(allowed, self.interface.action_sizes)).all():
             raise NoAction(f"row {int(np.argmin(some))}: no action is allowed")
         return allowed
 

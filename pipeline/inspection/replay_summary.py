@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.dimensions import allows, begins, choice_names, outside
 from pipeline.datasets.stored_frames import EpisodePart, Lane, episode_parts, is_padding, is_step
 from pipeline.replay.frames import FIRST, LAST, FrameLayout
 
@@ -24,7 +25,9 @@ class Findings(NamedTuple):
     distributions: dict[str, Numbers]
     """Of episodes, transitions or items, by name; in the order of the table."""
     actions: NDArray[np.int64]
-    """[actions]: how often each was taken."""
+    """[actions]: how often each was taken; of several dimensions their choices, one dimension after the other."""
+    sizes: tuple[int, ...]
+    """Of the dimensions of an action; empty where it is one number."""
     episodes: dict[str, tuple[int, int]]
     """Episodes and their steps, by how they ended or why they are not whole."""
     steps: int
@@ -64,10 +67,12 @@ def findings(
     for part in episodes:
         ending = part.cut or ("truncated" if part.truncated else "terminated")
         endings.setdefault(ending, []).append(len(part.steps))
-    actions = steps["action"]
+    sizes = layout.specs.action_sizes
+    actions = (steps["action"] + begins(sizes) if sizes else steps["action"])[~outside(steps["action"], layout.specs)]
     return Findings(
         distributions={name: np.asarray(values, np.float64) for name, values in distributions.items()},
-        actions=np.bincount(actions[actions >= 0], minlength=layout.specs.num_actions),
+        actions=np.bincount(actions.ravel(), minlength=layout.specs.num_actions),
+        sizes=sizes,
         episodes={name: (len(lengths), sum(lengths)) for name, lengths in sorted(endings.items())},
         steps=len(steps),
         ends=sum(int(np.count_nonzero(_is_end(lane))) for lane in lanes),
@@ -100,11 +105,12 @@ def faults(lanes: Iterable[Lane], layout: FrameLayout) -> dict[str, int]:
             bad = ~np.isfinite(frames[name].reshape(len(frames), -1)).all(axis=1)
             found["observation not finite"] += int(np.count_nonzero(bad))
         found["reward not finite"] += int(np.count_nonzero(~np.isfinite(steps["reward"])))
-        outside = (steps["action"] < 0) | (steps["action"] >= layout.specs.num_actions)
-        found["action that does not exist"] += int(np.count_nonzero(outside))
+        wrong = outside(steps["action"], layout.specs)
+        found["action that does not exist"] += int(np.count_nonzero(wrong))
         if layout.specs.masked:
-            taken = np.take_along_axis(steps["mask"], np.where(outside, 0, steps["action"])[:, np.newaxis], axis=1)
-            found["action that its mask forbids"] += int(np.count_nonzero(~taken[:, 0] & ~outside))
+            there = steps[~wrong]
+            allowed = allows(there["mask"], there["action"], layout.specs.action_sizes)
+            found["action that its mask forbids"] += int(np.count_nonzero(~allowed))
         follows = lane.stored[:-1] & ~is_padding(lane.frames)[:-1] & ~is_padding(lane.frames)[1:]
         ends, begins = lane.frames["step_type"][:-1] == LAST, lane.frames["step_type"][1:] == FIRST
         found["episode that begins within another"] += int(np.count_nonzero(follows & (ends != begins)))
@@ -148,14 +154,15 @@ def _distributions(found: Findings) -> list[str]:
 
 
 def _actions(found: Findings) -> Iterator[str]:
-    total = int(found.actions.sum())
-    yield "actions"
-    for action, count in list(enumerate(found.actions.tolist()))[:_MOST_ACTIONS]:
+    total = int(found.actions.sum()) // max(1, len(found.sizes))
+    yield "actions, each dimension by itself" if found.sizes else "actions"
+    names = choice_names(found.sizes) or [str(action) for action in range(len(found.actions))]
+    for name, count in list(zip(names, found.actions.tolist(), strict=True))[:_MOST_ACTIONS]:
         bar = "#" * round(_BAR * count / total) if total else ""
-        yield f"  {action:<6}{share(count, total):>20}  {bar}".rstrip()
+        yield f"  {name:<6}{share(count, total):>20}  {bar}".rstrip()
     if len(found.actions) > _MOST_ACTIONS:
         rest = int(found.actions[_MOST_ACTIONS:].sum())
-        yield f"  {len(found.actions) - _MOST_ACTIONS} others: {share(rest, total)}"
+        yield f"  {len(found.actions) - _MOST_ACTIONS} others: " + (f"{rest:,}" if found.sizes else share(rest, total))
 
 
 def _checks(found: Findings) -> list[str]:

@@ -104,7 +104,7 @@ class ValueSentinel:
 
     Args:
       experiment: the run.
-      num_actions: of its environment.
+      num_actions: of its environment; of several dimensions the largest's.
     """
 
     def __init__(self, experiment: Experiment, num_actions: int) -> None:

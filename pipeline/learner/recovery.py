@@ -35,7 +35,7 @@ class Recovery:
     ) -> None:
         self._experiment, self._run, self._learner, self._counters = experiment, run, learner, counters
         self._updates = SkippedUpdates(experiment.learner)
-        self.sentinel = ValueSentinel(experiment, specs.num_actions)
+        self.sentinel = ValueSentinel(experiment, max(specs.action_sizes, default=specs.num_actions))
         self._skipped_here = 0
 
     @property

@@ -1,11 +1,12 @@
 """Plays episodes of one lane as evaluations do, and shows each step with the policy's Q-values."""
 
 from collections import deque
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.dimensions import begins, split
 from pipeline import environments
 from pipeline.acting.policy_files import Policy
 from pipeline.environments.action_names import action_names
@@ -45,7 +46,8 @@ def show(runner: GreedyRunner, policy: Policy, seed: int, experiment: Experiment
       WindowClosed: nobody looks on any more.
     """
     environment = runner.environment
-    rate, reader = pictures_a_second(environment), _Reader(experiment, action_names(environment))
+    rate = pictures_a_second(environment)
+    reader = _Reader(experiment, action_names(environment), environment.specs.action_sizes)
     for number, moment in enumerate(runner.moments(policy, seed)):
         reading = reader.read(moment, ended=environment.any_resetting)
         pixels = overlaid(picture(environment), reading)
@@ -63,9 +65,9 @@ def show(runner: GreedyRunner, policy: Policy, seed: int, experiment: Experiment
 class _Reader:
     """Makes the view of each step from what the lane observed and the policy computed."""
 
-    def __init__(self, experiment: Experiment, names: tuple[str, ...]) -> None:
+    def __init__(self, experiment: Experiment, names: tuple[str, ...], sizes: tuple[int, ...]) -> None:
         self._is_policy = experiment.agent.learns_policy
-        self._names = names
+        self._names, self._sizes = names, sizes
         self._steps, self._return = 0, 0.0
         self._tried: deque[tuple[float, float]] = deque(maxlen=_SPANNED)
 
@@ -79,7 +81,7 @@ class _Reader:
             self._steps, self._return = self._steps + 1, self._return + reward
         scores = moment.scores[0]
         if self._is_policy:
-            scores, span = probabilities(scores, allowed), (0.0, 1.0)
+            scores, span = probabilities(scores, allowed, self._sizes), (0.0, 1.0)
         else:
             if not ended:  # what would follow an end is learned by no one, and what is forbidden by few
                 tried = scores if allowed is None else scores[allowed]
@@ -90,7 +92,7 @@ class _Reader:
             title="probabilities" if self._is_policy else "Q-values",
             names=self._names,
             allowed=allowed,
-            action=None if ended else int(moment.actions[0]),
+            chosen=() if ended else _places(moment.actions[0], self._sizes),
             span=span,
             step=self._steps,
             reward=reward,
@@ -98,9 +100,18 @@ class _Reader:
         )
 
 
-def probabilities(logits: NDArray[np.float32], allowed: NDArray[np.bool_] | None) -> NDArray[np.float32]:
-    """A softmax over the allowed actions: float32 [actions], 0 where one is forbidden."""
+def _places(action: Any, sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """Where an action's scores are."""
+    return tuple((action + begins(sizes)).tolist()) if sizes else (int(action),)
+
+
+def probabilities(
+    logits: NDArray[np.float32], allowed: NDArray[np.bool_] | None, sizes: tuple[int, ...] = ()
+) -> NDArray[np.float32]:
+    """A softmax over the allowed actions: float32 [actions], 0 where one is forbidden; each dimension has its own."""
     kept = logits if allowed is None else np.where(allowed, logits, -np.inf)
+    if sizes:
+        return np.concatenate([probabilities(part, None) for part in split(kept, sizes)])
     weights = np.exp(kept - kept.max())
     shares: NDArray[np.float32] = (weights / weights.sum()).astype(np.float32)
     return shares

@@ -38,8 +38,8 @@ class StepView(NamedTuple):
     """Of the actions."""
     allowed: NDArray[np.bool_] | None
     """bool [actions], false where mask or shield forbid an action; None allows all."""
-    action: int | None
-    """The one chosen; None where the episode has ended."""
+    chosen: tuple[int, ...]
+    """The action, of several dimensions the choice of each; empty where the episode has ended."""
     span: tuple[float, float]
     """Scores at which a bar is empty and full; one that reaches over 0 has its bars grow from there."""
     step: int
@@ -93,7 +93,7 @@ def _rows(reading: StepView) -> list[int]:
     count = len(reading.scores)
     if count <= _MOST_ROWS:
         return list(range(count))
-    order = np.lexsort((-reading.scores, np.arange(count) != reading.action))
+    order = np.lexsort((-reading.scores, ~np.isin(np.arange(count), reading.chosen)))
     return sorted(order[:_MOST_ROWS].tolist())
 
 
@@ -112,7 +112,7 @@ def _draw_panel(
     top += _HEAD_LINES * _LINE + _GAP
     more = len(reading.scores) - len(actions)
     title = f"{reading.title}, {more} more" if more else reading.title
-    draw.text((left, top), title if reading.action is not None else "episode ended", _DIM, _font())
+    draw.text((left, top), title if reading.chosen else "episode ended", _DIM, _font())
     top += _LINE
     names = [_shortened(reading.names[action]) for action in actions]
     numbers = [_number(float(reading.scores[action]), reading.span) for action in actions]
@@ -133,10 +133,10 @@ def _draw_row(
     number: str,
 ) -> None:
     left, top, right = row
-    is_chosen = action == reading.action
+    is_chosen = action in reading.chosen
     is_forbidden = reading.allowed is not None and not reading.allowed[action]
     colour = _CHOSEN if is_chosen else _DIM if is_forbidden else _BAR
-    text = _CHOSEN if is_chosen else _DIM if is_forbidden or reading.action is None else _TEXT
+    text = _CHOSEN if is_chosen else _DIM if is_forbidden or not reading.chosen else _TEXT
     middle = top + _ROW // 2
     if is_chosen:
         draw.polygon([(left, middle - 5), (left, middle + 5), (left + 7, middle)], _CHOSEN)
@@ -145,7 +145,7 @@ def _draw_row(
     draw.rectangle([bar[0], middle - 7, bar[1], middle + 7], _TRACK)
     start, end = _extent(float(reading.scores[action]), reading.span)
     length = bar[1] - bar[0]
-    if reading.action is not None:
+    if reading.chosen:
         draw.rectangle([bar[0] + start * length, middle - 7, bar[0] + end * length, middle + 7], colour)
     if is_forbidden:
         draw.line([(left + 10, middle), (right, middle)], _FORBIDDEN, width=2)

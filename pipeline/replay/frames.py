@@ -37,7 +37,7 @@ class FrameLayout:
         if state_units:  # the recurrent state that the action was chosen with
             fields.append(("state", "float32", (state_units,)))
         fields += [
-            ("action", "int32"),
+            ("action", "int32", specs.action_shape),
             ("reward", "float32"),
             ("terminated", "bool"),
             ("step_type", "uint8"),

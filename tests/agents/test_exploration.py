@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents import ExplorationConfig, exploration
+from agents import ExplorationConfig, boltzmann, exploration
 from agents.ladder import Ladder
 
 SCHEDULE = ExplorationConfig(epsilon_initial=1.0, epsilon_final=0.1, epsilon_decay_steps=100)
@@ -123,14 +123,14 @@ def test_no_strategy_ever_takes_a_forbidden_action(
     mask = np.array([[action in row for action in range(actions)] for row in allowed])
     random = np.random.default_rng(seed)
     config = ExplorationConfig(temperature=temperature)
-    boltzmann = ExplorationConfig(strategy="boltzmann", temperature=temperature)
+    softmax = ExplorationConfig(strategy="boltzmann", temperature=temperature)
     for chosen in (
         exploration.greedy(q_values, mask),
         exploration.uniform((lanes, actions), random, mask),
         exploration.epsilon_greedy(q_values, epsilon, random, mask),
-        exploration.boltzmann(q_values, temperature, random, mask),
+        boltzmann.boltzmann(q_values, temperature, random, mask),
         exploration.explore(config, q_values, epsilon, random, mask),
-        exploration.explore(boltzmann, q_values, epsilon, random, mask),
+        exploration.explore(softmax, q_values, epsilon, random, mask),
     ):
         assert chosen.dtype == np.int64
         assert chosen.shape == (lanes,)
@@ -180,16 +180,16 @@ def test_boltzmann_draws_by_the_softmax_of_q_over_temperature() -> None:
     # Q / T = ln 1, ln 2, ln 5: probabilities 1/8, 2/8, 5/8; without the last action 1/3, 2/3.
     temperature = 3.0
     q_values = np.tile(temperature * np.log([1.0, 2.0, 5.0]), (DRAWS, 1)).astype(np.float32)
-    actions = exploration.boltzmann(q_values, temperature, np.random.default_rng(4))
+    actions = boltzmann.boltzmann(q_values, temperature, np.random.default_rng(4))
     np.testing.assert_allclose(frequencies(actions, 3), [1 / 8, 2 / 8, 5 / 8], atol=TOLERANCE)
     mask = np.tile([True, True, False], (DRAWS, 1))
-    actions = exploration.boltzmann(q_values, temperature, np.random.default_rng(4), mask)
+    actions = boltzmann.boltzmann(q_values, temperature, np.random.default_rng(4), mask)
     np.testing.assert_allclose(frequencies(actions, 3), [1 / 3, 2 / 3, 0.0], atol=TOLERANCE)
 
 
 def test_cold_boltzmann_is_greedy() -> None:
     q_values = np.random.default_rng(5).normal(size=(100, 4)).astype(np.float32)
-    actions = exploration.boltzmann(q_values, 1e-6, np.random.default_rng(6))
+    actions = boltzmann.boltzmann(q_values, 1e-6, np.random.default_rng(6))
     assert actions.tolist() == exploration.greedy(q_values).tolist()
 
 
@@ -211,4 +211,4 @@ def test_explore_follows_the_configured_strategy() -> None:
     assert always.tolist() == exploration.greedy(q_values).tolist()
     hot = ExplorationConfig(strategy="boltzmann", temperature=100.0)
     drawn = exploration.explore(hot, q_values, 0.0, np.random.default_rng(11))
-    assert drawn.tolist() == exploration.boltzmann(q_values, 100.0, np.random.default_rng(11)).tolist()
+    assert drawn.tolist() == boltzmann.boltzmann(q_values, 100.0, np.random.default_rng(11)).tolist()

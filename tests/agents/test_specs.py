@@ -50,10 +50,10 @@ def test_from_tf_agents_counts_the_actions(dtype: tf.DType) -> None:
     "action",
     [
         tensor_spec.BoundedTensorSpec((), tf.float32, 0.0, 1.0),
-        tensor_spec.BoundedTensorSpec((2,), tf.int32, 0, 1),
+        tensor_spec.BoundedTensorSpec((2, 2), tf.int32, 0, 1),
         tensor_spec.BoundedTensorSpec((), tf.int32, 1, 3),
     ],
-    ids=["continuous", "several", "not from 0"],
+    ids=["continuous", "a matrix", "not from 0"],
 )
 def test_from_tf_agents_refuses_other_actions_in_words(action: Any) -> None:
     with pytest.raises(ValueError, match="actions must be one integer from 0"):

@@ -10,6 +10,8 @@ from tf_agents.trajectories import Trajectory
 from agents import BUILDERS, AgentConfig, ArraySpec, Specs
 
 VECTOR = Specs(ArraySpec((4,), "float32"), 3, masked=True)
+DIMENSIONS = VECTOR._replace(num_actions=5, action_sizes=(2, 3))
+"""The same with actions of two dimensions."""
 CATEGORIES = Specs(ArraySpec((), "int32", (6,)), 3, masked=True)
 SMALL = {
     "n_step": 3,
@@ -83,8 +85,10 @@ FEW = {name: VARIANTS[name] for name in (*BUILDERS, "dqn noisy", "dqn normalized
 
 def observations(specs: Specs, shape: tuple[int, ...], random: np.random.Generator) -> Any:
     """Random observations [*shape, ...] of `specs_of`, each with a mask that allows an action."""
-    mask = random.random((*shape, specs.num_actions)) < 0.6
-    mask[..., 1] |= ~mask.any(axis=-1)
+    mask, begin = random.random((*shape, specs.num_actions)) < 0.6, 0
+    for size in specs.action_sizes or (specs.num_actions,):
+        mask[..., begin + 1] |= ~mask[..., begin : begin + size].any(axis=-1)
+        begin += size
     if specs is CATEGORIES:
         return tf.constant(random.integers(0, 7, shape), tf.int32), tf.constant(mask)
     return tf.constant(random.normal(size=(*shape, 4)), tf.float32), tf.constant(mask)
@@ -94,10 +98,12 @@ def experience(specs: Specs, shape: tuple[int, ...], seed: int = 0, state_units:
     """Random windows [*shape, ...], the last of which is time, with boundaries anywhere and recurrent states."""
     random = np.random.default_rng(seed)
     step_type = tf.constant(random.integers(0, 3, shape), tf.int32)
+    observation = observations(specs, shape, random)
+    of_each = [random.integers(0, size, shape) for size in specs.action_sizes]
     return Trajectory(
         step_type=step_type,
-        observation=observations(specs, shape, random),
-        action=tf.constant(random.integers(0, specs.num_actions, shape)),
+        observation=observation,
+        action=tf.constant(np.stack(of_each, -1) if of_each else random.integers(0, specs.num_actions, shape)),
         policy_info=tf.constant(random.normal(size=(*shape, state_units)), tf.float32) if state_units else (),
         next_step_type=tf.roll(step_type, -1, axis=len(shape) - 1),
         reward=tf.constant(random.normal(size=shape), tf.float32),

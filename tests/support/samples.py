@@ -6,10 +6,11 @@ import numpy as np
 import tensorflow as tf
 from kinds import experience, specs_of
 
+from agents import Specs
 from pipeline.replay.sampling import Sample
 
 
-def random_sample(config: Any, steps: int, batch: int, bad: int) -> Sample:
+def random_sample(config: Any, steps: int, batch: int, bad: int, specs: Specs | None = None) -> Sample:
     """Batches whose halves differ, so that clipping by the norm of each half would show.
 
     Args:
@@ -17,8 +18,10 @@ def random_sample(config: Any, steps: int, batch: int, bad: int) -> Sample:
       steps: K, batches.
       batch: B, of each.
       bad: the step whose batch has a number that is none, in its first half.
+      specs: of the environment; None takes the kind's own.
     """
-    trajectory = experience(specs_of(config.kind), (steps, batch, config.window_length), state_units=config.state_units)
+    shape = steps, batch, config.window_length
+    trajectory = experience(specs or specs_of(config.kind), shape, state_units=config.state_units)
     reward, step_type = trajectory.reward.numpy(), trajectory.step_type.numpy()
     random = np.random.default_rng(0)
     reward[:, batch // 2 :] *= 20.0

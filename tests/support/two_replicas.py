@@ -1,6 +1,6 @@
 """Trains the named variants on one and on two logical CPU devices and prints the differences as JSON.
 
-Run by test_replicas.py with names of `kinds.FEW`.
+Run by test_replicas.py with names of `kinds.FEW`, which may have ", branching" behind them: with actions of dimensions.
 
 A script of its own, because logical devices have to be configured before TensorFlow starts.
 """
@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from kinds import FEW, specs_of
+from kinds import DIMENSIONS, FEW, specs_of
 from samples import random_sample
 
+from agents import Specs
 from pipeline.experiment.replay_section import ReplayConfig
 from pipeline.experiment.sections import Experiment, LearnerConfig
 from pipeline.learner.learner import Learner, Outcome
@@ -24,7 +25,9 @@ BAD = 4
 """The step of each call whose batch has a number that is none."""
 
 
-def train(config: Any, devices: list[str], sample: Sample) -> tuple[list[np.ndarray], list[np.ndarray], list[Outcome]]:
+def train(
+    config: Any, specs: Specs, devices: list[str], sample: Sample
+) -> tuple[list[np.ndarray], list[np.ndarray], list[Outcome]]:
     """The agent's state before and after training, and what the learner said."""
     learner = Learner(
         Experiment(
@@ -32,7 +35,7 @@ def train(config: Any, devices: list[str], sample: Sample) -> tuple[list[np.ndar
             learner=LearnerConfig(batch_size=BATCH, steps_per_call=STEPS, loop="plain"),
             replay=ReplayConfig(prioritized=not config.on_policy),
         ),
-        specs_of(config.kind),
+        specs,
         devices,
     )
     before = [variable.numpy() for variable in learner.agent.variables]
@@ -56,11 +59,14 @@ def difference(one: Outcome, other: Outcome) -> float:
     return float(np.abs(one.priorities - other.priorities).max())
 
 
-def compared(config: Any) -> dict[str, Any]:
+def compared(name: str) -> dict[str, Any]:
     """How far one device and two are apart."""
-    sample = random_sample(config, STEPS, BATCH, BAD)
-    before, single, outcomes = train(config, ["CPU:0"], sample)
-    before_two, mirrored, outcomes_two = train(config, ["CPU:0", "CPU:1"], sample)
+    name, _, branching = name.partition(", ")
+    config = FEW[name]
+    specs = DIMENSIONS if branching else specs_of(config.kind)
+    sample = random_sample(config, STEPS, BATCH, BAD, specs)
+    before, single, outcomes = train(config, specs, ["CPU:0"], sample)
+    before_two, mirrored, outcomes_two = train(config, specs, ["CPU:0", "CPU:1"], sample)
     pairs = zip(outcomes, outcomes_two, strict=True)
     return {
         "start": largest_difference(before, before_two),
@@ -83,7 +89,7 @@ def main() -> None:
     for position, name in enumerate(sys.argv[1:]):
         # Strategies of one process give their collectives the same keys, and TensorFlow takes one for the other.
         tf.distribute.MirroredStrategy._collective_key_base = 100 * position
-        results[name] = compared(FEW[name])
+        results[name] = compared(name)
     print(json.dumps(results))
 
 

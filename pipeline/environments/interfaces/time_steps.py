@@ -7,6 +7,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from pipeline.environments.interfaces.action_spaces import sizes_of
 from pipeline.environments.interfaces.tuples import say_once
 from pipeline.experiment.config import UsageError
 
@@ -33,7 +34,7 @@ class TimeSteps(gymnasium.Env[Any, Any]):
       splits: whether parts of a Dict are masks by their names.
 
     Raises:
-      UsageError: the actions are not one bounded integer, an observation is no number, or it is several in one.
+      UsageError: the actions are not bounded integers, an observation is no number, or it is several in one.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}
@@ -51,13 +52,17 @@ class TimeSteps(gymnasium.Env[Any, Any]):
         action = environment.action_spec()
         dtype = _dtype(action)
         size = int(np.prod(action.shape)) if dtype is not None else 0
-        if dtype is None or size != 1 or not np.issubdtype(dtype, np.integer) or not hasattr(action, "maximum"):
-            raise self._refusal(f"the action spec is {action}: agents need one bounded integer")
+        if dtype is None or size == 0 or not np.issubdtype(dtype, np.integer) or not hasattr(action, "maximum"):
+            raise self._refusal(f"the action spec is {action}: agents need one bounded integer, or an array of them")
         self._action: np.ndarray[Any, Any] = np.zeros(((1,) if self._batched else ()) + tuple(action.shape), dtype)
         first, last = int(np.min(action.minimum)), int(np.max(action.maximum))
         if last - first >= np.iinfo(np.int32).max:
             raise self._refusal(f"the action spec is {action}: give its minimum and maximum")
-        self.action_space = spaces.Discrete(last - first + 1, start=first)
+        self.action_space: Any = spaces.Discrete(last - first + 1, start=first)
+        if size > 1:
+            low, high = (np.broadcast_to(bound, action.shape) for bound in (action.minimum, action.maximum))
+            counts = high.astype(np.int64) - low.astype(np.int64) + 1
+            self.action_space = spaces.MultiDiscrete(counts, start=low.astype(np.int64))
         seen = environment.observation_spec()
         self._split = self._splitter(seen)
         self.observation_space = self._space(seen if self._split is None else self._split(seen)[0])
@@ -124,7 +129,7 @@ class TimeSteps(gymnasium.Env[Any, Any]):
         return None
 
     def _is_mask(self, spec: Any) -> bool:
-        dtype, actions = _dtype(spec), int(self.action_space.n)  # type: ignore[attr-defined]
+        dtype, actions = _dtype(spec), sum(sizes_of(self.action_space))
         if dtype is None or tuple(spec.shape) != (actions,):
             return False
         if dtype == np.bool_:

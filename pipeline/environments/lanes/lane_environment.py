@@ -10,7 +10,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from numpy.typing import NDArray
 
 from pipeline.environments.lanes.contract import MasksIgnored, closing
-from pipeline.environments.lanes.spaces import Misfit, first_action, leaf_readers, specs_of
+from pipeline.environments.lanes.spaces import Misfit, first_action, leaf_readers, of_vectors, specs_of
 from pipeline.experiment.config import UsageError
 from pipeline.runtime import signs_of_life
 
@@ -120,6 +120,7 @@ class LaneEnvironment:
             del self._readers[mask_key]
         self._floats = [leaf for leaf, spec in self.specs.leaves().items() if spec.dtype == "float32"]
         self._first_action = first_action(vector.single_action_space)
+        self._outward = of_vectors(vector.single_action_space, "outward")
         self._masks_fit = masked is not False or shield is not None
         self._gives_masks = part is not None or (masked is True and shield is None)
         self._masks: Masks | None = None
@@ -177,7 +178,7 @@ class LaneEnvironment:
         """Steps every lane; lanes in `resetting` ignore their action and begin an episode.
 
         Args:
-          actions: int64 [lanes], from 0.
+          actions: int64 [lanes], from 0; of several dimensions [lanes, D].
 
         Raises:
           EnvironmentFault: more often than is allowed, an environment raised, an observation was not of its space's
@@ -244,6 +245,8 @@ class LaneEnvironment:
         """What the vector's step returned, and in which lanes it ended the episode; its faults are in `found`."""
         if self._first_action:
             actions = actions + self._first_action
+        elif self._outward is not None:
+            actions = self._outward(actions)
         place = signs_of_life.enter(signs_of_life.STEPPING)
         place[1] = signs_of_life.ALL_LANES
         batch, reward, terminated, truncated, info = self.vector.step(actions)

@@ -3,18 +3,19 @@
 Imported for environments that mask actions, might, or are shielded.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from agents.dimensions import allows, usable
 from agents.exploration import greedy
 from pipeline.environments.lanes.contract import ForbiddenAction, ShieldFault
 from pipeline.environments.lanes.lane_environment import LaneEnvironment, LaneStep
 from pipeline.environments.lanes.shield import Shield
-from pipeline.environments.lanes.spaces import LIKE_MASK, Getter, leaves_of
+from pipeline.environments.lanes.spaces import LIKE_MASK, Getter, leaves_of, of_vectors
 from pipeline.experiment.config import UsageError
 
 SOURCE = "info['action_mask']"
@@ -31,10 +32,13 @@ class MaskReader:
       actions: of the environment.
       lanes: that give masks.
       source: of the masks, for messages.
+      flat: makes one row of a lane's mask, of actions of several dimensions; see `action_spaces.flat_mask`.
     """
 
-    def __init__(self, actions: int, lanes: int, source: str = SOURCE) -> None:
-        self._actions, self.source = actions, source
+    def __init__(
+        self, actions: int, lanes: int, source: str = SOURCE, flat: Callable[[Any], NDArray[Any]] | None = None
+    ) -> None:
+        self._actions, self.source, self._flat = actions, source, flat
         self._forms = np.zeros(lanes, np.int8)
 
     def read(self, rows: Any, lanes: NDArray[np.int64]) -> tuple[NDArray[np.bool_], dict[int, str]]:
@@ -44,6 +48,8 @@ class MaskReader:
           rows: what each lane gave: an array [n, actions] or a sequence.
           lanes: int64 [n], which.
         """
+        if self._flat is not None and not (isinstance(rows, np.ndarray) and rows.shape[1:] == (self._actions,)):
+            rows = [self._flat(row) for row in rows]
         if not isinstance(rows, np.ndarray) or rows.dtype == np.object_:
             arrays = [np.asarray(row) for row in rows]
             if len({(array.dtype, array.shape) for array in arrays}) > 1:
@@ -90,9 +96,10 @@ class Masks:
         self, lanes: LaneEnvironment, shield: Shield | None, part: Getter | None = None, key: str = ""
     ) -> None:
         self._lanes, self._shield, self._part = lanes, shield, part
-        actions = lanes.specs.num_actions
-        self._of_info = MaskReader(actions, lanes.lanes)
-        self._of_part = MaskReader(actions, lanes.lanes, f"observation {key}")
+        actions, self._sizes = lanes.specs.num_actions, lanes.specs.action_sizes
+        flat = of_vectors(lanes.vector.single_action_space, "flat_mask")
+        self._of_info = MaskReader(actions, lanes.lanes, flat=flat)
+        self._of_part = MaskReader(actions, lanes.lanes, f"observation {key}", flat)
         self._at_resets = False  # whether a reset has given one
         self._given: NDArray[np.bool_] | None = None  # the newest masks: the environment's own, and with the shield
         self._allowed: NDArray[np.bool_] | None = None
@@ -131,12 +138,12 @@ class Masks:
                 wrong |= dict.fromkeys(np.flatnonzero(missing).tolist(), f"{SOURCE} is missing, and was given before")
         for lane, what in wrong.items():
             found.setdefault(lane, what)
-        unusable = ~mask.any(axis=1)
+        unusable = ~usable(mask, self._sizes)
         if np.count_nonzero(unusable):
+            source = self._of_info.source if self._part is None else self._of_part.source
+            what = "nothing of some dimension of the action" if self._sizes else "no action"
             for lane in np.flatnonzero(unusable & ~ended).tolist():
-                found.setdefault(
-                    lane, f"{self._of_info.source if self._part is None else self._of_part.source} allows no action"
-                )
+                found.setdefault(lane, f"{source} allows {what}")
             mask[unusable] = True  # of ended ones: none is taken; a truncated one that has a mask is bootstrapped by it
         return mask
 
@@ -172,7 +179,7 @@ class Masks:
         """
         if self._allowed is None:
             return
-        forbidden = ~self._allowed[self._all_lanes, actions] & ~self._lanes.resetting
+        forbidden = ~allows(self._allowed, actions, self._sizes) & ~self._lanes.resetting
         if np.count_nonzero(forbidden):
             lane = int(np.flatnonzero(forbidden)[0])
             raise ForbiddenAction(f"{self._where(1, lane)}: action {actions[lane]} is forbidden")
@@ -181,7 +188,7 @@ class Masks:
         """See `LaneEnvironment.overruled`."""
         if self._shielded is None:
             return 0
-        allowed = self._shielded[self._all_lanes, greedy(scores, self._given)]
+        allowed = allows(self._shielded, greedy(scores, self._given, self._sizes), self._sizes)
         return int(np.count_nonzero(~allowed & ~self._lanes.resetting))
 
     def _apply(self, shield: Any, observation: dict[str, NDArray[Any]], ended: NDArray[np.bool_]) -> None:
@@ -198,7 +205,7 @@ class Masks:
                 "lanes and actions"
             )
         both = allowed if self._given is None else allowed & self._given
-        nothing = ~both.any(axis=1)
+        nothing = ~usable(both, self._sizes)
         if np.count_nonzero(nothing & ~ended):
             lane = int(np.flatnonzero(nothing & ~ended)[0])
             raise ShieldFault(

@@ -44,15 +44,16 @@ def specs_of(
       image_layout: see `environment.image_layout`.
 
     Raises:
-      UsageError: actions are not Discrete, an observation is of a kind or size that is not supported, or two of its
-        parts have one name.
+      UsageError: actions are no whole numbers, an observation is of a kind or size that is not supported, or two of
+        its parts have one name.
     """
+    sizes: tuple[int, ...] = ()
     if not isinstance(action, spaces.Discrete):
-        raise UsageError(
-            f"the action space is {action}: agents need a Discrete one "
-            "(discretise it with a wrapper, or choose another environment)"
-        )
-    if _count(action) > LARGEST_COUNT:
+        from pipeline.environments.interfaces.action_spaces import sizes_of
+
+        sizes = sizes_of(action)
+    count = sum(sizes) if sizes else _count(action)
+    if count > LARGEST_COUNT:
         raise UsageError(f"the action space is {action}: agents take at most {LARGEST_COUNT:,} actions")
     leaves: dict[str, ArraySpec] = {}
     for name, space, _ in leaves_of(observation):
@@ -73,7 +74,7 @@ def specs_of(
             name: with_axes(leaves[name], space, name, image_keys, image_layout)
             for name, space, _ in leaves_of(observation)
         }
-    return Specs(leaves[""] if set(leaves) == {""} else leaves, _count(action), masked)
+    return Specs(leaves[""] if set(leaves) == {""} else leaves, count, masked, sizes)
 
 
 def leaf_readers(observation: spaces.Space[Any]) -> "dict[str, LeafReader]":
@@ -82,8 +83,18 @@ def leaf_readers(observation: spaces.Space[Any]) -> "dict[str, LeafReader]":
 
 
 def first_action(action: spaces.Space[Any]) -> int:
-    """The environment's number of the action that agents number 0."""
-    return int(getattr(action, "start", 0))
+    """The environment's number of the action that agents number 0, of a Discrete space."""
+    space: Any = action
+    return int(space.start) if isinstance(action, spaces.Discrete) else 0
+
+
+def of_vectors(action: spaces.Space[Any], name: str) -> Callable[..., Any] | None:
+    """A function of `interfaces.action_spaces` for actions of several dimensions of this space; None of a Discrete."""
+    if isinstance(action, spaces.Discrete):
+        return None
+    from pipeline.environments.interfaces import action_spaces
+
+    return functools.partial(getattr(action_spaces, name), action)
 
 
 KINDS = {"f": "fiub", "i": "iub", "u": "iub", "b": "b"}
@@ -136,7 +147,7 @@ def path_of(name: str, key: Any) -> str:
     return f"{name}/{key}" if name else str(key)
 
 
-def _count(space: spaces.Discrete[Any]) -> int:
+def _count(space: Any) -> int:
     count: Any = space.n
     return int(count)
 

@@ -12,7 +12,7 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.vector import SyncVectorEnv
 
 from pipeline.environments.lanes.contract import closing
-from pipeline.environments.lanes.spaces import Getter, Misfit, harmless_dtypes, leaves_of
+from pipeline.environments.lanes.spaces import Getter, Misfit, harmless_dtypes, leaves_of, of_vectors
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import EnvironmentConfig
 from pipeline.runtime import signs_of_life
@@ -44,12 +44,12 @@ def gymnasium_vector(
     mode = config.vectorization
     if mode == "auto":  # one lane has nothing to vectorise: stepping the environment itself costs a third
         own = spec.vector_entry_point is not None and (lanes > 1 or spec.entry_point is None)
-        mode = "vector_entry_point" if own and skip == 1 and limit is None else "sync"
+        mode = "vector_entry_point" if own and skip == 1 and limit is None and not config.discretize else "sync"
     if mode == "vector_entry_point":
-        if skip > 1 or limit:
+        if skip > 1 or limit or config.discretize:
             raise UsageError(
-                f"environment {spec.id!r} vectorises itself, where frames are not skipped nor episodes cut: set "
-                "environment.vectorization='sync', or frame_skip=0 and max_episode_steps=0"
+                f"environment {spec.id!r} vectorises itself, where frames are not skipped nor episodes cut nor actions "
+                "discretised: set environment.vectorization='sync', or frame_skip=0, max_episode_steps=0, discretize=0"
             )
         vector = gymnasium.make_vec(spec, num_envs=lanes, vectorization_mode=mode)
         if isinstance(own_loop := vector.unwrapped, SyncVectorEnv):
@@ -60,6 +60,10 @@ def gymnasium_vector(
     if limit:
         spec.max_episode_steps = limit
     wrappers: list[Wrap] = [*suite_wrappers]
+    if config.discretize:
+        from pipeline.environments.interfaces.action_spaces import Discretized
+
+        wrappers.append(functools.partial(Discretized, points=config.discretize))
     if skip > 1:
         from pipeline.environments.lanes.wrappers import FrameSkip
 
@@ -158,6 +162,7 @@ class SerialVectorEnv(SyncVectorEnv):
         self._masks: dict[int, Any] = {}  # by lane
         self.ended_infos: dict[int, Any] = {}
         """Of the lanes whose episode the newest step ended."""
+        self._flat = of_vectors(self.single_action_space, "flat_mask")
         self.newest_info: dict[str, Any] = {}
         """Of the lane that was reset or stepped last, for the check before a run."""
         self.faults: dict[int, str] = {}
@@ -178,6 +183,8 @@ class SerialVectorEnv(SyncVectorEnv):
             self.faults.clear()
         self._masks.clear()
         self.ended_infos.clear()
+        if not isinstance(actions, np.ndarray):  # of a Tuple or Dict space
+            actions = gymnasium.vector.utils.iterate(self.action_space, actions)
         ended = self._autoreset_envs
         reward: Any
         place = signs_of_life.enter(signs_of_life.STEPPING)
@@ -275,7 +282,7 @@ class SerialVectorEnv(SyncVectorEnv):
     def _keep_mask(self, lane: int, mask: Any) -> None:
         if mask is not None:
             try:
-                self._masks[lane] = np.array(mask)
+                self._masks[lane] = np.array(mask if self._flat is None else self._flat(mask))
             except ValueError as error:  # of rows of several lengths
                 raise Misfit(f"info['action_mask'] is no array ({error})") from None
 

@@ -15,6 +15,8 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from agents import Specs
+from agents.dimensions import allows
+from pipeline.environments.interfaces.action_spaces import inward, sizes_of
 from pipeline.environments.lanes.lane_environment import LaneEnvironment, LaneStep
 from pipeline.environments.lanes.spaces import (
     EXACT,
@@ -23,6 +25,7 @@ from pipeline.environments.lanes.spaces import (
     first_action,
     harmless_dtypes,
     leaves_of,
+    of_vectors,
     path_of,
     specs_of,
 )
@@ -72,7 +75,7 @@ class FrameSkip(gymnasium.Wrapper[Any, Any, Any, Any]):
             if terminated or truncated or frame + 1 == self._frames:
                 break
             mask = self._masks.read(observation, info)
-            if mask is not None and not mask[int(action) - self._masks.first_action]:
+            if mask is not None and not self._masks.allow(mask, action):
                 break
         return observation, total, terminated, truncated, info
 
@@ -85,8 +88,8 @@ class ObservingPreviousStep(LaneEnvironment):
     """Lanes that also observe the action and the reward of the step before (Kapturowski et al. 2019, section 2.3).
 
     They are parts of each observation, beside those of a Dict, else beside a part `observation`: the action counted
-    from 1, as a category, and the reward as the environment gave it, float32. Both are 0 where an episode begins. A
-    shield sees them, too. For arguments see `LaneEnvironment`.
+    from 1, as a category (of several dimensions each), and the reward as the environment gave it, float32. Both are 0
+    where an episode begins. A shield sees them, too. For arguments see `LaneEnvironment`.
 
     Raises:
       UsageError: a part of the observation has one of their names.
@@ -103,11 +106,15 @@ class ObservingPreviousStep(LaneEnvironment):
             )
         own = [name for name, _, _ in leaves_of(observed)]
         self._names = {name: name if is_dict else path_of("observation", name).strip("/") for name in own}
-        parts[ACTION] = spaces.Discrete(self.specs.num_actions + 1)
+        sizes = self.specs.action_sizes
+        parts[ACTION] = (
+            spaces.MultiDiscrete(np.array(sizes) + 1) if sizes else spaces.Discrete(self.specs.num_actions + 1)
+        )
         parts[REWARD] = spaces.Box(-np.inf, np.inf, (), np.float32)
         self.observation_space = spaces.Dict(parts)
         self.specs = specs_of(self.observation_space, actions, masked=False)
-        self._action, self._reward = np.zeros(self.lanes, np.int32), np.zeros(self.lanes, np.float32)
+        self._action = np.zeros((self.lanes, *self.specs.action_shape), np.int32)
+        self._reward = np.zeros(self.lanes, np.float32)
 
     def begin(
         self, seeds: Sequence[int], lanes: Sequence[int] | None = None
@@ -120,7 +127,8 @@ class ObservingPreviousStep(LaneEnvironment):
 
     def _stepped(self, actions: NDArray[np.int64]) -> tuple[LaneStep, NDArray[np.bool_]]:
         step, ended = super()._stepped(actions)
-        self._action = np.where(self.resetting, 0, actions + 1).astype(np.int32)
+        resets = self.resetting if actions.ndim == 1 else self.resetting[:, np.newaxis]
+        self._action = np.where(resets, 0, actions + 1).astype(np.int32)
         self._reward = np.where(self.resetting, np.float32(0.0), step.reward)
         return step._replace(observation=self._with_previous(step.observation)), ended
 
@@ -148,8 +156,15 @@ class LaneMasks:
         self._reader: MaskReader | None = None
         self._space: Any = env.action_space
         self._get: Any = None
-        self.first_action = first_action(self._space)
         self._observed = env.observation_space
+        self._sizes = () if isinstance(self._space, spaces.Discrete) else sizes_of(self._space)
+        self._count = sum(self._sizes) if self._sizes else int(self._space.n)
+
+    def allow(self, mask: NDArray[np.bool_], action: Any) -> bool:
+        """Whether a mask bool [actions] allows an action as the environment takes it."""
+        if not self._sizes:
+            return bool(mask[int(action) - first_action(self._space)])
+        return bool(allows(mask[np.newaxis], inward(self._space, action)[np.newaxis], self._sizes)[0])
 
     def read(self, observation: Any, info: Any) -> NDArray[np.bool_] | None:
         """What one step allows, bool [actions]; None where the environment masks nothing.
@@ -164,10 +179,10 @@ class LaneMasks:
             return None
         self._given = True
         if self._reader is None:
-            from pipeline.environments.lanes.masks import MaskReader
+            from pipeline.environments.lanes.masks import SOURCE, MaskReader
 
-            source = (f"observation {self._key}",) if self._key else ()
-            self._reader = MaskReader(int(self._space.n), 1, *source)
+            source = f"observation {self._key}" if self._key else SOURCE
+            self._reader = MaskReader(self._count, 1, source, of_vectors(self._space, "flat_mask"))
         mask, wrong = self._reader.read([row], np.zeros(1, np.int64))
         if wrong:
             raise Misfit(wrong[0])
@@ -178,7 +193,7 @@ class LaneMasks:
         if self._get is None:
             from pipeline.environments.lanes.masks import mask_part
 
-            self._get = mask_part(self._observed, self._key, int(self._space.n)).get
+            self._get = mask_part(self._observed, self._key, self._count).get
         return self._get(observation)
 
 

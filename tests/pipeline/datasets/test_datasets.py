@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from environments_of_dimensions import FORMS
 from environments_with_cameras import Camera
 from gymnasium import spaces
 from hypothesis import given
@@ -40,7 +41,7 @@ SPACES: dict[str, spaces.Space[Any]] = {
 }
 
 
-def episodes(space: spaces.Space[Any], action: spaces.Discrete, lengths: list[int], masked: bool) -> Any:
+def episodes(space: spaces.Space[Any], action: spaces.Space[Any], lengths: list[int], masked: bool) -> Any:
     """A layout, and episodes of so many steps with random frames."""
     specs = specs_of(space, action, masked)
     layout, random = FrameLayout(specs), np.random.default_rng(0)
@@ -54,7 +55,7 @@ def episodes(space: spaces.Space[Any], action: spaces.Discrete, lengths: list[in
         columns = Columns(
             leaves,
             random.integers(0, 2, (length + 1, specs.num_actions)) if masked else None,
-            random.integers(0, specs.num_actions, length),
+            random.integers(0, specs.action_sizes or specs.num_actions, (length, *specs.action_shape)),
             random.normal(size=length).astype(np.float32),
             terminated,
             random.integers(0, 100, length),
@@ -136,6 +137,53 @@ def test_minari_itself_loads_what_was_written_and_no_pixel_has_changed(
     assert datasets.same_interface(dataset.specs, layout.specs)
     dataset.verify(layout)
     same(list(dataset.read(layout)), written)
+
+
+@pytest.mark.parametrize("form", ["from elsewhere", "matrix", "binary", "tuple", "dict"])
+def test_actions_of_several_dimensions_come_back_as_vectors(form: str, tmp_path: Path) -> None:
+    import minari
+
+    action = FORMS[form]
+    layout, written = episodes(BOX, action, [2, 5, 1], masked=True)
+    selection = Selection([EpisodePart(frames, "") for frames in written], {})
+    for records in ("episodes", "transitions"):
+        folder = tmp_path / records
+        folder.mkdir()
+        tfrecord_format.write(folder, layout, selection, records == "episodes", {})
+        dataset = datasets.find(folder)
+        assert dataset is not None
+        assert dataset.specs == layout.specs
+        same(list(dataset.read(layout)), written)
+    folder = tmp_path / "dials-v0"
+    named, config = {"dataset_id": "dials-v0", "algorithm_name": "dqn"}, EnvironmentConfig()
+    write_whole(folder, lambda part: minari_format.write(part, layout, selection, Spaces(BOX, action), config, named))
+    for episode in minari.MinariDataset(folder / "data").iterate_episodes():
+        for step in range(len(episode)):
+            assert action.contains(one_of(action, episode.actions, step))
+    dataset = datasets.find(folder)
+    assert dataset is not None
+    assert dataset.specs == layout.specs
+    same(list(dataset.read(layout)), written)
+
+
+def one_of(space: Any, actions: Any, step: int) -> Any:
+    """The action of a step, of arrays of all."""
+    if isinstance(space, spaces.Dict):
+        return {key: one_of(part, actions[key], step) for key, part in space.spaces.items()}
+    if isinstance(space, spaces.Tuple):
+        return tuple(one_of(part, value, step) for part, value in zip(space.spaces, actions, strict=True))
+    return actions[step]
+
+
+def test_actions_beyond_a_dimension_are_refused() -> None:
+    layout, (episode,) = episodes(BOX, FORMS["vector"], [2], masked=False)
+    columns = Columns(
+        {"": episode["observation/"]}, None, np.array([[2, 1], [1, 2]]), np.zeros(2), np.zeros(2, np.bool_)
+    )
+    with pytest.raises(ValueError, match=r"an action is not within the dimensions \[3, 2\]"):
+        datasets.frames(layout, columns)
+    with pytest.raises(ValueError, match=r"its action has the shape \(2,\) instead of \(2, 2\)"):
+        datasets.frames(layout, columns._replace(action=np.zeros(2)))
 
 
 def test_a_dataset_that_minari_made_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

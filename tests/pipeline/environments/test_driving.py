@@ -168,7 +168,6 @@ def test_frames_are_skipped_and_episodes_cut(make: Any) -> None:
         (task(observation="image", config={"observation": {"type": "Kinematics"}}), "leave one of them out"),
         (EnvironmentConfig(id="highway-v99"), "highway-v99"),
         (EnvironmentConfig(id="racetrack-v0"), "Discrete"),
-        (EnvironmentConfig(id="intersection-multi-agent-v0"), "Discrete"),
     ],
 )
 def test_what_is_not_there_is_refused(config: EnvironmentConfig, part: str) -> None:

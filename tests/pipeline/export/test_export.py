@@ -10,12 +10,14 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 import pytest
+from gymnasium import spaces
 from gymnasium.vector.utils import batch_space
 from untrained import untrained_run
 
-from agents import BUILDERS, config_type
+from agents import BUILDERS, config_type, dimensions
 from agents.exploration import greedy
 from pipeline import environments
+from pipeline.environments.interfaces import action_spaces
 from pipeline.environments.lanes.shield import load as load_shield
 from pipeline.environments.lanes.spaces import first_action, leaf_readers
 from pipeline.evaluator.evaluator import PolicyActor
@@ -39,6 +41,11 @@ ON_POLICY = (
 def observing(space: str, masks: bool = True) -> tuple[str, ...]:
     arguments = f"environment.kwargs={{kind='{space}', masks={str(masks).lower()}}}"
     return ("environment.id=''", "environment.import_path='environments_for_tests:Observing'", arguments)
+
+
+def dials(form: str, masks: str) -> tuple[str, ...]:
+    arguments = f"environment.kwargs={{form='{form}', masks='{masks}'}}"
+    return ("environment.id=''", "environment.import_path='environments_of_dimensions:Dials'", arguments)
 
 
 def guarded(shield: str, *, masked: bool, stack: int = 1) -> tuple[str, ...]:
@@ -86,6 +93,9 @@ CASES: dict[str, tuple[str, ...]] = {
         *observing("discrete_from"),
         "environment.frame_stack=3",
     ),
+    "dqn, a matrix of dimensions": (*kind("dqn", "agent.dueling=true"), *dials("matrix", "flat")),
+    "ppo, binary dimensions": (*kind("ppo"), *dials("binary", "none")),
+    "r2d2, nested dimensions": (*kind("r2d2", "agent.lstm_units=4"), *dials("tuple", "parts")),
     "a shield inside, a mask and stacks": (*kind("dqn"), *guarded("below_half", masked=True, stack=2)),
     "a shield outside and stacks": (*kind("dqn"), *guarded("allowed", masked=False, stack=2)),
 }
@@ -139,14 +149,24 @@ def parts(sample: Any, name: str = "") -> dict[str, Any]:
     return merged
 
 
+def as_given(space: Any, actions: Any) -> Any:
+    """What the exported models return: of a Tuple or Dict the numbers of all parts side by side."""
+    if isinstance(space, spaces.Discrete):
+        return actions + first_action(space)
+    given = action_spaces.outward(space, actions)
+    if isinstance(given, np.ndarray):
+        return given.astype(np.int64)
+    return np.concatenate([part.reshape(len(actions), -1) for part in given], axis=1).astype(np.int64)
+
+
 def play(case: Case, seed: int = 0) -> tuple[dict[str, Any], dict[str, Any]]:
     """Inputs [steps, lanes, ...] of random lanes, and what the pipeline's own policy makes of them."""
     experiment, interface, policy = case.of_run
     random, frames = np.random.default_rng(seed), interface.frames
-    spaces = environments.spaces_of(experiment.environment)
-    batch = batch_space(spaces.observation, LANES)
+    observed, acted, _ = environments.spaces_of(experiment.environment)
+    batch = batch_space(observed, LANES)
     batch.seed(seed)
-    specs, readers = environments.describe(experiment.environment), leaf_readers(spaces.observation)
+    specs, readers = environments.describe(experiment.environment), leaf_readers(observed)
     actor = PolicyActor(experiment, specs, policy, LANES)
     shield = load_shield(interface.shield) if interface.shield else None
     begins = random.random((STEPS, LANES)) < 0.2
@@ -165,7 +185,7 @@ def play(case: Case, seed: int = 0) -> tuple[dict[str, Any], dict[str, Any]]:
         mask = np.ones_like(scores, np.bool_)
         if interface.masked:
             mask = random.random(scores.shape) < 0.6
-            mask[:, 0] |= ~mask.any(axis=1)
+            mask[:, dimensions.begins(specs.action_sizes or (0,))] = True
         outer = mask
         if shield is not None:
             allowed = shield(specs.pack(seen))
@@ -181,7 +201,7 @@ def play(case: Case, seed: int = 0) -> tuple[dict[str, Any], dict[str, Any]]:
             inputs.setdefault(name, []).append(full.astype(array.dtype))
         if interface.takes_mask:
             inputs.setdefault("action_mask", []).append(outer)
-        wanted["action"].append(greedy(scores, mask) + first_action(spaces.action))
+        wanted["action"].append(as_given(acted, greedy(scores, mask, specs.action_sizes)))
         wanted[interface.scores].append(scores)
     arrays = {f"input/{name}": np.stack(values) for name, values in inputs.items()}
     more = {"state_units": interface.state_units} if interface.state_units else {}
@@ -193,6 +213,7 @@ def same(found: Any, wanted: dict[str, Any], scores: str) -> None:
     assert found["action"].dtype == np.int64
     # Where the two best are as good as equal, either is the greedy action.
     differ = found["action"] != wanted["action"]
+    differ = differ.reshape(*differ.shape[:2], -1).any(axis=2)
     first = np.sort(wanted[scores], axis=-1)
     gap = np.diff(first, axis=-1).min(axis=-1)
     assert not (differ & (gap > 1e-4)).any()

@@ -12,8 +12,10 @@ from tiers import tiered
 from untrained import untrained_run
 
 import pipeline
+from agents.dimensions import begins as begins_of
 from agents.exploration import greedy
 from pipeline.acting import stored_policies
+from pipeline.environments.interfaces import action_spaces
 from pipeline.environments.lanes.spaces import first_action, leaf_readers
 from pipeline.evaluator.evaluation import play
 from pipeline.evaluator.evaluator import PolicyActor
@@ -40,6 +42,12 @@ CASES = {
     ),
     "tuple": observing("tuple"),
     "nested": observing("nested"),
+    "dimensions from elsewhere": (
+        "environment.id=''",
+        "environment.import_path='environments_of_dimensions:Dials'",
+        "environment.kwargs={form='from elsewhere', masks='parts'}",
+        SMALL,
+    ),
 }
 
 
@@ -73,16 +81,18 @@ def test_it_acts_as_the_evaluator_does(made: Callable[[str], Path], case: str) -
         mask = None
         if exported.interface.masked:
             mask = random.random((LANES, policy.num_actions)) < 0.5
-            mask[:, 0] = True
+            mask[:, begins_of(exported.interface.action_sizes or (0,))] = True
         expected = actor.scores({leaf: read(batch) for leaf, read in readers.items()}, begins).copy()
-        best = greedy(expected, mask) + first_action(spaces.action)
+        sizes = exported.interface.action_sizes
+        best = greedy(expected, mask, sizes)
+        best = best + (action_spaces.starts_of(spaces.action) if sizes else first_action(spaces.action))
         np.testing.assert_allclose(policy.q_values(batch), expected, rtol=1e-5, atol=1e-6)
         np.testing.assert_array_equal(policy.act(batch, mask), best)
         for lane, one in enumerate(iterate(batches, batch)):
             np.testing.assert_allclose(ones[lane].q_values(one), expected[lane], rtol=1e-5, atol=1e-6)
             action = ones[lane].act(one, None if mask is None else mask[lane])
-            assert isinstance(action, int)
-            assert action == best[lane]
+            assert isinstance(action, np.ndarray if sizes else int)
+            assert np.array_equal(action, best[lane])
         begins = random.random(LANES) < 0.4
         policy.reset(begins)
         for lane in np.flatnonzero(begins):

@@ -97,7 +97,7 @@ def test_what_is_shown_is_what_an_evaluation_scores(
         assert found == EpisodeResult(episodes.returns[0], episodes.lengths[0])
         assert [reading.step for reading in readings] == list(range(found.length + 1))
         assert readings[-1].episode_return == pytest.approx(found.episode_return)
-        assert [reading.action is None for reading in readings] == [False] * found.length + [True]
+        assert [not reading.chosen for reading in readings] == [False] * found.length + [True]
         (rate,) = screen.rates
         assert len(screen.pictures) == found.length + 1 + rate, "the last one stays for a second"
     for runner in (scored, shown):
@@ -111,7 +111,7 @@ def test_masks_and_names_are_shown(make_experiment: Any, policy_of: Any, reading
     runner = GreedyRunner(experiment, specs, policy, episodes=1, render=True)
     found = show(runner, policy, 2, experiment, Recording())
     for step, reading in enumerate(readings[: found.length]):
-        assert reading.action == step % 3
+        assert reading.chosen == (step % 3,)
         assert reading.allowed is not None
         assert np.flatnonzero(reading.allowed).tolist() == [step % 3]
         assert tuple(reading.names) == ("one", "two", "three")

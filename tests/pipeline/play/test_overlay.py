@@ -19,7 +19,7 @@ def reading(scores: list[float], action: int | None = 0, allowed: list[bool] | N
         title="Q-values",
         names=[f"action {number}" for number in range(len(scores))],
         allowed=None if allowed is None else np.array(allowed),
-        action=action,
+        chosen=() if action is None else (action,),
         span=(min(scores), max(scores)),
         step=3,
         reward=-1.0,
@@ -108,3 +108,10 @@ def test_of_many_actions_the_best_are_shown_and_the_one_chosen() -> None:
     rows = overlay._rows(reading(scores.tolist(), action=3))
     assert len(rows) == 18
     assert rows == [3, *range(83, 100)]
+
+
+def test_each_dimension_of_an_action_has_its_choice_marked() -> None:
+    one, two = (overlaid(scene(), reading([1.0, 2.0, 3.0, 4.0], chosen=of)) for of in ((1,), (1, 3)))
+    assert count(two, CHOSEN) > 1.5 * count(one, CHOSEN)
+    many = reading(np.arange(100.0).tolist(), chosen=(3, 40))
+    assert overlay._rows(many) == [3, 40, *range(84, 100)]
