@@ -414,7 +414,12 @@ def experiments(draw: Any) -> Experiment:
         ),
         learner=replace(experiment.learner, batch_size=per_item * batches * max(1, steps)),
         exploration=replace(
-            experiment.exploration, strategy=strategy, epsilon_schedule="", ladder_alpha=0.0, **one_bonus
+            experiment.exploration,
+            strategy=strategy,
+            epsilon_schedule="",
+            ladder_alpha=0.0,
+            ladder_by="collector",
+            **one_bonus,
         ),
         replay=replace(
             replace(experiment.replay, prioritized=False, initial_priority="largest"),
