@@ -31,13 +31,11 @@ ORDER = (
     "pipeline.learner.workers",
     "pipeline.monitoring",
     "pipeline.datasets",
-    "pipeline.inspection",
     "pipeline.comparison",
     "pipeline.callbacks",
     "pipeline.roles",
     "pipeline.launchers",
     "pipeline.export",
-    "pipeline.play",
     "pipeline.sweep",
     "pipeline.drill",
     "commands",
@@ -48,7 +46,7 @@ ORDER = (
 docs/design.md from this and from each folder's docstring.
 """
 
-MOST_FOLDERS, MOST_FILES, MOST_LINES = 26, 12, 400
+MOST_FOLDERS, MOST_FILES, MOST_LINES = 24, 12, 400
 COMMANDS = (
     "train",
     "evaluate",
@@ -66,7 +64,7 @@ COMMANDS = (
     "serve",
     "replay",
 )
-FOLDER_COMMANDS = ("drill", "export", "play", "replay", "sweep")
+FOLDER_COMMANDS = ("drill", "export", "replay", "sweep")
 """Commands whose topic has a folder of the same name: they are its `__main__.py`."""
 ENTRY_POINTS = {f"pipeline.{name}{'.__main__' * (name in FOLDER_COMMANDS)}" for name in COMMANDS}
 SOURCES = sorted([*ROOT.glob("agents/**/*.py"), *ROOT.glob("pipeline/**/*.py")])

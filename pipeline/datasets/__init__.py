@@ -1,5 +1,5 @@
-"""Experience in files: what a dataset holds, its formats, and learning from it without collectors.
+"""Experience in files: what a dataset holds, its formats, learning from it, and looking into what a replay has stored.
 
-Belongs here: reading and writing datasets, and putting one into a replay. Looking into a run's replay is in
-`pipeline.inspection`.
+Belongs here: reading and writing datasets, putting one into a replay, and what `python -m pipeline.replay` does with
+the replay of a run, stored or live.
 """

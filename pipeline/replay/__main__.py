@@ -72,24 +72,24 @@ def _inspect() -> int:
     servers = addresses.parse(_ADDRESS.value, "--address")
     experiment = config.load(_CONFIG.value, tuple(_SET.value)) if _CONFIG.value else None
     print(f"asking {', '.join(servers)}", flush=True)
-    from pipeline.inspection import live_replay  # it imports TensorFlow: after the command line has been checked
+    from pipeline.datasets import live_replay  # it imports TensorFlow: after the command line has been checked
 
     print(live_replay.table(live_replay.ask(servers), experiment.windows_per_item if experiment else None))
     return 0
 
 
 def _inspect_run(run_dir: Path, out: Path | None) -> int:
-    from pipeline.inspection import replay_picture  # it imports numpy alone
+    from pipeline.datasets import replay_picture  # it imports numpy alone
 
     if out is not None:
         replay_picture.check(out)
     _say_reading(run_dir)
     import_tensorflow()
-    from pipeline.datasets.stored_frames import episode_parts
-    from pipeline.inspection import (
+    from pipeline.datasets import (
         replay_summary,
         stored_replay,  # they import TensorFlow: after the command line has been checked
     )
+    from pipeline.datasets.stored_frames import episode_parts
 
     stored = stored_replay.read(run_dir)
     acted = None if stored.experiment.is_offline else stored.counters.gradient_steps
@@ -112,7 +112,7 @@ def _export() -> int:
     run_dir, out = Path(_RUN_DIR.value), Path(_OUT.value)
     _say_reading(run_dir)
     import_tensorflow()
-    from pipeline.inspection import dataset_export  # it imports TensorFlow: after the command line has been checked
+    from pipeline.datasets import dataset_export  # it imports TensorFlow: after the command line has been checked
 
     print(dataset_export.export(run_dir, out, _FORMAT.value, whole_episodes=not _TRANSITIONS.value))
     return 0

@@ -11,11 +11,10 @@ import pytest
 from one_after_another import answers, refusals
 
 import pipeline
-from pipeline.datasets import datasets
+from pipeline.datasets import dataset_export, datasets, replay_picture, replay_summary, stored_replay
 from pipeline.datasets.stored_frames import episode_parts
 from pipeline.experiment.config import UsageError, load, parse
 from pipeline.experiment.run_directory import RunDirectory
-from pipeline.inspection import dataset_export, replay_picture, replay_summary, stored_replay
 from pipeline.records import checkpoint
 from pipeline.records.counters import account
 

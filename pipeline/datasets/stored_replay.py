@@ -9,11 +9,11 @@ import tensorflow as tf
 from agents import Specs
 from pipeline import environments
 from pipeline.datasets import stored_frames
+from pipeline.datasets.replay_summary import share
 from pipeline.datasets.stored_frames import Lane, is_padding, is_step
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
-from pipeline.inspection.replay_summary import share
 from pipeline.records import checkpoint
 from pipeline.records.checkpoint import Checkpoint
 from pipeline.records.counters import NOTHING, Counters, Tally

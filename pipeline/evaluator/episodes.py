@@ -11,10 +11,10 @@ from pipeline import environments
 from pipeline.acting.policy_files import Policy
 from pipeline.environments.action_names import action_names
 from pipeline.environments.lanes.rendering import picture, pictures_a_second
+from pipeline.evaluator.displays import Screen
 from pipeline.evaluator.evaluator import GreedyRunner, Moment
+from pipeline.evaluator.overlay import StepView, overlaid
 from pipeline.experiment.sections import Experiment
-from pipeline.play.displays import Screen
-from pipeline.play.overlay import StepView, overlaid
 
 _SPANNED = 100
 """How many of the newest steps set the scale of the bars: over an episode, Q-values vary more than between actions."""

@@ -18,14 +18,14 @@ from hypothesis import strategies as st
 from pipeline import environments
 from pipeline.acting import policy_files
 from pipeline.acting.policy_files import Policy
+from pipeline.evaluator import displays
+from pipeline.evaluator import episodes as showing
+from pipeline.evaluator.displays import VideoFile, Window, WindowClosed
+from pipeline.evaluator.episodes import EpisodeResult, show
 from pipeline.evaluator.evaluator import GreedyRunner
+from pipeline.evaluator.overlay import StepView
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.run_directory import RunDirectory
-from pipeline.play import displays
-from pipeline.play import episodes as showing
-from pipeline.play.displays import VideoFile, Window, WindowClosed
-from pipeline.play.episodes import EpisodeResult, show
-from pipeline.play.overlay import StepView
 
 DRAWING = "environment.import_path='environments_that_draw:Drawing'"
 

@@ -6,13 +6,12 @@ from pathlib import Path
 import msgspec
 
 from pipeline import environments
-from pipeline.datasets import datasets, minari_format, tfrecord_format
+from pipeline.datasets import datasets, minari_format, stored_replay, tfrecord_format
 from pipeline.datasets.datasets import Selection
 from pipeline.datasets.minari_format import Spaces
+from pipeline.datasets.replay_summary import rows
+from pipeline.datasets.stored_replay import StoredReplay
 from pipeline.experiment.config import UsageError
-from pipeline.inspection import stored_replay
-from pipeline.inspection.replay_summary import rows
-from pipeline.inspection.stored_replay import StoredReplay
 from pipeline.runtime.output_folder import refuse_taken, write_whole
 
 

@@ -9,8 +9,8 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from pipeline.datasets.replay_summary import rows, share
 from pipeline.experiment.config import UsageError
-from pipeline.inspection.replay_summary import rows, share
 from pipeline.messages.addresses import respelled
 from pipeline.messages.channel import wait_for_server
 

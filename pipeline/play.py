@@ -19,10 +19,10 @@ from pipeline.acting import stored_policies
 from pipeline.acting.policy_files import Policy
 from pipeline.command import refuse_more, run_command
 from pipeline.environments import EnvironmentFault
+from pipeline.evaluator.displays import Screen, VideoFile, Window, WindowClosed
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
-from pipeline.play.displays import Screen, VideoFile, Window, WindowClosed
 
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Directory of the run.")
 _POLICY = flags.DEFINE_enum("policy", "best", ["best", "latest"], "Of the evaluations so far: the best or the newest.")
@@ -43,7 +43,7 @@ def _screen(run: RunDirectory) -> Screen | None:
 
 def _episodes(experiment: Experiment, policy: Policy, screen: Screen | None) -> Iterator[tuple[int, float, int]]:
     """Plays the episodes; yields each one's seed, return and length."""
-    from pipeline.play.episodes import runner_of_one_lane, show  # imported late, so that --help is fast
+    from pipeline.evaluator.episodes import runner_of_one_lane, show  # imported late, so that --help is fast
 
     runner = runner_of_one_lane(experiment, policy, render=screen is not None)
     try:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.play import overlay
-from pipeline.play.overlay import StepView, overlaid
+from pipeline.evaluator import overlay
+from pipeline.evaluator.overlay import StepView, overlaid
 
 CHOSEN, FORBIDDEN, BAR = overlay._CHOSEN, overlay._FORBIDDEN, overlay._BAR
 

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents import ArraySpec
+from pipeline.datasets.replay_summary import Findings
 from pipeline.datasets.stored_frames import EpisodePart
 from pipeline.experiment.config import UsageError
-from pipeline.inspection.replay_summary import Findings
 from pipeline.replay.frames import FrameLayout
 
 _COLUMNS = 6

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from replay_writing import write_frames
 
 from agents import ArraySpec, Specs
+from pipeline.datasets import live_replay, replay_summary
 from pipeline.datasets.stored_frames import Lane, episode_parts
 from pipeline.experiment.config import UsageError
-from pipeline.inspection import live_replay, replay_summary
 from pipeline.messages.ports import HOST, free_port
 from pipeline.replay.frames import FIRST, LAST, MID, FrameLayout
 
