@@ -9,7 +9,7 @@ An action of one dimension is learned as one number is, bit for bit.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -21,6 +21,8 @@ from agents import losses
 from agents.specs import Specs
 from agents.td_agent import Errors, NStepTransitions, loss_info
 from agents.value_network import batch_size_of
+
+_Kind = TypeVar("_Kind")
 
 
 class OneNumber:
@@ -296,7 +298,7 @@ def _as_rows(batch: NStepTransitions, dimensions: Dimensions) -> NStepTransition
     )
 
 
-def branching(kind: Any, base: type[BranchingPolicies] = BranchingErrors) -> Any:
+def branching(kind: type[_Kind], base: type[BranchingPolicies] = BranchingErrors) -> type[_Kind]:
     """The class of agents of a kind for actions of several dimensions."""
     return type(f"Branching{kind.__name__}", (base, kind), {"__doc__": kind.__doc__})
 

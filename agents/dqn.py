@@ -70,6 +70,5 @@ def build(specs: Specs, config: DqnConfig, *, epsilon: float = 0.1, seed: int = 
     if specs.action_sizes:
         from agents.branching import branching
 
-        agent: DqnAgent = branching(DqnAgent)(specs, config, QNetwork(specs, config, seed), epsilon, seed)
-        return agent
+        return branching(DqnAgent)(specs, config, QNetwork(specs, config, seed), epsilon, seed)
     return DqnAgent(specs, config, QNetwork(specs, config, seed), epsilon, seed)

@@ -301,8 +301,7 @@ def loss_info(
     """Computes the weighted mean loss of a batch and its `LossExtra`.
 
     Args:
-      errors: float32 [B, ...], 0 where nothing is learned; of a recurrent agent the Q-values are of all frames, [F, A],
-        of several dimensions of all of these.
+      errors: float32 [B, ...], 0 where nothing is learned; a recurrent agent's Q-values are of all frames, [F, A].
       action: int64 [B] or [F], taken where those Q-values are of.
       weights: float32 [B], importance weights; None gives all the same weight.
       allowed: bool [B, A] or [F, A], whose Q-values are told of; None tells of all. Nothing trains the others, which

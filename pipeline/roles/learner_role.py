@@ -278,9 +278,7 @@ class LearningProcess:
         waited = self._clock() - self._sampled_at
         if waited > self._experiment.learner.stall_seconds:
             if not self.replay.waits_for_collectors():
-                raise RuntimeError(
-                    f"the replay has given nothing for {waited:.0f} s, though it holds what was asked for"
-                )
+                raise RuntimeError(f"the replay has given nothing for {waited:.0f} s, though it has what was asked for")
             raise Ended("stalled", f"no experience for {waited:.0f} s: {self.replay.explain_stall()}")
 
     @property

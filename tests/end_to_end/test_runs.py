@@ -181,7 +181,7 @@ REFUSED = [
     (("--config=trading", '--set=environment.kwargs.csv="missing.csv"'), "missing.csv"),
     (("--config=trading", "--set=evaluation.kwargs.window=3"), "evaluation.kwargs"),
     (("--config=cartpole", "--set=environment.frame_stack=0"), "environment.frame_stack"),
-    (("--config=cartpole", '--set=environment.engine="envpol"'), "there are envpool, gymnasium"),
+    (("--config=cartpole", '--set=environment.engine="envpol"'), "no 'envpol' (did you mean 'envpool'?)"),
     (("--config=cartpole", '--set=environment.id="Pendulum-v1"'), "Discrete"),
     (("--config=cartpole", "--launcher=cluster"), "launcher"),
     (("--config=cartpole", "--set=collect.max_collectors=2"), "collect.max_collectors=2"),

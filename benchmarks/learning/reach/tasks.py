@@ -80,6 +80,7 @@ TASKS = {
         "98 % of the optimum within 100 steps, 0.744, by value iteration; 4,000 episodes",
         episodes=4_000,
     ),
+    "bipedalwalker": Task("bipedalwalker", 300.0, 300_000, "the return that gymnasium calls solved"),
     "deep_sea": Task(
         "deep_sea", 0.99, 20_000, "the best return there is; actions at random find it once in 1,024 episodes"
     ),

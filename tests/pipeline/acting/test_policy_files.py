@@ -45,7 +45,7 @@ def test_other_observations_are_refused_by_name(was: Any, now: Any, words: str) 
 
 
 def test_other_actions_are_refused() -> None:
-    with pytest.raises(UsageError, match="2 actions, and has 3 now"):
+    with pytest.raises(UsageError, match="2 actions, and has 3 actions now"):
         refuse_other(MadeFor.of(box(), TWO), MadeFor.of(box(), spaces.Discrete(3)))
 
 

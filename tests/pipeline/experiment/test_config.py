@@ -432,6 +432,9 @@ def experiments(draw: Any) -> Experiment:
             min_size=draw(st.integers(1, 24 * per_item)),
         ),
     )
+    if experiment.stop.target != "return":
+        keys = (*experiment.collect.info_keys, experiment.stop.target)
+        experiment = replace(experiment, collect=replace(experiment.collect, info_keys=keys))
     if experiment.is_offline or experiment.agent.offline_only:
         dataset = "" if experiment.agent.on_policy else "runs/source"
         experiment = replace(

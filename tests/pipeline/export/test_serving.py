@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,6 @@ from pipeline.export.connections import Connections
 from pipeline.export.directory import ExportedPolicy
 from pipeline.export.predict_json import Reader
 from pipeline.export.served_policy import ServedPolicy
-from pipeline.messages.ports import listen
 
 pytestmark = pytest.mark.xdist_group("serving")  # one policy for all
 SECONDS = 60.0
@@ -39,7 +39,7 @@ def served(policy: ExportedPolicy, client: Client) -> None:
     """Serves a client that runs in the server's loop."""
 
     async def both() -> None:
-        with listen("127.0.0.1", 0) as listening:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
             port = listening.getsockname()[1]
             async with http_server.serving(policy, listening) as found, asyncio.timeout(SECONDS):
                 await client(port, found)
