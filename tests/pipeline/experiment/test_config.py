@@ -432,9 +432,10 @@ def experiments(draw: Any) -> Experiment:
             min_size=draw(st.integers(1, 24 * per_item)),
         ),
     )
-    if experiment.stop.target != "return":
-        keys = (*experiment.collect.info_keys, experiment.stop.target)
-        experiment = replace(experiment, collect=replace(experiment.collect, info_keys=keys))
+    stop, keys = experiment.stop, {key for key in experiment.collect.info_keys if key != "return"}
+    if stop.target != "return":
+        keys, stop = keys | {stop.target}, replace(stop, target_return=stop.target_return or 1.0)
+    experiment = replace(experiment, collect=replace(experiment.collect, info_keys=tuple(sorted(keys))), stop=stop)
     if experiment.is_offline or experiment.agent.offline_only:
         dataset = "" if experiment.agent.on_policy else "runs/source"
         experiment = replace(
