@@ -15,7 +15,7 @@ SCRIPTS = {
     "q_values_of_states": "drawn: ",
     "own_loop": "the last ten",
 }
-NOTEBOOKS = {"first_run": "'callback'", "look_into_a_run": "evaluation/mean_return"}
+NOTEBOOKS = {"first_run": "array([", "look_into_a_run": "evaluation/mean_return"}
 TRACKERS = {path.stem for path in (ROOT / "examples").glob("track_*.py")}
 """They run in environments of their own, and have tests of their own."""
 

@@ -4,6 +4,9 @@ import threading
 import time
 from collections.abc import Callable
 
+from pipeline import UsageError
+from pipeline.experiment.resume import refuse_other_config
+from pipeline.experiment.sections import Experiment
 from pipeline.messages.addresses import accepts, respelled
 from pipeline.messages.channel import ANSWER_SECONDS, server_answers, take
 from pipeline.messages.contents import VARIABLES_TABLE, WEIGHTS_TABLE, Announcement, Variables, Weights
@@ -14,6 +17,8 @@ _HURRY_SECONDS = 0.001
 _MOST_HURRY_SECONDS = 0.2
 """Between fetches for one who waits for new weights, at least and at most."""
 _PROBE_SECONDS = 0.5
+_LEFTOVER_SECONDS = 3.0
+"""In which a restored server forgets the messages of its checkpoint."""
 
 
 class VariablesReader:
@@ -51,6 +56,23 @@ class VariablesReader:
         if not self._arrived.wait(seconds) or self._newest is None:
             raise TimeoutError(f"{who} waited {seconds:.0f} s for the learner's first weights at {self._address}")
         return self._newest
+
+    def join(self, experiment: Experiment, seconds: float, who: str) -> Variables:
+        """The first publication of the run that this process is to take part in.
+
+        A server that was restored has the messages of its checkpoint for a moment: of a run that has ended, or of the
+        one that a dataset is of. What would send this process away counts once it is still there after that.
+
+        Raises:
+          TimeoutError: there was none within `seconds`.
+          UsageError: the run is one of another experiment.
+        """
+        newest, deadline = self.wait(seconds, who), time.monotonic() + _LEFTOVER_SECONDS
+        while time.monotonic() < deadline and (newest.stopping or not _is_of(experiment, newest)):
+            time.sleep(_MOST_HURRY_SECONDS)
+            newest = self._newest or newest
+        refuse_other_config(experiment, newest.config)
+        return newest
 
     def newer_than(self, version: tuple[int, int, int], keep_waiting: Callable[[], bool]) -> Variables | None:
         """The first publication of weights newer than those of that version; fetches without pause meanwhile.
@@ -148,3 +170,11 @@ class VariablesReader:
     def _keep(self, weights: Weights) -> None:
         self._weights = weights
         self.fetched_at = self._clock()
+
+
+def _is_of(experiment: Experiment, variables: Variables) -> bool:
+    try:
+        refuse_other_config(experiment, variables.config)
+    except UsageError:
+        return False
+    return True

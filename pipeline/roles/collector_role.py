@@ -13,7 +13,6 @@ from pipeline.collector.collector import Collector
 from pipeline.collector.renewal import hold, renew
 from pipeline.collector.turns import Turns
 from pipeline.environments import EnvironmentFault
-from pipeline.experiment.resume import refuse_other_config
 from pipeline.experiment.sections import Experiment
 from pipeline.messages.addresses import Addresses
 from pipeline.messages.channel import Sender, wait_for_server
@@ -65,8 +64,7 @@ def run_collector(
     specs = specs or environments.describe(experiment.environment)
     wait_for_server(addresses.frames, _CONNECT_SECONDS, f"collector {index}")
     reader = VariablesReader(addresses.weights, experiment.collect.variables_seconds)
-    newest = reader.wait(_CONNECT_SECONDS, f"collector {index}")
-    refuse_other_config(experiment, newest.config)
+    newest = reader.join(experiment, _CONNECT_SECONDS, f"collector {index}")
     permits = None
     if experiment.replay.shards > 1:
         from pipeline.replay.shards.permits import Permits

@@ -9,7 +9,6 @@ from pathlib import Path
 from agents import Specs
 from pipeline import environments
 from pipeline.evaluator.evaluator import Evaluator
-from pipeline.experiment.resume import refuse_other_config
 from pipeline.experiment.sections import Experiment
 from pipeline.messages.addresses import Addresses
 from pipeline.messages.channel import Sender, wait_for_server
@@ -49,8 +48,7 @@ def run_evaluator(
     specs = specs or environments.describe(experiment.environment)
     wait_for_server(addresses.reports, _CONNECT_SECONDS, "the evaluator")
     reader = VariablesReader(addresses.weights, experiment.collect.variables_seconds)
-    newest = reader.wait(_CONNECT_SECONDS, "the evaluator")
-    refuse_other_config(experiment, newest.config)
+    newest = reader.join(experiment, _CONNECT_SECONDS, "the evaluator")
     evaluator = Evaluator(experiment, specs, folder, newest.evaluated_at, recorder.beat)
     filmstrips = None
     if experiment.evaluation.images:

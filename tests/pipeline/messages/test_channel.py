@@ -14,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents import Specs
+from pipeline import UsageError
+from pipeline.experiment.config import dump
 from pipeline.messages.channel import (
     REPORTS_TABLE,
     VARIABLES_TABLE,
@@ -161,6 +163,42 @@ def test_a_reader_keeps_weights_that_were_replaced_by_none(address: str) -> None
         time.sleep(0.01)
     assert reader.newest.weights == publication.weights
     reader.close()
+
+
+LEFTOVERS = {"of a run that has ended": {"stopping": True, "ended": True}, "of another run": {"config": "seed = 7"}}
+
+
+@pytest.mark.parametrize("leftover", LEFTOVERS.values(), ids=LEFTOVERS)
+@pytest.mark.parametrize("is_forgotten", [True, False])
+def test_what_a_restored_server_has_for_a_moment_sends_nobody_away(
+    leftover: dict[str, Any], is_forgotten: bool, serve: Any, make_experiment: Any, counting_specs: Specs
+) -> None:
+    experiment = make_experiment()
+    server = serve(experiment, counting_specs)
+    now = Variables(1, 0, weights=(Array.of(np.zeros(1, np.float32)),), program=b"", config=dump(experiment), life=2)
+    publisher = Publisher([server.address])
+    publisher.publish(msgspec.structs.replace(now, life=1, **leftover), wait_for_all=True)
+    reader = VariablesReader(server.address, 0.05)
+    assert reader.wait(60.0, "the test").life == 1
+    if is_forgotten:
+
+        def begin_anew() -> None:
+            client = reverb.Client(server.address)
+            for table in (VARIABLES_TABLE, WEIGHTS_TABLE):
+                client.reset(table)
+            publisher.publish(now, wait_for_all=True)
+
+        timer = threading.Timer(0.5, begin_anew)
+        timer.start()
+        assert reader.join(experiment, 60.0, "the test").life == 2
+        timer.join()
+    elif "config" in leftover:
+        with pytest.raises(UsageError, match="give all roles the same"):
+            reader.join(experiment, 60.0, "the test")
+    else:
+        assert reader.join(experiment, 60.0, "the test").ended
+    reader.close()
+    publisher.close()
 
 
 def test_reports_are_delivered_once_and_in_order(address: str) -> None:
