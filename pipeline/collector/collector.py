@@ -141,9 +141,10 @@ class Collector:
         # A publication may be older than what this collector itself has done since.
         steps = max(self._variables.environment_steps, statistics.environment_steps)
         epsilons: Any = epsilon(exploration, steps, 0 if self._ladder else self.index, self._experiment.collectors)
+        statistics.epsilon = epsilons
         if self._ladder is not None:
             epsilons = self._ladder(epsilons, self._step_type == FIRST, self._random)
-        statistics.epsilon = float(np.mean(epsilons))
+            statistics.epsilon = float(epsilons.mean())
         actions = explore(exploration, scores, epsilons, self._random, self._seen.mask, self._layout.specs.action_sizes)
         self._fields["action"][:] = actions
         return actions
@@ -227,9 +228,8 @@ class Collector:
         if scores is None:  # else the frames hold what the lanes saw last: the step from it failed
             self._fill()
             mask = self._seen.mask
-            fields["action"][:] = 0  # any that is allowed: none is taken
-            if mask is not None:
-                fields["action"][:] = greedy(np.zeros(mask.shape, np.float32), mask, self._layout.specs.action_sizes)
+            # Any that is allowed: none is taken.
+            fields["action"][:] = 0 if mask is None else greedy(1.0 * mask, mask, self._layout.specs.action_sizes)
             scores = None if self._td_errors is None else self._scores(None)
         fields["step_type"][:] = fields["next_step_type"][:] = LAST
         fields["reward"][:] = 0.0
