@@ -55,10 +55,11 @@ class _Service:
         return server()
 
     async def _predict(self, request: web.Request) -> web.Response:
-        if (request.content_length or 0) > _LARGEST_BODY:
-            raise web.HTTPRequestEntityTooLarge(_LARGEST_BODY, request.content_length or 0)
-        known = request.content_length is not None and hdrs.CONTENT_ENCODING not in request.headers
-        size = (request.content_length or 0) if known else _LARGEST_BODY
+        size = request.content_length or 0
+        if size > _LARGEST_BODY:
+            raise web.HTTPRequestEntityTooLarge(_LARGEST_BODY, size)
+        if request.content_length is None or hdrs.CONTENT_ENCODING in request.headers:  # only its end will tell
+            size = _LARGEST_BODY
         if size <= self._answers.small_bytes:
             return _json(await self._answers.small(await self._body(request)))
         with self._answers.place(size):

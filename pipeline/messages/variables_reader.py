@@ -68,11 +68,17 @@ class VariablesReader:
           UsageError: the run is one of another experiment.
         """
         newest, deadline = self.wait(seconds, who), time.monotonic() + _LEFTOVER_SECONDS
-        while time.monotonic() < deadline and (newest.stopping or not _is_of(experiment, newest)):
+        while True:
+            is_late = time.monotonic() >= deadline
+            try:
+                refuse_other_config(experiment, newest.config)
+                if is_late or not newest.stopping:
+                    return newest
+            except UsageError:
+                if is_late:
+                    raise
             time.sleep(_MOST_HURRY_SECONDS)
             newest = self._newest or newest
-        refuse_other_config(experiment, newest.config)
-        return newest
 
     def newer_than(self, version: tuple[int, int, int], keep_waiting: Callable[[], bool]) -> Variables | None:
         """The first publication of weights newer than those of that version; fetches without pause meanwhile.
@@ -170,11 +176,3 @@ class VariablesReader:
     def _keep(self, weights: Weights) -> None:
         self._weights = weights
         self.fetched_at = self._clock()
-
-
-def _is_of(experiment: Experiment, variables: Variables) -> bool:
-    try:
-        refuse_other_config(experiment, variables.config)
-    except UsageError:
-        return False
-    return True

@@ -238,7 +238,7 @@ def test_every_kind_acts_through_tflite_as_through_keras(variant: str) -> None:
     expected = scores(agent, observation)
     np.testing.assert_allclose(fast.q_values(arrays), expected, atol=1e-5)
     np.testing.assert_allclose(slow.q_values(arrays), expected, atol=1e-5)
-    if config.kind == "r2d2":  # what was seen before counts until a lane's state is set back
+    if config.remembers:  # what was seen before counts until a lane's state is set back
         again, other = fast.q_values(arrays), slow.q_values(arrays)
         assert np.abs(again - expected).max() > 1e-3
         np.testing.assert_allclose(again, other, atol=1e-5)
