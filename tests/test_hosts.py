@@ -11,6 +11,8 @@ import pytest
 from hosts import Host, hosts, needs_hosts
 from outsiders import attempt, can, unprivileged
 
+from benchmarks.reliability.hosts import Machine
+
 pytestmark = needs_hosts
 
 PORT = 9000
@@ -149,6 +151,17 @@ def test_nothing_is_left_after_a_failure() -> None:
         fail()
     assert [process.poll() for process in processes] == [-9, -9]
     assert spaces() == before
+
+
+def test_a_machine_whose_processes_are_gone_ends_without_those_of_the_next_one() -> None:
+    machine = Machine("a")
+    machine.holder.kill()
+    machine.holder.wait()
+    others = [Machine(name) for name in ("b", "c")]
+    machine.end()
+    assert [other.holder.poll() for other in others] == [None, None]
+    for other in others:
+        other.end()
 
 
 def spaces() -> set[int]:

@@ -33,7 +33,7 @@ def unavailable() -> str:
     return ""
 
 
-class _Machine:
+class Machine:
     """Namespaces of network and host name, held by a process that ends with this one.
 
     Args:
@@ -53,7 +53,10 @@ class _Machine:
         assert self.holder.stdout is not None
         assert self.holder.stdout.readline() == b"up\n", f"no host {name}"
         self.owner = ["--target", str(self.holder.pid), *(["--user", "--preserve-credentials"] if _OWNER else [])]
-        self._mark = _host_name_space(self.holder.pid)
+        # The kernel gives the number of a namespace that is gone to the next one, which may be another machine's:
+        # `end` would kill that one's processes. This descriptor keeps the namespace, and so its number, until then.
+        self._name_space = os.open(_host_name_space(self.holder.pid), os.O_RDONLY)
+        self._number = os.fstat(self._name_space).st_ino
 
     @property
     def prefix(self) -> list[str]:
@@ -82,11 +85,12 @@ class _Machine:
             _send(self._processes(), signal.SIGKILL)
             time.sleep(0.01)
         self.holder.communicate()
+        os.close(self._name_space)
 
     def _processes(self) -> set[int]:
         """Those with its host name: a process that makes a network of its own within keeps that."""
         pids = (int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal())
-        return {pid for pid in pids if _host_name_space(pid) == self._mark}
+        return {pid for pid in pids if _number_of_host_name_space(pid) == self._number}
 
 
 class Host:
@@ -100,7 +104,7 @@ class Host:
       names: file in the form of /etc/hosts.
     """
 
-    def __init__(self, number: int, count: int, name: str, switch: _Machine, names: Path) -> None:
+    def __init__(self, number: int, count: int, name: str, switch: Machine, names: Path) -> None:
         self.name, self.address = name, f"{_NETWORK}{number}"
         self._number, self._switch, self._names = number, switch, names
         self._others = [other for other in range(1, count + 1) if other != number]
@@ -166,7 +170,7 @@ class Host:
 
     def _boot(self) -> None:
         """Starts the host, unplugged. The others need not notice: its interface has the address that it always has."""
-        self._machine = _Machine(self.name, self._switch.owner)
+        self._machine = Machine(self.name, self._switch.owner)
         device = f"name eth0 address {_hardware(self._number)} netns {self._machine.holder.pid}"
         self._switch.ip(f"link add name {self._port} type veth peer {device}", f"link set {self._port} master bridge")
         # Who had to ask for the others' hardware would soon find out that it is cut off. Beyond a router nobody does.
@@ -181,7 +185,7 @@ def hosts(*names: str) -> Iterator[Mapping[str, Host]]:
         lines = ["127.0.0.1 localhost", *(f"{_NETWORK}{number} {name}" for number, name in enumerate(names, 1))]
         file = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "hosts"
         file.write_text("\n".join(lines) + "\n")
-        switch = _Machine("switch")
+        switch = Machine("switch")
         stack.callback(switch.end)
         switch.ip(_BRIDGE, "link set bridge up")
         network: dict[str, Host] = {}
@@ -195,10 +199,14 @@ def _hardware(number: int) -> str:
     return f"02:00:00:00:00:{number:02x}"
 
 
-def _host_name_space(pid: int) -> int | None:
+def _host_name_space(pid: int) -> str:
+    return f"/proc/{pid}/ns/uts"
+
+
+def _number_of_host_name_space(pid: int) -> int | None:
     """Which namespace of host names a process is in; None of one that has ended, or is another user's."""
     try:
-        return os.stat(f"/proc/{pid}/ns/uts").st_ino
+        return os.stat(_host_name_space(pid)).st_ino
     except OSError:
         return None
 
