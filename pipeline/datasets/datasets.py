@@ -128,6 +128,8 @@ class Dataset(NamedTuple):
     """Frames [T + 1] of each episode or piece of one; raises `UsageError` for what cannot be learned from."""
     verify: Callable[[FrameLayout], None]
     """Raises `UsageError` if a file is damaged."""
+    has_whole_episodes: bool
+    """Whether each that is read is a whole episode, rather than a piece of one."""
 
 
 def find(folder: Path) -> Dataset | None:

@@ -220,7 +220,7 @@ def find(folder: Path) -> Dataset | None:
         for _ in read(layout):  # its files have no checksums
             pass
 
-    return Dataset(specs, stored.total_steps, read, verify)
+    return Dataset(specs, stored.total_steps, read, verify, has_whole_episodes=True)
 
 
 def _has_masks(stored: Any) -> bool:

@@ -1,12 +1,18 @@
 """Starts a replay that holds a dataset: of another run's checkpoint or, written episode by episode, of files."""
 
+import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
 
 from agents import Specs
 from pipeline.datasets import offline
 from pipeline.datasets.datasets import Dataset
 from pipeline.experiment.config import UsageError
+from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
 from pipeline.records.checkpoint import Checkpoint
 from pipeline.replay.embedded import EmbeddedReplay
@@ -17,8 +23,30 @@ _STILL_SECONDS = 60.0
 """How long no item may be confirmed before the replay counts as gone."""
 
 
-def filled(experiment: Experiment, specs: Specs, port: int, folder: Path, blocking: bool) -> tuple[EmbeddedReplay, int]:
-    """A replay in this process with the dataset of an offline run, and how many windows it has.
+class Filled(NamedTuple):
+    """A replay that holds a dataset."""
+
+    replay: EmbeddedReplay
+    windows: int
+    returns: dict[str, float]
+    """See `describe`; of its whole episodes."""
+
+
+def describe(returns: Sequence[float]) -> dict[str, float]:
+    """How good those were who made a dataset: the mean of its episodes' returns and of the best tenth, and how many.
+
+    Args:
+      returns: of its episodes; without any there is nothing to tell.
+    """
+    ranked = sorted(returns, reverse=True)
+    best = ranked[: max(1, len(ranked) // 10)]
+    if not ranked:
+        return {}
+    return {"mean": statistics.fmean(ranked), "best_tenth": statistics.fmean(best), "episodes": float(len(ranked))}
+
+
+def filled(experiment: Experiment, specs: Specs, port: int, folder: Path, blocking: bool) -> Filled:
+    """A replay in this process with the dataset of an offline run.
 
     Args:
       experiment: with the sizes that `offline.adopt` gave it.
@@ -35,15 +63,20 @@ def filled(experiment: Experiment, specs: Specs, port: int, folder: Path, blocki
     stored = dataset.replay if isinstance(dataset, Checkpoint) else None
     replay = EmbeddedReplay(experiment, specs, port, folder, blocking=blocking, dataset=stored)
     if isinstance(dataset, Checkpoint):
-        present = replay.size() * experiment.windows_per_item
-        return replay, min(present, dataset.counters.windows)  # the last items have padding
-    return replay, fill(replay.address, experiment, specs, dataset)
+        from pipeline.datasets import stored_replay
+
+        source = RunDirectory(Path(experiment.offline.dataset)).experiment()
+        present = min(replay.size() * experiment.windows_per_item, dataset.counters.windows)  # the last have padding
+        return Filled(replay, present, describe(stored_replay.returns(dataset, source, specs)))
+    return Filled(replay, *fill(replay.address, experiment, specs, dataset))
 
 
-def fill(address: str, experiment: Experiment, specs: Specs, dataset: Dataset) -> int:
-    """Writes every episode, one after the other, and returns how many windows the replay has of them.
+def fill(address: str, experiment: Experiment, specs: Specs, dataset: Dataset) -> tuple[int, dict[str, float]]:
+    """Writes every episode, one after the other.
 
-    One begins in every frame, also in an episode's last, which nothing is learned from.
+    Returns:
+      How many windows the replay has of them: one begins in every frame, also in an episode's last, which nothing is
+      learned from. And the episodes' returns, by `describe`: none if the dataset holds pieces of episodes.
 
     Args:
       address: of the replay's server.
@@ -57,9 +90,10 @@ def fill(address: str, experiment: Experiment, specs: Specs, dataset: Dataset) -
     """
     layout = FrameLayout.of(experiment, specs)
     writer = FrameWriter.of(experiment, layout, address)
-    progress = _Progress(writer)
+    progress, returns = _Progress(writer), []
     try:
         for episode in dataset.read(layout):
+            returns.append(float(episode["reward"].sum(dtype=np.float64)))
             for step in range(len(episode)):
                 writer.append(episode[step : step + 1])
                 writer.confirm(progress.goes_on)
@@ -72,7 +106,7 @@ def fill(address: str, experiment: Experiment, specs: Specs, dataset: Dataset) -
         raise UsageError(
             f"offline.dataset={experiment.offline.dataset!r} has more windows than it says: export it anew"
         )
-    return writer.book.confirmed_windows
+    return writer.book.confirmed_windows, describe(returns if dataset.has_whole_episodes else ())
 
 
 class _Progress:

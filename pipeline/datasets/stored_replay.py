@@ -142,6 +142,34 @@ def _specs(experiment: Experiment) -> Specs:
         raise UsageError(str(fault)) from None
 
 
+def returns(found: Checkpoint, experiment: Experiment, specs: Specs) -> list[float]:
+    """The undiscounted returns of the whole episodes that a checkpoint's replay holds; no observation stays in memory.
+
+    Args:
+      found: with a replay.
+      experiment: of the run that wrote it.
+      specs: of its environment.
+    """
+    layout = FrameLayout.of(experiment, specs)
+    narrow = FrameLayout(specs._replace(observation={}, masked=False))  # the fields behind observation and mask
+    cut = stored_frames.ItemShape(experiment.lead, experiment.steps_per_item * experiment.agent.stride)
+    refers = [
+        [stored_frames.Slice(*part) for part in item.slices]
+        for item in reverb_checkpoint.items(found.replay, layout.table)
+    ]
+    wanted, chunks = {part.chunk for slices in refers for part in slices}, {}
+    for chunk in reverb_checkpoint.chunks(found.replay):
+        if chunk.key in wanted:
+            frames = chunk.steps().view(layout.dtype)
+            kept = np.empty(frames.shape, narrow.dtype)
+            for name, _ in narrow.fields():
+                kept[name] = frames[name]
+            chunks[chunk.key] = stored_frames.Chunk(chunk.first, kept.view(np.uint8))
+    lanes = stored_frames.lanes(refers, chunks, narrow, cut)
+    whole = (part for lane in lanes for part in stored_frames.episode_parts(lane) if not part.cut)
+    return [float(part.steps["reward"].sum(dtype=np.float64)) for part in whole]
+
+
 def _read(experiment: Experiment, layout: FrameLayout, found: list[Checkpoint], counters: Counters) -> StoredReplay:
     cut = stored_frames.ItemShape(experiment.lead, experiment.steps_per_item * experiment.agent.stride)
     tally, items, lanes = NOTHING, list[StoredItem](), list[Lane]()

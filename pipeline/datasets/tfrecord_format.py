@@ -225,7 +225,7 @@ def find(folder: Path) -> Dataset | None:
         except BadCheckpoint as bad:
             raise UsageError(f"{folder}: {bad}: export it anew") from None
 
-    return Dataset(description.specs, description.transitions, read, verify)
+    return Dataset(description.specs, description.transitions, read, verify, description.records == "episodes")
 
 
 def _read(folder: Path, description: Description, layout: FrameLayout) -> Iterator[NDArray[np.void]]:

@@ -265,7 +265,7 @@ class Ledger:
 
     def has_shortfalls(self) -> bool:
         """Whether there is something that a run should have come to; `pipeline.records.shortfalls` says what."""
-        evaluation, episodes = self.evaluation, self.counters.episodes or self._experiment.is_offline
+        evaluation, episodes = self.evaluation, self.counters.episodes  # offline, where there are none: always
         return not self.counters.gradient_steps or not episodes or evaluation is None or evaluation.unfinished > 0
 
     def warnings(self) -> list[str]:

@@ -65,6 +65,8 @@ class Summary(msgspec.Struct, frozen=True):
     best_mean_return: float | None = None
     info: dict[str, float] = {}
     """Of the last evaluation, the means of `collect.info_keys`."""
+    dataset_returns: dict[str, float] = {}
+    """Offline: mean of the dataset's whole episodes, mean of the best tenth of them, and how many there are."""
     evaluations: int = 0
     account: Account | None = None
     """How many windows are stored, on their way or lost."""

@@ -1,6 +1,8 @@
 """What a run has not come to - episodes that end, gradient steps, evaluations - and what to set. No TensorFlow."""
 
+import math
 from collections.abc import Collection, Iterator
+from typing import Any
 
 from pipeline.experiment.sections import Experiment
 from pipeline.messages.contents import Evaluation
@@ -72,7 +74,36 @@ def shortfalls(experiment: Experiment, counters: Counters, evaluation: Evaluatio
             if experiment.evaluates
             else f"the policy is judged by {evaluation.episodes} training episodes alone: no more have ended"
         )
+    if evaluation is not None and counters.dataset_returns and experiment.evaluates:
+        yield from _worse_than_data(experiment, counters, evaluation)
     if collected and not counters.episodes:
         yield f"no episode has ended in {collected:,} environment steps: {_SET_LIMIT}"
     elif evaluation is not None and evaluation.unfinished and evaluation.is_whole:
         yield endless(experiment, counters, evaluation)[-1]
+
+
+def _worse_than_data(experiment: Experiment, counters: Counters, evaluation: Evaluation) -> Iterator[str]:
+    """That a policy is worse than those that made its dataset, by more than the error of its own mean."""
+    data, own = counters.dataset_returns, evaluation.mean_return
+    error = evaluation.std_return / math.sqrt(max(1, evaluation.episodes))
+    if not evaluation.is_whole or own >= data["mean"] - error:
+        return
+    text = f"the policy is worse than its data: it returns {own:,.4g}, the dataset's episodes {data['mean']:,.4g}"
+    best = counters.best
+    if best is not None and best.mean_return >= data["mean"]:
+        text += f" (policies/best {best.mean_return:,.4g}, after {best.gradient_steps:,} gradient steps)"
+    yield f"{text}: {_remedy(experiment.agent)}"
+
+
+def _remedy(agent: Any) -> str:
+    """What keeps an agent to what its dataset does."""
+    alpha = getattr(agent, "cql_alpha", None)
+    if agent.kind == "behaviour_cloning":
+        return (
+            "raise stop.gradient_steps; to leave out what was bad in the data, agent.kind='iql' or cql_alpha of 'dqn'"
+        )
+    if agent.kind == "iql":
+        return "raise stop.gradient_steps, lower agent.expectile or agent.inverse_temperature"
+    if alpha is None:
+        return "agent.kind='dqn' with agent.cql_alpha, or 'iql', keeps to what the data does"
+    return f"set agent.cql_alpha={2 * alpha or 1.0:g}, or raise stop.gradient_steps"

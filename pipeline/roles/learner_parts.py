@@ -171,9 +171,10 @@ def _start(
     if experiment.is_offline and not found:  # from then on the run's own checkpoints hold the dataset
         from pipeline.datasets.replay_filling import filled
 
-        replay, ledger.counters.windows = filled(experiment, specs, place.port, folder, place.blocking)
-        log.info("%d windows of %s", ledger.counters.windows, experiment.offline.dataset)
-        return replay
+        held = filled(experiment, specs, place.port, folder, place.blocking)
+        ledger.counters.windows, ledger.counters.dataset_returns = held.windows, held.returns
+        log.info("%d windows of %s, returns %s", held.windows, experiment.offline.dataset, held.returns)
+        return held.replay
     counters, source = ledger.counters, found.replay if found else None
     replay = EmbeddedReplay(experiment, specs, place.port, folder, source, place.blocking, before=counters.taken_before)
     counters.taken_before = replay.taken_before

@@ -13,7 +13,8 @@ import pytest
 import pipeline
 from agents import BUILDERS
 from pipeline import environments
-from pipeline.datasets import offline
+from pipeline.datasets import offline, stored_replay
+from pipeline.datasets.stored_frames import episode_parts
 from pipeline.experiment.config import UsageError, parse
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.messages.ports import free_port
@@ -119,6 +120,31 @@ def test_processes_of_their_own_learn_without_a_collector(dataset: Path, tmp_pat
     assert "80 gradient steps" in done.stdout
     assert not list((run / "logs").glob("collector*"))
     assert json.loads((run / "summary.json").read_text())["mean_return"] is not None
+
+
+@pytest.mark.slow
+def test_a_policy_that_is_worse_than_its_data_is_said_to_be(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    lines = ('environment.id="CartPole-v1"', "evaluation.episodes=20", "agent.learning_rate=1e-9")
+    stored = source(tmp_path / "source", *lines, "exploration.epsilon_final=1.0")
+    capfd.readouterr()
+    summary = pipeline.train(
+        parse("", lines_of(stored, *lines, "agent.hidden_units=[8]", "seed=3")), tmp_path / "run", launcher="inline"
+    )
+    told = summary.dataset_returns
+    found = stored_replay.read(stored)
+    whole = [part for lane in found.lanes for part in episode_parts(lane) if not part.cut]
+    returns = sorted(float(len(part.steps)) for part in whole)  # CartPole pays 1 a step
+    tenth = returns[-(len(returns) // 10) :]
+    assert len(returns) > 10
+    assert told == pytest.approx(
+        {"mean": np.mean(returns), "best_tenth": np.mean(tenth), "episodes": len(returns)}, rel=1e-9
+    )
+    assert summary.mean_return is not None
+    assert summary.mean_return < 12 < told["mean"], "weights as they were drawn lean one way"
+    words = "the policy is worse than its data"
+    assert words in summary.message
+    assert words in json.loads((tmp_path / "run" / "summary.json").read_text())["message"]
+    assert capfd.readouterr().out.count(words) == 1
 
 
 def test_shorter_windows_are_the_beginnings_of_the_stored_ones(dataset: Path, tmp_path: Path) -> None:
