@@ -239,7 +239,12 @@ class KindOfAgent:
     builder: ClassVar[str] = ""
     """Of a kind that is not ours: `module:function` of a function like `agents.builder.MakeAgent`."""
     shapes_network: ClassVar[tuple[str, ...]] = ()
-    """Fields of such a kind that a resumed run cannot change, as stored weights are of another shape or meaning."""
+    """Of the fields that a class adds, those that give stored weights shape or meaning: a resumed run keeps them."""
+
+    @classmethod
+    def all_that_shape_the_network(cls) -> set[str]:
+        """Names in `shapes_network` of this class and of all that it derives from."""
+        return {name for of in cls.__mro__ for name in vars(of).get("shapes_network", ())}
 
     @property
     def kind(self) -> str:

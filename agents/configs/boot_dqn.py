@@ -1,6 +1,6 @@
 """The configuration of kind boot_dqn."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from msgspec import Meta
@@ -15,6 +15,7 @@ from agents.specs import Specs
 class BootDqnConfig(DeepConfig, frozen=True, tag_field="kind", tag="boot_dqn"):
     """Bootstrapped DQN (Osband et al. 2016) with randomised priors (Osband et al. 2018)."""
 
+    shapes_network: ClassVar[tuple[str, ...]] = ("heads", "shared_layers", "prior_scale")
     paper = "Osband et al. 2016 and 2018"
     paper_settings = {"exploration": {"strategy": "greedy"}}
 

@@ -1,6 +1,6 @@
 """The configurations of kinds c51 and rainbow."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
@@ -11,6 +11,8 @@ from agents.configs.value import MunchausenConfig
 
 class C51Config(MunchausenConfig, frozen=True, tag_field="kind", tag="c51"):
     """Categorical DQN (Bellemare et al. 2017): a distribution of the return over fixed atoms."""
+
+    shapes_network: ClassVar[tuple[str, ...]] = ("num_atoms", "v_min", "v_max")
 
     num_atoms: Annotated[int, Meta(ge=2, le=1_000, description="Atoms of the distribution.")] = 51
     v_min: LeastReturn = -10.0

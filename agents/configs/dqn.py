@@ -1,6 +1,6 @@
 """The configuration of kind dqn."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from msgspec import Meta
 
@@ -10,6 +10,8 @@ from agents.configs.value import MunchausenConfig
 
 class DqnConfig(MunchausenConfig, frozen=True, tag_field="kind", tag="dqn"):
     """Deep Q-learning (Mnih et al. 2015) with Double (van Hasselt et al. 2016) and Dueling (Wang et al. 2016)."""
+
+    shapes_network: ClassVar[tuple[str, ...]] = ("hl_gauss", "num_bins", "v_min", "v_max")
 
     loss: ErrorLoss = "huber"
     hl_gauss: HlGauss = False

@@ -1,6 +1,6 @@
 """The configuration of kind iql."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
@@ -20,6 +20,8 @@ class IqlConfig(ValueConfig, frozen=True, tag_field="kind", tag="iql"):
 
     Q-values, state values and the policy have `hidden_units` each.
     """
+
+    shapes_network: ClassVar[tuple[str, ...]] = ("extraction",)
 
     expectile: Annotated[
         float,

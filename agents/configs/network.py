@@ -1,5 +1,7 @@
 """Fields of the kinds that learn by a network."""
 
+from typing import ClassVar
+
 from agents.config_fields import (
     Activation,
     AdamEpsilon,
@@ -30,6 +32,20 @@ from agents.config_fields import (
 
 class NetworkConfig(KindConfig, frozen=True):
     """Fields of all kinds that learn by a network: its form, and how its weights move."""
+
+    shapes_network: ClassVar[tuple[str, ...]] = (
+        "hidden_units",
+        "activation",
+        "image_torso",
+        "torso",
+        "normalize_observations",
+        "layer_norm",
+        "residual",
+        "spectral_norm",
+        "torso_width",
+        "torso_pooling",
+        "torso_cells",
+    )
 
     hidden_units: HiddenUnits = (128, 64)
     activation: Activation = "relu"

@@ -1,6 +1,6 @@
 """The configurations of kinds reinforce and ppo."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from msgspec import Meta
 
@@ -37,6 +37,8 @@ class PolicyGradientConfig(OnPolicy, PolicyConfig, frozen=True):
 
 class ReinforceConfig(PolicyGradientConfig, frozen=True, tag_field="kind", tag="reinforce"):
     """REINFORCE (Williams 1992): the policy gradient with returns to the episode's end."""
+
+    shapes_network: ClassVar[tuple[str, ...]] = ("baseline",)
 
     baseline: Annotated[
         bool,

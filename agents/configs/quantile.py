@@ -1,6 +1,6 @@
 """The configurations of kinds qr_dqn and iqn."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from msgspec import Meta
 
@@ -20,11 +20,15 @@ class QuantileConfig(MunchausenConfig, frozen=True):
 class QrDqnConfig(QuantileConfig, frozen=True, tag_field="kind", tag="qr_dqn"):
     """Quantile-regression DQN (Dabney et al. 2018a): the return's quantiles at fixed fractions."""
 
+    shapes_network: ClassVar[tuple[str, ...]] = ("num_quantiles",)
+
     num_quantiles: Annotated[int, Meta(ge=1, le=1_000, description="Quantiles, at the midpoints of equal parts.")] = 50
 
 
 class IqnConfig(QuantileConfig, frozen=True, tag_field="kind", tag="iqn"):
     """Implicit quantile networks (Dabney et al. 2018b): the return's quantile at any fraction that is asked for."""
+
+    shapes_network: ClassVar[tuple[str, ...]] = ("embedding_cosines", "layers_per_fraction")
 
     quantile_samples: Annotated[int, Meta(ge=1, description="N, fractions drawn for the values learned.")] = 32
     target_quantile_samples: Annotated[

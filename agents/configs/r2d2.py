@@ -1,7 +1,7 @@
 """The configuration of kind r2d2."""
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
@@ -15,6 +15,7 @@ class R2d2Config(DeepConfig, frozen=True, tag_field="kind", tag="r2d2"):
     Batch size, replay sizes and samples per insert count sequences.
     """
 
+    shapes_network: ClassVar[tuple[str, ...]] = ("lstm_units",)
     paper = "Kapturowski et al. 2019"
     paper_settings = {
         "replay": {

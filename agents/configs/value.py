@@ -1,7 +1,7 @@
 """Fields of the kinds that learn values of returns."""
 
 import math
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from msgspec import Meta
 
@@ -67,6 +67,8 @@ class ValueConfig(WindowConfig, NetworkConfig, frozen=True):
 
 class DeepConfig(ValueConfig, frozen=True):
     """Fields of all kinds that learn values by a network and a target network."""
+
+    shapes_network: ClassVar[tuple[str, ...]] = ("dueling", "noisy")
 
     double: Annotated[bool, Meta(description="Choose the bootstrap action by the online network (Double DQN).")] = True
     dueling: Dueling = False

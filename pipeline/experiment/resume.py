@@ -16,39 +16,7 @@ log = logging.getLogger(__name__)
 _NETWORK = "the stored weights are of a network of another shape or meaning"
 _ENVIRONMENT = "the stored frames are of another environment"
 REFUSED = {
-    **{
-        f"agent.{name}": _NETWORK
-        for name in (
-            "kind",
-            "hidden_units",
-            "activation",
-            "image_torso",
-            "torso",
-            "normalize_observations",
-            "layer_norm",
-            "residual",
-            "spectral_norm",
-            "torso_width",
-            "torso_pooling",
-            "torso_cells",
-            "dueling",
-            "noisy",
-            "hl_gauss",
-            "extraction",
-            "num_bins",
-            "num_atoms",
-            "v_min",
-            "v_max",
-            "num_quantiles",
-            "embedding_cosines",
-            "layers_per_fraction",
-            "lstm_units",
-            "heads",
-            "shared_layers",
-            "prior_scale",
-            "baseline",
-        )
-    },
+    "agent.kind": _NETWORK,
     **{
         f"environment.{name}": _ENVIRONMENT
         for name in (
@@ -70,7 +38,10 @@ REFUSED = {
     "replay.shards": "the replay's servers keep their contents, each its own",
     "offline.dataset": "the run's checkpoints hold what it learns from",
 }
-"""Fields that have to stay, by why. All others may change, as long as the items of the replay keep their shape."""
+"""Fields that have to stay, by why, beside those that a kind of agent names itself (`KindOfAgent.shapes_network`).
+
+All others may change, as long as the items of the replay keep their shape.
+"""
 
 
 _EACH_FOR_ITSELF = (
@@ -122,10 +93,11 @@ def with_stored_item_shape(stored: Experiment, experiment: Experiment) -> Experi
 def refusals(stored: Experiment, experiment: Experiment) -> list[str]:
     """Why a run cannot go on as another experiment, each in words; empty where it can."""
     changed = _changes(stored, experiment)
+    shaping = {f"agent.{field}" for field in stored.agent.all_that_shape_the_network()}
     by_reason: dict[str, list[str]] = {}
     for name, old, _ in changed:
         top = ".".join(name.split(".")[:2])
-        if name in (f"agent.{field}" for field in stored.agent.shapes_network):
+        if top in shaping:
             by_reason.setdefault(_NETWORK, []).append(f"{name} was {old!r}")
         elif top in REFUSED:
             by_reason.setdefault(REFUSED[top], []).append(f"{name} was {old!r}")

@@ -170,11 +170,11 @@ def test_the_lanes_of_an_on_policy_run_stay(tmp_path: Path) -> None:
 
 
 def test_every_field_that_stays_is_one() -> None:
-    agents = {name for builder in BUILDERS.values() for name in builder.config.__struct_fields__} | {"kind"}
     for name in resuming.REFUSED:
         section, _, field = name.partition(".")
-        fields = agents if section == "agent" else getattr(Experiment(), section).__struct_fields__
-        assert field in fields, name
+        assert field in (*getattr(Experiment(), section).__struct_fields__, "kind"), name
+    for builder in BUILDERS.values():
+        assert builder.config.all_that_shape_the_network() <= set(builder.config.__struct_fields__)
 
 
 @pytest.mark.parametrize("kind", BUILDERS)
@@ -189,7 +189,8 @@ def test_no_field_that_may_change_changes_the_variables(kind: str) -> None:
         return [(variable.shape, variable.dtype) for variable in agent.variables]
 
     config = config_of(kind)
-    free = [name for name in type(config).__struct_fields__ if f"agent.{name}" not in resuming.REFUSED]
+    stays = type(config).all_that_shape_the_network()
+    free = [name for name in type(config).__struct_fields__ if name not in stays]
     window = ("n_step", "burn_in", "sequence", "rollout")
     numbers = {name: getattr(config, name) for name in free if name not in window}
     changed = {
@@ -205,7 +206,10 @@ def test_no_field_that_may_change_changes_the_variables(kind: str) -> None:
         changed["noisy"] = False
     if changed.get("munchausen"):
         changed["double"] = False
-    assert shapes(msgspec.structs.replace(config, **changed)) == shapes(config)
+    assert shapes(msgspec.structs.replace(config, **changed)) == shapes(config), (
+        f"one of {sorted(changed)} gives the variables another shape: name it in `shapes_network` of the class that "
+        "adds it, so that a resumed run keeps it"
+    )
 
 
 @pytest.mark.parametrize("before", [False, True])
