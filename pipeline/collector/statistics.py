@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 import psutil
 from numpy.typing import NDArray
@@ -108,12 +109,9 @@ class CollectorStatistics:
         self._lengths.clear()
         info, self._info = {key: tuple(numbers) for key, numbers in self._info.items()}, {}
         return CollectorReport(
+            **msgspec.structs.asdict(counts),
             index=self._index,
             process=self._process,
-            environment_steps=counts.environment_steps,
-            windows=counts.windows,
-            unconfirmed=counts.begun - counts.windows,
-            episodes=counts.episodes,
             returns=returns,
             lengths=lengths,
             epsilon=self.epsilon,
@@ -121,11 +119,6 @@ class CollectorStatistics:
             weights_seconds=weights_seconds,
             blocked_seconds=self.blocked_seconds,
             resident_bytes=self._process_info.memory_info().rss,
-            shielded_steps=counts.shielded_steps,
-            items=counts.items,
-            dropped_episodes=counts.dropped_episodes,
-            bytes_sent=counts.bytes_sent,
-            bytes_received=counts.bytes_received,
             newest_fault=faults.newest,
             largest_reward=float(self._largest_rewards.max()),
             info=info,

@@ -130,7 +130,7 @@ class Served(msgspec.Struct, frozen=True):
 
 
 class Counts(msgspec.Struct, frozen=True):
-    """Cumulative counts of one collector process."""
+    """Cumulative counts of one collector process. The run's own, `pipeline.records.counters`, have the same names."""
 
     environment_steps: int = 0
     episodes: int = 0
@@ -143,10 +143,15 @@ class Counts(msgspec.Struct, frozen=True):
     shielded_steps: int = 0
     """Environment steps in which the shield forbade what would have been the best action."""
     dropped_episodes: int = 0
-    """Episodes cut off by a fault of their environment."""
+    """Episodes cut off by a fault of their environment: not among `episodes`, though their environment steps count."""
     bytes_sent: int = 0
     """Over the process's TCP connections, when it last reported; see `pipeline.messages.traffic`."""
     bytes_received: int = 0
+
+    @property
+    def unconfirmed(self) -> int:
+        """Windows begun that the replay has not confirmed."""
+        return self.begun - self.windows
 
     def __sub__(self, other: "Counts") -> "Counts":
         """What has been added since; never negative, as a machine that went down may have lost the newest counts."""
@@ -158,18 +163,12 @@ class Counts(msgspec.Struct, frozen=True):
         return Counts(*(mine + theirs for mine, theirs in pairs))
 
 
-class CollectorReport(msgspec.Struct, frozen=True, tag="collector"):
+class CollectorReport(Counts, frozen=True, kw_only=True, tag="collector"):
     """Cumulative counts of one collector process, and the episodes since its last report."""
 
     index: int
     process: str
     """Identifies the process: counts start anew in another one."""
-    environment_steps: int
-    windows: int
-    """Windows that Reverb has confirmed."""
-    unconfirmed: int
-    """Windows handed over that Reverb has not confirmed; of a last report, they are lost."""
-    episodes: int
     returns: tuple[float, ...]
     lengths: tuple[int, ...]
     epsilon: float
@@ -180,15 +179,6 @@ class CollectorReport(msgspec.Struct, frozen=True, tag="collector"):
     blocked_seconds: float
     """Time spent waiting for the rate limiter or, on-policy, for new weights."""
     resident_bytes: int
-    shielded_steps: int = 0
-    """Environment steps in which the shield forbade what would have been the best action."""
-    items: int = 0
-    """Replay items confirmed."""
-    dropped_episodes: int = 0
-    """Episodes cut off by a fault of an environment: not among `episodes`, though their environment steps count."""
-    bytes_sent: int = 0
-    """Over the process's TCP connections; see `pipeline.messages.traffic`."""
-    bytes_received: int = 0
     newest_fault: str = ""
     """Environment, lane, step and what was wrong; empty where nothing has been."""
     largest_reward: float = 0.0
@@ -196,24 +186,14 @@ class CollectorReport(msgspec.Struct, frozen=True, tag="collector"):
     info: dict[str, tuple[float, ...]] = {}
     """By key of `collect.info_keys`, the numbers of the episodes that have them, since its last report."""
     last: bool = False
-    """The process ends after this report."""
+    """The process ends after this report: what is unconfirmed is lost."""
     fault: str = ""
     """Of a last report: what in the environment ended the process."""
 
     @property
     def counts(self) -> Counts:
         """The cumulative counts alone."""
-        return Counts(
-            environment_steps=self.environment_steps,
-            episodes=self.episodes,
-            begun=self.windows + self.unconfirmed,
-            windows=self.windows,
-            items=self.items,
-            shielded_steps=self.shielded_steps,
-            dropped_episodes=self.dropped_episodes,
-            bytes_sent=self.bytes_sent,
-            bytes_received=self.bytes_received,
-        )
+        return Counts(**{name: getattr(self, name) for name in Counts.__struct_fields__})
 
 
 class Evaluation(msgspec.Struct, frozen=True, tag="evaluation"):

@@ -207,7 +207,7 @@ def account(experiment: Experiment, counters: Counters, tally: Tally) -> Account
     empty = counters.items * per_item - counters.windows  # windows that fill a collector's last items
     stored = tally.inserted * per_item - empty
     present = tally.present * per_item
-    in_flight = sum(counts.begun - counts.windows for counts in counters.processes.values())
+    in_flight = sum(counts.unconfirmed for counts in counters.processes.values())
     drawn = (tally.sampled + counters.drawn_before) * per_item
     return Account(
         begun=counters.begun,

@@ -145,7 +145,7 @@ class Ledger:
         self.counters.left.append(process)
         self._seen.pop(process, None)
         self._heard.pop(process, None)
-        if lost := counts.begun - counts.windows:
+        if lost := counts.unconfirmed:
             self.counters.interruptions += how == UNCONFIRMED
             self.counters.lost[how] = self.counters.lost.get(how, 0) + lost
 

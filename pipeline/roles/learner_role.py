@@ -140,7 +140,7 @@ class LearningProcess:
         self._collected_at = self._collected_at or now
         if now - max(self._sampled_at, self._collected_at) > _CATCH_UP_SECONDS:
             return True  # what is owed went with a replay, or is too little for `replay.min_size`
-        is_stored = all(counts.begun == counts.windows for counts in self.ledger.counters.processes.values())
+        is_stored = not any(counts.unconfirmed for counts in self.ledger.counters.processes.values())
         return is_stored and self.ledger.owed() < self._windows_per_call
 
     def tend(self) -> None:

@@ -46,7 +46,17 @@ def report(addresses: list[str], _: int, count: int, seconds: float) -> None:
     def send(number: int) -> None:
         sender = Sender(address, REPORTS_TABLE)
         lengths = (100,) * _EPISODES
-        told = CollectorReport(0, f"client-{number}", 0, 0, 0, 0, (100.0,) * _EPISODES, lengths, 0.1, 0, 0.1, 0.0, 1)
+        told = CollectorReport(
+            index=0,
+            process=f"client-{number}",
+            returns=(100.0,) * _EPISODES,
+            lengths=lengths,
+            epsilon=0.1,
+            weights_age=0,
+            weights_seconds=0.1,
+            blocked_seconds=0.0,
+            resident_bytes=1,
+        )
         while True:
             started = time.monotonic()
             sender.send(told, _SEND_SECONDS)

@@ -92,7 +92,7 @@ def test_the_screen_has_everything(tmp_path: Path) -> None:
 
 def report(blocked: float, process: str = "a", last: bool = False) -> CollectorReport:
     return CollectorReport(
-        index=0, process=process, environment_steps=0, windows=0, unconfirmed=0, episodes=0, returns=(), lengths=(),
+        index=0, process=process, returns=(), lengths=(),
         epsilon=0.0, weights_age=0, weights_seconds=0.0, blocked_seconds=blocked, resident_bytes=0, last=last,
     )  # fmt: skip
 

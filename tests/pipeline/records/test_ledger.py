@@ -17,14 +17,14 @@ from pipeline.records.ledger import Ledger
 from pipeline.records.results import EXIT_CODES, Status, Summary
 
 
-def report(process: str = "p", index: int = 0, count: int = 0, **fields: Any) -> CollectorReport:
+def report(process: str = "p", index: int = 0, count: int = 0, unconfirmed: int = 0, **fields: Any) -> CollectorReport:
     """A report of a process that has taken `count` environment steps."""
     defaults: dict[str, Any] = {
         "index": index,
         "process": process,
         "environment_steps": count,
         "windows": 2 * count,
-        "unconfirmed": 0,
+        "begun": 2 * count + unconfirmed,
         "episodes": 3 * count,
         "returns": (),
         "lengths": (),
@@ -126,6 +126,19 @@ def test_the_steps_that_a_shield_changed_add_up_over_collectors_and_lives() -> N
         book.accept_collector(msgspec.structs.replace(report(process), shielded_steps=steps))
     assert book.counters.shielded_steps == 118
     assert book.summary("seconds", 1.0).shielded_steps == book.status("learning", 0, None, {}).shielded_steps == 118
+
+
+def test_every_count_of_a_collector_reaches_the_run() -> None:
+    counted = dict(zip(Counts.__struct_fields__, itertools.count(3), strict=False))
+    missing = set(counted) - set(Counters.__struct_fields__)
+    assert not missing, f"the ledger adds {missing} up: give `Counters` of pipeline/records/counters.py the same fields"
+    sent = report("a", **counted)
+    told = msgspec.msgpack.decode(msgspec.msgpack.encode(sent), type=CollectorReport)
+    assert (told, told.counts) == (sent, Counts(**counted))
+    book = ledger()
+    for _ in range(2):
+        book.accept_collector(told)
+    assert {name: getattr(book.counters, name) for name in counted} == counted
 
 
 def test_bytes_of_processes_that_have_left_stay_counted() -> None:
