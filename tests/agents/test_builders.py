@@ -388,7 +388,8 @@ def test_a_config_loads_the_configuration_of_its_own_kind_alone() -> None:
 def test_the_names_of_configurations_are_offered_by_the_package() -> None:
     configs = [builder.config for builder in BUILDERS.values()]
     assert [getattr(agents, config.__name__) for config in configs] == configs
-    assert {config.__name__ for config in configs} < set(agents.__all__)
+    missing = {config.__name__ for config in configs} - set(agents.__all__)
+    assert not missing, f"name {missing} in agents/__init__.py: among the imports for type checkers and in __all__"
     assert [kind for kind, builder in BUILDERS.items() if builder.config.__struct_config__.tag != kind] == []
     assert not hasattr(agents, "NoSuchConfig")
 

@@ -231,7 +231,9 @@ def experience(
 LINEAR = {"hidden_units": (), "learning_rate": 0.02, "learning_rate_final": 0.0001, "target_update_period": 10}
 HIDDEN = LINEAR | {"hidden_units": (64, 64), "learning_rate": 0.003, "learning_rate_final": 0.00001}
 MUNCHAUSEN = {"double": False, "munchausen": True, "munchausen_temperature": 0.01}
-VALUE_KINDS = [kind for kind, of in BUILDERS.items() if issubclass(of.config, WindowConfig) and kind != "iql"]
+VALUE_KINDS = [
+    kind for kind, of in BUILDERS.items() if issubclass(of.config, WindowConfig) and not of.config().offline_only
+]
 AGENTS: dict[str, AgentConfig] = {
     "dqn": DqnConfig(**LINEAR, learning_rate_decay_steps=8_000),
     "dqn, not double": DqnConfig(**LINEAR, learning_rate_decay_steps=8_000, double=False),
@@ -270,6 +272,8 @@ AGENTS: dict[str, AgentConfig] = {
         initial_value=1.0,  # the ends keep it: who bootstraps there is found out
     ),
 }
+for kind in set(VALUE_KINDS) - set(AGENTS):  # one that needs settings of its own has them above
+    AGENTS[kind] = BUILDERS[kind].config(**LINEAR, learning_rate_decay_steps=8_000)
 UNIFORM = ReplayConfig()
 PRIORITIZED = ReplayConfig(prioritized=True, importance_exponent=1.0, importance_exponent_steps=0)
 

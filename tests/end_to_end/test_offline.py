@@ -64,8 +64,8 @@ def kind_lines(kind: str) -> tuple[str, ...]:
 
 
 OFFLINE = {
-    # The frames of these two hold more than those of others.
-    **{k: () for k, builder in BUILDERS.items() if not builder.config().on_policy and k not in ("r2d2", "boot_dqn")},
+    # Frames with a recurrent state hold more than those of the dataset.
+    **{k: () for k, of in BUILDERS.items() if not of.config().on_policy and not of.config().state_units},
     "dqn by priority": ("replay.prioritized=true",),
     "qr_dqn conservative": ("agent.cql_alpha=1.0",),
 }

@@ -61,7 +61,8 @@ def test_bounds_are_those_that_are_held(field: fields.FieldDoc) -> None:
 
 
 def test_the_page_is_of_these_structs() -> None:
-    assert (ROOT / "docs" / "config.md").read_text() == reference("--markdown").stdout
+    is_newest = (ROOT / "docs" / "config.md").read_text() == reference("--markdown").stdout
+    assert is_newest, "write it anew: .venv/bin/python -m pipeline.reference --markdown > docs/config.md"
 
 
 def test_a_part_can_be_asked_for() -> None:

@@ -82,11 +82,9 @@ CASES: dict[str, tuple[str, ...]] = {
     "r2d2, its previous step": (*kind("r2d2", "agent.lstm_units=4"), "environment.previous_step=true"),
     "q_learning, discrete": (*kind("q_learning"), *observing("discrete", masks=False)),
     "behaviour_cloning, tuple": (*kind("behaviour_cloning"), *observing("tuple")),
-    "iql, float": kind("iql"),
     "boot_dqn, votes": (*kind("boot_dqn", "agent.heads=3", "agent.ensemble_policy='majority'"), *observing("dict")),
     "reinforce, nested": (*kind("reinforce"), *observing("nested")),
     "ppo, table of categories": (*kind("ppo"), *observing("multi_discrete_table")),
-    "pqn, float": kind("pqn"),
     "dqn, binary, noisy": (*kind("dqn", "agent.noisy=true"), *observing("binary")),
     "dqn, a category from elsewhere, stacked": (
         *kind("dqn"),
@@ -99,6 +97,8 @@ CASES: dict[str, tuple[str, ...]] = {
     "a shield inside, a mask and stacks": (*kind("dqn"), *guarded("below_half", masked=True, stack=2)),
     "a shield outside and stacks": (*kind("dqn"), *guarded("allowed", masked=False, stack=2)),
 }
+NAMED = {line for case in CASES.values() for line in case}
+CASES |= {f"{name}, float": kind(name) for name in BUILDERS if f"agent.kind='{name}'" not in NAMED}
 THROUGH_TENSORFLOW = ("rainbow, image",)
 CHECKER = """
 import json, sys
@@ -295,9 +295,8 @@ def test_a_served_policy_acts_as_the_pipeline_does(cases: dict[str, Case], name:
     same(found, load(case.folder / "wanted.npz"), case.of_run.interface.scores)
 
 
-def test_every_kind_and_every_observation_is_among_them() -> None:
-    lines = "\n".join(line for case in CASES.values() for line in case)
-    assert not [each for each in BUILDERS if f"agent.kind='{each}'" not in lines]
+def test_every_observation_is_among_them() -> None:
+    lines = "\n".join(NAMED)
     kinds = ("double", "image", "bytes", "discrete", "discrete_from", "binary")
     more = ("multi_discrete_from", "multi_discrete_table", "dict", "tuple", "nested")
     assert not [each for each in (*kinds, *more) if f"kind='{each}'" not in lines]
