@@ -241,11 +241,6 @@ class KindOfAgent:
     shapes_network: ClassVar[tuple[str, ...]] = ()
     """Of the fields that a class adds, those that give stored weights shape or meaning: a resumed run keeps them."""
 
-    @classmethod
-    def all_that_shape_the_network(cls) -> set[str]:
-        """Names in `shapes_network` of this class and of all that it derives from."""
-        return {name for of in cls.__mro__ for name in vars(of).get("shapes_network", ())}
-
     @property
     def kind(self) -> str:
         """The kind's name, as `agents.builder.builder_of` takes it."""

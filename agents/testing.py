@@ -131,7 +131,7 @@ def _configuration(case: Case) -> None:
         expect(pickle.loads(pickle.dumps(config)) == config, "its configuration is another one after pickling")
     bare = [field.name for field in msgspec.structs.fields(kind) if not _description(field)]
     expect(not bare, f"fields without Meta(description=...): {', '.join(bare)}")
-    unknown = kind.all_that_shape_the_network() - set(kind.__struct_fields__)
+    unknown = set(kind.shapes_network) - set(kind.__struct_fields__)
     expect(not unknown, f"shapes_network names fields that there are not: {', '.join(sorted(unknown))}")
     learned = range(config.window_length)[config.learned_frames]
     expect(len(learned), f"of its windows of {config.window_length} frames none is learned from")

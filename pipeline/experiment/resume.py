@@ -93,7 +93,7 @@ def with_stored_item_shape(stored: Experiment, experiment: Experiment) -> Experi
 def refusals(stored: Experiment, experiment: Experiment) -> list[str]:
     """Why a run cannot go on as another experiment, each in words; empty where it can."""
     changed = _changes(stored, experiment)
-    shaping = {f"agent.{field}" for field in stored.agent.all_that_shape_the_network()}
+    shaping = {f"agent.{field}" for field in shaping_fields(type(stored.agent))}
     by_reason: dict[str, list[str]] = {}
     for name, old, _ in changed:
         top = ".".join(name.split(".")[:2])
@@ -105,6 +105,11 @@ def refusals(stored: Experiment, experiment: Experiment) -> list[str]:
     if "agent.kind" in dict.fromkeys(name for name, *_ in changed):  # fields that only follow from it are not listed
         return [f"{_NETWORK}: agent.kind was {stored.agent.kind!r}"]
     return sentences + list(_of_items(stored, experiment))
+
+
+def shaping_fields(kind: type) -> set[str]:
+    """Names in `shapes_network` of a kind's configuration and of all that it derives from."""
+    return {name for base in kind.__mro__ for name in vars(base).get("shapes_network", ())}
 
 
 def changes(stored: Experiment, experiment: Experiment) -> list[str]:

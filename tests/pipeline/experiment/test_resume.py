@@ -174,7 +174,7 @@ def test_every_field_that_stays_is_one() -> None:
         section, _, field = name.partition(".")
         assert field in (*getattr(Experiment(), section).__struct_fields__, "kind"), name
     for builder in BUILDERS.values():
-        assert builder.config.all_that_shape_the_network() <= set(builder.config.__struct_fields__)
+        assert resuming.shaping_fields(builder.config) <= set(builder.config.__struct_fields__)
 
 
 @pytest.mark.parametrize("kind", BUILDERS)
@@ -189,7 +189,7 @@ def test_no_field_that_may_change_changes_the_variables(kind: str) -> None:
         return [(variable.shape, variable.dtype) for variable in agent.variables]
 
     config = config_of(kind)
-    stays = type(config).all_that_shape_the_network()
+    stays = resuming.shaping_fields(type(config))
     free = [name for name in type(config).__struct_fields__ if name not in stays]
     window = ("n_step", "burn_in", "sequence", "rollout")
     numbers = {name: getattr(config, name) for name in free if name not in window}
