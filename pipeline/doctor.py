@@ -26,17 +26,6 @@ _GIB = 2.0**30
 _LEAST_MEMORY = 2.0
 _LEAST_DISK = 1.0
 _LEAST_FILES = 1_024
-_SUITES = {
-    "ale_py": "atari",
-    "Box2D": "box2d",
-    "highway_env": "driving",
-    "envpool": "envpool",
-    "minatar": "minatar",
-    "gym_anytrading": "trading",
-    "av": "play",
-    "ray": "ray",
-}
-"""Modules of optional packages, and the extra that each is of."""
 _PROGRAMS = {"haproxy": "runs over several hosts with TLS", "chromium": "pictures of TensorBoard in the tests"}
 _SETUP = "run `make setup`, and use .venv/bin/python"
 
@@ -67,7 +56,8 @@ def findings(run_dir: Path) -> Iterator[Finding]:
     yield _disk(run_dir)
     yield _open_files()
     yield from _network()
-    yield from _suites()
+    yield from _extras()
+    yield from _programs()
 
 
 def _python() -> Finding:
@@ -214,14 +204,33 @@ def _privacy() -> Finding:
     return Finding("ok", "privacy", "a run's replay gets a network namespace of its own")
 
 
-def _suites() -> Iterator[Finding]:
-    missing = [extra for module, extra in _SUITES.items() if importlib.util.find_spec(module) is None]
-    there = [extra for extra in _SUITES.values() if extra not in missing]
-    yield Finding("ok", "optional packages", ", ".join(there) or "none")
+def _extras() -> Iterator[Finding]:
+    """Suites of environments and other optional packages, by the extras that pyproject.toml has for them."""
+    try:
+        required = importlib.metadata.requires("reverb-dqn") or []
+    except importlib.metadata.PackageNotFoundError:  # which `_packages` says
+        return
+    are_there: dict[str, bool] = {}
+    for name, extra in re.findall(r"^([\w.-]+).*extra == .(\w+)", "\n".join(required), flags=re.MULTILINE):
+        if extra != "dev":
+            are_there[extra] = are_there.get(extra, True) and _is_installed(name)
+    missing = [extra for extra, is_there in are_there.items() if not is_there]
+    yield Finding("ok", "optional packages", ", ".join(extra for extra in are_there if extra not in missing) or "none")
     if missing:
         from pipeline.runtime.installation import how_to_install
 
         yield Finding("note", "optional packages", f"not there: {', '.join(missing)}", how_to_install(*missing))
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _programs() -> Iterator[Finding]:
     for program, purpose in _PROGRAMS.items():
         if shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin") is None:
             yield Finding("note", program, f"not there; it is for {purpose}", f"install Debian's package {program}")

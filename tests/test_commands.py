@@ -4,12 +4,15 @@ import importlib.metadata
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 from test_architecture import COMMANDS
 
+from pipeline import doctor
 from pipeline.__main__ import completion, main
+from pipeline.environments import SUITES
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = ("tensorflow", "reverb", "tf_agents", "matplotlib", "aiohttp", "ray", "tensorboard", "PIL")
@@ -121,6 +124,24 @@ def test_the_doctor_finds_nothing_to_mend_here(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stdout
     assert "packages: all" in result.stdout
     assert "problem" not in result.stdout
+    optional = next(line for line in result.stdout.splitlines() if "optional packages: " in line).partition(": ")[2]
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(optional.split(", ")) <= set(extras) - {"dev"}
+    assert {suite.extra for suite in SUITES if suite.extra} <= set(optional.split(", ")), "make setup installs them all"
+
+
+def test_the_doctor_names_extras_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = importlib.metadata.version
+
+    def version(name: str) -> str:
+        if name in ("ale-py", "typer"):  # the second is one of three packages of its extra
+            raise importlib.metadata.PackageNotFoundError(name)
+        return there(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    (note,) = (found for found in doctor.findings(tmp_path) if found.words.startswith("not there: "))
+    assert (note.level, note.words) == ("note", "not there: atari, minari")
+    assert "[atari,minari]" in note.remedy
 
 
 def test_the_doctor_needs_no_package_and_misses_all_of_them(tmp_path: Path) -> None:

@@ -39,7 +39,9 @@ def options_of(config: EnvironmentConfig, kind: type[_Options], task: str) -> _O
     try:
         return msgspec.convert(config.kwargs, prepared(kind))
     except msgspec.ValidationError as error:
-        raise UsageError(f"environment.kwargs of {task}: {error}") from None
+        known = ", ".join(getattr(kind, "__struct_fields__", ()))
+        there_are = f"; there are {known}" if "unknown field" in str(error) else ""
+        raise UsageError(f"environment.kwargs of {task}: {error}{there_are}") from None
 
 
 @functools.cache

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from agents.dimensions import begins, split
 from pipeline import environments
 from pipeline.acting.policy_files import Policy
-from pipeline.environments.action_names import action_names
 from pipeline.environments.lanes.rendering import picture, pictures_a_second
+from pipeline.evaluator.action_names import action_names
 from pipeline.evaluator.displays import Screen
 from pipeline.evaluator.evaluator import GreedyRunner, Moment
 from pipeline.evaluator.overlay import StepView, overlaid

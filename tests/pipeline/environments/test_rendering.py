@@ -8,9 +8,9 @@ import pytest
 from environments_that_draw import HEIGHT, WIDTH
 
 from pipeline import environments
-from pipeline.environments.action_names import action_names
 from pipeline.environments.lanes.rendering import NotRendered, picture, pictures_a_second
 from pipeline.environments.price_chart import chart
+from pipeline.evaluator.action_names import action_names
 from pipeline.experiment.config import UsageError, load
 from pipeline.experiment.sections import EnvironmentConfig
 

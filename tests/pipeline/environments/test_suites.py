@@ -1,5 +1,6 @@
 """The optional suites: games by their published protocols, EnvPool's engine, dm_env's interface, skipped frames."""
 
+import importlib
 import math
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,7 @@ from dm_env import specs as dm_specs
 from gymnasium.envs.classic_control import CartPoleEnv
 
 from agents import ArraySpec
+from agents.exploration import greedy
 from pipeline import environments
 from pipeline.environments import LaneEnvironment
 from pipeline.environments.lanes.rendering import NotRendered
@@ -34,6 +36,36 @@ def refusal(config: EnvironmentConfig) -> str:
 
 def breakout(lanes: int = 2, **kwargs: Any) -> LaneEnvironment:
     return environments.make(EnvironmentConfig(id="ALE/Breakout-v5", kwargs=kwargs), lanes)
+
+
+# All of them
+
+
+@pytest.mark.parametrize(
+    "suite", [suite for suite in environments.SUITES if suite.starts], ids=lambda suite: suite[1][0]
+)
+def test_every_suite_has_environments_that_step_and_refuses_options_that_there_are_not(
+    suite: environments.Suite,
+) -> None:
+    if suite.module:
+        importlib.import_module(suite.module)
+    first = next(name for name in gymnasium.registry if name.startswith(suite.starts))
+    environment = environments.make(EnvironmentConfig(id=first), 2)
+    seen = environment.reset(0)
+    for _ in range(3):
+        actions = greedy(np.zeros((2, environment.specs.num_actions)), seen.mask, environment.specs.action_sizes)
+        seen = environment.step(actions)
+    assert {name: values.shape[1:] for name, values in seen.observation.items()} == {
+        name: spec.shape for name, spec in environment.specs.leaves().items()
+    }
+    environment.close()
+    message = refusal(EnvironmentConfig(id=first, kwargs={"no_such_option": 1}))
+    assert "no_such_option" in message
+
+
+def test_options_of_a_suite_are_named_where_one_is_unknown() -> None:
+    config = EnvironmentConfig(id="highway-fast-v0", kwargs={"observatoin": "image"})
+    assert refusal(config).endswith("unknown field `observatoin`; there are observation, config")
 
 
 # Atari
