@@ -20,11 +20,12 @@ from absl import flags
 from benchmarks.measure import machine, now
 from benchmarks.pages import ROOT
 from benchmarks.peers import plan, report, results
+from benchmarks.peers.cost import Cost
 from benchmarks.peers.virtual_environments import Unavailable, python_of, warm
 from pipeline.command import run_command
 from pipeline.experiment.config import UsageError
 
-KNOWN_PEERS = (*plan.PEERS, plan.CEILINGS)
+KNOWN_PEERS = (*plan.PEERS, plan.CEILINGS, plan.JITTED)
 
 _WORK = flags.DEFINE_list("work", list(plan.WORKS), "Works to run.")
 _PEERS = flags.DEFINE_list("peers", list(KNOWN_PEERS), "Peers to run beside ours.")
@@ -60,18 +61,20 @@ def run(peer: str, python: Path | str, work: plan.Work, seed: int) -> dict[str, 
         preexec_fn=on_few_cores,
         start_new_session=True,
     )
+    cost = Cost(process.pid)
     try:
         output, errors = process.communicate(timeout=work.timeout)
     except subprocess.TimeoutExpired:
         return {"missing": f"no result within {work.timeout:.0f} s"}
     finally:
+        taken = cost.read()
         _end_group(process.pid)
     try:
         printed: dict[str, Any] = json.loads(output.strip().splitlines()[-1])
     except (IndexError, ValueError):
         said = (errors.strip().splitlines() or ["nothing"])[-1]
         return {"missing": f"exit code {process.returncode}: {said[:300]}"}
-    return printed
+    return {**printed, "cost": taken}
 
 
 def _end_group(group: int) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 OURS = "reverb-dqn"
 CEILINGS = "ceilings"
+JITTED = "jitted_jax"
 PEERS = ("cleanrl_jax", "cleanrl_torch", "sbx", "stable_baselines3", "tianshou", "rllib", "tf_agents")
 
 
@@ -30,9 +31,9 @@ class Work:
 
 
 WORKS: dict[str, Work] = {
-    "fixed": Work("fixed", {"steps": 20_000, "seconds": 12}, 300),
+    "fixed": Work("fixed", {"steps": 20_000, "seconds": 12}, 300, (*PEERS, JITTED)),
     "learner": Work("learner", {"seconds": 3}, 300, (*PEERS, CEILINGS)),
-    "collect": Work("collect", {"seconds": 2}, 300, (*PEERS, CEILINGS)),
+    "collect": Work("collect", {"seconds": 2}, 300, (*PEERS, CEILINGS, JITTED)),
     "solve": Work("solve", {"seconds": 60}, 600, warm=True),
     "one_core": Work("fixed", {"steps": 20_000, "seconds": 20}, 300, ("stable_baselines3",), cores=1),
     "replay": Work("replay", {"seconds": 1}, 400, ("stable_baselines3", "tianshou")),

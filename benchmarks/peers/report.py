@@ -37,6 +37,9 @@ class Figure:
 
 FIGURES = (
     Figure("fixed", ("steps_per_second",), "Fixed work: steps/s"),
+    Figure("fixed", ("vectorised_steps_per_second",), "Fixed work, 16 environments in one program: steps/s"),
+    Figure("fixed", ("cost", "cpu_seconds"), "Fixed work: CPU seconds, start-up included", fewer_is_better=True),
+    Figure("fixed", ("cost", "mib"), "Fixed work: largest memory of all processes, MiB", fewer_is_better=True),
     Figure("fixed", ("in_graph_steps_per_second",), "Fixed work, TF-Agents without Reverb: steps/s"),
     *(Figure("learner", (size,), f"Learner, batch {size}: gradient steps/s") for size in ("64", "256", "1024")),
     *(
@@ -92,6 +95,7 @@ TARGETS = (
     Target("fixed", "steps_per_second", 3.0, "cleanrl_jax"),
     Target("fixed", "steps_per_second", 8.0, "stable_baselines3"),
     Target("fixed", "steps_per_second", 8.0, "sbx"),
+    Target("fixed", "steps_per_second", 1.0, plan.JITTED),
     Target("fixed", "steps_per_second", 25.0, "tf_agents"),
     *(Target("learner", size, 0.8) for size in ("64", "256", "1024")),
     Target("collect", "64", 4.0),
@@ -104,7 +108,7 @@ PANELS = tuple(
     figure
     for figure in FIGURES
     if figure.work in ("fixed", "learner", "collect", "solve")
-    and not figure.keys[0].startswith(("envpool", "extended", "in_graph"))
+    and not figure.keys[0].startswith(("envpool", "extended", "in_graph", "vectorised", "cost"))
 )
 
 
@@ -178,7 +182,9 @@ def reached(runs: list[Run]) -> list[str]:
         figure = _NAMED[target.work, (target.key,)]
         found = by_peer(runs, figure)
         rivals = [
-            peer for peer in found if peer not in (plan.OURS, plan.CEILINGS) and _always_solved(runs, figure, peer)
+            peer
+            for peer in found
+            if peer not in (plan.OURS, plan.CEILINGS, plan.JITTED) and _always_solved(runs, figure, peer)
         ]
         peer = target.peer or next(iter(rivals), "")
         times = ratio(found.get(plan.OURS, {}), found.get(peer, {}), figure)

@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import re
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from benchmarks.peers import __main__ as runner
 from benchmarks.peers import plan, report, results, works
+from benchmarks.peers.cost import Cost
 from benchmarks.peers.results import Run
 from benchmarks.peers.virtual_environments import REQUIREMENTS, Unavailable, python_of
 
@@ -85,6 +87,19 @@ def test_ours_runs_the_fixed_work() -> None:
     assert printed["steps"] >= 300, printed
     assert printed["steps_per_second"] > 0
     assert printed["versions"]["dm-reverb"] == "0.14.0"
+    assert printed["cost"]["cpu_seconds"] > 1.0
+    assert printed["cost"]["mib"] > 200
+
+
+def test_what_all_processes_of_a_program_take_is_counted() -> None:
+    use = "import time; memory = bytearray(40_000_000)\nwhile time.process_time() < 0.8: pass\ntime.sleep(0.3)"
+    both = f"import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]]); {use}"
+    with subprocess.Popen([sys.executable, "-c", both, use]) as process:
+        cost = Cost(process.pid)
+        process.wait()
+        taken = cost.read()
+    assert 1.2 < taken["cpu_seconds"] < 3.0
+    assert 40 < taken["mib"] < 200
 
 
 def test_a_program_without_a_result_is_missing_with_its_reason() -> None:
@@ -126,7 +141,7 @@ def test_an_environment_is_made_once_and_anew_when_its_pins_change(tmp_path: Pat
         python_of("some_peer", tmp_path / "environments", pins)
 
 
-@pytest.mark.parametrize("peer", [*plan.PEERS, plan.CEILINGS])
+@pytest.mark.parametrize("peer", [*plan.PEERS, plan.CEILINGS, plan.JITTED])
 def test_a_peer_is_pinned_says_its_settings_and_brings_no_accelerator(peer: str) -> None:
     pins = [line for line in (REQUIREMENTS / f"{peer}.txt").read_text().splitlines() if line and line[0] != "#"]
     assert all(re.fullmatch(r"[A-Za-z0-9_.\-]+==[A-Za-z0-9_.!]+", pin) for pin in pins)
