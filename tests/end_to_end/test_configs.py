@@ -15,12 +15,14 @@ REPLAYED = ("replay.samples_per_insert=2", "replay.capacity=20_000")
 ON_POLICY = ("learner.steps_per_call=1", "stop.gradient_steps=40")
 SUITES = {
     "atari": (*REPLAYED, "environment.max_episode_steps=40"),
+    "box2d": (*REPLAYED, "environment.max_episode_steps=100"),
     "driving": ("stop.gradient_steps=80", "environment.max_episode_steps=8"),  # a step of a car takes 20 ms
     "minatar": (*REPLAYED, "environment.max_episode_steps=60"),
 }
 IMAGES = ("stop.gradient_steps=40", "agent.hidden_units=[16]", "collect.collectors=1")
 """Of stacks of them: a gradient step of their network takes 30 ms, and a second collector might come too late."""
-SMALL_IMPALA = ("agent.torso_width=1", "learner.batch_size=8", "collect.lanes=4")
+SMALL_IMPALA = ("agent.torso_width=1", "learner.batch_size=8", "collect.lanes=4", "stop.gradient_steps=16")
+ENSEMBLE = ("stop.gradient_steps=100",)
 PRIORITY_TAGS = {
     f"priority/{name}"
     for name in ("mean", "maximum", "of_new_items", "importance_exponent", "skipped_items", "unjudged_share")
@@ -39,7 +41,8 @@ def fitting(config: str) -> tuple[str, ...]:
     images = IMAGES if experiment.environment.frame_stack > 1 else ()
     if getattr(experiment.agent, "image_torso", "") == "impala":
         images = (*images, *SMALL_IMPALA)
-    return *(SUITES.get(suite.extra, REPLAYED) if suite else REPLAYED), *images
+    ensemble = ENSEMBLE if experiment.agent.kind == "boot_dqn" else ()
+    return *(SUITES.get(suite.extra, REPLAYED) if suite else REPLAYED), *images, *ensemble
 
 
 @pytest.mark.parametrize("config", LEARNING)
