@@ -139,7 +139,7 @@ class TdAgent(dqn_agent.DqnAgent):  # type: ignore[misc]
         raise NotImplementedError
 
     def _shared(self, target: tf.Tensor) -> tf.Tensor:
-        """The target of all dimensions of an action, of those that each has; there is one here."""
+        """Makes one target of those that the dimensions of an action have each; here there is one (see `branching`)."""
         return target
 
     def _make_optimizer(self) -> Optimizer:
@@ -236,23 +236,21 @@ class TdAgent(dqn_agent.DqnAgent):  # type: ignore[misc]
         return found, self._optimizer.apply(tape.gradient(found.loss, variables), found.loss)
 
     def _get_target_updater(self, tau: float = 1.0, period: int = 1) -> Callable[[tf.Tensor], None]:
-        """Makes a function that moves the target network after every `period` applied updates.
-
-        TF-Agents' own counts skipped updates, too.
-        """
-
-        def move() -> Any:
-            online, target = self._q_network.variables, self._target_q_network.variables
-            return common.soft_variables_update(online, target, tau, tau_non_trainable=1.0)
+        """Makes `_update_target`, which moves the target network every `period` updates, not counting skipped ones."""
 
         def move_if_due(strategy: Any, applied: Any) -> Any:
             if period == 1 and tau == 1.0:  # needs no condition: after a skipped update the copy changes nothing
-                return move()
+                return self._move_target(tau)
             of_first = strategy.experimental_local_results(applied)[0]  # as on every replica
             due = of_first & tf.equal(self._optimizer.updates % period, 0)
-            return tf.cond(due, move, tf.no_op)
+            return tf.cond(due, lambda: self._move_target(tau), tf.no_op)
 
         return lambda applied: tf.distribute.get_replica_context().merge_call(move_if_due, args=(applied,))
+
+    def _move_target(self, tau: float) -> Any:
+        """Gives the target network this share of the online network's weights; a kind with several overrides it."""
+        online, target = self._q_network.variables, self._target_q_network.variables
+        return common.soft_variables_update(online, target, tau, tau_non_trainable=1.0)
 
 
 class DeepTdAgent(TdAgent):

@@ -21,7 +21,7 @@ class Feeder:
     """
 
     def __init__(self, samples: Callable[[], Iterator[Sample]], early: bool = True) -> None:
-        self._draw, self._early = samples, early
+        self._begin, self._early = samples, early
         self.look: Callable[[Sample], None] | None = None
         """Is shown what `draw` returns, before anyone learns from it."""
         self._taken = threading.Semaphore(0)
@@ -83,7 +83,7 @@ class Feeder:
 
     def _feed(self) -> None:
         try:
-            for sample in self._draw():
+            for sample in self._begin():
                 self._samples.put(sample)
                 if not self._early:
                     self._taken.acquire()
