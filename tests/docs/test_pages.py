@@ -7,6 +7,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from agents import BUILDERS
+from pipeline.environments import SUITES
 from pipeline.experiment import config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -106,6 +108,19 @@ def test_the_picture_has_the_words_of_the_glossary_and_the_folders_there_are() -
 
 def cells(line: str) -> list[str]:
     return [cell.strip() for cell in line.strip().strip("|").split("|")]
+
+
+def test_every_kind_of_agent_has_a_row_in_its_page() -> None:
+    page = (ROOT / "docs" / "agents.md").read_text()
+    missing = [kind for kind in BUILDERS if f"\n| `{kind}` | " not in page]
+    assert not missing, f"give {missing} a row in the table of docs/agents.md"
+
+
+def test_every_suite_of_environments_has_a_row_in_its_page() -> None:
+    rows = [line for line in (ROOT / "docs" / "environments.md").read_text().splitlines() if line.startswith("| ")]
+    names = {suite: (*suite.starts, *([f"`{suite.extra}`"] if suite.extra else [])) for suite in SUITES}
+    missing = [suite.module for suite, words in names.items() if not any(word in row for row in rows for word in words)]
+    assert not missing, f"give {missing} a row in the table of docs/environments.md"
 
 
 def test_figures_of_the_readme_are_those_of_the_pages() -> None:
