@@ -6,31 +6,25 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from aiohttp import hdrs, web
 
 from pipeline.export import predict_json
 from pipeline.export.answers import Answers, Busy, Reply
-from pipeline.export.connections import BODY_SECONDS, Connections
 from pipeline.export.directory import ExportedPolicy
+from pipeline.messages.connections import BODY_SECONDS, CONNECTIONS, Connections, Handler, answering
 
 log = logging.getLogger(__name__)
 
 NAME = "policy"
 _LARGEST_BODY = 64 * 2**20
-_LEAVE_SECONDS = 5.0
-"""For requests under way when the server is told to end."""
-_UNREAD_SECONDS = 1.0
-"""In which the rest of a body that was refused is read, so that its client sees why."""
 _SWITCH_SECONDS = 5e-4
 """For which a thread may keep the interpreter: the loop does not wait long for it."""
 _MOST_CONNECTIONS = 1_000
 _OTHER_FILES = 100
 """Descriptors that are no connections."""
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class _Service:
@@ -40,19 +34,10 @@ class _Service:
         self._answers = answers
         self._metadata = predict_json.metadata(answers.interface, NAME)
         self._status = predict_json.status()
-        self.app = web.Application(client_max_size=_LARGEST_BODY, middlewares=[self._guarded])
+        self.app = web.Application(client_max_size=_LARGEST_BODY, middlewares=[_failures_as_json])
         self.app.router.add_post(f"/v1/models/{NAME}:predict", self._predict)
         self.app.router.add_get(f"/v1/models/{NAME}", self._get_status)
         self.app.router.add_get(f"/v1/models/{NAME}/metadata", self._get_metadata)
-        self.runner = web.AppRunner(
-            self.app, access_log=None, shutdown_timeout=_LEAVE_SECONDS, lingering_time=_UNREAD_SECONDS
-        )
-        self.connections = Connections(self._handler, _most_connections())
-
-    def _handler(self) -> asyncio.Protocol:
-        server = self.runner.server
-        assert server is not None
-        return server()
 
     async def _predict(self, request: web.Request) -> web.Response:
         size = request.content_length or 0
@@ -70,7 +55,7 @@ class _Service:
     async def _body(self, request: web.Request) -> bytes:
         async with asyncio.timeout(BODY_SECONDS):
             body = await request.read()
-        self.connections.is_answered(request.transport)
+        request.app[CONNECTIONS].is_answered(request.transport)
         return body
 
     async def _get_status(self, _: web.Request) -> web.Response:
@@ -78,14 +63,6 @@ class _Service:
 
     async def _get_metadata(self, _: web.Request) -> web.Response:
         return _json(Reply(200, self._metadata))
-
-    @web.middleware
-    async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        self.connections.body_is_due(request.transport)
-        try:
-            return await _failures_as_json(request, handler)
-        finally:
-            self.connections.reply_is_due(request.transport)
 
 
 @asynccontextmanager
@@ -104,12 +81,8 @@ async def serving(policy: ExportedPolicy, listening: socket.socket) -> AsyncIter
     """
     answers = Answers(policy)
     try:
-        service = _Service(answers)
-        await service.runner.setup()
-        server = await asyncio.get_running_loop().create_server(service.connections, sock=listening, backlog=1024)
-        yield service.connections
-        server.close()
-        await service.runner.cleanup()
+        async with answering(_Service(answers).app, listening, _most_connections()) as connections:
+            yield connections
     finally:
         answers.close()
 
@@ -135,6 +108,7 @@ def _most_connections() -> int:
     return max(1, min(_MOST_CONNECTIONS, soft - _OTHER_FILES))
 
 
+@web.middleware
 async def _failures_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)

@@ -20,6 +20,7 @@ import msgspec
 from msgspec import Meta
 
 from pipeline.experiment.config import UsageError
+from pipeline.messages import listening
 from pipeline.messages.dead_connections import SILENT_SECONDS
 from pipeline.security.certificate_authority import CLIENTS, canonical_host
 
@@ -35,8 +36,6 @@ UNTRUSTED_READERS = ("collector", "evaluator")
 
 _SERVICE = "/deepmind.reverb.ReverbService/"
 _STOP_SECONDS = 5.0
-_SOCKET_PATH_BYTES = 100  # of the 108 that Linux has room for
-_BACKLOG = 512
 _COMMON = """\
 global
     maxconn {connections}
@@ -188,9 +187,7 @@ class Proxy:
                 self._process.kill()
                 self._process.wait()
         for bound in self._sockets:
-            if bound.fileno() >= 0 and bound.family == socket.AF_UNIX:
-                Path(bound.getsockname()).unlink(missing_ok=True)
-            bound.close()
+            listening.close(bound)
         if self._configuration >= 0:
             os.close(self._configuration)
             self._configuration = -1
@@ -236,56 +233,19 @@ def _check(credentials: Credentials) -> None:
 def _bind(side: ServerSide | ClientSide) -> list[socket.socket]:
     """Listening sockets: of a server side one, of a client side one for frames and one for messages."""
     if isinstance(side, ServerSide):
-        return [_bind_port(side.host, side.port)]
+        return [listening.at_port(side.host, side.port)]
     try:
         side.sockets.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"{side.sockets} cannot be made: {error}") from None
     bound: list[socket.socket] = []
     try:
-        bound += [_bind_path(side.sockets.resolve() / f"{name}.sock") for name in ("frames", "messages")]
+        bound += [listening.at_path(side.sockets.resolve() / f"{name}.sock") for name in ("frames", "messages")]
     except BaseException:
         for earlier in bound:
             earlier.close()
         raise
     return bound
-
-
-def _bind_port(host: str, port: int) -> socket.socket:
-    try:
-        ((family, _, _, _, address), *_) = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
-    except OSError as error:
-        raise UsageError(f"cannot listen on {host}:{port}: {error}") from None
-
-
-def _bind_path(path: Path) -> socket.socket:
-    if len(os.fsencode(path)) > _SOCKET_PATH_BYTES:
-        raise UsageError(f"{path} is too long for a socket: choose a folder with a shorter path")
-    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        if path.is_socket():
-            _refuse_used_socket(path)
-            path.unlink()
-        bound.bind(str(path))
-        path.chmod(0o600)  # before it listens: nobody else has connected
-        bound.listen(_BACKLOG)
-    except OSError as error:
-        bound.close()
-        raise UsageError(f"cannot listen on {path}: {error}") from None
-    except UsageError:
-        bound.close()
-        raise
-    return bound
-
-
-def _refuse_used_socket(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:  # left by a process that was killed
-            return
-    raise UsageError(f"{path} is in use by another proxy: choose another folder")
 
 
 def _configuration(side: ServerSide | ClientSide, descriptors: list[int]) -> str:

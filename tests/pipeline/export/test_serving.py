@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from untrained import untrained_run
 
-from pipeline.export import answers, connections, directory, http_server
-from pipeline.export.connections import Connections
+from pipeline.export import answers, directory, http_server
 from pipeline.export.directory import ExportedPolicy
 from pipeline.export.predict_json import Reader
 from pipeline.export.served_policy import ServedPolicy
+from pipeline.messages import connections
+from pipeline.messages.connections import Connections
 
 pytestmark = pytest.mark.xdist_group("serving")  # one policy for all
 SECONDS = 60.0

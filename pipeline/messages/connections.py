@@ -2,8 +2,12 @@
 
 import asyncio
 import logging
+import socket
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from aiohttp import web
 
 log = logging.getLogger(__name__)
 
@@ -12,6 +16,13 @@ _HEAD_SECONDS = 10.0
 _IDLE_SECONDS = 60.0
 """Between two requests, and for the client to read a reply."""
 BODY_SECONDS = 30.0
+_LEAVE_SECONDS = 5.0
+"""For requests under way when the server is told to end."""
+_UNREAD_SECONDS = 1.0
+"""In which the rest of a body that was refused is read, so that its client sees why."""
+_BACKLOG = 1024
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Connections:
@@ -87,6 +98,52 @@ class Connections:
         self._cut += 1
         if self._cut & (self._cut - 1) == 0:  # the 1st, 2nd, 4th, 8th ...
             log.warning("%d connections at once: %d cut so far, to let others in", self._most, self._cut)
+
+
+CONNECTIONS = web.AppKey("connections", Connections)
+"""An application's, while it answers."""
+
+
+@asynccontextmanager
+async def answering(app: web.Application, listening: socket.socket, most: int) -> AsyncIterator[Connections]:
+    """Has an application answer HTTP while the context is open, and at its end what is under way.
+
+    Args:
+      app: what answers; it gets the deadlines around its own middlewares.
+      listening: where requests come in; it is closed at the end.
+      most: connections at once.
+
+    Yields:
+      The connections, which are also the application's `CONNECTIONS`.
+    """
+    app.middlewares.insert(0, _with_deadlines)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_LEAVE_SECONDS, lingering_time=_UNREAD_SECONDS)
+
+    def handler() -> asyncio.Protocol:
+        server = runner.server
+        assert server is not None
+        return server()
+
+    connections = app[CONNECTIONS] = Connections(handler, most)
+    await runner.setup()
+    loop = asyncio.get_running_loop()
+    if listening.family == socket.AF_UNIX:
+        server = await loop.create_unix_server(connections, sock=listening, backlog=_BACKLOG)
+    else:
+        server = await loop.create_server(connections, sock=listening, backlog=_BACKLOG)
+    yield connections
+    server.close()
+    await runner.cleanup()
+
+
+@web.middleware
+async def _with_deadlines(request: web.Request, handler: Handler) -> web.StreamResponse:
+    connections = request.app[CONNECTIONS]
+    connections.body_is_due(request.transport)
+    try:
+        return await handler(request)
+    finally:
+        connections.reply_is_due(request.transport)
 
 
 class _Connection(asyncio.Protocol):
