@@ -15,6 +15,7 @@ Exit codes: 0 the run ended at its stop condition, 2 wrong usage or config, 3 wa
 
 import atexit
 import contextlib
+import functools
 import gc
 import logging
 import os
@@ -24,7 +25,7 @@ import threading
 import time
 import traceback
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 from absl import flags
@@ -37,14 +38,21 @@ from pipeline.experiment.config import UsageError
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
 from pipeline.learner.workers import team as workers
+from pipeline.messages import listening
 from pipeline.messages.addresses import Addresses, host_of, parse, port_of
 from pipeline.messages.dead_connections import time_out_connections
+from pipeline.monitoring import log_lines
+from pipeline.monitoring.health import Health, ServiceManager, absence, shown
 from pipeline.records.recorder import Recorder, mark_rest_ended
 from pipeline.records.results import ENVIRONMENT_FAULT
 from pipeline.runtime import belongings
 from pipeline.runtime.lasting_output import LastingOutput
 from pipeline.runtime.process import die_with_parent, interruption, quieten_gym
 from pipeline.security.loopback import is_loopback
+
+if TYPE_CHECKING:
+    from pipeline.monitoring.health import Number
+    from pipeline.roles.learner_parts import LearnerParts
 
 ROLE = flags.DEFINE_enum(
     "role", None, ["replay", "learner", "collector", "evaluator", "relay"], "What this process does."
@@ -76,6 +84,13 @@ RECORDER = flags.DEFINE_string("recorder", None, "File in which a supervisor rea
 PASS_OVER = flags.DEFINE_integer("pass_over", 0, "Newest checkpoints that --resume leaves out.", lower_bound=0)
 STARTED = flags.DEFINE_float("started", 0.0, "Wall-clock time at which the user's command started; 0 is now.")
 
+METRICS = flags.DEFINE_string(
+    "metrics", None, "Where this process serves /metrics, /healthz and /readyz: host:port, or unix:/path."
+)
+LOG_FORMAT = flags.DEFINE_enum("log_format", "text", log_lines.FORMATS, "json: one object a line.")
+RUN = flags.DEFINE_string(
+    "run", None, "Names the run in metrics and in logs of JSON. Without it: the config's name and the seed, cartpole-1."
+)
 LOST = flags.DEFINE_integer("lost", 0, "How often this learner has lost another one and started anew.")
 
 log = logging.getLogger("role")
@@ -86,7 +101,7 @@ _MOST_LOST = 20
 """How often one start of a learner may lose a peer; more often is no accident."""
 
 
-def _learn(experiment: Experiment, addresses: Addresses, interrupted: threading.Event) -> int:
+def _learn(experiment: Experiment, addresses: Addresses, interrupted: threading.Event, health: Health) -> int:
     """The learner's process; returns the exit code."""
     team = None
     if cluster := _cluster():
@@ -100,7 +115,7 @@ def _learn(experiment: Experiment, addresses: Addresses, interrupted: threading.
             from pipeline.roles.worker_role import run_worker
 
             specs = _specs(experiment)
-            return run_worker(experiment, specs, addresses.shards, team, interrupted)
+            return run_worker(experiment, specs, addresses.shards, team, interrupted, _recorder())
     run = _run_directory(experiment)
     experiment = run.experiment()
     gc.disable()  # what is imported and traced stays: looking for garbage in it is a tenth of start-up
@@ -116,7 +131,11 @@ def _learn(experiment: Experiment, addresses: Addresses, interrupted: threading.
     if EMBEDDED.value:
         place = Place(port_of(addresses.frames, "--replay"))
     recorder = Recorder(Path(RECORDER.value) if RECORDER.value else run.recorder("learner", life))
+    recorder.show_calls()
+    health.follow(recorder)
     parts = learner_parts(experiment, specs, run, place, resume=RESUME.value, pass_over=PASS_OVER.value, team=team)
+    health.vitals.numbers = lambda: _numbers_of_run(parts)
+    health.vitals.obstacle = lambda: absence(parts.replay.seen())
     process = LearningProcess(
         experiment, run, place, parts, started=STARTED.value or time.time(), life=life, recorder=recorder
     )
@@ -129,7 +148,7 @@ def _learn(experiment: Experiment, addresses: Addresses, interrupted: threading.
         return UNWRITTEN_SUMMARY
 
 
-def _serve(experiment: Experiment, addresses: Addresses, interrupted: threading.Event) -> int:
+def _serve(experiment: Experiment, addresses: Addresses, interrupted: threading.Event, health: Health) -> int:
     """The process of one of the replay's servers; returns the exit code."""
     run = _run_directory(experiment)
     experiment = run.experiment()
@@ -138,36 +157,39 @@ def _serve(experiment: Experiment, addresses: Addresses, interrupted: threading.
 
     specs = _specs(experiment)
     port = port_of(addresses.frames, "--replay")
-    return run_replay(experiment, specs, run, INDEX.value, port, interrupted, _recorder(), RESUME.value)
+    _count_start()
+    return run_replay(experiment, specs, run, INDEX.value, port, interrupted, _recorder(), RESUME.value, health.vitals)
 
 
-def _collect(experiment: Experiment, addresses: Addresses, interrupted: threading.Event) -> int:
+def _collect(experiment: Experiment, addresses: Addresses, interrupted: threading.Event, health: Health) -> int:
     """A collector's process; returns the exit code."""
     from pipeline.roles.collector_role import run_collector
 
     # Started by hand, so a random number stands for the count of starts: two starts must not look like one.
     incarnation = random.getrandbits(31) if INCARNATION.value is None else INCARNATION.value
-    process = f"collector-{INDEX.value}.{incarnation}"
+    process, specs = f"collector-{INDEX.value}.{incarnation}", _specs(experiment)
+    _count_start()
     return run_collector(
-        experiment, INDEX.value, addresses, process, interrupted, _recorder(), incarnation, _specs(experiment)
+        experiment, INDEX.value, addresses, process, interrupted, _recorder(), incarnation, specs, health.vitals
     )
 
 
-def _evaluate(experiment: Experiment, addresses: Addresses, interrupted: threading.Event) -> int:
+def _evaluate(experiment: Experiment, addresses: Addresses, interrupted: threading.Event, health: Health) -> int:
     """The evaluator's process; returns the exit code."""
     from pipeline.roles.evaluator_role import run_evaluator
 
     folder = RunDirectory(Path(RUN_DIR.value)).policies
-    return run_evaluator(experiment, folder, addresses, interrupted, _recorder(), _specs(experiment))
+    _count_start()
+    return run_evaluator(experiment, folder, addresses, interrupted, _recorder(), _specs(experiment), health.vitals)
 
 
-def _relay(experiment: Experiment, addresses: Addresses, interrupted: threading.Event) -> int:
+def _relay(experiment: Experiment, addresses: Addresses, interrupted: threading.Event, health: Health) -> int:
     """A relay's process; returns the exit code."""
     from pipeline.roles.relay_role import run_relay
 
     (listen,) = parse(LISTEN.value, "--listen")
     port, private = port_of(listen, "--listen"), _private(experiment, listen)
-    return run_relay(addresses.weights, port, private, experiment.collect.variables_seconds, interrupted)
+    return run_relay(addresses.weights, port, private, experiment.collect.variables_seconds, interrupted, _recorder())
 
 
 _ROLES = {"replay": _serve, "learner": _learn, "collector": _collect, "evaluator": _evaluate, "relay": _relay}
@@ -209,6 +231,37 @@ def _start_anew(lost: workers.WorkerLost) -> None:
     os.execv(sys.executable, [sys.executable, *line[:begin], "--resume", f"--lost={LOST.value + 1}", *line[begin:]])
 
 
+def _source(experiment: Experiment) -> log_lines.Source:
+    """Names this process in metrics and logs; how often it was started before is as far as anybody has counted."""
+    run, life = RUN.value or f"{Path(CONFIG.value or '').stem}-{experiment.seed}", INCARNATION.value
+    if life is None:
+        folder = Path(RUN_DIR.value or os.devnull)
+        by_hand = log_lines.starts(folder, f"{ROLE.value}-{INDEX.value}") + LOST.value
+        life = RunDirectory(folder).incarnations("learner") if ROLE.value == "learner" and RUN_DIR.value else by_hand
+    return log_lines.Source(run, ROLE.value, INDEX.value, life)
+
+
+def _count_start() -> None:
+    if RUN_DIR.value and INCARNATION.value is None:
+        log_lines.count_start(Path(RUN_DIR.value), f"{ROLE.value}-{INDEX.value}")
+
+
+def _health(experiment: Experiment) -> Health:
+    """How this process is, for whoever asks."""
+    acts = ROLE.value in ("collector", "evaluator")
+    silent = experiment.collect.stall_seconds if acts else experiment.learner.silent_seconds
+    health = Health(f"{ROLE.value}-{INDEX.value}", silent, f"{'collect.stall' if acts else 'learner.silent'}_seconds")
+    health.follow(_recorder())
+    return health
+
+
+def _numbers_of_run(parts: "LearnerParts") -> "list[Number]":
+    from pipeline.monitoring import prometheus
+
+    return prometheus.of_run(parts.reporter.metrics.newest, parts.reporter.status, parts.replay.seen())
+
+
+@functools.cache
 def _recorder() -> Recorder:
     return Recorder(Path(RECORDER.value) if RECORDER.value else None)
 
@@ -286,17 +339,22 @@ def main(arguments: list[str]) -> int:
     shards = parse(_required(REPLAY, "host:port of each of the replay's servers"), "--replay")
     experiment = _experiment(shards)
     addresses = Addresses.of(shards, INDEX.value, WEIGHTS.value, REPORTS.value)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
+    at = listening.at(METRICS.value, "--metrics") if METRICS.value else None
+    source = _source(experiment)
+    logged_as = source if LOG_FORMAT.value == "json" else None
+    log_lines.begin(logged_as)
     if ROLE.value != "replay" and not EMBEDDED.value:  # else it is its own server
         time_out_connections((*addresses.shards, addresses.weights, addresses.reports))
     belongings.keep_generated_code()
     out: Any = LastingOutput(sys.stdout)
     sys.stdout = out  # an environment that prints has no fault if the log's disk is full
     interrupted, started, code = interruption(), time.monotonic(), 1
-    recorder, reason = _recorder(), ""
+    recorder, reason, health = _recorder(), "", _health(experiment)
     recorder.show_calls()
+    manager = None if SUPERVISOR.value else ServiceManager.of(os.environ)  # a supervisor tells systemd itself
     try:
-        code = _ROLES[ROLE.value](experiment, addresses, interrupted)
+        with shown(health, source, at, manager):
+            code = _ROLES[ROLE.value](experiment, addresses, interrupted, health)
         recorder.conclude(code)
     except (UsageError, TimeoutError, environments.EnvironmentFault) as error:
         code = 2 if isinstance(error, UsageError) else 3 if isinstance(error, TimeoutError) else ENVIRONMENT_FAULT
@@ -311,17 +369,17 @@ def main(arguments: list[str]) -> int:
         reason += (
             f": it was left by {error!r}" if isinstance(error, SystemExit) else f"\n{traceback.format_exc().rstrip()}"
         )
-    _leave(code, reason, time.monotonic() - started)
+    _leave(code, reason, time.monotonic() - started, logged_as)
 
 
-def _leave(code: int, reason: str, seconds: float) -> NoReturn:
+def _leave(code: int, reason: str, seconds: float, logged_as: log_lines.Source | None) -> NoReturn:
     """Says how this process ends, and ends it without waiting for Reverb's threads, which may never end."""
     if reason:  # not by logging, which an environment may have put out
-        _say("ERROR", reason)
+        log_lines.say(logged_as, "ERROR", "role", reason)
     threading.Thread(target=_leave_in_time, args=(code,), daemon=True).start()
     with contextlib.suppress(BaseException):  # what an environment or TensorFlow has left to be done at exit
         atexit._run_exitfuncs()
-    _say("INFO", f"ends with exit code {code} after {seconds:.1f} s")
+    log_lines.say(logged_as, "INFO", "role", f"ends with exit code {code} after {seconds:.1f} s")
     with contextlib.suppress(BaseException):
         logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
@@ -333,13 +391,6 @@ def _leave(code: int, reason: str, seconds: float) -> NoReturn:
 def _leave_in_time(code: int) -> None:
     time.sleep(_EXIT_SECONDS)
     os._exit(code)
-
-
-def _say(level: str, text: str) -> None:
-    now = time.time()
-    line = f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(now))},{int(now % 1 * 1000):03d} {level} role: {text}\n"
-    with contextlib.suppress(OSError):
-        os.write(2, line.encode(errors="replace"))
 
 
 if __name__ == "__main__":

@@ -7,9 +7,11 @@ Exit codes: 0 the run ended at its stop condition, 2 wrong usage or config (noth
 or nothing learned, 4 diverged, 1 anything else, an interruption included.
 """
 
+import os
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 
@@ -17,6 +19,9 @@ from pipeline.command import refuse_more, run_command
 from pipeline.experiment.config import UsageError, load
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.launchers import ELASTIC, Cluster, launch
+
+if TYPE_CHECKING:
+    from pipeline.monitoring.health import Asked
 
 _CONFIG = flags.DEFINE_string("config", None, "Path of a TOML config, or the name of a shipped one, such as cartpole.")
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Where the run leaves everything; new, unless --resume is given.")
@@ -42,6 +47,15 @@ _SET = flags.DEFINE_multi_string(
 _REQUIRE_PRIVATE = flags.DEFINE_bool(
     "require_private", False, "Refuse to run where others could reach the replay over the network."
 )
+_METRICS = flags.DEFINE_string(
+    "metrics",
+    None,
+    "Where the run serves /metrics of all its roles, /healthz and /readyz: host:port, or unix:/path; with "
+    "--launcher=local.",
+)
+_LOG_FORMAT = flags.DEFINE_enum(
+    "log_format", "text", ["text", "json"], "json: what is printed and logged is one object a line."
+)
 _RESUME = flags.DEFINE_bool("resume", False, "Go on from the newest checkpoint in --run_dir; start if there is none.")
 
 
@@ -59,6 +73,7 @@ def main(arguments: list[str]) -> int:
         raise UsageError("--config is missing: give a path or the name of a shipped config")
     if _LAUNCHER.value not in ELASTIC and (_RAY_ADDRESS.value or _SHARED_RUN_DIR.value):
         raise UsageError("--ray_address and --shared_run_dir are for --launcher=ray: leave them out")
+    asked = _asked(run)
     experiment = load(name, tuple(_SET.value), _SEED.value)
     return launch(
         experiment,
@@ -68,7 +83,28 @@ def main(arguments: list[str]) -> int:
         started=started,
         require_private=_REQUIRE_PRIVATE.value,
         cluster=Cluster(_RAY_ADDRESS.value or "auto", _SHARED_RUN_DIR.value),
+        asked=asked,
     )
+
+
+def _asked(run: RunDirectory) -> "Asked | None":
+    """What operators ask for by flags, and systemd by its variables; None if that is nothing."""
+    if not _METRICS.value and _LOG_FORMAT.value == "text" and "NOTIFY_SOCKET" not in os.environ:
+        return None
+    from pipeline.messages import listening
+    from pipeline.monitoring import log_lines
+    from pipeline.monitoring.health import Asked, ServiceManager
+
+    source = log_lines.Source(run.path.resolve().name, "supervisor", 0, run.incarnations("learner"))
+    terminal = None
+    if _LOG_FORMAT.value == "json":
+        terminal = log_lines.JsonTerminal(source)
+        terminal.take_streams()
+    if _METRICS.value and _LAUNCHER.value != "local":
+        raise UsageError(f"--metrics is for --launcher=local: leave it out with --launcher={_LAUNCHER.value}")
+    at = listening.at(_METRICS.value, "--metrics") if _METRICS.value else None
+    manager = ServiceManager.of(os.environ) if _LAUNCHER.value == "local" else None
+    return Asked(source, at, manager, terminal is not None, terminal)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,9 @@ from pipeline.comparison import bounds, curves, groups, intervals
 from pipeline.comparison.curves import Curve
 from pipeline.comparison.groups import Fields
 from pipeline.comparison.intervals import Array, Estimate
+from pipeline.comparison.text_tables import aligned
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.run_directory import RunDirectory
-from pipeline.monitoring.text_tables import aligned
 
 Axis = Literal["environment_steps", "seconds"]
 Statistic = Literal["auto", "mean", "iqm"]

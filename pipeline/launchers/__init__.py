@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pipeline.callbacks.callback import Callback
     from pipeline.callbacks.notifier import Notifier
     from pipeline.launchers.world import World
+    from pipeline.monitoring.health import Asked
 
 _REACHED = (
     "roles on other nodes of a Ray cluster reach the replay; Ray's own ports are open, too, and run what they are sent"
@@ -69,6 +70,8 @@ class Launch(NamedTuple):
     """What the run's processes see; None is what the process that starts them sees."""
     callbacks: Optional["Notifier"] = None
     """Tells the caller's callbacks of the run; None where there are none."""
+    asked: Optional["Asked"] = None
+    """What operators have asked for."""
 
     @property
     def shows_progress(self) -> bool:
@@ -157,6 +160,7 @@ def launch(
     require_private: bool = False,
     cluster: Cluster | None = None,
     callbacks: Optional["Notifier"] = None,
+    asked: Optional["Asked"] = None,
 ) -> int:
     """Checks an experiment and runs it to its end; returns the exit code.
 
@@ -175,10 +179,12 @@ def launch(
             f"--launcher=ray: set it to 0 with --launcher={launcher}"
         )
     _refuse_within_run()
+    if resume:
+        from pipeline.launchers.conclusion import ended
     run = RunDirectory(run_dir.resolve())
     if not experiment.is_offline:
         experiment = run.check(experiment, resume)
-        if resume and _has_ended(experiment, run):
+        if resume and ended(experiment, run):
             return 0
     cluster, reached = cluster or Cluster(), _REACHED if launcher in ELASTIC else ""
     refuse_used_port(experiment.replay.port)
@@ -202,7 +208,7 @@ def launch(
 
             experiment = (resume and offline.adopted(experiment, run)) or offline.adopt(experiment, specs)
             experiment = run.check(experiment, resume)
-            if resume and _has_ended(experiment, run):
+            if resume and ended(experiment, run):
                 return 0
         is_said = experiment.environment.image_keys is not None or bool(getattr(experiment.agent, "torso", None))
         if not is_said and any(len(spec.shape) > 1 for spec in specs.leaves().values()):
@@ -217,7 +223,7 @@ def launch(
             run.create(experiment)
             write_json(run.specs, specs)
             mark_rest_ended(run.recorders)
-            given = Launch(experiment, run, started, resume, private, cluster, checked, world, callbacks)
+            given = Launch(experiment, run, started, resume, private, cluster, checked, world, callbacks, asked)
             if callbacks is not None:
                 callbacks.start(experiment, run, launcher, resume)
             code: int = _module(launcher).run(given)
@@ -229,16 +235,6 @@ def launch(
             raise
         finally:
             run.unlock()
-
-
-def _has_ended(experiment: Experiment, run: RunDirectory) -> bool:
-    """Whether a run that is to be resumed has reached its end, by the stop conditions of now; says so if it has."""
-    from pipeline.acting.policy_files import judged_by
-    from pipeline.records.ended import reached_end
-
-    if words := reached_end(experiment, run, judged_by(experiment)):
-        print(words)
-    return bool(words)
 
 
 def _seen_by_roles(experiment: Experiment, launcher: str, private: Privacy) -> tuple[Specs, Optional["World"]]:

@@ -10,10 +10,12 @@ from typing import Any
 
 import msgspec
 
+from pipeline.acting.policy_files import judged_by
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.run_directory import RunDirectory, write_json
 from pipeline.experiment.sections import Experiment
 from pipeline.monitoring.console import Console, one_line, read
+from pipeline.records.ended import reached_end
 from pipeline.records.results import EXIT_CODES, Status, Summary
 
 _OF_CODE = {2: "refused", 3: "stalled", 4: "diverged"}
@@ -34,6 +36,13 @@ class RunFailed(RuntimeError):
     def exit_code(self) -> int:
         """Of the command that would have run it."""
         return EXIT_CODES[self.summary.stop_reason]
+
+
+def ended(experiment: Experiment, run: RunDirectory) -> bool:
+    """Whether a run that is to be resumed has reached its end, by the stop conditions of now; says so if it has."""
+    if words := reached_end(experiment, run, judged_by(experiment)):
+        print(words)
+    return bool(words)
 
 
 def conclude(console: Console, run: RunDirectory, experiment: Experiment, code: int, reason: str, by: str = "") -> int:

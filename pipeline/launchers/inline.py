@@ -21,9 +21,9 @@ from pipeline.runtime.process import interruption, quieten_gym
 def run(launch: Launch) -> int:
     """Runs all roles in this thread; returns the exit code."""
     quieten_gym()
-    interrupted = interruption()
+    interrupted, terminal = interruption(), launch.asked and launch.asked.terminal
     try:
-        with Console(launch.run, launch.experiment, launch.shows_progress) as console:
+        with Console(launch.run, launch.experiment, launch.shows_progress, terminal) as console:
             code, reason = 1, ""
             try:
                 code = EXIT_CODES[_Inline(launch, console).run(interrupted).stop_reason]

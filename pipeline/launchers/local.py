@@ -1,12 +1,19 @@
 """All roles on this machine, each a fresh Python process. The supervisor itself imports no TensorFlow."""
 
+import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from pipeline.launchers import Launch
 from pipeline.launchers.conclusion import conclude
 from pipeline.launchers.watched_role import LEAVE_SECONDS, STOP_SECONDS, Watched
+from pipeline.messages.listening import address_of
 from pipeline.messages.ports import HOST, free_port
 from pipeline.monitoring.console import Console
+from pipeline.monitoring.health import Health, Number, shown
+from pipeline.records.recorder import Recorder
 from pipeline.runtime.signs_of_life import RunningClock
 from pipeline.runtime.stop_signals import Interruption
 
@@ -38,6 +45,8 @@ class Supervisor:
         self._stop_deadline: float | None = None
         self._verdict: tuple[int, str] | None = None
         """Exit code and stop reason for a role that failed too often."""
+        self.beat: Callable[[], None] = lambda: None
+        """Says that it looks after its roles."""
 
     def run(self) -> int:
         """Runs to the end and returns the exit code."""
@@ -49,8 +58,11 @@ class Supervisor:
 
     def _run(self) -> int:
         launch = self._launch
-        with Console(launch.run, launch.experiment, launch.shows_progress) as console:
+        terminal = launch.asked and launch.asked.terminal
+        with Console(launch.run, launch.experiment, launch.shows_progress, terminal) as console:
             console.say_privacy(launch.privacy, self._port)
+            if launch.asked is not None and launch.asked.at is not None:
+                console.say(f"/metrics, /healthz and /readyz are served at {address_of(launch.asked.at)}")
             started: list[Watched] = []
             try:
                 for watched in (self._learner, *self._others):
@@ -65,6 +77,7 @@ class Supervisor:
     def _watch(self, console: Console) -> tuple[int, str]:
         """Shows progress and restarts what fails until the run has ended: exit code and reason in words."""
         while True:
+            self.beat()
             console.refresh()
             if self._launch.callbacks is not None:
                 self._launch.callbacks.tend(self._interruption)
@@ -124,7 +137,35 @@ class Supervisor:
             patience = STOP_SECONDS if watched in self._replays else LEAVE_SECONDS  # it writes its last checkpoint
             watched.end(begun + (patience if self._interruption.requests < 2 else 0.0) - self._clock())
 
+    def show(self, health: Health) -> None:
+        """Has this process be judged by how it looks after its roles."""
+        recorder = Recorder(None)
+        health.follow(recorder)
+        self.beat = recorder.beat
+        health.vitals.obstacle = lambda: "" if self._learner.recorder.beats else "the learner starts"
+        health.vitals.numbers = lambda: [
+            Number("supervisor/runs", float(watched.is_running), {"of": watched.name})
+            for watched in (self._learner, *self._others)
+        ]
+
 
 def run(launch: Launch) -> int:
     """Runs all roles on this machine; returns the exit code."""
-    return Supervisor(launch).run()
+    with _shown(launch) as (launch, health):
+        supervisor = Supervisor(launch)
+        if health is not None:
+            supervisor.show(health)
+        return supervisor.run()
+
+
+@contextmanager
+def _shown(launch: Launch) -> Iterator[tuple[Launch, Health | None]]:
+    """Shows how the run is, if operators have asked; its roles are then to show how they are in a folder."""
+    if (asked := launch.asked) is None or (asked.at is None and asked.manager is None):
+        yield launch, None
+        return
+    with tempfile.TemporaryDirectory(prefix="pipeline-metrics-") as folder:  # of mode 700
+        asked = asked._replace(sockets=Path(folder) if asked.at is not None else None)
+        health = Health("the supervisor", launch.experiment.learner.silent_seconds, "learner.silent_seconds")
+        with shown(health, asked.source, asked.at, asked.manager, asked.texts):
+            yield launch._replace(asked=asked), health

@@ -115,9 +115,10 @@ class Driver:
         """Runs to the end and returns the exit code."""
         launch = self._launch
         self._interruption.hold()
+        terminal = launch.asked and launch.asked.terminal
         try:
             with (
-                Console(launch.run, launch.experiment, launch.shows_progress) as console,
+                Console(launch.run, launch.experiment, launch.shows_progress, terminal) as console,
                 # Ray prints what happens to its actors and nodes, with pages of a raylet's log.
                 (launch.run.logs / "ray.log").open("a") as log,
                 redirect_stdout(log),
@@ -187,8 +188,9 @@ class Driver:
         """Makes a role's actor: in a bundle of the reserved CPUs, or wherever there is one."""
         launch, (role, _, index) = self._launch, name.partition("-")
         home, world = self._home["NodeID"], launch.world or World.here()
+        text, number = config.dump(launch.experiment), int(index or 0)
         order = Order(
-            config.dump(launch.experiment), launch.run.path, launch.started, role, int(index or 0), home, world
+            text, launch.run.path, launch.started, role, number, home, world, launch.asked and launch.asked.of_logs()
         )
         strategy = "SPREAD" if group is None else PlacementGroupSchedulingStrategy(group, bundle)
         gpus = self._home["Resources"].get("GPU", 0) if role == "learner" else 0

@@ -22,6 +22,7 @@ from pipeline.launchers.watched_role import Watched
 from pipeline.launchers.world import World
 from pipeline.messages.contents import TOLD_TO_LEAVE
 from pipeline.messages.ports import free_port
+from pipeline.monitoring.health import Asked
 from pipeline.security.privacy import Privacy
 
 _POLL_SECONDS = 0.05
@@ -43,6 +44,8 @@ class Order(NamedTuple):
     """Node of the user's command, whose disk has the run directory."""
     world: World
     """Of the user's command."""
+    asked: Asked | None
+    """By operators: how logs are written."""
 
 
 class News(NamedTuple):
@@ -121,7 +124,7 @@ class RoleActor:
             run = RunDirectory(run.path / f"collector-{order.number}")
             run.create(experiment)
         # A new run has no checkpoint to go on from, and one whose actor was restarted has to.
-        launch = Launch(experiment, run, order.started, resume=True, privacy=Privacy("open"), world=world)
+        launch = Launch(experiment, run, order.started, True, Privacy("open"), world=world, asked=order.asked)
         watched = Watched(launch, order.role, order.number, replay, silent, _any_number if is_collector else None)
         watched.start()
         return watched

@@ -10,10 +10,12 @@ from collections.abc import Callable
 from pipeline.launchers import Launch
 from pipeline.launchers.world import World
 from pipeline.messages.contents import TOLD_TO_LEAVE
-from pipeline.records.recorder import Recorder, Signs
+from pipeline.monitoring import log_lines
+from pipeline.monitoring.health import Pulse
+from pipeline.records.recorder import Recorder
 from pipeline.records.results import ENVIRONMENT_FAULT, UNWRITTEN_SUMMARY
 from pipeline.runtime import belongings
-from pipeline.runtime.signs_of_life import ALL_LANES, MAKING, NO_CALL, RESETTING, STEPPING, RunningClock
+from pipeline.runtime.signs_of_life import MAKING, RESETTING, RunningClock
 
 STOP_SECONDS = 90.0
 """How long a stopping run may take for its last checkpoint before its processes are killed."""
@@ -29,12 +31,7 @@ _BACKOFF_SECONDS = 0.1
 _BACKOFF_FACTOR = 4.0
 _POSTPONED_SECONDS = 2.0
 _POLL_SECONDS = 0.02
-_START_SECONDS = 600.0
-"""Until the first sign of life: imports, a large replay to restore, compilation."""
-_PATIENCE_FACTOR = 4.0
-"""Of the longest call of the environment that has been measured, before one of the same kind counts as hanging."""
 _LAST_LINES = 12
-_CALLS = {MAKING: "the constructor", RESETTING: "a reset", STEPPING: "a step"}
 
 
 class Watched:
@@ -63,11 +60,8 @@ class Watched:
         self.silent_seconds = silent_seconds
         self._setting = "collect.stall_seconds" if role in ("collector", "evaluator") else "learner.silent_seconds"
         self._number = number
-        self._clock = RunningClock()
-        self._signs = Signs(0, NO_CALL, ALL_LANES)
         self._longest = {MAKING: launch.checked_seconds, RESETTING: launch.checked_seconds}
         """Seconds of the longest call of the environment that has been seen, by its kind."""
-        self._working_from: float | None = None
         self._silence = ""
         """Why the process was killed, if it gave no sign of life."""
         self.name = f"{role}-{index}" if role in ("collector", "replay") else role
@@ -87,11 +81,12 @@ class Watched:
         run, launch = self._launch.run, self._launch
         incarnation = self._number() if self._number else run.incarnations(self.name)
         self.record = recorder = run.recorder(self.name, incarnation)
-        self.recorder = Recorder(recorder)
+        self.follow(Recorder(recorder))
         command = [f"--role={self._role}", f"--index={self._index}"]
         command += [f"--config={run.config}", f"--replay={self._replay}", f"--run_dir={self._folder}"]
         command += [f"--incarnation={incarnation}", f"--recorder={recorder}", f"--started={launch.started}"]
         command += [f"--supervisor={os.getpid()}"]
+        command += launch.asked.flags_of(self.name) if launch.asked else []
         if not launch.experiment.replay.shards:
             command += ["--embedded"]
         if launch.resume or self.restart_at is not None:
@@ -113,8 +108,12 @@ class Watched:
             )
         self.restart_at = None
         self._is_end_noted = False
-        self._started_at = self._beat_at = self._clock()
-        self._signs, self._working_from, self._silence = Signs(0, NO_CALL, ALL_LANES), None, ""
+        self._silence = ""
+
+    def follow(self, recorder: Recorder) -> None:
+        """Judges the role from now on by the record of its newest process."""
+        self.recorder = recorder
+        self.pulse = Pulse(recorder, self.silent_seconds, self._setting, self._longest)
 
     def tend(self, note: Callable[[str], None], ending: bool) -> tuple[int, str] | None:
         """Ends a process that hangs, and starts the next some time after one has failed.
@@ -130,10 +129,9 @@ class Watched:
             if time.monotonic() >= self.restart_at and not ending:
                 self._restart(note)
             return None
-        if self.poll() is None and self.hangs():
-            silence, where = self._patience(), _in_words(self._signs.call, self._signs.lane)
-            setting = f"{self._setting}={self.silent_seconds:g} allows no more"
-            self._silence = f"{self.name} has given no sign of life for {silence:g} s"
+        if self.poll() is None and self.pulse.hangs():
+            where, setting = self.pulse.place, self.pulse.allowed
+            self._silence = f"{self.name} has given no sign of life for {self.pulse.patience:g} s"
             note(f"{self._silence} and is {'ended' if ending else 'restarted'}: it was {where}; {setting}")
             self._silence += f" {where}: {setting}"
             self.kill()
@@ -203,24 +201,6 @@ class Watched:
                 belongings.remove(self._belonging)
         return code
 
-    def hangs(self) -> bool:
-        """Whether the process gives no sign of life."""
-        now, signs = self._clock(), self.recorder.signs
-        if signs != self._signs:
-            if (call := self._signs.call) != NO_CALL:
-                self._longest[call] = max(self._longest.get(call, 0.0), now - self._beat_at)
-            self._signs, self._beat_at = signs, now
-        if self._working_from is None and self.recorder.counts.environment_steps:
-            self._working_from = now
-        return now - self._beat_at > self._patience()
-
-    def _patience(self) -> float:
-        """Seconds without a sign of life after which the process hangs, where it is now."""
-        least = self.silent_seconds
-        if not self._signs.beats:
-            least = max(least, _START_SECONDS)
-        return max(least, _PATIENCE_FACTOR * self._longest.get(self._signs.call, 0.0))
-
     def expect_restart(self) -> bool:
         """Counts a failure and sets the time of the next start; False if there have been too many in a row."""
         if self._has_progressed():
@@ -241,10 +221,10 @@ class Watched:
         if self._role == "learner":  # steps that an earlier process took before it are none
             further, self._furthest = progress > self._furthest, max(progress, self._furthest)
             return further
-        lived = self._beat_at - self._started_at
+        lived = self.pulse.beat_at - self.pulse.begun
         if self._role == "collector":
-            steps, begun = self.recorder.counts.environment_steps, self._working_from
-            return steps >= _PROGRESS_STEPS or (begun is not None and self._beat_at - begun > _PROGRESS_SECONDS)
+            steps, begun = self.recorder.counts.environment_steps, self.pulse.working_from
+            return steps >= _PROGRESS_STEPS or (begun is not None and self.pulse.beat_at - begun > _PROGRESS_SECONDS)
         if progress:  # evaluations of this process
             return True
         return self.recorder.beats > 0 and lived > _PROGRESS_SECONDS and not self.recorder.is_busy
@@ -260,6 +240,11 @@ class Watched:
                 self.kill()
             else:
                 time.sleep(_POLL_SECONDS)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has a process, as far as has been seen."""
+        return self.restart_at is None and self.recorder.return_code is None
 
     def kill(self) -> None:
         """Ends the process and what it started."""
@@ -291,15 +276,9 @@ class Watched:
         """What the process has written into its log."""
         with contextlib.suppress(OSError), self._log.open("rb") as log:
             log.seek(self.log_from)
-            return log.read().decode(errors="replace").splitlines()
+            lines = log.read().decode(errors="replace").splitlines()
+            return [part for line in lines for part in log_lines.readable(line).splitlines() or [""]]
         return []
-
-
-def _in_words(call: int, lane: int) -> str:
-    """A call as words for a message, such as "in a reset of its environment, lane 3"."""
-    if call not in _CALLS:
-        return "outside its environment"
-    return f"in {_CALLS[call]} of its environment" + (f", lane {lane}" if lane >= 0 else "")
 
 
 def _errors(lines: list[str]) -> list[str]:

@@ -77,6 +77,14 @@ def at_path(path: Path) -> socket.socket:
     return bound
 
 
+def address_of(bound: socket.socket) -> str:
+    """Where a socket listens: `host:port`, or `unix:/path`."""
+    name = bound.getsockname()
+    if isinstance(name, str):
+        return f"unix:{name}"
+    return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
+
+
 def close(bound: socket.socket) -> None:
     """Closes a socket that listens, and removes its path if it has one."""
     if bound.fileno() >= 0 and bound.family == socket.AF_UNIX:

@@ -38,10 +38,12 @@ _Read = TypeVar("_Read")
 class Console:
     """Shows the status that the learner's process writes, unless it is to say no more than warnings and the end."""
 
-    def __init__(self, run: RunDirectory, experiment: Experiment, shows_status: bool = True) -> None:
+    def __init__(
+        self, run: RunDirectory, experiment: Experiment, shows_status: bool = True, terminal: Any = None
+    ) -> None:
         self._run, self._experiment, self._shows_status = run, experiment, shows_status
         output: Any = LastingOutput(sys.stdout)
-        self._terminal = Terminal(file=output, soft_wrap=True, highlight=False)
+        self._terminal = terminal or Terminal(file=output, soft_wrap=True, highlight=False)
         self._live: Live | None = None
         self._began = time.monotonic()
         self._shown_at = self._next_line_at = 0.0

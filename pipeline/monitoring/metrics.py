@@ -8,8 +8,8 @@ import logging
 import time
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import tensorflow as tf
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
@@ -18,10 +18,12 @@ from tensorboard.plugins.image.metadata import create_summary_metadata
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from pipeline.learner.learner import Outcome
 from pipeline.messages.contents import CollectorReport, Evaluation, Filmstrip
 from pipeline.records.counters import Counters
 from pipeline.records.results import Status
+
+if TYPE_CHECKING:
+    from pipeline.learner.learner import Outcome
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +31,6 @@ _MIB = 2.0**20
 _QUEUED_EVENTS = 1_000
 _FLUSH_SECONDS = 2
 _RETRY_SECONDS = 10.0
-_REFUSALS = (OSError, tf.errors.OpError)
-"""What a disk that is full raises, by which of its file layers TensorBoard writes through."""
 
 
 class MetricsWriter:
@@ -41,14 +41,20 @@ class MetricsWriter:
     """
 
     def __init__(self, folder: Path) -> None:
+        import tensorflow as tf  # here: collectors take this module's names of their values, and no TensorFlow
+
         self._folder = folder
+        self._refusals = OSError, tf.errors.OpError  # of a full disk, by which file layer TensorBoard writes through
         self._writers: dict[str, EventFileWriter] = {}
         self._paused_until = 0.0
+        self.newest: dict[str, float] = {}  # by tag, of the run's own entry
         self.warning = ""
         """Why values are not written now; empty while they are."""
 
     def write(self, scalars: Mapping[str, float], progress: int, entry: str = "") -> None:
         """Hands over one value a tag."""
+        if not entry:
+            self.newest |= scalars
         self.show([scalar_pb(tag, value) for tag, value in scalars.items()], progress, entry)
 
     def show(self, summaries: Iterable[Summary], progress: int, entry: str = "") -> None:
@@ -65,7 +71,7 @@ class MetricsWriter:
                 self._writers[entry] = EventFileWriter(folder, _QUEUED_EVENTS, _FLUSH_SECONDS)
                 self.warning = ""
             self._writers[entry].add_event(event)
-        except _REFUSALS as error:  # of this value, or in the writer's thread of an earlier one
+        except self._refusals as error:  # of this value, or in the writer's thread of an earlier one
             if not self.warning:
                 log.error("TensorBoard files cannot be written: %s", error)
             self.warning = f"TensorBoard files cannot be written: {error}"
@@ -77,12 +83,12 @@ class MetricsWriter:
         for writer in self._writers.values():
             try:
                 writer.close()
-            except _REFUSALS as error:
+            except self._refusals as error:
                 log.error("the last TensorBoard values could not be written: %s", error)
         self._writers.clear()  # what goes on is a file of its own
 
 
-def learner_scalars(outcome: Outcome, learning_rate: float) -> dict[str, float]:
+def learner_scalars(outcome: "Outcome", learning_rate: float) -> dict[str, float]:
     """Of the newest fused call."""
     return {
         "learner/loss": outcome.loss,

@@ -21,7 +21,7 @@ from pipeline.monitoring import dashboards, metrics
 from pipeline.monitoring.pace import RatioMonitor, Waits, bottleneck
 from pipeline.records.counters import Account, account
 from pipeline.records.ledger import Ledger
-from pipeline.records.results import Summary
+from pipeline.records.results import Status, Summary
 
 if TYPE_CHECKING:
     from pipeline.learner.priorities import PriorityWriter
@@ -63,8 +63,9 @@ class Reporter:
     ) -> None:
         self._experiment, self._run, self._ledger, self._learner = experiment, run, ledger, learner
         self._replay, self._recovery, self._saver, self._priorities = replay, recovery, saver, priorities
-        self._metrics = metrics.MetricsWriter(run.tensorboard)
+        self.metrics = metrics.MetricsWriter(run.tensorboard)
         self.phase = "starting"
+        self.status: Status | None = None  # the newest
         self.outcome: Outcome | None = None
         """Of the newest call."""
         self.data_ages: NDArray[np.int64] | None = None
@@ -82,7 +83,7 @@ class Reporter:
         command_line = shlex.join(self._processes.get("supervisor", self._processes["learner"]).cmdline())
         self._collectors: dict[int, CollectorReport] = {}
         """The newest report of each."""
-        self._metrics.show(dashboards.beginning(experiment, command_line, run.path), self._progress)
+        self.metrics.show(dashboards.beginning(experiment, command_line, run.path), self._progress)
 
     def warn(self, sentence: str) -> None:
         """Shows a warning until the end of this process."""
@@ -102,16 +103,16 @@ class Reporter:
             self.waits.add_report(report)
             self._collectors[report.index] = report
             of_all = metrics.collector_scalars(self._collectors.values()) | metrics.episode_scalars(report)
-            self._metrics.write(of_all, progress)
+            self.metrics.write(of_all, progress)
             if self._experiment.collectors > 1:
                 from pipeline.monitoring import seldom
 
-                self._metrics.write(seldom.collectors_own(report), progress, seldom.COLLECTORS)
+                self.metrics.write(seldom.collectors_own(report), progress, seldom.COLLECTORS)
         elif isinstance(report, Evaluation):
-            self._metrics.write(metrics.evaluation_scalars(report), progress)
+            self.metrics.write(metrics.evaluation_scalars(report), progress)
             self._keep(report)
         else:
-            self._metrics.show([metrics.episode_image(report)], progress)
+            self.metrics.show([metrics.episode_image(report)], progress)
 
     def _keep(self, evaluation: Evaluation) -> None:
         """Appends an evaluation to `evaluations.jsonl`, a line each."""
@@ -135,6 +136,7 @@ class Reporter:
         slowest = bottleneck(self._experiment, *waits) if self.phase == "learning" else ""
         warnings = self._warnings_now()
         status = self._ledger.status(self.phase, size, loss, dict(resident), self.account(), warnings, slowest)
+        self.status = status
         try:
             write_json(self._run.status, status)
             self._unwritten = ""
@@ -153,17 +155,17 @@ class Reporter:
     def show_result(self, summary: Summary) -> None:
         """Writes how the run ended, for TensorBoard to sort runs by."""
         self._write(dashboards.results(summary))
-        self._metrics.show(dashboards.ending(summary), self._progress)
+        self.metrics.show(dashboards.ending(summary), self._progress)
 
     def close(self) -> None:
         """Writes what was handed over and closes all files."""
-        self._metrics.close()
+        self.metrics.close()
 
     def _warnings_now(self) -> list[str]:
         ratio, counters = "", self._ledger.counters
         if self._ratio is not None and self.phase == "learning":
             ratio = self._ratio.warning(counters.windows, counters.learned)
-        now = [*self._ledger.warnings(), ratio, self._saver.warning, self._metrics.warning, self._unwritten]
+        now = [*self._ledger.warnings(), ratio, self._saver.warning, self.metrics.warning, self._unwritten]
         return [*self._warnings, *self._recovery.warnings, *filter(None, now)]
 
     def _learner_scalars(self) -> dict[str, float]:
@@ -173,11 +175,9 @@ class Reporter:
             return scalars
         scalars |= metrics.learner_scalars(self.outcome, float(self._learner.agent.learning_rate))
         if (priorities := self.outcome.priorities) is not None and self._priorities is not None:
-            from pipeline.monitoring.priority_metrics import priority_scalars
+            from pipeline.monitoring.seldom import priorities_now
 
-            beta, skipped = float(self._learner.importance_exponent()), self._replay.skipped_priorities
-            share = self._priorities.unjudged_share
-            scalars |= priority_scalars(priorities, counters.largest_priority, beta, skipped, share)
+            scalars |= priorities_now(priorities, counters, self._learner, self._replay, self._priorities)
         return scalars
 
     def _show_histograms(self) -> None:
@@ -188,10 +188,10 @@ class Reporter:
         found = {tag: tensor.numpy() for tag, tensor in values.items()}
         if self.data_ages is not None:
             found["replay/data_ages_gradient_steps"] = self.data_ages
-        self._metrics.show(dashboards.histograms(found), self._progress)
+        self.metrics.show(dashboards.histograms(found), self._progress)
 
     def _write(self, scalars: Mapping[str, float]) -> None:
-        self._metrics.write(scalars, self._progress)
+        self.metrics.write(scalars, self._progress)
 
     @property
     def _progress(self) -> int:

@@ -1,17 +1,26 @@
-"""What few runs show: each of several collectors, and the sweep that a run is of.
+"""What few runs show: each of several collectors, priorities, and the sweep that a run is of.
 
 Imported by those runs alone.
 """
 
 from collections.abc import Collection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
+from pipeline.learner.learner import Learner
 from pipeline.messages.contents import CollectorReport
 from pipeline.monitoring import metrics
+from pipeline.records.counters import Counters
+
+if TYPE_CHECKING:
+    from pipeline.learner.priorities import PriorityWriter
+    from pipeline.replay.replay import Replay
 
 COLLECTORS = "collectors"
 """A run's second entry in TensorBoard, where it has several collectors."""
@@ -21,6 +30,28 @@ def collectors_own(report: CollectorReport) -> dict[str, float]:
     """What one of several collectors has reported: its tags end in its name."""
     own = metrics.collector_scalars([report]) | metrics.episode_scalars(report)
     return {f"{tag}/collector-{report.index}": value for tag, value in own.items()}
+
+
+def priorities_now(
+    priorities: NDArray[np.float32], counters: Counters, learner: Learner, replay: "Replay", writer: "PriorityWriter"
+) -> dict[str, float]:
+    """Of a prioritised replay.
+
+    Args:
+      priorities: of the newest call.
+      counters: of the run: what new items get.
+      learner: whose importance exponent, beta, is that of now.
+      replay: that counts items whose priorities found their server away.
+      writer: that knows, of the newest call's draws, the share of items without a priority of their own.
+    """
+    return {
+        "priority/mean": float(priorities.mean()),
+        "priority/maximum": float(priorities.max()),
+        "priority/of_new_items": counters.largest_priority,
+        "priority/importance_exponent": float(learner.importance_exponent()),
+        "priority/skipped_items": float(replay.skipped_priorities),
+        "priority/unjudged_share": writer.unjudged_share,
+    }
 
 
 def trial(path: Path, sweep: Path) -> tuple[str, list[str]]:

@@ -19,6 +19,7 @@ from pipeline.messages.channel import Sender, wait_for_server
 from pipeline.messages.contents import REPORTS_TABLE, CollectorReport, Variables
 from pipeline.messages.traffic import Traffic
 from pipeline.messages.variables_reader import VariablesReader
+from pipeline.monitoring.health import Vitals, silence
 from pipeline.records.recorder import Recorder
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ def run_collector(
     recorder: Recorder | None = None,
     incarnation: int = 0,
     specs: Specs | None = None,
+    vitals: Vitals | None = None,
 ) -> int:
     """Collects until the learner says that the run ends; returns the exit code.
 
@@ -53,6 +55,7 @@ def run_collector(
       recorder: keeps its counts if it is killed, and says that it is alive.
       incarnation: how often this collector was started before; it has a seed stream of its own.
       specs: of the environment, where they are known: else one is made to see.
+      vitals: what it shows of itself, to whoever asks.
 
     Raises:
       UsageError: it was started with another config than the learner.
@@ -60,11 +63,12 @@ def run_collector(
         so long.
       EnvironmentFault: an environment broke its contract.
     """
-    recorder = recorder or Recorder(None)
+    recorder, vitals = recorder or Recorder(None), vitals or Vitals()
     specs = specs or environments.describe(experiment.environment)
     wait_for_server(addresses.frames, _CONNECT_SECONDS, f"collector {index}")
     reader = VariablesReader(addresses.weights, experiment.collect.variables_seconds)
     newest = reader.join(experiment, _CONNECT_SECONDS, f"collector {index}")
+    vitals.obstacle = lambda: silence(reader.refuse_silence, f"collector {index}")
     permits = None
     if experiment.replay.shards > 1:
         from pipeline.replay.shards.permits import Permits
@@ -77,7 +81,7 @@ def run_collector(
     fault: EnvironmentFault | None = None
     try:
         try:
-            _collect(experiment, collector, reader, sender, interrupted, recorder)
+            _collect(experiment, collector, reader, sender, interrupted, recorder, vitals)
         except EnvironmentFault as error:
             fault = error
         deadline = time.monotonic() + _LEAVE_SECONDS
@@ -109,6 +113,7 @@ def _collect(
     sender: Sender,
     interrupted: threading.Event,
     recorder: Recorder,
+    vitals: Vitals,
 ) -> None:
     """Collects and reports until the run ends.
 
@@ -146,6 +151,7 @@ def _collect(
             if (now >= report_at or has_news) and (sending is None or sending.done()):
                 report = collector.report(reader.newest or newest)
                 told = report.environment_steps, report.windows
+                vitals.report = report
                 sending = background.submit(sender.send, report, _REPORT_SECONDS)
                 report_at = now + experiment.collect.report_seconds
                 if now >= log_at:

@@ -14,6 +14,7 @@ from pipeline.messages.addresses import Addresses
 from pipeline.messages.channel import Sender, wait_for_server
 from pipeline.messages.contents import REPORTS_TABLE, Evaluation, Variables
 from pipeline.messages.variables_reader import VariablesReader
+from pipeline.monitoring.health import Vitals, silence
 from pipeline.records.recorder import Recorder
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ def run_evaluator(
     interrupted: threading.Event,
     recorder: Recorder | None = None,
     specs: Specs | None = None,
+    vitals: Vitals | None = None,
 ) -> int:
     """Evaluates until the learner says that the run ends; returns the exit code.
 
@@ -44,12 +46,13 @@ def run_evaluator(
       UsageError: it was started with another config than the learner.
       TimeoutError: the replay did not answer for `collect.away_seconds`.
     """
-    recorder = recorder or Recorder(None)
+    recorder, vitals = recorder or Recorder(None), vitals or Vitals()
     specs = specs or environments.describe(experiment.environment)
     wait_for_server(addresses.reports, _CONNECT_SECONDS, "the evaluator")
     reader = VariablesReader(addresses.weights, experiment.collect.variables_seconds)
     newest = reader.join(experiment, _CONNECT_SECONDS, "the evaluator")
     evaluator = Evaluator(experiment, specs, folder, newest.evaluated_at, recorder.beat)
+    vitals.obstacle = lambda: silence(reader.refuse_silence, "the evaluator")
     filmstrips = None
     if experiment.evaluation.images:
         from pipeline.evaluator.filming import Filmstrips
@@ -74,6 +77,7 @@ def run_evaluator(
                 if evaluation is not None and evaluation.is_whole:
                     usual_seconds = evaluation.seconds
                 is_sent = evaluation is None
+                vitals.report = evaluation or vitals.report
                 if evaluation is not None and filmstrips is not None:
                     # Pictures go first: the learner leaves once it has the last evaluation.
                     strip = filmstrips.draw(newest, evaluation, evaluator.is_last(newest))

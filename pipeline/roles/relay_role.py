@@ -10,6 +10,7 @@ from pipeline.messages.contents import VARIABLES_TABLE, WEIGHTS_TABLE
 from pipeline.messages.forwarding import Relay
 from pipeline.messages.ports import refuse_used_port
 from pipeline.messages.variables_reader import VariablesReader
+from pipeline.records.recorder import Recorder
 from pipeline.runtime import native
 from pipeline.security.privacy import guarding
 
@@ -18,7 +19,9 @@ log = logging.getLogger(__name__)
 _CONNECT_SECONDS = 300.0
 
 
-def run_relay(address: str, port: int, private: str, seconds: float, interrupted: threading.Event) -> int:
+def run_relay(
+    address: str, port: int, private: str, seconds: float, interrupted: threading.Event, recorder: Recorder
+) -> int:
     """Relays until the run ends; returns the exit code.
 
     Args:
@@ -27,6 +30,7 @@ def run_relay(address: str, port: int, private: str, seconds: float, interrupted
       private: as `replay.private`.
       seconds: between fetches.
       interrupted: ends it.
+      recorder: says that it is alive.
 
     Raises:
       TimeoutError: there is nothing to fetch.
@@ -40,6 +44,7 @@ def run_relay(address: str, port: int, private: str, seconds: float, interrupted
     handing_on = Relay(reader, f"127.0.0.1:{port}")
     log.info("relays %s on port %d", address, port)
     while not interrupted.wait(seconds):
+        recorder.beat()
         handing_on.tend()
         if (newest := reader.newest) is not None and newest.ended:
             break

@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 from agents import Specs
 from pipeline.experiment import config
@@ -18,11 +19,15 @@ from pipeline.records.recorder import Recorder
 from pipeline.records.restoring import restore
 from pipeline.replay.shards.separate_server import SeparateServer
 
+if TYPE_CHECKING:
+    from pipeline.monitoring.health import Number, Vitals
+
 log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.1
 _RETRY_SECONDS = 30.0
 _READ_SECONDS = 0.05
+_ANSWER_SECONDS = 2
 
 
 def run_replay(
@@ -34,6 +39,7 @@ def run_replay(
     interrupted: threading.Event,
     recorder: Recorder,
     resume: bool,
+    vitals: "Vitals",
 ) -> int:
     """Serves until the learner says that it has left, writing checkpoints meanwhile; returns the exit code.
 
@@ -46,6 +52,7 @@ def run_replay(
       interrupted: ends it, after a last checkpoint.
       recorder: says that it is alive.
       resume: go on from the newest checkpoint of the directory that is whole, if there is one.
+      vitals: what it shows of itself, to whoever asks.
 
     Raises:
       UsageError: the port is in use, or no checkpoint can be used though there are some.
@@ -60,6 +67,7 @@ def run_replay(
     if not (resume and restore(run.checkpoints, start)):
         start(None)
     server = servers[0]
+    vitals.numbers = lambda: _numbers(server)
     log.info("shard %d of the replay listens on port %d", shard, port)
     reader = VariablesReader(server.address, _READ_SECONDS)
     handing_on = Relay(reader, server.weights_address) if experiment.replay.weights_port else None
@@ -76,6 +84,13 @@ def run_replay(
     server.forget_messages()  # who finds them after a restart would leave at once
     saver.finish(recorder)
     return code
+
+
+def _numbers(server: SeparateServer) -> "list[Number]":
+    from pipeline.monitoring import prometheus
+
+    info = server.client.server_info(timeout=_ANSWER_SECONDS)[server.layout.table]
+    return prometheus.of_replay(info, server.experiment.windows_per_item)
 
 
 class _Saver:

@@ -11,6 +11,7 @@ from pipeline.learner.workers.collectives import Team
 from pipeline.learner.workers.team import Wish
 from pipeline.learner.workers.team_learner import TeamLearner
 from pipeline.messages.contents import TOLD_TO_LEAVE
+from pipeline.records.recorder import Recorder
 from pipeline.replay.sampling import Sample
 from pipeline.roles.separate_replay import find_replay
 
@@ -20,7 +21,12 @@ _WAIT_SECONDS = 0.1
 
 
 def run_worker(
-    experiment: Experiment, specs: Specs, addresses: Sequence[str], team: Team, interrupted: threading.Event
+    experiment: Experiment,
+    specs: Specs,
+    addresses: Sequence[str],
+    team: Team,
+    interrupted: threading.Event,
+    recorder: Recorder,
 ) -> int:
     """Learns until the chief, or an interruption of any learner, ends the run; returns the exit code.
 
@@ -30,6 +36,7 @@ def run_worker(
       addresses: of the replay's servers.
       team: all learners.
       interrupted: ends it, and the run with it.
+      recorder: says that it is alive.
 
     Raises:
       TimeoutError: a server of the replay does not answer.
@@ -42,6 +49,7 @@ def run_worker(
     feeder.start()
     sample: Sample | None = None
     while True:
+        recorder.beat()
         sample = sample or feeder.draw(_WAIT_SECONDS)
         wish = Wish.STOP if interrupted.is_set() else Wish.WAIT if sample is None else Wish.LEARN
         decided = team.agree(wish)
@@ -52,6 +60,7 @@ def run_worker(
             learner.share_state()
         elif decided == Wish.LEARN and sample is not None:
             outcome = learner.learn(sample)
+            recorder.advance(learner.gradient_steps)
             if outcome.priorities is not None:
                 replay.give_priorities(sample, outcome.priorities)
             sample = None

@@ -11,9 +11,9 @@ import numpy as np
 
 from pipeline.comparison import bounds, intervals
 from pipeline.comparison.groups import fields
+from pipeline.comparison.text_tables import aligned
 from pipeline.experiment import config
 from pipeline.experiment.run_directory import write_atomically, write_json
-from pipeline.monitoring.text_tables import aligned
 from pipeline.sweep.plan import RESULTS, Plan, SweepRun
 
 _COLUMNS = (

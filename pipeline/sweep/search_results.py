@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 
 from pipeline.comparison.groups import fields, text
+from pipeline.comparison.text_tables import aligned
 from pipeline.experiment import config
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.run_directory import write_atomically, write_json
-from pipeline.monitoring.text_tables import aligned
 from pipeline.sweep.combinations import Combination
 from pipeline.sweep.plan import RESULTS
 from pipeline.sweep.search import OBJECTIVES, SearchPlan, best, name

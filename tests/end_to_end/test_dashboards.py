@@ -67,9 +67,7 @@ def test_every_chart_of_the_layout_has_tags_that_runs_write(trained: Path) -> No
     encoded = make_ndarray(accumulator.Tensors("custom_scalars__config__")[0].tensor_proto).item()
     layout = layout_pb2.Layout.FromString(encoded)
     assert [category.title for category in layout.category] == ["learning", "data", "speed", "health"]
-    source = "".join(
-        (ROOT / "pipeline" / "monitoring" / name).read_text() for name in ("metrics.py", "priority_metrics.py")
-    )
+    source = "".join((ROOT / "pipeline" / "monitoring" / name).read_text() for name in ("metrics.py", "seldom.py"))
     charts = [chart for category in layout.category for chart in category.chart]
     written = accumulator.Tags()["tensors"]
     for tag in (tag.strip("^$") for chart in charts for tag in chart.multiline.tag):

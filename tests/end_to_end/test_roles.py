@@ -232,6 +232,15 @@ REFUSED: list[tuple[list[str], str]] = [
     (["--role=collector", "--replay=a:1"], "--config is missing"),
     (["--role=collector", "--replay=a:1", "--config=cartpole", "--index=7"], "numbered from 0"),
     (
+        ["--role=collector", "--replay=a:1", "--config=cartpole", "--metrics=here"],
+        "--metrics=here is neither host:port",
+    ),
+    (
+        ["--role=collector", "--replay=a:1", "--config=cartpole", "--metrics=203.0.113.1:1"],
+        "--metrics=203.0.113.1:1: cannot listen on 203.0.113.1:1",
+    ),
+    (["--role=collector", "--replay=a:1", "--config=cartpole", "--log_format=xml"], "--log_format=xml"),
+    (
         ["--role=collector", "--replay=a:1", "--config=cartpole", "--index=7", "--set=collect.max_collectors=7"],
         "there are 7 collect.max_collectors",
     ),

@@ -188,6 +188,8 @@ REFUSED = [
     (("--config=cartpole", "--ray_address=auto"), "--launcher=ray"),
     (("--config=cartpole", "--launcher=ray", "--require_private"), "--require_private"),
     (("--config=cartpole", "--seeds=3"), "seed"),
+    (("--config=cartpole", "--metrics=9464"), "--metrics=9464 is neither host:port"),
+    (("--config=cartpole", "--metrics=unix:m", "--launcher=inline"), "--metrics is for --launcher=local"),
     ((), "--config"),
 ]
 

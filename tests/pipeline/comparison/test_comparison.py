@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.comparison import bounds, comparison, curves, figures, groups
+from pipeline.comparison.text_tables import aligned
 from pipeline.experiment.config import UsageError, dump, parse
 from pipeline.experiment.run_directory import RunDirectory
-from pipeline.monitoring.text_tables import aligned
 
 TAG = curves.MEAN_RETURN
 

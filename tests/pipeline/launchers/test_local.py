@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from pipeline.experiment.config import parse
@@ -27,9 +26,7 @@ def test_a_learner_that_does_not_end_in_time_does_not_hide_why_the_run_was_given
     )
     assert learner.process.stdout is not None
     learner.process.stdout.readline()  # from here on it ignores what it is told
-    learner.recorder = Recorder(None)
-    learner._started_at = learner._beat_at = time.monotonic()
-    learner._beats = 0
+    learner.follow(Recorder(None))
     supervisor._others = []
     try:
         supervisor._give_up(2, "collector-0 cannot be")

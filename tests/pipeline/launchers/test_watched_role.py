@@ -37,9 +37,7 @@ def attend(watched: Watched, code: int = 1) -> None:
     """Gives it a process that has ended at once, in the place of one of a role's."""
     watched.process = subprocess.Popen([sys.executable, "-c", f"raise SystemExit({code})"], start_new_session=True)
     watched.process.wait()
-    watched.recorder = Recorder(None)
-    watched._started_at = watched._beat_at = time.monotonic()
-    watched._beats = 0
+    watched.follow(Recorder(None))
     watched.restart_at = None
 
 
@@ -80,14 +78,14 @@ def test_only_gradient_steps_beyond_those_before_are_a_learners_progress(make: o
 def test_a_process_that_gives_no_sign_hangs_once_it_has_given_one(make: object) -> None:
     watched = make("evaluator")  # type: ignore[operator]
     time.sleep(0.4)
-    assert not watched.hangs(), "it has minutes to start"
+    assert not watched.pulse.hangs(), "it has minutes to start"
     watched.recorder.beat()
-    assert not watched.hangs()
+    assert not watched.pulse.hangs()
     time.sleep(0.2)
     watched.recorder.beat()
-    assert not watched.hangs()
+    assert not watched.pulse.hangs()
     deadline = time.monotonic() + 60
-    while not watched.hangs():
+    while not watched.pulse.hangs():
         assert time.monotonic() < deadline, "it has given no sign for 60 s"
         time.sleep(0.01)
 
@@ -129,18 +127,18 @@ def test_what_ended_it_is_told_from_its_own_log(make: object) -> None:
 def test_patience_grows_with_the_calls_that_were_measured(make: object, call: int) -> None:
     watched = make("collector")  # type: ignore[operator]
     show(watched, call, lane=0)
-    assert not watched.hangs()
-    watched._beat_at -= 5.0  # the call has taken so long
+    assert not watched.pulse.hangs()
+    watched.pulse.beat_at -= 5.0  # the call has taken so long
     show(watched, call, lane=1)
-    assert not watched.hangs()
-    watched._beat_at -= 15.0
-    assert not watched.hangs(), "four times as long are no hang"
-    watched._beat_at -= 10.0
-    assert watched.hangs()
+    assert not watched.pulse.hangs()
+    watched.pulse.beat_at -= 15.0
+    assert not watched.pulse.hangs(), "four times as long are no hang"
+    watched.pulse.beat_at -= 10.0
+    assert watched.pulse.hangs()
     show(watched, NO_CALL, lane=1)
-    assert not watched.hangs()
-    watched._beat_at -= 0.4
-    assert watched.hangs(), "outside the environment nothing was measured"
+    assert not watched.pulse.hangs()
+    watched.pulse.beat_at -= 0.4
+    assert watched.pulse.hangs(), "outside the environment nothing was measured"
 
 
 def test_a_kill_names_the_setting_and_the_call_and_is_the_reason_if_it_was_one_too_many(make: object) -> None:
@@ -148,11 +146,11 @@ def test_a_kill_names_the_setting_and_the_call_and_is_the_reason_if_it_was_one_t
     verdict = None
     while verdict is None:
         watched.process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-        watched.recorder = Recorder(None)
+        watched.follow(Recorder(None))
         watched.restart_at = None
         show(watched, RESETTING, lane=3)
-        watched.hangs()
-        watched._beat_at -= 100.0
+        watched.pulse.hangs()
+        watched.pulse.beat_at -= 100.0
         verdict = watched.tend(notes.append, False)
         watched.process.stdin.close()
     where = "in a reset of its environment, lane 3"
@@ -172,7 +170,7 @@ def test_an_evaluators_progress_is_an_evaluation_and_waiting_for_one(make: objec
         watched.recorder.beat()
         watched.recorder.advance(evaluations)
         watched.recorder.work(is_busy)
-        watched._beat_at = watched._started_at + 100.0
+        watched.pulse.beat_at = watched.pulse.begun + 100.0
         watched.expect_restart()
         counted.append(watched.failures)
     assert counted == [1, 2, 1, 1, 2], "an evaluation that was never ended is no progress, however long it took"
