@@ -160,7 +160,6 @@ NStepSchedule = Annotated[
     Schedule, Meta(description="Of n_step, rounded, by gradient steps; windows are stored for the largest n.")
 ]
 DiscountSchedule = Annotated[Schedule, Meta(description="Of discount, by gradient steps.")]
-TemperatureSchedule = Annotated[Schedule, Meta(description="Of munchausen_temperature, by gradient steps.")]
 LearningRate = Annotated[float, Meta(gt=0.0, description="Adam's step size at the first update.")]
 FinalLearningRate = Annotated[
     float, Meta(gt=0.0, description="Adam's step size once learning_rate_decay_steps have passed.")
@@ -173,14 +172,6 @@ DecaySteps = Annotated[
         "minibatches); 0 keeps it constant.",
     ),
 ]
-Munchausen = Annotated[
-    bool,
-    Meta(
-        description="Add the scaled log-policy to the reward and bootstrap softly (Vieillard et al. 2020); needs "
-        "double=false, as there is no maximum to choose."
-    ),
-]
-MunchausenTemperature = Annotated[float, Meta(gt=0.0, description="Tau, the softmax policy's, in units of Q.")]
 TargetUpdatePeriod = Annotated[
     int,
     Meta(
@@ -240,6 +231,7 @@ class KindOfAgent:
     """Of a kind that is not ours: `module:function` of a function like `agents.builder.MakeAgent`."""
     shapes_network: ClassVar[tuple[str, ...]] = ()
     """Of the fields that a class adds, those that give stored weights shape or meaning: a resumed run keeps them."""
+    initial_policy: str
 
     @property
     def kind(self) -> str:
@@ -371,6 +363,14 @@ _OF_NETWORKS = ("residual", "spectral_norm", "_cells", "_width", "_pooling")
 
 class KindConfig(Config, KindOfAgent, frozen=True, metaclass=KindMeta):
     """The base of every kind's configuration."""
+
+    initial_policy: Annotated[
+        str,
+        Meta(
+            description="Run directory, folder of policies or checkpoints, or export whose weights a new run begins "
+            "with, layer by layer where shapes agree. Empty draws all weights."
+        ),
+    ] = ""
 
     @property
     def kind(self) -> str:

@@ -9,8 +9,6 @@ from agents.config_fields import (
     Discount,
     DiscountSchedule,
     Dueling,
-    Munchausen,
-    MunchausenTemperature,
     Noisy,
     NStep,
     NStepSchedule,
@@ -18,7 +16,6 @@ from agents.config_fields import (
     Schedule,
     TargetUpdatePeriod,
     TargetUpdateTau,
-    TemperatureSchedule,
 )
 from agents.configs.network import NetworkConfig
 
@@ -98,10 +95,20 @@ class DeepConfig(ValueConfig, frozen=True):
 class MunchausenConfig(DeepConfig, frozen=True):
     """Fields of the kinds whose target may be Munchausen's."""
 
-    munchausen: Munchausen = False
+    munchausen: Annotated[
+        bool,
+        Meta(
+            description="Add the scaled log-policy to the reward and bootstrap softly (Vieillard et al. 2020); needs "
+            "double=false, as there is no maximum to choose."
+        ),
+    ] = False
     munchausen_scale: Annotated[float, Meta(ge=0.0, le=1.0, description="Alpha, the log-policy's share.")] = 0.9
-    munchausen_temperature: MunchausenTemperature = 0.03
-    munchausen_temperature_schedule: TemperatureSchedule = Schedule()
+    munchausen_temperature: Annotated[float, Meta(gt=0.0, description="Tau, the softmax policy's, in units of Q.")] = (
+        0.03
+    )
+    munchausen_temperature_schedule: Annotated[
+        Schedule, Meta(description="Of munchausen_temperature, by gradient steps.")
+    ] = Schedule()
     munchausen_floor: Annotated[
         float, Meta(le=0.0, description="l0, the least that tau * log pi is taken to be.")
     ] = -1.0

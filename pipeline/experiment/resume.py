@@ -35,6 +35,7 @@ REFUSED = {
     "environment.image_keys": _NETWORK,
     "environment.image_layout": _NETWORK,
     "agent.optimizer": "the stored moments are of another optimizer",
+    "agent.initial_policy": "a run begins with these weights once, and goes on from its checkpoints",
     "replay.shards": "the replay's servers keep their contents, each its own",
     "offline.dataset": "the run's checkpoints hold what it learns from",
 }

@@ -147,6 +147,10 @@ def describe(experiment: Experiment) -> Specs:
         from pipeline.launchers.environment_check import refuse_unbuildable
 
         refuse_unbuildable(experiment, seen)
+    if agent.initial_policy:
+        from pipeline.launchers.environment_check import refuse_unfit
+
+        refuse_unfit(experiment, seen)
     return specs
 
 
@@ -182,6 +186,10 @@ def launch(
     if resume:
         from pipeline.launchers.conclusion import ended
     run = RunDirectory(run_dir.resolve())
+    if experiment.agent.initial_policy:
+        from pipeline.launchers.environment_check import placed
+
+        experiment = placed(experiment)
     if not experiment.is_offline:
         experiment = run.check(experiment, resume)
         if resume and ended(experiment, run):
@@ -201,7 +209,12 @@ def launch(
         if sys.stdout.isatty():
             print("starting: trying the environment", flush=True)
         began = time.monotonic()
-        specs, world = _seen_by_roles(experiment, launcher, private)
+        tried = experiment
+        if resume and experiment.agent.initial_policy:
+            from pipeline.launchers.environment_check import going_on
+
+            tried = going_on(experiment, run)
+        specs, world = _seen_by_roles(tried, launcher, private)
         checked = time.monotonic() - began
         if experiment.is_offline:
             from pipeline.datasets import offline

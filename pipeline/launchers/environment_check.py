@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,9 +18,11 @@ from agents import Specs, extensions
 from agents.struct_types import prepared
 from pipeline.experiment import config
 from pipeline.experiment.config import UsageError
+from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
 from pipeline.launchers import LAUNCHERS, BegunWithin, describe
 from pipeline.launchers.world import INHERIT, World
+from pipeline.records import checkpoint_writer
 from pipeline.runtime import belongings
 from pipeline.runtime.process import die_with_parent, quieten_gym, settle_flags
 from pipeline.security.privacy import Privacy
@@ -173,6 +176,37 @@ def refuse_unbuildable(experiment: Experiment, specs: Specs) -> None:
         if not isinstance(error, ValueError) or not reason.startswith("agent."):
             reason = f"agent.kind={agent.kind!r} cannot be built: {type(error).__name__}: {reason}"
         raise UsageError(reason) from error
+
+
+def refuse_unfit(experiment: Experiment, specs: Specs) -> None:
+    """Refuses weights to begin with of which none fits the network; see `pipeline.acting.initial_policy`.
+
+    Args:
+      experiment: with `agent.initial_policy`; without it, nothing is refused.
+      specs: of what its network sees.
+
+    Raises:
+      UsageError: says why they do not fit, or what cannot be read.
+    """
+    quieten_gym()
+    from pipeline.acting import initial_policy
+
+    initial_policy.refuse_unfit(experiment, specs)
+
+
+def placed(experiment: Experiment) -> Experiment:
+    """An experiment whose `agent.initial_policy` is an absolute path, as `config.toml` outlives the working folder."""
+    agent: Any = experiment.agent
+    path = str(Path(agent.initial_policy).expanduser().resolve())
+    return msgspec.structs.replace(experiment, agent=msgspec.structs.replace(agent, initial_policy=path))
+
+
+def going_on(experiment: Experiment, run: RunDirectory) -> Experiment:
+    """An experiment as it is tried before a resume: one that has a checkpoint needs no first weights any more."""
+    if not checkpoint_writer.paths(run.checkpoints):
+        return experiment
+    agent: Any = experiment.agent
+    return msgspec.structs.replace(experiment, agent=msgspec.structs.replace(agent, initial_policy=""))
 
 
 def own_launcher(name: str) -> Any:

@@ -1,7 +1,6 @@
 """What the learner's process does about updates that were skipped: batches written aside, rollbacks, warnings."""
 
 import logging
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,9 +11,6 @@ from pipeline.learner.divergence import SkippedUpdates, ValueSentinel, Verdict
 from pipeline.learner.learner import Learner, Outcome
 from pipeline.records.counters import Counters
 from pipeline.replay.sampling import Sample
-
-if TYPE_CHECKING:
-    from pipeline.records.checkpoint import Checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -96,23 +92,8 @@ class Recovery:
         )
         if verdict is Verdict.DIVERGED:
             return f"{advice}; {self._experiment.learner.rollbacks} rollbacks did not help"
-        factor = self._experiment.learner.rollback_learning_rate_factor
+        from pipeline.learner.stored_state import roll_back_to_newest
 
-        def use(found: "Checkpoint") -> None:
-            self._learner.roll_back(found.learner_state(), factor)
-            if (support := self._counters.support) is not None:  # the checkpoint may be older
-                self._learner.set_support(*support)
-
-        from pipeline.records.restoring import restore
-
-        good = restore(self._run.checkpoints, use)
-        if good is None:  # the first weights are no better place: what is learned from them led here
+        if not roll_back_to_newest(self._experiment, self._run, self._learner, self._counters, what):
             return f"{advice}; there was no checkpoint to roll back to"
-        self._counters.rollbacks += 1
-        log.warning(
-            "%s again and again: rolled back to %s, with a learning rate of %g",
-            what,
-            good.path,
-            float(self._learner.agent.learning_rate),
-        )
         return ""

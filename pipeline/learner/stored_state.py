@@ -1,13 +1,24 @@
 """Puts the arrays of a checkpoint into an agent: of a run that goes on, or is rolled back. Imported when one is."""
 
+import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 from numpy.typing import NDArray
 
 from agents.builder import LearningAgent
 from pipeline.experiment.config import UsageError
+from pipeline.experiment.run_directory import RunDirectory
+from pipeline.experiment.sections import Experiment
+from pipeline.records.checkpoint import Checkpoint
+from pipeline.records.counters import Counters
+from pipeline.records.restoring import restore
+
+if TYPE_CHECKING:
+    from pipeline.learner.learner import Learner
+
+log = logging.getLogger(__name__)
 
 
 def assign(variables: Mapping[str, tf.Variable], state: Mapping[str, NDArray[Any]]) -> None:
@@ -49,6 +60,36 @@ def roll_back(
     assign(variables, state)
     agent.train_step_counter.assign(taken)
     agent.learning_rate_scale.assign(scale * learning_rate_factor)
+
+
+def roll_back_to_newest(
+    experiment: Experiment, run: RunDirectory, learner: "Learner", counters: Counters, why: str
+) -> bool:
+    """Rolls a learner back to the newest checkpoint of its run that can be used, and counts that.
+
+    Args:
+      experiment: the run, which says what becomes of the learning rate.
+      run: its directory.
+      learner: whose state is replaced.
+      counters: of the run.
+      why: in words, for the log.
+
+    Returns:
+      Whether there was one. The first weights are no better place: what is learned from them led here.
+    """
+
+    def use(found: Checkpoint) -> None:
+        learner.roll_back(found.learner_state(), experiment.learner.rollback_learning_rate_factor)
+        if (support := counters.support) is not None:  # the checkpoint may be older
+            learner.set_support(*support)
+
+    good = restore(run.checkpoints, use)
+    if good is None:
+        return False
+    counters.rollbacks += 1
+    rate = float(learner.agent.learning_rate)
+    log.warning("%s again and again: rolled back to %s, with a learning rate of %g", why, good.path, rate)
+    return True
 
 
 def _form(shape: Any, dtype: Any) -> str:

@@ -108,6 +108,8 @@ class Counters(msgspec.Struct):
     """First and last atom of a categorical kind whose config leaves them open; None until they are decided."""
     dataset_returns: dict[str, float] = {}
     """Offline: of the dataset's whole episodes, `replay_filling.describe` says which; empty where none are known."""
+    started_anew: list[str] = []
+    """Layers for which `agent.initial_policy` had no weights."""
     train_seconds: float = 0.0
     best: BestEvaluation | None = None
     judged_by: str = ""

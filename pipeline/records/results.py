@@ -75,6 +75,8 @@ class Summary(msgspec.Struct, frozen=True):
     failed_checkpoints: int = 0
     support: tuple[float, float] | None = None
     """First and last atom that agent.v_min = "auto" or v_max has become; None where the config gives both."""
+    started_anew: list[str] = []
+    """Layers for which `agent.initial_policy` had no weights that fit, and why."""
 
     @property
     def reason(self) -> str:

@@ -106,6 +106,10 @@ def learner_parts(
     learner, feeder = _learner(experiment, specs, (priorities or replay).samples, team)
     if state:
         learner.restore(state)
+    elif experiment.agent.initial_policy:
+        from pipeline.acting import initial_policy
+
+        skipped += initial_policy.begin(experiment, learner, ledger.counters)
     recovery = Recovery(experiment, specs, run, learner, ledger.counters)
     if experiment.agent.open_fields:
         from pipeline.learner.open_support import OpenSupport
