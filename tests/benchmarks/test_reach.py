@@ -58,7 +58,9 @@ def test_what_is_missing_is_run_and_kept_and_the_page_written_from_all(tmp_path:
     assert result.environment_steps >= 2_000
     assert result.curve
     page = (tmp_path / "results.md").read_text()
-    assert f"| `cartpole` | 500 | 50,000 | 0 of 2 | 499, {result.mean_return:.4g} |" in page
+    assert result.best_return is not None
+    best = f"| -, {result.best_return:.4g} |"
+    assert f"| `cartpole` | 500 | 50,000 | 0 of 2 | 499, {result.mean_return:.4g} {best}" in page
     assert (tmp_path / "images" / "reach.png").stat().st_size > 10_000
 
 
@@ -77,7 +79,13 @@ def test_a_run_beyond_its_budget_has_not_reached_its_target() -> None:
     late = Result("cartpole", 1, 500.0, 51_000, 1.0, [])
     poor = Result("cartpole", 2, 499.9, 49_000, 1.0, [])
     (line,) = report.table([good, late, poor])[2:]
-    assert "| 1 of 3 | 500, 500, 499.9 |" in line
+    assert "| 1 of 3 | 500, 500, 499.9 |  |" in line
+
+
+def test_the_best_policy_stands_beside_the_last_where_it_was_measured() -> None:
+    fallen, older = Result("acrobot", 0, -120.0, 9, 1.0, [], -80.25), Result("acrobot", 1, -80.0, 9, 1.0, [])
+    (line,) = report.table([fallen, older])[2:]
+    assert "| 1 of 2 | -120, -80 | -80.25, - |" in line, "what counts is the last one"
 
 
 def test_what_was_written_around_the_table_stays(tmp_path: Path) -> None:

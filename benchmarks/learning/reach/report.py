@@ -14,9 +14,10 @@ _PAGE = """# Results
 
 `python -m benchmarks.learning.reach`: each config trained within its budget of environment steps, with every seed; then
 its final policy (the last one evaluated in training, not the best one seen) plays 100 greedy episodes (4,000 of
-FrozenLake) with seeds of their own. A run ends early once 500 greedy episodes are perfect (CartPole by values), once
-100 average 490 (CartPole on-policy) or 250 (LunarLander), or at the config's own target return. Every run is in
-`benchmarks/learning/reach/results.jsonl`; the table and the curves are written from it.
+FrozenLake) with seeds of their own. That one counts; `policies/best`, which evaluations in training chose and a user
+would take, plays the same episodes beside it (newer rows have it). A run ends early once 500 greedy episodes are
+perfect (CartPole by values), once 100 average 490 (CartPole on-policy) or 250 (LunarLander), or at the config's own
+target return. Every run is in `benchmarks/learning/reach/results.jsonl`; the table and the curves are written from it.
 
 MinAtar's reference is the training return of DQN at epsilon 0.1, read off by eye from the curves of Young and Tian
 2019; ours is the greedy policy under the same sticky actions and difficulty ramping, after an update of 64 transitions
@@ -45,10 +46,17 @@ def table(results: list[Result]) -> list[str]:
         steps = statistics.median(result.environment_steps for result in mine)
         seconds = statistics.median(result.seconds for result in mine)
         goal = f"`{name}`", f"{task.target:g}", f"{task.steps:,}", f"{reached} of {len(mine)}"
-        rows.append((*goal, seeds, f"{steps:,.0f}", f"{seconds:.0f}", task.source))
+        bests = "" if all(result.best_return is None for result in mine) else ", ".join(map(_best, mine))
+        rows.append((*goal, seeds, bests, f"{steps:,.0f}", f"{seconds:.0f}", task.source))
     return markdown(
-        "| task | target | within | reached | final policy, by seed | median steps | median s | beside it |", rows
+        "| task | target | within | reached | final policy, by seed | best policy, by seed | median steps | median s "
+        "| beside it |",
+        rows,
     )
+
+
+def _best(result: Result) -> str:
+    return "-" if result.best_return is None else f"{result.best_return:.4g}"
 
 
 def plot(results: list[Result], path: Path) -> None:

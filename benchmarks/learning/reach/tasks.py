@@ -122,6 +122,8 @@ class Result:
       environment_steps: taken in training, or by the run that made the dataset.
       seconds: of training.
       curve: environment steps (of a task with a dataset gradient steps) and mean return of each evaluation in training.
+      best_return: mean return of `policies/best`, which training chose by its evaluations, over the same episodes; None
+        of runs made before this was measured.
     """
 
     task: str
@@ -130,10 +132,11 @@ class Result:
     environment_steps: int
     seconds: float
     curve: list[tuple[int, float]]
+    best_return: float | None = None
 
 
 def run(name: str, seed: int, lines: tuple[str, ...]) -> Result:
-    """Trains one seed of a task within its budget and scores its final policy."""
+    """Trains one seed of a task within its budget and scores its final policy, and the best one beside it."""
     task = TASKS[name]
     # Collectors take some steps more before they hear of the end; those are to be within the budget too.
     budget = (f"stop.environment_steps={int(task.steps * 0.95)}", "collect.report_seconds=0.05")
@@ -146,10 +149,13 @@ def run(name: str, seed: int, lines: tuple[str, ...]) -> Result:
         experiment = pipeline.load(task.config, overrides, seed)
         directory = RunDirectory(Path(folder) / "run")
         summary = pipeline.train(experiment, directory.path)
-        played = play(experiment, stored_policies.load(directory.policies / "latest"), task.episodes, SEED)
+        last, best = (
+            statistics.fmean(play(experiment, stored_policies.load(kept), task.episodes, SEED).returns)
+            for kept in (directory.policies / "latest", directory.policies / "best")
+        )
         curve = _curve(directory.tensorboard)
     seconds = round(summary.train_seconds, 1)
-    return Result(name, seed, statistics.fmean(played.returns), taken + summary.environment_steps, seconds, curve)
+    return Result(name, seed, last, taken + summary.environment_steps, seconds, curve, best)
 
 
 def _curve(folder: Path) -> list[tuple[int, float]]:
