@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 import pytest
 import tensorflow as tf
+from kinds import changed
 from tf_agents.trajectories import Trajectory
 from tiers import tiered
 
@@ -273,7 +274,7 @@ AGENTS: dict[str, AgentConfig] = {
     ),
 }
 for kind in set(VALUE_KINDS) - set(AGENTS):  # one that needs settings of its own has them above
-    AGENTS[kind] = BUILDERS[kind].config(**LINEAR, learning_rate_decay_steps=8_000)
+    AGENTS[kind] = changed(BUILDERS[kind].config(**LINEAR, learning_rate_decay_steps=8_000), {"loss": "mse"})
 UNIFORM = ReplayConfig()
 PRIORITIZED = ReplayConfig(prioritized=True, importance_exponent=1.0, importance_exponent_steps=0)
 
