@@ -1,5 +1,5 @@
 """Environments in lockstep, one lane each: what all of them share, whatever suite they are from.
 
-Belongs here: stepping, spaces, masks and shields, faults, rendering, environments by import path. What one suite alone
-needs is a file of `pipeline.environments`.
+Belongs here: stepping, spaces, masks and shields, faults, rendering. What one suite alone needs is a file of
+`pipeline.environments`.
 """
