@@ -33,6 +33,8 @@ _EXPLANATION = """\
   learner.pem    of a learner on another host than the replay
   collector.pem  of collectors: copy it to the hosts that collect
   evaluator.pem  of an evaluator on another host
+  metrics.pem    of the proxies that show metrics: copy it to each host
+  operator.pem   of whoever reads metrics, such as Prometheus
 Each .pem but ca.pem holds a private key: copy it over ssh, keep its mode 600. {then}"""
 
 

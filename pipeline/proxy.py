@@ -5,12 +5,16 @@ Examples, for a run with --set=replay.port=9000 --set=replay.weights_port=9001:
                            --replay_port=9000 --weights_port=9001
   on a collector's host  python -m pipeline.proxy --side=client --certificates=certificates --role=collector \\
                            --connect=learner-host:9443 --sockets=/run/user/1000/replay
+  for Prometheus         python -m pipeline.proxy --side=metrics --certificates=certificates --listen=0.0.0.0:9464 \\
+                           --sockets=/run/user/1000/metrics --roles=collector-0,collector-1
 
 It runs until it is interrupted. docs/several_hosts.md has the certificates and what each role may do.
 """
 
+import re
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from absl import flags
@@ -18,23 +22,30 @@ from absl import flags
 from pipeline.command import refuse_more, run_command
 from pipeline.experiment.config import UsageError
 from pipeline.runtime.process import interruption
-from pipeline.security.certificate_authority import CLIENTS, REPLAY, Authority, canonical_host
-from pipeline.security.haproxy import ClientSide, Credentials, Proxy, ServerSide
+from pipeline.security.certificate_authority import CLIENTS, METRICS, REPLAY, Authority, canonical_host
+from pipeline.security.haproxy import ClientSide, Credentials, MetricsSide, Proxy, ServerSide, Side
 
-_SIDE = flags.DEFINE_enum("side", None, ["server", "client"], "server: of the replay; client: of other hosts.")
+_SIDE = flags.DEFINE_enum(
+    "side",
+    None,
+    ["server", "client", "metrics"],
+    "server: of the replay; client: of other hosts; metrics: of any host, for operators.",
+)
 _CERTIFICATES = flags.DEFINE_string("certificates", None, "Folder with ca.pem and the role's .pem file.")
 _LISTEN = flags.DEFINE_string(
-    "listen", "0.0.0.0:9443", "HOST:PORT of a server side for other hosts; port 0: a free one."
+    "listen", "0.0.0.0:9443", "HOST:PORT of a server or metrics side for other hosts; port 0: a free one."
 )
 _REPLAY_PORT = flags.DEFINE_integer("replay_port", 0, "The run's replay.port, of a server side.")
 _WEIGHTS_PORT = flags.DEFINE_integer("weights_port", 0, "The run's replay.weights_port, of a server side.")
 _CONNECT = flags.DEFINE_string("connect", None, "HOST:PORT of the server side, as its certificate names it.")
 _ROLE = flags.DEFINE_enum("role", "collector", list(CLIENTS), "Whose certificate a client side shows.")
 _SOCKETS = flags.DEFINE_string("sockets", None, "Folder for the sockets of a client side, which its roles connect to.")
+_ROLES = flags.DEFINE_list("roles", [], "Of a metrics side: whose sockets are in --sockets, such as collector-0.")
 _LOG = flags.DEFINE_string("log", "/dev/stderr", "Takes refused requests and failed handshakes.")
 
 _POLL_SECONDS = 0.1
 _RESTART_SECONDS = 1.0
+_ROLE_NAME = re.compile(r"(replay|learner|collector|evaluator|relay|supervisor)-\d+")
 _MOST_FAILURES = 5
 """Ends in a row, each soon after the start, after which a restart does not help."""
 
@@ -43,13 +54,15 @@ def main(arguments: list[str]) -> int:
     """Keeps a proxy running until SIGINT or SIGTERM."""
     refuse_more(arguments)
     if _SIDE.value is None:
-        raise UsageError("--side is missing: server on the replay's host, client on others")
+        raise UsageError("--side is missing: server on the replay's host, client on others, metrics for operators")
     interrupted = interruption()
-    proxy = Proxy(_server_side() if _SIDE.value == "server" else _client_side(), Path(_LOG.value))
+    proxy = Proxy(_SIDES[_SIDE.value](), Path(_LOG.value))
     try:
         proxy.start()
         if _SIDE.value == "server":
             print(f"lets roles in at {proxy.address}", flush=True)
+        elif _SIDE.value == "metrics":
+            print(f"shows operators https://{proxy.address}/{_ROLES.value[0]}/metrics and others", flush=True)
         else:
             print(f"the replay is at {proxy.address}, for weights and reports at {proxy.messages_address}", flush=True)
         return _watch(proxy, interrupted)
@@ -88,6 +101,22 @@ def _client_side() -> ClientSide:
         raise UsageError("--sockets is missing: a folder for the sockets that this host's roles connect to")
     host, port = _host_and_port("connect", _CONNECT.value or "")
     return ClientSide(_credentials(_ROLE.value), Path(_SOCKETS.value), host, port)
+
+
+def _metrics_side() -> MetricsSide:
+    if not _SOCKETS.value:
+        raise UsageError("--sockets is missing: the folder in which this host's roles serve their metrics")
+    if not _ROLES.value:
+        raise UsageError("--roles is missing: which roles are on this host, such as collector-0,collector-1?")
+    for role in _ROLES.value:
+        if not _ROLE_NAME.fullmatch(role):
+            raise UsageError(f"--roles has {role!r}, which is no role and number, such as collector-0")
+    host, port = _host_and_port("listen", _LISTEN.value)
+    roles = tuple(dict.fromkeys(_ROLES.value))
+    return MetricsSide(_credentials(METRICS), host, port, Path(_SOCKETS.value).absolute(), roles)
+
+
+_SIDES: dict[str, Callable[[], Side]] = {"server": _server_side, "client": _client_side, "metrics": _metrics_side}
 
 
 def _credentials(role: str) -> Credentials:

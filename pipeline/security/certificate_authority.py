@@ -2,7 +2,7 @@
 
 A folder holds the authority (`ca.pem`, `ca.key`) and for each role one file of key and certificate (`collector.pem`).
 The role is the certificate's common name. Only the replay's certificate is good for a server, and only the others' for
-a client, so that a collector's key cannot pose as the replay.
+a client, so that a collector's key cannot pose as the replay; that of metrics is a server's under a name of its own.
 """
 
 import datetime
@@ -28,7 +28,11 @@ from pipeline.experiment.config import UsageError
 
 REPLAY = "replay"
 CLIENTS = ("learner", "collector", "evaluator")
-ROLES = (REPLAY, *CLIENTS)
+METRICS, OPERATOR = "metrics", "operator"
+"""Who shows the metrics of any host's roles, and who may read them."""
+METRICS_HOST = "metrics.reverb-dqn.invalid"
+"""The name in the certificate of the first: nobody's host has it, so that it cannot pose as the replay."""
+ROLES = (REPLAY, *CLIENTS, METRICS, OPERATOR)
 
 _CLOCK_SKEW = datetime.timedelta(minutes=10)
 """Certificates are good from a little before now: the hosts' clocks differ."""
@@ -129,16 +133,16 @@ class Authority:
         end = min(now + datetime.timedelta(days=days), authority.not_valid_after_utc)
         for role in ROLES:
             key = ec.generate_private_key(ec.SECP256R1())
-            is_server = role == REPLAY
-            purpose = ExtendedKeyUsageOID.SERVER_AUTH if is_server else ExtendedKeyUsageOID.CLIENT_AUTH
+            own_names = {REPLAY: names, METRICS: [x509.DNSName(METRICS_HOST)]}.get(role, [])
+            purpose = ExtendedKeyUsageOID.SERVER_AUTH if own_names else ExtendedKeyUsageOID.CLIENT_AUTH
             builder = (
                 _begin(_name(role), key, authority.subject, now, end)
                 .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
                 .add_extension(_usage(of_authority=False), critical=True)
                 .add_extension(x509.ExtendedKeyUsage([purpose]), critical=True)
             )
-            if is_server:
-                builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+            if own_names:
+                builder = builder.add_extension(x509.SubjectAlternativeName(own_names), critical=False)
             certificate = builder.sign(authority_key, hashes.SHA256())
             _write(self.of(role), _private(key) + certificate.public_bytes(Encoding.PEM))
 

@@ -22,7 +22,7 @@ from msgspec import Meta
 from pipeline.experiment.config import UsageError
 from pipeline.messages import listening
 from pipeline.messages.dead_connections import SILENT_SECONDS
-from pipeline.security.certificate_authority import CLIENTS, canonical_host
+from pipeline.security.certificate_authority import CLIENTS, OPERATOR, canonical_host
 
 METHODS: Mapping[str, tuple[str, ...]] = {
     "learner": ("ServerInfo", "InsertStream", "SampleStream", "MutatePriorities", "Reset", "Checkpoint"),
@@ -35,6 +35,8 @@ UNTRUSTED_READERS = ("collector", "evaluator")
 """Their SampleStream goes to the server that has the weights alone: the table asked for is not in a request's path."""
 
 _SERVICE = "/deepmind.reverb.ReverbService/"
+_PAGES = ("metrics", "healthz", "readyz")
+_PAGE_SECONDS = 30
 _STOP_SECONDS = 5.0
 _COMMON = """\
 global
@@ -109,6 +111,24 @@ class ClientSide(msgspec.Struct, frozen=True):
     connections: Annotated[int, Meta(ge=1)] = 1000
 
 
+class MetricsSide(msgspec.Struct, frozen=True):
+    """The proxy on any host that shows operators what its roles serve at sockets."""
+
+    credentials: Credentials
+    host: str
+    """Address or name of this host's interface to listen on."""
+    port: Annotated[int, Meta(ge=0, le=65535)]
+    """To listen on; 0 takes a free one."""
+    sockets: Path
+    """Folder of the sockets: `collector-0.sock`, and so on."""
+    roles: tuple[str, ...]
+    """Which there may be, such as "collector-0"."""
+    connections: Annotated[int, Meta(ge=1)] = 100
+
+
+Side = ServerSide | ClientSide | MetricsSide
+
+
 class Proxy:
     """A haproxy process, started, watched and restarted by its owner, with which it ends.
 
@@ -123,7 +143,7 @@ class Proxy:
         other users.
     """
 
-    def __init__(self, side: ServerSide | ClientSide, log: Path) -> None:
+    def __init__(self, side: Side, log: Path) -> None:
         self._side, self._log = side, log
         self._program = _program()
         _check(side.credentials)
@@ -230,9 +250,9 @@ def _check(credentials: Credentials) -> None:
         raise UsageError(f"{credentials.certificate} is open to other users: chmod 600 {credentials.certificate}")
 
 
-def _bind(side: ServerSide | ClientSide) -> list[socket.socket]:
-    """Listening sockets: of a server side one, of a client side one for frames and one for messages."""
-    if isinstance(side, ServerSide):
+def _bind(side: Side) -> list[socket.socket]:
+    """Listening sockets: of a client side one for frames and one for messages, of others one."""
+    if not isinstance(side, ClientSide):
         return [listening.at_port(side.host, side.port)]
     try:
         side.sockets.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -248,9 +268,13 @@ def _bind(side: ServerSide | ClientSide) -> list[socket.socket]:
     return bound
 
 
-def _configuration(side: ServerSide | ClientSide, descriptors: list[int]) -> str:
+def _configuration(side: Side, descriptors: list[int]) -> str:
     common = _COMMON.format(connections=side.connections)
-    sections = _server(side, descriptors[0]) if isinstance(side, ServerSide) else _client(side, descriptors)
+    if isinstance(side, ClientSide):
+        sections = _client(side, descriptors)
+    else:
+        (descriptor,) = descriptors
+        sections = _server(side, descriptor) if isinstance(side, ServerSide) else _metrics(side, descriptor)
     return common + "\n".join(sections) + "\n"
 
 
@@ -301,6 +325,29 @@ def _client(side: ClientSide, descriptors: list[int]) -> list[str]:
         *_backend("frames", target),
         *_backend("messages", target),
     ]
+
+
+def _metrics(side: MetricsSide, descriptor: int) -> list[str]:
+    """What each role serves, under its name, for operators alone."""
+    paths = {role: " ".join(f"/{role}/{page}" for page in _PAGES) for role in side.roles}
+    sections = [
+        "frontend operators",
+        f"    bind fd@{descriptor} {_tls(side.credentials)} tcp-ut {SILENT_SECONDS}s",
+        f"    timeout client {_PAGE_SECONDS}s",
+        "    http-request set-var(txn.role) ssl_c_s_dn(CN)",
+        *(f"    acl is_page path {pages}" for pages in paths.values()),
+        f"    http-request deny unless METH_GET is_page {{ var(txn.role) -m str {OPERATOR} }}",
+        "    http-request set-log-level silent",
+        *(f"    use_backend {role} if {{ path {pages} }}" for role, pages in paths.items()),
+    ]
+    for role in side.roles:
+        sections += [
+            f"backend {role}",
+            f"    timeout server {_PAGE_SECONDS}s",
+            f"    http-request replace-path /{role}(/.*) \\1",
+            f"    server {role} unix@{_quoted(side.sockets / f'{role}.sock')}",
+        ]
+    return sections
 
 
 def _address(host: str, port: int) -> str:
