@@ -111,12 +111,17 @@ class Vitals:
     """What a role's process shows of itself beside its record; nothing is made of it before somebody asks."""
 
     def __init__(self) -> None:
-        self.report: CollectorReport | Evaluation | None = None
-        """A collector's or evaluator's newest."""
+        self.reports: list[CollectorReport | Evaluation] = []
+        """A collector's or evaluator's newest, behind the newest with an episode that ended."""
         self.numbers: Callable[[], Iterable[Number]] = tuple
         """Another role's newest values."""
         self.obstacle: Callable[[], str] = str
         """Why it cannot do its work at present, in words; empty if it can."""
+
+    def show(self, report: CollectorReport | Evaluation) -> None:
+        """Shows a report, in the place of earlier ones: each value stays until there is a newer one."""
+        is_of_episodes = isinstance(report, CollectorReport) and bool(report.returns)
+        self.reports = [report] if is_of_episodes else [*self.reports[:1], report]
 
 
 def absence(servers: Iterable[Seen]) -> str:
@@ -203,7 +208,13 @@ class Health:
             "health/last_sign_seconds": self._silence,
             "health/last_step_seconds": time.monotonic() - self._done_at,
         }
-        return [*(Number(tag, value) for tag, value in own.items()), *self.vitals.numbers()]
+        work: list[Number] = []
+        try:
+            work += self.vitals.numbers()
+        except Exception as error:  # how the process is has to be seen even then, or above all
+            log.warning("what %s does cannot be shown: %s", self._name, error)
+        own["health/shows_work"] = float(bool(work or self.vitals.reports))
+        return [*(Number(tag, value) for tag, value in own.items()), *work]
 
 
 class ServiceManager:

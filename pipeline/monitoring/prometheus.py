@@ -105,11 +105,15 @@ def of_run(scalars: Mapping[str, float], status: Status | None, servers: Sequenc
     return numbers
 
 
-def of_report(report: CollectorReport | Evaluation | None) -> list[Number]:
-    """What a collector or the evaluator shows: its newest report; nothing before the first."""
-    if isinstance(report, CollectorReport):
-        return _numbers(metrics.collector_scalars([report]) | metrics.episode_scalars(report))
-    return [] if report is None else _numbers(metrics.evaluation_scalars(report))
+def of_reports(reports: Sequence[CollectorReport | Evaluation]) -> list[Number]:
+    """What a collector or the evaluator shows: of each value the newest that its reports have, in their order."""
+    newest: dict[str, float] = {}
+    for report in reports:
+        if isinstance(report, CollectorReport):
+            newest |= metrics.collector_scalars([report]) | metrics.episode_scalars(report)
+        else:
+            newest |= metrics.evaluation_scalars(report)
+    return _numbers(newest)
 
 
 def of_replay(info: Any, per_item: int) -> list[Number]:
@@ -125,10 +129,6 @@ def of_replay(info: Any, per_item: int) -> list[Number]:
         "replay/capacity": float(info.max_size * per_item),
         "replay/inserted_items": float(limiter.insert_stats.completed),
         "replay/sampled_items": float(limiter.sample_stats.completed),
-        "replay/insert_wait_seconds": limiter.insert_stats.completed_wait_time.ToNanoseconds() / 1e9,
-        "replay/sample_wait_seconds": limiter.sample_stats.completed_wait_time.ToNanoseconds() / 1e9,
-        "replay/inserts_waiting": float(limiter.insert_stats.pending),
-        "replay/samples_waiting": float(limiter.sample_stats.pending),
     }
     return _numbers(own)
 
@@ -139,7 +139,7 @@ def pages(health: Health, source: Source, others: Callable[[], Sequence[str]]) -
 
     def metrics_page() -> Page:
         lives = Number("health/restarts", float(source.life))
-        own = text([*of_process(), lives, *health.numbers(), *of_report(health.vitals.report)], labels)
+        own = text([*of_process(), lives, *health.numbers(), *of_reports(health.vitals.reports)], labels)
         return Page(merged([own, *found]) if (found := others()) else own, kind=KIND)
 
     def said(reason: str) -> Page:

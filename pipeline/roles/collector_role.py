@@ -151,7 +151,7 @@ def _collect(
             if (now >= report_at or has_news) and (sending is None or sending.done()):
                 report = collector.report(reader.newest or newest)
                 told = report.environment_steps, report.windows
-                vitals.report = report
+                vitals.show(report)
                 sending = background.submit(sender.send, report, _REPORT_SECONDS)
                 report_at = now + experiment.collect.report_seconds
                 if now >= log_at:

@@ -77,7 +77,8 @@ def run_evaluator(
                 if evaluation is not None and evaluation.is_whole:
                     usual_seconds = evaluation.seconds
                 is_sent = evaluation is None
-                vitals.report = evaluation or vitals.report
+                if evaluation is not None:
+                    vitals.show(evaluation)
                 if evaluation is not None and filmstrips is not None:
                     # Pictures go first: the learner leaves once it has the last evaluation.
                     strip = filmstrips.draw(newest, evaluation, evaluator.is_last(newest))

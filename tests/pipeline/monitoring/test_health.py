@@ -98,6 +98,20 @@ def test_a_process_shows_its_numbers_beside_its_health(process: tuple[Health, Re
     assert health.numbers()[-1] == Number("replay/size", 7.0)
 
 
+def test_what_cannot_be_shown_hides_no_health(process: tuple[Health, Recorder]) -> None:
+    health, recorder = process
+    recorder.beat()
+    health.look()
+
+    def fail() -> list[Number]:
+        raise OSError("the server does not answer")
+
+    for numbers, shows in ((fail, 0.0), (list, 0.0), (lambda: [Number("replay/size", 1.0)], 1.0)):
+        health.vitals.numbers = numbers
+        values = {number.tag: number.value for number in health.numbers()}
+        assert (values["health/alive"], values["health/shows_work"]) == (1.0, shows)
+
+
 def test_servers_that_do_not_answer_are_named() -> None:
     now = time.monotonic()
     servers = [Seen(None, NOTHING, {}, at) for at in (now, now - 60.0)]  # type: ignore[arg-type]

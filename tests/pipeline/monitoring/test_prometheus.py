@@ -2,12 +2,13 @@
 
 import math
 
+import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline.messages.contents import CollectorReport
 from pipeline.monitoring import metrics, prometheus
-from pipeline.monitoring.health import Number
+from pipeline.monitoring.health import Number, Vitals
 from pipeline.records.counters import Account
 from pipeline.records.results import Status
 
@@ -79,16 +80,38 @@ def test_a_run_shows_every_number_of_its_ledger() -> None:
     assert not prometheus.of_run({}, None, ())
 
 
-def test_a_collector_shows_its_newest_report_under_the_names_of_tensorboard() -> None:
-    report = CollectorReport(
-        index=1, process="collector-1.0", environment_steps=80, begun=80, windows=64, episodes=2,
-        returns=(3.0, 5.0), lengths=(3, 5), epsilon=0.25, weights_age=100, weights_seconds=0.5, blocked_seconds=1.0,
-        resident_bytes=2**20,
+def test_a_collector_shows_its_newest_reports_under_the_names_of_tensorboard() -> None:
+    first = CollectorReport(
+        index=1, process="collector-1.0", environment_steps=80, begun=80, windows=64, episodes=2, returns=(3.0, 5.0),
+        lengths=(3, 5), epsilon=0.25, weights_age=100, weights_seconds=0.5, blocked_seconds=1.0, resident_bytes=2**20,
     )  # fmt: skip
-    values = {number.tag: number.value for number in prometheus.of_report(report)}
-    assert values == metrics.collector_scalars([report]) | metrics.episode_scalars(report)
+    vitals = Vitals()
+    assert prometheus.of_reports(vitals.reports) == []
+    vitals.show(first)
+    values = {number.tag: number.value for number in prometheus.of_reports(vitals.reports)}
+    assert values == metrics.collector_scalars([first]) | metrics.episode_scalars(first)
     assert values["exploration/epsilon"] == 0.25
-    assert prometheus.of_report(None) == []
+    for epsilon in (0.2, 0.1):  # in which no episode has ended
+        vitals.show(msgspec.structs.replace(first, epsilon=epsilon, returns=(), lengths=()))
+    later = {number.tag: number.value for number in prometheus.of_reports(vitals.reports)}
+    assert later == values | {"exploration/epsilon": 0.1}
+    vitals.show(msgspec.structs.replace(first, returns=(7.0,), lengths=(7,)))
+    assert Number("episode/return", 7.0) in prometheus.of_reports(vitals.reports)
+
+
+def test_a_server_of_the_replay_shows_its_table() -> None:
+    import reverb
+
+    selectors = reverb.selectors.Fifo(), reverb.selectors.Fifo()
+    server = reverb.Server([reverb.Table("t", *selectors, 10, reverb.rate_limiters.MinSize(1))])
+    client = reverb.Client(f"127.0.0.1:{server.port}")
+    for item in range(3):
+        client.insert([float(item)], {"t": 1.0})
+    list(client.sample("t", 2))
+    values = {number.tag: number.value for number in prometheus.of_replay(client.server_info(5)["t"], per_item=4)}
+    server.stop()
+    assert (values["replay/size"], values["replay/capacity"]) == (12.0, 40.0)
+    assert (values["replay/inserted_items"], values["replay/sampled_items"]) == (3.0, 2.0)
 
 
 def test_a_process_is_seen_by_the_kernel() -> None:
