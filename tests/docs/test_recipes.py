@@ -25,6 +25,7 @@ from command_lines import command_lines, parsed
 from pipeline.experiment import config
 from pipeline.learner.workers import team
 from pipeline.messages import addresses
+from pipeline.security.certificate_authority import METRICS_HOST
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "distributed.md"
@@ -33,8 +34,9 @@ SCRIPT = RECIPES / "slurm.sbatch"
 MANIFESTS = RECIPES / "kubernetes"
 VERSIONS = ("1.29.0", kubernetes_validate.latest_version())
 """Of Kubernetes: the oldest that the page names, and the newest whose schema is here."""
-NAME, COMPONENT = "app.kubernetes.io/name", "app.kubernetes.io/component"
-STRANGER, OUTSIDER = "", "outside"
+NAME, COMPONENT, NAMESPACE = "app.kubernetes.io/name", "app.kubernetes.io/component", "namespace"
+STRANGER, OUTSIDER, PROMETHEUS, NAMES = "", "outside", "prometheus", "names"
+METRICS_PORT = 9464
 NEEDED = {
     "replay": {"config", "replay", "run_dir", "resume"},
     "learner": {"config", "replay", "run_dir", "resume"},
@@ -121,6 +123,19 @@ def unit(name: str) -> configparser.ConfigParser:
     return parser
 
 
+def test_the_unit_of_metrics_shows_the_sockets_of_the_roles() -> None:
+    service, metrics = unit("reverb-dqn@.service")["Service"], unit("reverb-dqn-metrics.service")["Service"]
+    for name in ("User", "RuntimeDirectory", "RuntimeDirectoryMode", "RuntimeDirectoryPreserve"):
+        assert service[name] == metrics[name]
+    command = metrics["ExecStart"].partition("pipeline.proxy ")[2]
+    for arguments in re.findall(r"# /etc/reverb-dqn/metrics.conf\nARGUMENTS=(.*)", blocks("ini")):
+        values = parsed("proxy", shlex.split(command.replace("$ARGUMENTS", arguments)))
+        assert values["side"] == "metrics"
+        assert values["sockets"] == f"/run/{service['RuntimeDirectory']}"
+        for role in values["roles"].split(","):
+            assert f"--metrics=unix:{values['sockets']}/%i.sock" in service["ExecStart"], role
+
+
 def arguments_of(file: str) -> list[str]:
     """The page's values of ARGUMENTS in a file of that name."""
     found = re.findall(rf"# /etc/reverb-dqn/{file}\nARGUMENTS=(.*)", blocks("ini"))
@@ -154,6 +169,9 @@ def test_a_unit_of_systemd_starts_its_role(instance: str, tmp_path: Path) -> Non
 def test_the_units_of_systemd_fit_each_other() -> None:
     service, proxy = unit("reverb-dqn@.service")["Service"], unit("reverb-dqn-proxy.service")["Service"]
     assert service["StateDirectory"] == "reverb-dqn"  # /var/lib/reverb-dqn
+    assert (service["Type"], proxy["Type"]) == ("notify", "exec")
+    assert float(service["WatchdogSec"]) >= 60.0
+    assert float(service["TimeoutStartSec"]) >= 2 * 300 + 600, "for what it waits for, and its first sign of life"
     assert (service["Restart"], proxy["Restart"]) == ("on-failure", "on-failure")
     assert service["RestartPreventExitStatus"].split() == ["2", "4", "6"]
     assert service["User"] == proxy["User"]
@@ -342,7 +360,7 @@ def rendered(name: str) -> list[Manifest]:
     return list(yaml.safe_load_all(result.stdout))
 
 
-KUSTOMIZATIONS = ("base", "relay", "learners")
+KUSTOMIZATIONS = ("base", "relay", "learners", "experiment")
 
 
 def of_kind(manifests: Sequence[Manifest], *kinds: str) -> list[Manifest]:
@@ -452,13 +470,24 @@ def test_services_lead_to_ports_of_pods(name: str) -> None:
             assert matches(workload["spec"]["selector"]["matchLabels"], workload)
         values = parsed("role", arguments(manifests, workload))
         if values["role"] in ("replay", "relay"):
-            (port,) = container(workload)["ports"]
+            (port,) = (port for port in container(workload)["ports"] if port["name"] != "metrics")
             address = values["listen"] if values["role"] == "relay" else values["replay"].split(",")[0]
             assert address.rpartition(":")[2] == str(port["containerPort"])
 
 
 def matches(labels: Mapping[str, str], workload: Manifest) -> bool:
     return labels.items() <= workload["spec"]["template"]["metadata"]["labels"].items()
+
+
+def is_peer(peer: Mapping[str, Any], other: Mapping[str, str]) -> bool:
+    """Whether a policy's peer is a pod, whose namespace is under NAMESPACE if it is another one."""
+    namespaces = peer.get("namespaceSelector")
+    there = {"kubernetes.io/metadata.name": other.get(NAMESPACE, "")}
+    if namespaces is None and NAMESPACE in other:
+        return False
+    if namespaces is not None and not selects(namespaces, there):
+        return False
+    return selects(peer["podSelector"], other)
 
 
 def selects(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
@@ -472,24 +501,29 @@ def selects(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
 def lets_through(policies: Sequence[Manifest], source: str, target: str, port: int) -> bool:
     """Whether pods of one component reach those of another.
 
-    STRANGER is a pod of the namespace that is not the run's, OUTSIDER one of another namespace, or a host.
+    STRANGER is a pod of the namespace that is not the run's, OUTSIDER one of another namespace, or a host; PROMETHEUS
+    and NAMES are those pods, in their namespaces.
     """
-    ends = [{} if end in (STRANGER, OUTSIDER) else {NAME: "reverb-dqn", COMPONENT: end} for end in (source, target)]
+    others = {
+        STRANGER: {},
+        OUTSIDER: {NAMESPACE: "elsewhere", NAME: "prometheus", "k8s-app": "kube-dns"},
+        PROMETHEUS: {NAMESPACE: "monitoring", NAME: "prometheus"},
+        NAMES: {NAMESPACE: "kube-system", "k8s-app": "kube-dns"},
+    }
+    ends = [others.get(end, {NAME: "reverb-dqn", COMPONENT: end}) for end in (source, target)]
 
-    def passes(direction: str, peers: str, own: Mapping[str, str], other: Mapping[str, str] | None) -> bool:
+    def passes(direction: str, peers: str, own: Mapping[str, str], other: Mapping[str, str]) -> bool:
+        if NAMESPACE in own:  # its policies are not ours
+            return True
         specs = [policy["spec"] for policy in policies if direction.capitalize() in policy["spec"]["policyTypes"]]
         mine = [spec for spec in specs if selects(spec["podSelector"], own)]
         rules = [rule for spec in mine for rule in spec.get(direction, [])]
         return not mine or any(
             any(port == entry["port"] for entry in rule["ports"])
-            and (
-                peers not in rule or (other is not None and any(selects(p["podSelector"], other) for p in rule[peers]))
-            )
+            and (peers not in rule or any(is_peer(peer, other) for peer in rule[peers]))
             for rule in rules
         )
 
-    if source == OUTSIDER:
-        return passes("ingress", "from", ends[1], None)
     return passes("egress", "to", *ends) and passes("ingress", "from", *reversed(ends))
 
 
@@ -497,9 +531,12 @@ def lets_through(policies: Sequence[Manifest], source: str, target: str, port: i
 def test_policies_let_the_roles_through_and_nobody_else(name: str) -> None:
     policies = of_kind(rendered(name), "NetworkPolicy")
     ends = [STRANGER, "replay", "learner", "collector", "evaluator", "relay"]
-    ways = itertools.product([OUTSIDER, *ends], ends, (9000, 9002, 9100, 80))
-    let = {way for way in ways if lets_through(policies, *way)}
+    far = [OUTSIDER, PROMETHEUS, NAMES]
+    ways = itertools.product([*far, *ends], [*far, *ends], (9000, 9002, 9100, METRICS_PORT, 53, 80))
+    let = {way for way in ways if not set(way[:2]) <= set(far) and lets_through(policies, *way)}
     expected = {(role, "replay", 9000) for role in ("learner", "collector", "evaluator", "relay")}
+    expected |= {(PROMETHEUS, role, METRICS_PORT) for role in ends if role}
+    expected |= {(end, NAMES, 53) for end in ends}
     if name == "relay":
         expected.add(("collector", "relay", 9002))
     if name == "learners":
@@ -542,7 +579,7 @@ def test_pods_have_no_rights_that_they_do_not_need(name: str) -> None:
         assert "memory" in role["resources"]["limits"]
         assert "/tmp" in [mount["mountPath"] for mount in role["volumeMounts"]]
         if component(workload) in ("replay", "learner"):  # both write a checkpoint when they are told to leave
-            assert pod["terminationGracePeriodSeconds"] >= 300
+            assert pod["terminationGracePeriodSeconds"] >= 2 * 300
             assert pod["securityContext"]["fsGroup"] == user
         if workload["kind"] == "Job":
             assert component(workload) == "learner", "another role's end is not the run's"
@@ -550,6 +587,73 @@ def test_pods_have_no_rights_that_they_do_not_need(name: str) -> None:
             assert codes["action"] == "FailJob"
             assert codes["onExitCodes"]["values"] == [2, 4, 6]
     assert len(images) == 1
+
+
+@pytest.mark.parametrize("name", KUSTOMIZATIONS)
+def test_probes_ask_the_port_at_which_the_role_serves_its_health(name: str) -> None:
+    for workload in workloads(rendered(name)):
+        role, values = container(workload), parsed("role", arguments(rendered(name), workload))
+        ports = {port["name"]: port["containerPort"] for port in role["ports"]}
+        assert values["metrics"] == f"0.0.0.0:{ports['metrics']}" == f"0.0.0.0:{METRICS_PORT}"
+        assert values["log_format"] == "json"
+        paths = {"startupProbe": "/healthz", "livenessProbe": "/healthz", "readinessProbe": "/readyz"}
+        assert {probe: role[probe]["httpGet"] for probe in paths} == {
+            probe: {"path": path, "port": "metrics"} for probe, path in paths.items()
+        }
+        # A role says by itself that it hangs: what the probe adds is for one whose page does not answer.
+        assert role["livenessProbe"]["periodSeconds"] * role["livenessProbe"]["failureThreshold"] >= 60
+
+
+@pytest.mark.parametrize("name", KUSTOMIZATIONS)
+def test_a_drain_takes_one_server_at_a_time_and_holds_up_for_nobody(name: str) -> None:
+    manifests = rendered(name)
+    budgets = {budget["metadata"]["name"]: budget["spec"] for budget in of_kind(manifests, "PodDisruptionBudget")}
+    assert set(budgets) == {"replay", "collector"}, "of one pod alone a budget would hold up a drain"
+    for workload in workloads(manifests):
+        pod = workload["spec"]["template"]["spec"]
+        kept = [budget for budget in budgets.values() if matches(budget["selector"]["matchLabels"], workload)]
+        assert len(kept) == (component(workload) in budgets)
+        for budget in kept:
+            assert "maxUnavailable" in budget, "minAvailable would have to follow `replicas`"
+            (term,) = pod["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+            assert term["podAffinityTerm"]["topologyKey"] == "kubernetes.io/hostname"
+            assert matches(term["podAffinityTerm"]["labelSelector"]["matchLabels"], workload)
+
+
+def test_experiments_share_a_cluster_by_namespaces() -> None:
+    base, other = rendered("base"), rendered("experiment")
+    if base == other:
+        pytest.skip("there is no kubectl here")
+    for manifests, namespace in ((base, "reverb-dqn"), (other, "lunar-lander-7")):
+        (found,) = of_kind(manifests, "Namespace")
+        assert found["metadata"]["name"] == namespace
+        assert found["metadata"]["labels"] == {"pod-security.kubernetes.io/enforce": "restricted"}
+        assert {one["metadata"].get("namespace", namespace) for one in manifests} == {namespace}
+    values = [parsed("role", arguments(manifests, workloads(manifests)[0])) for manifests in (base, other)]
+    assert [value["run"] for value in values] == ["cartpole-1", "lunar-lander-7"]
+    assert [value["seed"] for value in values] == ["1", "7"]
+    texts = [named(manifests, "ConfigMap", "experiment")["data"]["experiment.toml"] for manifests in (base, other)]
+    assert [config.parse(text).environment.id for text in texts] == ["CartPole-v1", "LunarLander-v3"]
+
+
+def test_prometheus_scrapes_what_the_recipes_serve() -> None:
+    jobs = {job["job_name"]: job for job in yaml.safe_load((RECIPES / "prometheus.yml").read_text())["scrape_configs"]}
+    learner, collector = jobs["reverb-dqn-learner-0"], jobs["reverb-dqn-collector-0"]
+    assert learner["tls_config"]["server_name"] == METRICS_HOST
+    assert (learner["metrics_path"], collector["metrics_path"]) == ("/learner-0/metrics", "/collector-0/metrics")
+    (keep, _) = jobs["reverb-dqn-pods"]["relabel_configs"]
+    assert keep["regex"] == "reverb-dqn;metrics"  # the pods' name, and that of their port
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="Debian's prometheus is not installed")
+def test_prometheus_takes_its_configuration(tmp_path: Path) -> None:
+    settings = yaml.safe_load((RECIPES / "prometheus.yml").read_text())
+    jobs = settings["scrape_configs"]
+    settings["scrape_configs"] = [job for job in jobs if "kubernetes_sd_configs" not in job]  # Debian's has none
+    (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(settings))
+    line = ["promtool", "check", "config", "--syntax-only", str(tmp_path / "prometheus.yml")]
+    result = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 def test_learners_know_each_other() -> None:
