@@ -1,7 +1,9 @@
 """What the pages name exists: links, paths, modules; and README.md's picture and figures."""
 
+import ast
 import re
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -25,8 +27,9 @@ NOT_OURS = {
     "agents.values",
     "pipeline.NAME",
     "agents.expected_sarsa",
+    "Collector.collect",  # Tianshou's
 }
-"""What reads like a path or a module of this repository and is none."""
+"""What reads like a path, a module or a member of a class of this repository and is none."""
 
 
 def anchors(page: Path) -> set[str]:
@@ -86,6 +89,49 @@ def test_modules_that_any_file_names_exist() -> None:
     files = [path for path in map(ROOT.joinpath, listed) if path.name.endswith(WITH_PATHS) and path != Path(__file__)]
     assert len(files) > 300
     found = {str(path.relative_to(ROOT)): missing_names(path.read_text()) for path in files if path.is_file()}
+    assert {name: missing for name, missing in found.items() if missing} == {}
+
+
+Members = dict[str, tuple[set[str], set[str]]]
+"""Of each class of ours by name: what it derives from, and its members."""
+
+
+def members_of(sources: Iterable[Path]) -> Members:
+    found: Members = {}
+    for source in sources:
+        for node in ast.walk(ast.parse(source.read_text())):
+            if not isinstance(node, ast.ClassDef):
+                continue
+            bases, members = found.setdefault(node.name, (set(), set()))
+            bases |= {ast.unparse(base).rpartition(".")[2] for base in node.bases}
+            for part in ast.walk(node):
+                match part:
+                    case ast.FunctionDef(name=name) | ast.AnnAssign(target=ast.Name(id=name)):
+                        members.add(name)
+                    case ast.Assign(targets=[ast.Name(id=name)]) | ast.Attribute(attr=name, ctx=ast.Store()):
+                        members.add(name)
+    return found
+
+
+def missing_members(text: str, classes: Members) -> set[str]:
+    """`Class.member` in backticks of classes of ours that have no such member."""
+
+    def has(name: str, member: str) -> bool:
+        bases, members = classes[name]
+        foreign = bases - classes.keys() - {"Protocol", "NamedTuple", "Struct", "Exception"}
+        return member in members or bool(foreign) or any(has(base, member) for base in bases & classes.keys() - {name})
+
+    named = re.findall(r"`(?:[\w.]+\.)?([A-Z]\w+)\.([a-z_]\w*)(?:\(\))?`", text)
+    return {f"{name}.{member}" for name, member in named if name in classes and not has(name, member)} - NOT_OURS
+
+
+def test_members_of_classes_that_pages_and_docstrings_name_exist() -> None:
+    sources = [*ROOT.glob("agents/**/*.py"), *ROOT.glob("pipeline/**/*.py")]
+    classes = members_of(sources)
+    assert missing_members("`Replay.samples`, `Variables.version`, `collector.Collector.fly()`", classes) == {
+        "Collector.fly"
+    }
+    found = {path.name: missing_members(path.read_text(), classes) for path in [*PAGES, *sources]}
     assert {name: missing for name, missing in found.items() if missing} == {}
 
 

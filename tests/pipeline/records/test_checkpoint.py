@@ -121,41 +121,26 @@ def test_a_checkpoint_outlives_the_replays_own_folder(write: Write, folder: Path
 
 def test_what_was_written_comes_back(write: Write, folder: Path) -> None:
     evaluation = Evaluation(5, 6, 7.5, 1.0, 6.0, 9.0, 20.0, 3, 0.5, 1, is_best=True)
+    numbers = {field.name: 7 + at for at, field in enumerate(msgspec.structs.fields(Counters)) if field.type is int}
     counters = Counters(
-        environment_steps=2**40,
-        episodes=3,
-        windows=4,
-        begun=9,
-        items=2,
+        **numbers | {"environment_steps": 2**40},
         lost={"collector killed": 5},
-        lost_items=6,
-        interruptions=7,
         processes={"collector-0.1": Counts(environment_steps=8)},
         left=["collector-0.0"],
-        learned=640,
-        discarded=64,
-        evaluations=1,
+        taken_before=(3, 4),
         evaluation=evaluation,
-        shielded_steps=8,
-        dropped_episodes=2,
-        gradient_steps=6,
         largest_priority=3.5,
         support=(-1.5, 2.5),
-        skipped_updates=9,
-        rollbacks=1,
+        dataset_returns={"mean": 1.5},
+        started_anew=["kernel"],
         largest_reward=2.5,
         train_seconds=7.25,
         best=BestEvaluation(7.5, 5, 6),
-        failed_checkpoints=2,
         servers=[ServerRecord("a", 5, 6, 7)],
-        drawn_before=18,
-        unseen_items=19,
-        unreported=20,
-        bytes_sent=21,
-        bytes_received=22,
         judged_by="other settings",
     )
-    assert all(value for value in msgspec.structs.astuple(counters)), "a new counter is to be in this test"
+    missing = [name for name, value in msgspec.structs.asdict(counters).items() if not value]
+    assert not missing, f"give {missing} a value in this test"
     write_to(folder, counters)
     found = checkpoint.newest(folder)
     assert found is not None
