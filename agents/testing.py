@@ -2,8 +2,11 @@
 
 `check_kind(MyConfig)` makes them all, on random experience, in some ten seconds and without a run. In a test of yours,
 `pytest.mark.parametrize("name", agents.testing.CHECKS)` with `check_kind(MyConfig, only=[name])` makes each a test.
+Replicas need two devices, which TensorFlow can be given before it starts alone: make that check first in its process.
 """
 
+import contextlib
+import itertools
 import pickle
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -37,6 +40,7 @@ _SMALL: Mapping[str, Any] = {
 }
 """Of the fields of our kinds, what makes a type's checks fast."""
 _BATCH, _STEPS, _TOLERANCE = 8, 6, 1e-4
+_COLLECTIVE_KEYS = itertools.count(10_000, 1_000)
 
 
 class Failed(AssertionError):
@@ -302,6 +306,34 @@ def _export(case: Case) -> None:
     expect(np.allclose(given, wanted, atol=_TOLERANCE), "TFLite's scores are others than TensorFlow's")
 
 
+def _replicas(case: Case) -> None:
+    devices = [device.name for device in tf.config.list_logical_devices("CPU")]
+    if len(devices) < 2:
+        case.remarks.append("replicas were not tried: TensorFlow had started before with one device")
+        return
+    # Strategies of one process give their collectives the same keys, and TensorFlow takes one for the other.
+    tf.distribute.MirroredStrategy._collective_key_base = next(_COLLECTIVE_KEYS)
+    strategy = tf.distribute.MirroredStrategy(devices[:2])
+    one = case.agent()
+    with strategy.scope():
+        both = case.agent()
+
+    def share(batch: Trajectory) -> Any:
+        half = _BATCH // 2
+        start = tf.distribute.get_replica_context().replica_id_in_sync_group * half
+        part = tf.nest.map_structure(
+            lambda leaf: tf.ensure_shape(leaf[start : start + half], (half, *leaf.shape[1:])), batch
+        )
+        return both.train(part).loss
+
+    train = tf.function(lambda batch: strategy.run(share, args=(batch,)), autograph=False)
+    for number in range(_STEPS):
+        batch = case.batch(number)
+        one.train(batch)
+        train(batch)
+    _expect_alike(one, both, "two replicas with half a batch each end elsewhere than one with the whole", _TOLERANCE)
+
+
 CHECKS: Mapping[str, Callable[[Case], None]] = {
     "configuration": _configuration,
     "every observation": _every_observation,
@@ -314,6 +346,7 @@ CHECKS: Mapping[str, Callable[[Case], None]] = {
     "priorities": _priorities,
     "checkpoints": _checkpoints,
     "export": _export,
+    "replicas": _replicas,
 }
 """What is checked, by name."""
 
@@ -339,6 +372,10 @@ def check_kind(config: type[KindConfig] | KindConfig, *, only: Iterable[str] = C
     names = [only] if isinstance(only, str) else list(only)
     if unknown := [name for name in names if name not in CHECKS]:
         raise ValueError(f"no check {unknown[0]!r}; there are {', '.join(CHECKS)}")
+    if "replicas" in names:
+        with contextlib.suppress(RuntimeError):  # it has started, with the devices that it has
+            (cpu,) = tf.config.list_physical_devices("CPU")
+            tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     case = Case(_small(config) if isinstance(config, type) else config, seed)
     failures = []
     for name in names:

@@ -1,7 +1,9 @@
 """The public checks of a kind of agent: our kinds pass them, and each finds what it is for."""
 
+import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any
 
@@ -20,8 +22,53 @@ from agents.td_agent import Errors
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dqn", "r2d2", "ppo", "q_learning"])
 def test_kinds_of_ours_pass(kind: str) -> None:
-    remarks = testing.check_kind(agents.config_type(kind))
+    of_one_device = [name for name in testing.CHECKS if name != "replicas"]  # which would change this process's
+    remarks = testing.check_kind(agents.config_type(kind), only=of_one_device)
     assert ["learns no" in remark for remark in remarks] == [True] * (3 if kind == "q_learning" else 0)
+
+
+def test_replicas_are_not_tried_where_tensorflow_has_one_device() -> None:
+    tf.zeros(())  # starts it
+    remarks = testing.check_kind(DqnConfig, only=["replicas"])
+    assert remarks == ["replicas were not tried: TensorFlow had started before with one device"]
+
+
+OF_REPLICAS = """
+import agents
+from agents import testing
+from agents.configs.dqn import DqnConfig
+from agents.dqn import DqnAgent, QNetwork
+
+class Forgetful(DqnAgent):
+    def _loss(self, *given, **named):
+        info = super()._loss(*given, **named)
+        return info._replace(loss=2.0 * info.loss)  # as a mean over the replica's own share has it
+
+class ForgetfulConfig(DqnConfig, frozen=True):
+    builder = "of_replicas:build"
+
+def build(specs, config, epsilon, seed, **more):
+    import tensorflow as tf
+    agent = Forgetful if tf.distribute.in_cross_replica_context() and tf.distribute.has_strategy() else DqnAgent
+    return agent(specs, config, QNetwork(specs, config, seed), epsilon, seed, **more)
+
+if __name__ == "__main__":
+    for kind in ("dqn", "r2d2", "ppo"):
+        assert testing.check_kind(agents.config_type(kind), only=["replicas"]) == []
+    try:
+        testing.check_kind(__import__("of_replicas").ForgetfulConfig, only=["replicas"])
+    except testing.Failed as failure:
+        print(failure)
+"""
+
+
+@pytest.mark.slow
+def test_replicas_that_learn_otherwise_than_one_are_found(tmp_path: Path) -> None:
+    script = tmp_path / "of_replicas.py"
+    script.write_text(OF_REPLICAS)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False, timeout=280)
+    assert done.returncode == 0, done.stderr
+    assert "two replicas with half a batch each end elsewhere than one with the whole" in done.stdout
 
 
 class Broken(DqnAgent):
