@@ -22,15 +22,16 @@ def at(address: str, flag: str) -> socket.socket:
     Raises:
       UsageError: it is none, or nothing can listen there.
     """
-    if is_socket(address):
-        return at_path(Path(address.removeprefix("unix:")).absolute())
+    path = address.removeprefix("unix:")
     host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
-        raise UsageError(f"{flag}={address} is neither host:port (such as 127.0.0.1:9464) nor unix:/path")
     try:
-        return at_port(host.strip("[]"), int(port))
+        if is_socket(address) and path:
+            return at_path(Path(path).absolute())
+        if host and host != "unix" and port.isdecimal() and int(port) <= 65535:
+            return at_port(host.strip("[]"), int(port))
     except UsageError as error:
         raise UsageError(f"{flag}={address}: {error}") from None
+    raise UsageError(f"{flag}={address} is neither host:port (such as 127.0.0.1:9464) nor unix:/path")
 
 
 def at_port(host: str, port: int) -> socket.socket:
@@ -58,6 +59,8 @@ def at_path(path: Path) -> socket.socket:
     Raises:
       UsageError: the path is too long, in use, or cannot be made.
     """
+    if path.exists() and not path.is_socket():
+        raise UsageError(f"{path} is there already, and is no socket")
     if len(os.fsencode(path)) > _PATH_BYTES:
         raise UsageError(f"{path} is too long for a socket: choose a folder with a shorter path")
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -80,6 +80,9 @@ def test_a_socket_that_a_killed_process_left_is_replaced_and_one_in_use_is_not(t
         ("203.0.113.1:9464", "cannot listen on 203.0.113.1:9464"),
         ("unix:/" + "x" * 200, "too long for a socket"),
         ("unix:/nowhere/at/all", "cannot listen on /nowhere/at/all"),
+        ("unix:", "--metrics=unix: is neither host:port"),
+        (":9464", "--metrics=:9464 is neither host:port"),
+        ("unix:/tmp", "--metrics=unix:/tmp: /tmp is there already, and is no socket"),
     ],
 )
 def test_what_cannot_be_listened_on_is_refused(address: str, words: str) -> None:
