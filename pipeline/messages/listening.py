@@ -1,5 +1,6 @@
 """Sockets that a process listens on: a port of this machine, or a path that its user alone can open."""
 
+import contextlib
 import errno
 import os
 import socket
@@ -16,7 +17,7 @@ def at(address: str, flag: str) -> socket.socket:
     """A socket that listens at an address.
 
     Args:
-      address: `host:port`, of which port 0 takes a free one, or `unix:/path`.
+      address: `host:port`, of which port 0 takes a free one, or `unix:/path`, whose folder is made if it is not there.
       flag: that it was given by, for the message.
 
     Raises:
@@ -26,6 +27,8 @@ def at(address: str, flag: str) -> socket.socket:
     host, _, port = address.rpartition(":")
     try:
         if is_socket(address) and path:
+            with contextlib.suppress(OSError):  # listening says why
+                Path(path).absolute().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             return at_path(Path(path).absolute())
         if host and host != "unix" and port.isdecimal() and int(port) <= 65535:
             return at_port(host.strip("[]"), int(port))

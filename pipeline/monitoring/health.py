@@ -273,11 +273,10 @@ class Watch:
         self._thread.start()
 
     def close(self) -> None:
-        """Ends the thread, and says that the process leaves."""
+        """Ends the thread; the process has seconds left until its end, or begins anew by `exec`."""
         self._closed.set()
         self._thread.join()
         if self._manager is not None:
-            self._manager.say(STOPPING="1")
             self._manager.close()
 
     def _run(self) -> None:

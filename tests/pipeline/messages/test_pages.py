@@ -51,10 +51,11 @@ def test_a_port_answers_with_what_the_pages_say() -> None:
 
 
 def test_a_socket_is_its_users_alone_and_goes_with_the_server(tmp_path: Path) -> None:
-    path = tmp_path / "role.sock"
+    path = tmp_path / "its" / "role.sock"
     with served(listening.at(f"unix:{path}", "--metrics"), good=lambda: Page("fine\n"), bad=bad) as where:
         assert where.address == f"unix:{path}"
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
         assert fetched(path, "/good") == "fine\n"
         assert fetched(path, "/bad") == fetched(path, "/none") == ""
     assert not path.exists()
@@ -79,7 +80,7 @@ def test_a_socket_that_a_killed_process_left_is_replaced_and_one_in_use_is_not(t
         ("127.0.0.1:65536", "is neither host:port"),
         ("203.0.113.1:9464", "cannot listen on 203.0.113.1:9464"),
         ("unix:/" + "x" * 200, "too long for a socket"),
-        ("unix:/nowhere/at/all", "cannot listen on /nowhere/at/all"),
+        ("unix:/dev/null/at/all", "cannot listen on /dev/null/at/all"),
         ("unix:", "--metrics=unix: is neither host:port"),
         (":9464", "--metrics=:9464 is neither host:port"),
         ("unix:/tmp", "--metrics=unix:/tmp: /tmp is there already, and is no socket"),
