@@ -60,14 +60,15 @@ def filled(experiment: Experiment, specs: Specs, port: int, folder: Path, blocki
       TimeoutError: the replay takes nothing.
     """
     dataset = offline.dataset(experiment)
-    stored = dataset.replay if isinstance(dataset, Checkpoint) else None
-    replay = EmbeddedReplay(experiment, specs, port, folder, blocking=blocking, dataset=stored)
     if isinstance(dataset, Checkpoint):
         from pipeline.datasets import stored_replay
 
         source = RunDirectory(Path(experiment.offline.dataset)).experiment()
+        returns = stored_replay.returns(dataset, source, specs)  # before a server answers, which others wait for
+        replay = EmbeddedReplay(experiment, specs, port, folder, blocking=blocking, dataset=dataset.replay)
         present = min(replay.size() * experiment.windows_per_item, dataset.counters.windows)  # the last have padding
-        return Filled(replay, present, describe(stored_replay.returns(dataset, source, specs)))
+        return Filled(replay, present, describe(returns))
+    replay = EmbeddedReplay(experiment, specs, port, folder, blocking=blocking)
     return Filled(replay, *fill(replay.address, experiment, specs, dataset))
 
 

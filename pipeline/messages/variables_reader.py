@@ -34,6 +34,7 @@ class VariablesReader:
         self._client = native.reverb_client(address)
         self._newest: Variables | None = None
         self._weights: Weights | None = None
+        self._announced, self._told_at = (0, 0, 0), 0.0  # version of the newest announcement, and when it last came
         self._arrived, self._hurried = threading.Event(), threading.Event()
         self._clock = RunningClock()
         self.fetched_at = self._clock()
@@ -61,15 +62,19 @@ class VariablesReader:
         """The first publication of the run that this process is to take part in.
 
         A server that was restored has the messages of its checkpoint for a moment: of a run that has ended, or of the
-        one that a dataset is of. What would send this process away counts once it is still there after that.
+        one that a dataset is of. What would send this process away counts once it is told again after that: from then
+        until its learner's first publication such a server tells nothing.
 
         Raises:
           TimeoutError: there was none within `seconds`.
           UsageError: the run is one of another experiment.
         """
-        newest, deadline = self.wait(seconds, who), time.monotonic() + _LEFTOVER_SECONDS
+        began = time.monotonic()
+        self.wait(seconds, who)
+        deadline = time.monotonic() + _LEFTOVER_SECONDS
         while True:
-            is_late = time.monotonic() >= deadline
+            is_late = self._told_at >= deadline  # read before what was told: that is as new, or newer
+            newest = self.wait(seconds, who)
             try:
                 refuse_other_config(experiment, newest.config)
                 if is_late or not newest.stopping:
@@ -77,8 +82,9 @@ class VariablesReader:
             except UsageError:
                 if is_late:
                     raise
+            if time.monotonic() - began > seconds:
+                raise TimeoutError(f"{who} waited {seconds:.0f} s for a learner's first weights at {self._address}")
             time.sleep(_MOST_HURRY_SECONDS)
-            newest = self._newest or newest
 
     def newer_than(self, version: tuple[int, int, int], keep_waiting: Callable[[], bool]) -> Variables | None:
         """The first publication of weights newer than those of that version; fetches without pause meanwhile.
@@ -167,10 +173,13 @@ class VariablesReader:
 
     def _accept(self, announcement: Announcement) -> None:
         self.fetched_at = self._clock()
-        if self._weights is None or self._weights.version < announcement.version:
+        begins_anew = announcement.version < self._announced  # what there was is of another run
+        if begins_anew or self._weights is None or self._weights.version < announcement.version:
             take(self._client, WEIGHTS_TABLE, Weights, 1, self._keep)
+        self._announced = announcement.version
         if self._weights is not None:
             self._newest = Variables.of(announcement, self._weights)
+            self._told_at = time.monotonic()
             self._arrived.set()
 
     def _keep(self, weights: Weights) -> None:

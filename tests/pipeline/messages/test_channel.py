@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from agents import Specs
 from pipeline import UsageError
 from pipeline.experiment.config import dump
+from pipeline.messages import variables_reader
 from pipeline.messages.channel import (
     REPORTS_TABLE,
     VARIABLES_TABLE,
@@ -197,6 +198,29 @@ def test_what_a_restored_server_has_for_a_moment_sends_nobody_away(
             reader.join(experiment, 60.0, "the test")
     else:
         assert reader.join(experiment, 60.0, "the test").ended
+    reader.close()
+    publisher.close()
+
+
+def test_a_reader_of_the_run_that_a_dataset_is_of_gets_the_weights_of_its_own(
+    serve: Any, make_experiment: Any, counting_specs: Specs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(variables_reader, "_LEFTOVER_SECONDS", 0.2)
+    experiment = make_experiment()
+    server = serve(experiment, counting_specs)
+    own = Variables(0, 0, life=1, weights=weights(1), program=b"own", config=dump(experiment))
+    trained = msgspec.structs.replace(own, gradient_steps=900, weights=weights(2), program=b"other", config="seed = 7")
+    publisher, client = Publisher([server.address]), reverb.Client(server.address)
+    publisher.publish(trained, wait_for_all=True)
+    reader = VariablesReader(server.address, 0.05)
+    assert reader.wait(60.0, "the test") == trained
+    for table in (VARIABLES_TABLE, WEIGHTS_TABLE):
+        client.reset(table)
+    # Later than what is left over may count: a learner takes so long to be built on a machine that others use.
+    timer = threading.Timer(0.8, lambda: publisher.publish(own, wait_for_all=True))
+    timer.start()
+    assert reader.join(experiment, 60.0, "the test") == own
+    timer.join()
     reader.close()
     publisher.close()
 
