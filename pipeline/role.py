@@ -7,7 +7,7 @@ Example, two shards of a replay, on hosts of their own:
   python -m pipeline.role --role=replay --index=1 --config=cartpole --replay=a:9000,b:9000 --run_dir=replay-1
   python -m pipeline.role --role=learner --config=cartpole --replay=a:9000,b:9000 --run_dir=runs/cartpole
   python -m pipeline.role --role=collector --index=0 --config=cartpole --replay=a:9000,b:9000
-  python -m pipeline.role --role=evaluator --config=cartpole --replay=a:9000,b:9000 --run_dir=runs/cartpole-policies
+  python -m pipeline.role --role=evaluator --config=cartpole --replay=a:9000,b:9000
 
 Exit codes: 0 the run ended at its stop condition, 2 wrong usage or config, 3 waited too long or stalled, 4 diverged,
 6 an environment breaks its contract, 7 the learner has left and may come back, 1 anything else, also an interruption.
@@ -38,7 +38,7 @@ from pipeline.experiment.config import UsageError
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
 from pipeline.learner.workers import team as workers
-from pipeline.messages import listening
+from pipeline.messages import listening, role_words
 from pipeline.messages.addresses import Addresses, host_of, parse, port_of
 from pipeline.messages.dead_connections import time_out_connections
 from pipeline.monitoring import log_lines
@@ -48,7 +48,7 @@ from pipeline.records.results import ENVIRONMENT_FAULT
 from pipeline.runtime import belongings
 from pipeline.runtime.lasting_output import LastingOutput
 from pipeline.runtime.process import die_with_parent, interruption, quieten_gym
-from pipeline.security.loopback import is_loopback
+from pipeline.security.loopback import guard_of
 
 if TYPE_CHECKING:
     from pipeline.monitoring.health import Number
@@ -67,7 +67,7 @@ REPLAY = flags.DEFINE_string(
 )
 INDEX = flags.DEFINE_integer("index", 0, "Which of the collectors, shards or learners this is.", lower_bound=0)
 RUN_DIR = flags.DEFINE_string(
-    "run_dir", None, "Where a learner, an evaluator or a shard leaves its files; each its own, on its own host."
+    "run_dir", None, "Where a role leaves its files, each its own on its own host; the learner's are those of the run."
 )
 RESUME = flags.DEFINE_bool("resume", False, "Go on from the newest checkpoint in --run_dir; start if there is none.")
 WEIGHTS = flags.DEFINE_string("weights", "", "Where to fetch weights: a relay or a proxy. Empty: this role's shard.")
@@ -178,9 +178,12 @@ def _evaluate(experiment: Experiment, addresses: Addresses, interrupted: threadi
     """The evaluator's process; returns the exit code."""
     from pipeline.roles.evaluator_role import run_evaluator
 
-    folder = RunDirectory(Path(RUN_DIR.value)).policies
+    folder, is_far = RunDirectory(Path(RUN_DIR.value)).policies if RUN_DIR.value else None, not SUPERVISOR.value
+    if folder is not None and is_far:
+        RunDirectory(folder.parent).lock()  # a learner's directory has its policies from the learner
     _count_start()
-    return run_evaluator(experiment, folder, addresses, interrupted, _recorder(), _specs(experiment), health.vitals)
+    own = _recorder(), _specs(experiment), health.vitals, is_far
+    return run_evaluator(experiment, folder, addresses, interrupted, *own)
 
 
 def _relay(experiment: Experiment, addresses: Addresses, interrupted: threading.Event, health: Health) -> int:
@@ -188,7 +191,7 @@ def _relay(experiment: Experiment, addresses: Addresses, interrupted: threading.
     from pipeline.roles.relay_role import run_relay
 
     (listen,) = parse(LISTEN.value, "--listen")
-    port, private = port_of(listen, "--listen"), _private(experiment, listen)
+    port, private = port_of(listen, "--listen"), guard_of(host_of(listen), experiment.replay.private)
     return run_relay(addresses.weights, port, private, experiment.collect.variables_seconds, interrupted, _recorder())
 
 
@@ -203,6 +206,8 @@ def _run_directory(experiment: Experiment) -> RunDirectory:
         run.lock()
         run.create(experiment)
         mark_rest_ended(run.recorders)
+        if ROLE.value == "learner":
+            role_words.keep_in(run.logs)
     return run
 
 
@@ -221,6 +226,7 @@ def _cluster() -> workers.Cluster | None:
 def _start_anew(lost: workers.WorkerLost) -> None:
     """Re-executes this process: TensorFlow's collectives cannot be used again after a peer was lost."""
     log.error("%s; this one starts anew", lost)
+    role_words.end(None, "")
     logging.shutdown()
     for descriptor in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):  # that of the listing is closed
@@ -280,20 +286,14 @@ def _experiment(shards: list[str]) -> Experiment:
         raise UsageError("--embedded is one server: --replay takes one address")
     if experiment.replay.shards not in (0, wanted):
         raise UsageError(f"replay.shards={experiment.replay.shards}, and --replay has {len(shards)} addresses")
-    private = experiment.replay.private if SUPERVISOR.value else _private(experiment, shards[INDEX.value % len(shards)])
-    replay = msgspec.structs.replace(experiment.replay, shards=wanted, private=private)
+    replay = msgspec.structs.replace(experiment.replay, shards=wanted)
+    if not SUPERVISOR.value:
+        private = guard_of(host_of(shards[INDEX.value % len(shards)]), replay.private)
+        replay = msgspec.structs.replace(replay, private=private)
     experiment = msgspec.structs.replace(experiment, replay=replay)
     config.validate(experiment)
     _check(experiment, shards)
     return experiment
-
-
-def _private(experiment: Experiment, address: str) -> str:
-    """Of a server at an address: it is the loopback address or it is to be reached."""
-    host = host_of(address)
-    with contextlib.suppress(ValueError):  # a name
-        return "loopback" if is_loopback(host) else "off"
-    return "loopback" if host == "localhost" or experiment.replay.private == "loopback" else "off"
 
 
 def _check(experiment: Experiment, shards: list[str]) -> None:
@@ -307,7 +307,7 @@ def _check(experiment: Experiment, shards: list[str]) -> None:
             raise UsageError(f"--index={INDEX.value}, and TF_CONFIG has task.index={cluster.index}: give both the same")
     elif ROLE.value == "learner" and INDEX.value:
         raise UsageError(f"--index={INDEX.value} of a learner: several of them need TF_CONFIG")
-    if ROLE.value in ("replay", "learner", "evaluator") and not (cluster and not cluster.is_chief):
+    if ROLE.value in ("replay", "learner") and not (cluster and not cluster.is_chief):
         _required(RUN_DIR, "where should its files be?")
     if ROLE.value == "evaluator" and not experiment.evaluates:
         judging = experiment.evaluation
@@ -343,6 +343,8 @@ def main(arguments: list[str]) -> int:
     source = _source(experiment)
     logged_as = source if LOG_FORMAT.value == "json" else None
     log_lines.begin(logged_as)
+    if not SUPERVISOR.value:
+        role_words.begin(ROLE.value, INDEX.value, RUN_DIR.value, addresses.reports)
     if ROLE.value != "replay" and not EMBEDDED.value:  # else it is its own server
         time_out_connections((*addresses.shards, addresses.weights, addresses.reports))
     belongings.keep_generated_code()
@@ -376,6 +378,7 @@ def _leave(code: int, reason: str, seconds: float, logged_as: log_lines.Source |
     """Says how this process ends, and ends it without waiting for Reverb's threads, which may never end."""
     if reason:  # not by logging, which an environment may have put out
         log_lines.say(logged_as, "ERROR", "role", reason)
+    role_words.end(code, reason)
     threading.Thread(target=_leave_in_time, args=(code,), daemon=True).start()
     with contextlib.suppress(BaseException):  # what an environment or TensorFlow has left to be done at exit
         atexit._run_exitfuncs()

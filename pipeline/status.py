@@ -20,6 +20,7 @@ from pipeline.command import refuse_more, run_command
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
+from pipeline.messages.role_words import where_roles
 from pipeline.monitoring.console import read, result
 from pipeline.monitoring.remarks import remarks
 from pipeline.monitoring.status_table import table
@@ -82,10 +83,11 @@ def _show(terminal: Terminal, run: RunDirectory, experiment: Experiment, seen: _
         for remark in remarks(experiment, seen.summary):
             terminal.print(remark, markup=False)
     else:
+        how = f"python -m pipeline.train --run_dir={run.path} --resume"
+        if where_roles(run):
+            how = "the commands that its roles were started with"
         terminal.print(
-            f"{run.path} is not running and has no result: go on with python -m pipeline.train "
-            f"--run_dir={run.path} --resume, or see {run.logs}",
-            markup=False,
+            f"{run.path} is not running and has no result: go on with {how}, or see {run.logs}", markup=False
         )
 
 

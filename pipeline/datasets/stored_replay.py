@@ -12,8 +12,10 @@ from pipeline.datasets import stored_frames
 from pipeline.datasets.replay_summary import share
 from pipeline.datasets.stored_frames import Lane, is_padding, is_step
 from pipeline.experiment.config import UsageError
+from pipeline.experiment.resume import refuse_other_config
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
+from pipeline.messages.role_words import where_roles
 from pipeline.records import checkpoint
 from pipeline.records.checkpoint import Checkpoint
 from pipeline.records.counters import NOTHING, Counters, Tally
@@ -117,10 +119,10 @@ def read(path: Path) -> StoredReplay:
             f"{path}: a run of agent.kind={experiment.agent.kind!r} keeps no experience: name one of a kind that does"
         )
     own = checkpoint.newest(run.checkpoints)
-    shards = [
-        checkpoint.newest(RunDirectory(run.shard(index)).checkpoints) for index in range(experiment.replay.shards)
-    ]
+    shards = [checkpoint.newest(_of_shard(run, index).checkpoints) for index in range(experiment.replay.shards)]
     found = [each for each in (own, *shards) if each is not None and each.replay.is_dir()]
+    if not found and (elsewhere := _elsewhere(run, experiment)):
+        raise UsageError(f"{path}: its replay's servers have their checkpoints: {elsewhere}")
     if not found:
         raise UsageError(
             f"{path}: there is no whole checkpoint of a replay yet: wait for one (checkpoint.every_seconds)"
@@ -133,6 +135,30 @@ def read(path: Path) -> StoredReplay:
         raise UsageError(
             f"{path}: its replay cannot be read: {reason}. Does the environment observe what it did in the run?"
         ) from None
+
+
+def _of_shard(run: RunDirectory, index: int) -> RunDirectory:
+    """The directory of one of the replay's servers: in the run's, or where one that was started by hand has its own."""
+    within = RunDirectory(run.shard(index))
+    where = where_roles(run).get(f"replay-{index}")
+    if within.path.is_dir() or where is None or not where.folder:
+        return within
+    own = RunDirectory(Path(where.folder))
+    try:
+        refuse_other_config(own.experiment(), run.config.read_text())
+    except (UsageError, OSError):  # it is on another host, or another run has begun there
+        return within
+    return own
+
+
+def _elsewhere(run: RunDirectory, experiment: Experiment) -> str:
+    """Where servers that were started by hand keep their checkpoints, and what to do; empty if none is known."""
+    roles = where_roles(run)
+    known = [(index, roles[name]) for index in range(experiment.replay.shards) if (name := f"replay-{index}") in roles]
+    if not known:
+        return ""
+    places = ", ".join(f"{where.folder} on {where.host}" for _, where in known)
+    return f"{places}. Give that as --run_dir there, or copy it to {run.shard(known[0][0])}"
 
 
 def _specs(experiment: Experiment) -> Specs:

@@ -68,13 +68,17 @@ class Judge:
         stop = self._experiment.stop
         score = mean_return if stop.target == "return" else (info or {}).get(stop.target, -np.inf)
         policy = msgspec.structs.replace(policy, mean_return=mean_return, judged_by=self._settings, score=score)
+        self._solved = is_whole and stop.target_return is not None and score >= stop.target_return
+        return self.take(policy, score, is_whole)
+
+    def take(self, policy: Policy, score: float, is_whole: bool) -> bool:
+        """Saves a policy with what it is judged by, and says whether it is the best; see `keep`."""
         is_best = (score > self._best or not self._has_best) and (is_whole or self._best == -np.inf)
         if is_best:
             self._best, self._has_best = score if is_whole else self._best, True
             self._unsaved["best"] = policy
         self._unsaved["latest"] = policy
         self._save()
-        self._solved = is_whole and stop.target_return is not None and score >= stop.target_return
         return is_best
 
     def _evaluation(

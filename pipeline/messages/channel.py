@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from agents.struct_types import prepared
-from pipeline.messages.contents import REPORTS_TABLE, VARIABLES_TABLE, WEIGHTS_TABLE, Report, Variables
+from pipeline.messages.contents import VARIABLES_TABLE, WEIGHTS_TABLE, Variables
 from pipeline.runtime import native
 
 ANSWER_SECONDS = 2.0
@@ -151,11 +151,6 @@ def take(client: Any, table: str, kind: Any, count: int, handle: Callable[[Any],
         block = np.asarray(sampler.GetNextTrajectory()[-1]).tobytes()
         size = int.from_bytes(block[:8], "little")
         handle(decoder.decode(block[8 : 8 + size]))
-
-
-def take_reports(address: str, handle: Callable[[Report], None]) -> None:
-    """Hands every report that comes to a server to `handle`, without end; see `take`."""
-    take(native.reverb_client(address), REPORTS_TABLE, Report, 2**31 - 1, handle)
 
 
 def server_answers(client: Any, timeout: float = 1.0) -> bool:

@@ -72,7 +72,7 @@ class Reporter:
         """Gradient steps between acting and learning, of that call's samples."""
         self._histograms_at = -_HISTOGRAM_SECONDS
         self.waits = Waits()
-        self._warnings: list[str] = []
+        self.warnings: list[str] = []
         self._unwritten = ""
         call = experiment.learner.batch_size * experiment.learner.steps_per_call
         ratio = experiment.replay.samples_per_insert
@@ -87,7 +87,7 @@ class Reporter:
 
     def warn(self, sentence: str) -> None:
         """Shows a warning until the end of this process."""
-        self._warnings.append(sentence)
+        self.warnings.append(sentence)
 
     def account(self) -> Account | None:
         """Where every window is; None offline, where none is collected."""
@@ -166,7 +166,7 @@ class Reporter:
         if self._ratio is not None and self.phase == "learning":
             ratio = self._ratio.warning(counters.windows, counters.learned)
         now = [*self._ledger.warnings(), ratio, self._saver.warning, self.metrics.warning, self._unwritten]
-        return [*self._warnings, *self._recovery.warnings, *filter(None, now)]
+        return [*self.warnings, *self._recovery.warnings, *filter(None, now)]
 
     def _learner_scalars(self) -> dict[str, float]:
         counters = self._ledger.counters

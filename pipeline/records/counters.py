@@ -85,6 +85,8 @@ class Counters(msgspec.Struct):
     """Windows that gradient steps learned from, counted each time."""
     discarded: int = 0
     """Windows drawn ahead by learners' processes that have ended."""
+    drained: int = 0
+    """Windows drawn for nobody while the run ended, so that its collectors could hand over their last ones."""
     evaluations: int = 0
     evaluation: Evaluation | None = None
     """The newest."""
@@ -193,6 +195,8 @@ class Account(msgspec.Struct, frozen=True):
     """Of these, those that a learner's process had drawn ahead when it ended."""
     prefetched: int
     """Of these, those that wait for their gradient steps."""
+    drained: int = 0
+    """Of these, those drawn at the end, so that collectors could hand over their last ones."""
 
 
 def in_flight_bound(experiment: Experiment) -> int:
@@ -223,7 +227,8 @@ def account(experiment: Experiment, counters: Counters, tally: Tally) -> Account
         drawn=drawn,
         learned=counters.learned,
         discarded=counters.discarded,
-        prefetched=drawn - counters.learned - counters.discarded,
+        prefetched=drawn - counters.learned - counters.discarded - counters.drained,
+        drained=counters.drained,
     )
 
 

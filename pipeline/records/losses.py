@@ -33,13 +33,13 @@ def add_replay_restart(experiment: Experiment, counters: Counters, restored_item
     if gone := max(0, counters.items - restored_items - counters.lost_items):
         _lose_items(experiment, counters, gone)
         counters.interruptions += experiment.collectors
-    counters.discarded = drawn - counters.learned
+    counters.discarded = drawn - counters.learned - counters.drained
 
 
 def add_learner_restart(experiment: Experiment, counters: Counters, tally: Tally) -> None:
     """Takes what a replay in processes of its own has, which went on while there was no learner."""
     drawn = (tally.sampled + counters.drawn_before) * experiment.windows_per_item
-    counters.discarded = drawn - counters.learned
+    counters.discarded = drawn - counters.learned - counters.drained
 
 
 def update_from_servers(experiment: Experiment, counters: Counters, seen: Sequence[Seen]) -> None:

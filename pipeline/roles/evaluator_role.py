@@ -6,8 +6,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from agents import Specs
 from pipeline import environments
+from pipeline.acting.policy_files import Policy
+from pipeline.acting.sent_policies import SentPolicy
 from pipeline.evaluator.evaluator import Evaluator
 from pipeline.experiment.sections import Experiment
 from pipeline.messages.addresses import Addresses
@@ -21,6 +25,8 @@ log = logging.getLogger(__name__)
 
 _CONNECT_SECONDS = 300.0
 _REPORT_SECONDS = 5.0
+_LEAST_BYTES_PER_SECOND = 100_000
+"""Of a way to the learner that a policy takes."""
 _POLL_SECONDS = 0.02
 _UNDER_WAY_SECONDS = 5.0
 """How long an evaluation under way may go on when the run ends, beside the time that evaluations take."""
@@ -30,17 +36,28 @@ _LAST_SECONDS = 10.0
 
 def run_evaluator(
     experiment: Experiment,
-    folder: Path,
+    folder: Path | None,
     addresses: Addresses,
     interrupted: threading.Event,
     recorder: Recorder | None = None,
     specs: Specs | None = None,
     vitals: Vitals | None = None,
+    is_far: bool = False,
 ) -> int:
     """Evaluates until the learner says that the run ends; returns the exit code.
 
     An evaluation that did not reach the learner before it was restarted is sent again; one that reached it before the
     evaluator was restarted is not made again.
+
+    Args:
+      experiment: the run.
+      folder: where it keeps the policies; None, of one that is far, keeps none.
+      addresses: where it reads weights, and writes reports.
+      interrupted: ends it.
+      recorder: says that it is alive.
+      specs: of the environment, where they are known: else one is made to see.
+      vitals: how it is, for whoever asks.
+      is_far: the learner's run directory is another: the policies are sent, each before its evaluation.
 
     Raises:
       UsageError: it was started with another config than the learner.
@@ -51,14 +68,14 @@ def run_evaluator(
     wait_for_server(addresses.reports, _CONNECT_SECONDS, "the evaluator")
     reader = VariablesReader(addresses.weights, experiment.collect.variables_seconds)
     newest = reader.join(experiment, _CONNECT_SECONDS, "the evaluator")
-    evaluator = Evaluator(experiment, specs, folder, newest.evaluated_at, recorder.beat)
+    sender = Sender(addresses.reports, REPORTS_TABLE)
+    evaluator, send_policy = _evaluator(experiment, specs, folder, newest, recorder, sender if is_far else None)
     vitals.obstacle = lambda: silence(reader.refuse_silence, "the evaluator")
     filmstrips = None
     if experiment.evaluation.images:
         from pipeline.evaluator.filming import Filmstrips
 
         filmstrips = Filmstrips(experiment, specs, recorder.beat)
-    sender = Sender(addresses.reports, REPORTS_TABLE)
     evaluation: Evaluation | None = None
     is_sent, life = True, newest.life
     usual_seconds = 0.0
@@ -85,7 +102,7 @@ def run_evaluator(
                     if strip is not None and not sender.send(strip, _REPORT_SECONDS):
                         log.warning("the pictures of gradient step %d did not reach the learner", strip.gradient_steps)
             if not is_sent and evaluation is not None:
-                is_sent = sender.send(evaluation, _REPORT_SECONDS)
+                is_sent = send_policy() and sender.send(evaluation, _REPORT_SECONDS)
                 recorder.advance(recorder.progress + is_sent)
             if newest.stopping:
                 break
@@ -97,6 +114,66 @@ def run_evaluator(
         if filmstrips is not None:
             filmstrips.close()
     return newest.exit_code if newest.stopping else 0
+
+
+class FarEvaluator(Evaluator):
+    """Evaluates as `Evaluator` does, and sends the policies.
+
+    Args:
+      experiment: the run.
+      specs: of its environment.
+      folder: where it keeps policies itself, too; None keeps none.
+      evaluated_at: see `Evaluator`.
+      beat: see `Evaluator`.
+      sender: of reports to the learner.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        specs: Specs,
+        folder: Path | None,
+        evaluated_at: tuple[int, int] | None,
+        beat: Callable[[], None],
+        sender: Sender,
+    ) -> None:
+        self._keeps, self._sender = folder is not None, sender
+        self._newest: SentPolicy | None = None
+        super().__init__(experiment, specs, folder or Path(), evaluated_at, beat)
+
+    def take(self, policy: Policy, score: float, is_whole: bool) -> bool:
+        """See `Judge.take`; remembers the policy for `send_policy`."""
+        self._newest = SentPolicy.of(policy, is_whole)
+        return super().take(policy, score, is_whole)
+
+    def send_policy(self) -> bool:
+        """Sends the policy of the newest evaluation, which is to follow it; False if it has not arrived."""
+        assert self._newest is not None
+        size = sum(len(array.data) for array in self._newest.policy.weights)
+        return self._sender.send(self._newest, _REPORT_SECONDS + size / _LEAST_BYTES_PER_SECOND)
+
+    def _best_so_far(self) -> float:
+        return super()._best_so_far() if self._keeps else -np.inf
+
+    def _save(self) -> None:
+        if self._keeps:
+            super()._save()
+
+
+def _evaluator(
+    experiment: Experiment,
+    specs: Specs,
+    folder: Path | None,
+    newest: Variables,
+    recorder: Recorder,
+    sender: Sender | None,
+) -> tuple[Evaluator, Callable[[], bool]]:
+    """What makes the evaluations, and what comes before each is sent, which says whether it has arrived."""
+    if sender is not None:
+        far = FarEvaluator(experiment, specs, folder, newest.evaluated_at, recorder.beat, sender)
+        return far, far.send_policy
+    assert folder is not None
+    return Evaluator(experiment, specs, folder, newest.evaluated_at, recorder.beat), lambda: True
 
 
 def _lateness(reader: VariablesReader, evaluated: Variables, usual_seconds: float) -> Callable[[], bool]:

@@ -3,7 +3,6 @@
 import logging
 import math
 import queue
-import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -90,11 +89,10 @@ class LearningProcess:
         """Publishes the first weights, so that collectors begin, and compiles the learner meanwhile."""
         self._publish(wait=True)
         if self._place.blocking:  # else the roles are in this thread and hand their reports over themselves
-            from pipeline.messages.channel import take_reports
+            from pipeline.evaluator.far_roles import FarRoles
 
-            for address in self.replay.addresses:
-                arguments = address, self._reports.put
-                threading.Thread(target=take_reports, args=arguments, name="reports", daemon=True).start()
+            of_run = self._experiment, self._run, lambda: self._published, self._reporter.warnings
+            FarRoles(*of_run, self._reports.put).listen(self.replay.addresses)
         self._feeder.start()
         self._reporter.phase = "compiling"
         self._write_status()
@@ -180,7 +178,7 @@ class LearningProcess:
         self._recorder.beat()
         self._records.read()
         if (sample := self._feeder.draw(timeout)) is not None:  # of several learners, a share of what a call takes
-            self.ledger.counters.discarded += sample.gradient_steps.shape.num_elements()
+            self.ledger.counters.drained += sample.gradient_steps.shape.num_elements()
         self._accept_reports()
         return not self.awaited()
 
@@ -317,12 +315,8 @@ class LearningProcess:
         )
 
     def _accept_reports(self) -> None:
-        while True:
-            try:
-                report = self._reports.get_nowait()
-            except queue.Empty:
-                return
-            self.accept(report)
+        while not self._reports.empty():  # nobody else takes them
+            self.accept(self._reports.get())
 
     def accept(self, report: Report) -> None:
         """Enters a report into the ledger and TensorBoard."""

@@ -6,8 +6,8 @@ Each collector of a host or a rack that asks a relay is one less that asks the r
 import logging
 import threading
 
-from pipeline.messages.contents import VARIABLES_TABLE, WEIGHTS_TABLE
-from pipeline.messages.forwarding import Relay
+from pipeline.messages.channel import Publisher
+from pipeline.messages.contents import VARIABLES_TABLE, WEIGHTS_TABLE, Variables
 from pipeline.messages.ports import refuse_used_port
 from pipeline.messages.variables_reader import VariablesReader
 from pipeline.records.recorder import Recorder
@@ -17,6 +17,26 @@ from pipeline.security.privacy import guarding
 log = logging.getLogger(__name__)
 
 _CONNECT_SECONDS = 300.0
+
+
+class Relay:
+    """Copies the learner's publications from one server to another.
+
+    Args:
+      reader: of the one.
+      address: of the other.
+    """
+
+    def __init__(self, reader: VariablesReader, address: str) -> None:
+        self._reader, self._publisher = reader, Publisher([address])
+        self._given: Variables | None = None
+
+    def tend(self) -> None:
+        """Sends on the publication that arrived since the last call, if any."""
+        newest = self._reader.newest
+        if newest is not None and newest is not self._given:
+            self._publisher.publish(newest, wait_for_all=newest.stopping)
+            self._given = newest
 
 
 def run_relay(

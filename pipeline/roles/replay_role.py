@@ -10,7 +10,6 @@ from agents import Specs
 from pipeline.experiment import config
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
-from pipeline.messages.forwarding import Relay
 from pipeline.messages.variables_reader import VariablesReader
 from pipeline.records import checkpoint_writer
 from pipeline.records.checkpoint import Checkpoint
@@ -18,6 +17,7 @@ from pipeline.records.counters import Counters
 from pipeline.records.recorder import Recorder
 from pipeline.records.restoring import restore
 from pipeline.replay.shards.separate_server import SeparateServer
+from pipeline.roles.relay_role import Relay
 
 if TYPE_CHECKING:
     from pipeline.monitoring.health import Number, Vitals

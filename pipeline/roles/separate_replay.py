@@ -5,8 +5,6 @@ import queue
 import threading
 from collections.abc import Sequence
 
-import reverb
-
 from agents import Specs
 from pipeline.experiment.sections import Experiment
 from pipeline.learner.workers import team
@@ -16,7 +14,7 @@ from pipeline.messages.contents import VARIABLES_TABLE, Announcement
 from pipeline.records.counters import NOTHING, Tally
 from pipeline.records.ledger import Ledger
 from pipeline.replay.replay import Replay
-from pipeline.replay.shards.remote_replay import RemoteReplay
+from pipeline.replay.shards.remote_replay import RemoteReplay, tables_of
 from pipeline.replay.shards.sharded_replay import ShardedReplay
 from pipeline.runtime import native
 
@@ -71,7 +69,7 @@ def next_life(addresses: Sequence[str]) -> int:
 def _announced_life(address: str) -> int:
     """`Announcement.life` of the learner that a server heard last; -1 if there was none."""
     for spelling, _ in zip(respelled(address), range(_TRIES), strict=False):
-        if not reverb.Client(spelling).server_info(timeout=10)[VARIABLES_TABLE].current_size:
+        if not tables_of(address)[VARIABLES_TABLE].current_size:
             return -1
         heard: queue.Queue[Announcement] = queue.Queue()
         arguments = (native.reverb_client(spelling), VARIABLES_TABLE, Announcement, 1, heard.put)

@@ -1,6 +1,5 @@
 """A learner that is not the chief: it draws its share, learns with the others, and leaves when they do."""
 
-import logging
 import threading
 from collections.abc import Sequence
 
@@ -9,13 +8,12 @@ from pipeline.experiment.sections import Experiment
 from pipeline.learner.feeder import Feeder
 from pipeline.learner.workers.collectives import Team
 from pipeline.learner.workers.team import Wish
+from pipeline.learner.workers.team_feeder import log_leaving
 from pipeline.learner.workers.team_learner import TeamLearner
 from pipeline.messages.contents import TOLD_TO_LEAVE
 from pipeline.records.recorder import Recorder
 from pipeline.replay.sampling import Sample
 from pipeline.roles.separate_replay import find_replay
-
-log = logging.getLogger(__name__)
 
 _WAIT_SECONDS = 0.1
 
@@ -54,7 +52,7 @@ def run_worker(
         wish = Wish.STOP if interrupted.is_set() else Wish.WAIT if sample is None else Wish.LEARN
         decided = team.agree(wish)
         if decided >= Wish.STOP:
-            log.info("leaves with the other learners after %d gradient steps", learner.gradient_steps)
+            log_leaving(learner)
             return 0 if decided == Wish.FINISH else TOLD_TO_LEAVE
         if decided == Wish.TAKE_STATE:
             learner.share_state()

@@ -197,3 +197,10 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     packed = b"".join(int(host[start : start + 8], 16).to_bytes(4, sys.byteorder) for start in range(0, len(host), 8))
     address = ipaddress.ip_address(packed)
     return getattr(address, "ipv4_mapped", None) or address
+
+
+def guard_of(host: str, private: str) -> str:
+    """What `replay.private` is for a server at an address or name: it is the loopback one, or it is to be reached."""
+    with contextlib.suppress(ValueError):  # a name
+        return "loopback" if is_loopback(host) else "off"
+    return "loopback" if host == "localhost" or private == "loopback" else "off"

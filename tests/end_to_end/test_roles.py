@@ -6,13 +6,17 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 from one_after_another import refusals
 
+import pipeline
+from pipeline import UsageError
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.messages.ports import free_port
 from pipeline.records import checkpoint
@@ -143,17 +147,24 @@ def test_roles_find_each_other_in_any_order_and_outlive_each_other(tmp_path: Pat
     assert account.unaccounted == account.in_flight == 0, account
     assert set(account.lost) <= {"replay restarted", "collector fell silent"}
     assert account.begun == account.stored + sum(account.lost.values())
-    assert list((tmp_path / "evaluator" / "policies").glob("*")), "the evaluator writes policies where it runs"
+    assert list((tmp_path / "evaluator" / "policies").glob("*")), "the evaluator keeps policies where it runs, too"
     for shard in range(shards):
         assert list((tmp_path / f"replay-{shard}" / "checkpoints").glob("0*"))
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("config", "learners", "killed"), [("cartpole", 2, (1,)), ("cartpole_memory", 3, (0,))])
 def test_learners_that_learn_together_go_on_when_one_is_killed_and_started_again(
-    tmp_path: Path, start: Callable[..., Role]
+    tmp_path: Path, start: Callable[..., Role], config: str, learners: int, killed: tuple[int, ...]
 ) -> None:
-    flags = flags_of("stop.environment_steps=1_000_000", "collect.collectors=1", "replay.prioritized=true")
-    learner_dir, addresses = tmp_path / "learner", [f"127.0.0.1:{free_port()}" for _ in range(2)]
+    more = (
+        "stop.environment_steps=1_000_000",
+        "collect.collectors=1",
+        "replay.prioritized=true",
+        "evaluation.episodes=0",
+    )
+    flags = flags_of(*more, f"learner.batch_size={32 * learners}", config=config)
+    learner_dir, addresses = tmp_path / "learner", [f"127.0.0.1:{free_port()}" for _ in range(learners)]
     others = [start("collector", flags), start("replay", flags, 0, f"--run_dir={tmp_path / 'replay'}")]
 
     def learner(index: int) -> Role:
@@ -171,25 +182,36 @@ def test_learners_that_learn_together_go_on_when_one_is_killed_and_started_again
         newest = checkpoint.newest(learner_dir / "checkpoints")
         return newest.counters.gradient_steps if newest else 0
 
-    chief, second = learner(0), learner(1)
-    wait_until(lambda: learns() and saved() > 0, "they learn and the chief has written a checkpoint", chief, second)
-    second.process.kill()
-    second.process.wait()
-    kept = saved()
-    second = learner(1)
-    wait_until(lambda: "resumed from" in chief.log.read_text(), "the chief has started anew", chief, second)
-    assert "learner 1 at" in chief.log.read_text()
-    assert chief.process.poll() is None, "it is the same process, as its scheduler sees it"
-    resumed = time.time()  # the status of before may be of more gradient steps than the checkpoint
-    wait_until(lambda: learns(kept, resumed), "they go on", chief, second)
-    second.process.send_signal(signal.SIGTERM)
-    assert [role.wait() for role in (second, chief, *others)] == [7, 1, 7, 7], chief.words()
+    team = [learner(index) for index in range(learners)]
+    wait_until(lambda: learns() and saved() > 0, "they learn and the chief has written a checkpoint", *team)
+    for lost in killed:
+        team[lost].process.kill()
+        team[lost].process.wait()
+        kept, at = saved(), [role.log.stat().st_size for role in team]
+        team[lost] = learner(lost)
+        restarts = [role for role in team if role is not team[lost]]
+        wait_until(
+            lambda: all(f"learner {lost} at" in role.log.read_text() for role in restarts),  # noqa: B023
+            "the others have noticed",
+            *team,
+        )
+        assert [role.process.poll() for role in team] == [None] * learners, "the same processes, as schedulers see them"
+        wait_until(lambda: "resumed from" in team[0].log.read_text()[at[0] :], "the chief has resumed", *team)  # noqa: B023
+        resumed = time.time()  # the status of before may be of more gradient steps than the checkpoint
+        wait_until(lambda: learns(kept, resumed), "they go on", *team)  # noqa: B023
+    team[-1].process.send_signal(signal.SIGTERM)
+    assert [role.wait() for role in (*team, *others)] == [1, *[7] * (learners - 1), 7, 7], team[0].words()
     result = summary(learner_dir)
     assert result.stop_reason == "interrupted"
     assert result.gradient_steps > kept
-    assert result.account is not None
-    assert result.account.unaccounted == 0
-    assert result.account.prefetched >= 0, "no more was learned from or thrown away than was drawn"
+    account = result.account
+    assert account is not None
+    assert account.unaccounted == 0
+    assert account.learned == result.gradient_steps * 32 * learners, "by the chief for all of them"
+    assert account.prefetched >= 0, "no more was learned from or thrown away than was drawn"
+    assert account.drawn == account.learned + account.prefetched + account.discarded + account.drained
+    weights = [role.log.read_text().rpartition(" with the weights ")[2].split()[0] for role in team]
+    assert len(set(weights)) == 1, "all hold one network, optimizer and target included"
 
 
 def test_the_learners_process_can_be_the_replay_and_roles_of_another_experiment_take_no_part(
@@ -222,6 +244,113 @@ def test_a_relay_hands_the_publications_on(tmp_path: Path, start: Callable[..., 
     assert [role.wait() for role in (collector, evaluator)] == [0, 0]
     relay.process.terminate()
     assert relay.wait() == 0
+
+
+def reading(module: str, *arguments: str, folder: Path) -> str:
+    """What a reading command says, tried from another folder than the clone."""
+    command = [sys.executable, "-m", f"pipeline.{module}", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=folder, env=environment, timeout=SECONDS
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_the_learners_directory_is_the_runs(tmp_path: Path, start: Callable[..., Role]) -> None:
+    overrides = "stop.environment_steps=1_000_000", "collect.collectors=1", "evaluation.every_steps=500"
+    flags, run_dir, replay_dir = flags_of(*overrides), tmp_path / "learner", tmp_path / "replay"
+    others = [start("collector", flags), start("replay", flags, 0, f"--run_dir={replay_dir}")]
+    evaluator = start("evaluator", flags)
+    stranger = start("collector", flags, 0, "--set=agent.discount=0.5")
+    learner = start("learner", flags, 0, f"--run_dir={run_dir}")
+
+    def evaluations() -> list[dict[str, Any]]:
+        path = RunDirectory(run_dir).evaluations
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    wait_until(lambda: len(evaluations()) >= 3, "three evaluations have been made", learner, evaluator)
+    assert stranger.wait() == 2
+    evaluator.process.kill()
+    evaluator.process.wait()
+    made = len(evaluations())
+    evaluator = start("evaluator", flags)  # on another host: it knows of none before
+    wait_until(lambda: len(evaluations()) >= made + 3, "three more have been made", learner, evaluator)
+    words = run_dir / "logs" / "evaluator.log"
+    wait_until(lambda: "drew an episode" in words.read_text(), "the evaluator's log has come", learner, evaluator)
+    assert pipeline.Run(run_dir).is_running
+    learner.process.send_signal(signal.SIGTERM)
+    assert [role.wait() for role in (learner, evaluator, *others)] == [1, 7, 7, 7], learner.words()
+
+    found = evaluations()
+    best = max(each["mean_return"] for each in found)
+    before = [max([-1.0, *(each["mean_return"] for each in found[:place])]) for place in range(len(found))]
+    assert [each["is_best"] for each in found] == [
+        each["mean_return"] > least for each, least in zip(found, before, strict=True)
+    ]
+    assert pipeline.load_policy(run_dir).mean_return >= best, "the policy of a last evaluation may come without it"
+    assert pipeline.load_policy(run_dir, policy="latest").gradient_steps >= found[-1]["gradient_steps"]
+    assert len(pipeline.evaluate(run_dir, episodes=2).returns) == 2
+    seen = pipeline.Run(run_dir)
+    assert seen.config["environment"]["id"] == "CartPole-v1"
+    assert seen.summary is not None
+    assert seen.summary["evaluations"] == len(found)
+    assert len(seen.checkpoints) > 0
+    assert len(seen.curve().y) > 0
+    for name, says in (
+        ("learner", "evaluation: Evaluation("),
+        ("evaluator", "drew an episode"),
+        ("replay-0", "listens on port"),
+        ("collector-0", "agent.discount=0.5 and the learner with"),
+    ):
+        assert says in (run_dir / "logs" / f"{name}.log").read_text(), name
+    fault = "ended with exit code 2: this role was started with agent.discount=0.5"
+    assert fault in (run_dir / "logs" / "learner.log").read_text()
+
+    where = f"--run_dir={run_dir}"
+    assert "mean evaluation return" in reading("status", where, folder=tmp_path)
+    assert json.loads(reading("evaluate", where, "--episodes=2", folder=tmp_path).splitlines()[-1])["episodes"] == 2
+    assert "return" in reading("play", where, folder=tmp_path)
+    assert "interface.json" in reading("export", where, f"--out={tmp_path / 'model'}", folder=tmp_path)
+    assert str(replay_dir) in reading("replay", "inspect", where, folder=tmp_path)
+    out = f"--out={tmp_path / 'dataset'}"
+    reading("replay", "export", where, "--format=tfrecord", out, folder=tmp_path)
+    assert list((tmp_path / "dataset").iterdir())
+    server = subprocess.Popen(
+        [sys.executable, "-m", "pipeline.serve", where, "--port=0"],
+        stdout=subprocess.PIPE, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    try:
+        assert server.stdout is not None
+        url = server.stdout.readline().split(" at ")[1].strip()
+        request = urllib.request.Request(f"{url}:predict", json.dumps({"instances": [[0.1, 0, 0, 0]]}).encode())
+        with urllib.request.urlopen(request, timeout=SECONDS) as answer:
+            assert "action" in json.load(answer)["predictions"][0]
+    finally:
+        server.terminate()
+        server.wait(SECONDS)
+
+    replay_dir.rename(tmp_path / "elsewhere")  # as seen from another host
+    from pipeline.datasets import stored_replay  # it imports TensorFlow
+
+    with pytest.raises(UsageError, match=f"{replay_dir} on .*copy it to {run_dir / 'replay-0'}"):
+        stored_replay.read(run_dir)
+    (tmp_path / "elsewhere").rename(run_dir / "replay-0")
+    assert stored_replay.read(run_dir).windows > 0
+
+
+def test_an_evaluator_leaves_the_directory_of_another_role_alone(tmp_path: Path, start: Callable[..., Role]) -> None:
+    flags, folder = flags_of(), tmp_path / "run"
+    run = RunDirectory(folder)
+    run.lock()
+    try:
+        evaluator = start("evaluator", flags, 0, f"--run_dir={folder}")
+        assert evaluator.wait() == 2
+        assert "is in use by a run" in evaluator.words()
+    finally:
+        run.unlock()
+    assert [path.name for path in folder.iterdir()] == [".lock"]
 
 
 REFUSED: list[tuple[list[str], str]] = [

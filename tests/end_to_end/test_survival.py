@@ -159,7 +159,7 @@ def test_each_role_is_restarted_and_the_others_go_on(drilled: Callable[..., Dril
     assert set(account.lost) <= {"collector killed", "replay restarted"}
     assert 0 <= account.lost.get("collector killed", 0) <= account.in_flight_bound
     assert account.begun == account.stored + sum(account.lost.values())
-    assert account.drawn == account.learned + account.discarded + account.prefetched
+    assert account.drawn == account.learned + account.discarded + account.drained + account.prefetched
     assert account.prefetched >= 0
 
     # What the environments of the collectors themselves counted, each in a file.

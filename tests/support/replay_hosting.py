@@ -48,6 +48,15 @@ class Hosted:
         self._process.stdin.flush()
         return self._answer()
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """The process stands still meanwhile."""
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+
     def kill(self) -> None:
         """Ends the process as it is."""
         self._process.send_signal(signal.SIGKILL)

@@ -1,5 +1,6 @@
 """What a learner of several does before each call: it draws its share, and agrees with the others on what all do."""
 
+import logging
 from collections.abc import Callable, Iterator
 
 from pipeline.learner.feeder import Feeder
@@ -8,6 +9,8 @@ from pipeline.learner.workers.team import Wish
 from pipeline.learner.workers.team_learner import TeamLearner
 from pipeline.records.results import Ended
 from pipeline.replay.sampling import Sample
+
+log = logging.getLogger(__name__)
 
 
 class TeamFeeder(Feeder):
@@ -46,6 +49,7 @@ class TeamFeeder(Feeder):
         decided = self._team.agree(wish if self._learner.is_shared else Wish.TAKE_STATE)
         if decided == Wish.STOP:
             self._have_left = True
+            log_leaving(self._learner)
             raise Ended("interrupted", "another learner was told to leave")
         if decided == Wish.TAKE_STATE:
             self._learner.share_state()
@@ -58,3 +62,9 @@ class TeamFeeder(Feeder):
         """See `Feeder.leave`; tells the other learners."""
         if not self._have_left:
             self._team.agree(Wish.FINISH if is_finished else Wish.STOP)
+            log_leaving(self._learner)
+
+
+def log_leaving(learner: TeamLearner) -> None:
+    """Says with which weights a learner leaves the others: all say the same, or they have come apart."""
+    log.info("leaves after %d gradient steps with the weights %s", learner.gradient_steps, learner.digest())

@@ -1,7 +1,7 @@
 """A replay whose only server is in another process, and may be away: the learner waits for it and goes on."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from pipeline.replay.shards.watcher import Watch
 
 _FRESH_SECONDS = 5.0
 _POLL_SECONDS = 0.1
+_ANSWER_SECONDS = 10
 CONNECT_SECONDS = 300.0
 
 
@@ -130,7 +131,7 @@ def watched(address: str, table: str) -> Watch:
       UsageError: it has no such table of experience.
     """
     wait_for_server(address, CONNECT_SECONDS, "the learner")
-    tables = list(reverb.Client(address).server_info(timeout=10))
+    tables = tables_of(address)
     if SERVER_TABLE not in tables or table not in tables:
         raise UsageError(
             f"the server at {address} has no replay of this experiment: start --role=replay there with the same config"
@@ -141,3 +142,21 @@ def watched(address: str, table: str) -> Watch:
             f"the learner waited {CONNECT_SECONDS:.0f} s for the replay at {address} to say what it holds"
         )
     return watch
+
+
+def tables_of(address: str) -> Mapping[str, Any]:
+    """Reverb's `TableInfo`s of a server, by name; one that has just answered may be too busy to answer again at once.
+
+    Raises:
+      TimeoutError: it does not answer.
+    """
+    deadline = time.monotonic() + CONNECT_SECONDS
+    for spelling in respelled(address):
+        try:
+            return dict(reverb.Client(spelling).server_info(timeout=_ANSWER_SECONDS))
+        except (reverb.errors.ReverbError, *REFUSALS) as error:
+            if time.monotonic() > deadline:
+                words = f"the learner waited {CONNECT_SECONDS:.0f} s for the replay at {address} to say what it holds"
+                raise TimeoutError(f"{words}: {error}") from None
+            time.sleep(_POLL_SECONDS)
+    raise AssertionError("addresses have spellings without end")

@@ -18,7 +18,6 @@ from pipeline import UsageError
 from pipeline.experiment.config import dump
 from pipeline.messages import variables_reader
 from pipeline.messages.channel import (
-    REPORTS_TABLE,
     VARIABLES_TABLE,
     WEIGHTS_TABLE,
     Publisher,
@@ -27,7 +26,16 @@ from pipeline.messages.channel import (
     take,
     wait_for_server,
 )
-from pipeline.messages.contents import Announcement, Array, CollectorReport, Evaluation, Report, Variables, Weights
+from pipeline.messages.contents import (
+    REPORTS_TABLE,
+    Announcement,
+    Array,
+    CollectorReport,
+    Evaluation,
+    Report,
+    Variables,
+    Weights,
+)
 from pipeline.messages.ports import free_port
 from pipeline.messages.variables_reader import VariablesReader
 from pipeline.runtime import native

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from pipeline.experiment.config import UsageError, parse
 from pipeline.experiment.sections import Experiment
 from pipeline.replay.client import TableClient
 from pipeline.replay.frames import FrameLayout
+from pipeline.replay.shards import remote_replay
 from pipeline.replay.shards.permits import Permits, sizes
 from pipeline.replay.shards.sharded_replay import ShardedReplay
 from pipeline.replay.writer import FrameWriter
@@ -105,6 +107,19 @@ def wait_for(condition: Callable[[], Any], what: str) -> None:
     while not condition():
         assert go_on(), what
         time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_a_server_that_is_too_busy_to_answer_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_replay, "_ANSWER_SECONDS", 1)
+    (server,) = start("uniform", tmp_path)[:1]
+    with hosted(server) as host, ThreadPoolExecutor(1) as asking:
+        assert "variables" in remote_replay.tables_of(host.addresses[0])
+        with host.held():
+            asked = asking.submit(remote_replay.tables_of, host.addresses[0])
+            time.sleep(1.5)  # beyond the time that one question has
+            assert not asked.done()
+        assert "variables" in asked.result(SECONDS)
 
 
 def calls(samples: Iterator[Any], count: int) -> dict[str, Any]:

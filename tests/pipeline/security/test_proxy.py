@@ -30,7 +30,6 @@ from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment
 from pipeline.messages.addresses import Addresses
 from pipeline.messages.channel import (
-    REPORTS_TABLE,
     VARIABLES_TABLE,
     WEIGHTS_TABLE,
     Publisher,
@@ -38,7 +37,7 @@ from pipeline.messages.channel import (
     server_answers,
     take,
 )
-from pipeline.messages.contents import Evaluation, Report
+from pipeline.messages.contents import REPORTS_TABLE, Evaluation, Report
 from pipeline.messages.ports import free_port, refuse_used_port
 from pipeline.messages.variables_reader import VariablesReader
 from pipeline.replay.frames import MID, FrameLayout

@@ -1,0 +1,131 @@
+"""What roles on other hosts leave in the learner's run directory: policies, and each role's log and faults.
+
+On one machine, roles write into the one run directory that they share. Roles that were started by hand have each their
+own or none, so the learner keeps for them what a run leaves. Never imported by an inline run. No TensorFlow.
+"""
+
+import logging
+import math
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from pipeline.acting.sent_policies import SentPolicy
+from pipeline.experiment.run_directory import RunDirectory, write_json
+from pipeline.experiment.sections import Experiment
+from pipeline.messages.channel import take
+from pipeline.messages.contents import REPORTS_TABLE, CollectorReport, Evaluation, Filmstrip, Report, Variables
+from pipeline.messages.role_words import RoleLogs, RoleWords, WhereRole, roles_file, where_roles
+from pipeline.runtime import native
+
+if TYPE_CHECKING:
+    from pipeline.evaluator.judge import Judge
+
+log = logging.getLogger(__name__)
+
+_MOST = 2**31 - 1
+_MOST_RELAYS = 64
+
+
+class FarRoles:
+    """Takes all reports: keeps those that concern the run directory, and hands the others on.
+
+    Args:
+      experiment: the run.
+      run: its directory.
+      published: gives the learner's newest publication.
+      warnings: of the run's status; a role that has failed is among them until it is back.
+      hand_on: takes what collectors and evaluator have counted.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        run: RunDirectory,
+        published: Callable[[], Variables | None],
+        warnings: list[str],
+        hand_on: Callable[[Report], None],
+    ) -> None:
+        self._experiment, self._run = experiment, run
+        self._published, self._warnings, self._hand_on = published, warnings, hand_on
+        self._guard = threading.Lock()
+        self._logs = RoleLogs(run.logs)
+        self._judge: Judge | None = None
+        self._kept: SentPolicy | None = None
+        self._is_best = False
+        self._roles = where_roles(run)
+        self._faults: dict[str, str] = {}
+
+    def listen(self, addresses: Sequence[str]) -> None:
+        """Takes the reports that come to servers, in threads that never end."""
+        for address in addresses:
+            threading.Thread(target=self._listen, args=(address,), name="reports", daemon=True).start()
+
+    def _listen(self, address: str) -> None:
+        kinds = CollectorReport | Evaluation | Filmstrip | SentPolicy | RoleWords
+        take(native.reverb_client(address), REPORTS_TABLE, kinds, _MOST, self.accept)
+
+    def accept(self, report: Report | SentPolicy | RoleWords) -> None:
+        """Takes a report; a policy has to come before its evaluation."""
+        if isinstance(report, SentPolicy):
+            with self._guard:
+                self._keep(report)
+            return
+        if isinstance(report, RoleWords):
+            with self._guard:
+                self._note(report)
+            return
+        if isinstance(report, Evaluation) and self._kept is not None and self._kept.at == report.at:
+            # An evaluator that was started anew elsewhere does not know how good others were.
+            report = msgspec.structs.replace(report, is_best=self._is_best)
+        self._hand_on(report)
+
+    def _keep(self, sent: SentPolicy) -> None:
+        own = self._published()
+        if own is None or (self._kept is not None and self._kept.at == sent.at):
+            return
+        try:
+            policy = sent.completed(own)
+        except ValueError as error:
+            log.error("the policy of gradient step %d is not kept: %s", sent.policy.gradient_steps, error)
+            return
+        score = -math.inf if policy.score is None else policy.score
+        self._is_best = self._its_judge().take(policy, score, sent.is_whole)
+        self._kept = sent
+
+    def _its_judge(self) -> "Judge":
+        if self._judge is None:
+            from pipeline.evaluator.judge import Judge
+
+            self._judge = Judge(self._experiment, self._run.policies)
+        return self._judge
+
+    def _note(self, words: RoleWords) -> None:
+        if not self._is_of_this_run(words):
+            return
+        self._logs.write(words)
+        fault = words.fault
+        if (before := self._faults.pop(words.name, "")) and before in self._warnings:
+            self._warnings.remove(before)
+        if fault:
+            log.error("%s", fault)
+            self._faults[words.name] = fault
+            self._warnings.append(fault)
+        where = WhereRole(words.host, words.folder, fault)
+        if self._roles.get(words.name) != where:
+            self._roles[words.name] = where
+            try:
+                write_json(roles_file(self._run), self._roles)
+            except OSError as error:
+                log.error("%s could not be written: %s", roles_file(self._run), error)
+
+    def _is_of_this_run(self, words: RoleWords) -> bool:
+        """Whether the run can have such a role: files are made for no other."""
+        most = {
+            "collector": self._experiment.collectors,
+            "replay": max(1, self._experiment.replay.shards),
+            "evaluator": 1,
+        }
+        return 0 <= words.index < most.get(words.role, _MOST_RELAYS)
