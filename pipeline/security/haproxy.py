@@ -279,12 +279,15 @@ def _configuration(side: Side, descriptors: list[int]) -> str:
 
 
 def _server(side: ServerSide, descriptor: int) -> list[str]:
-    """A whitelist by role and method, and backends that do not hold each other up."""
+    """A whitelist by role and method, and backends that do not hold each other up.
+
+    A path is compared whole, with its query, and as it was sent: no method of Reverb's has a query or another spelling.
+    """
     rules: list[str] = []
     for role in CLIENTS:
         paths = " ".join(_SERVICE + method for method in METHODS[role])
         rules.append(f"    acl is_{role} var(txn.role) -m str {role}")
-        rules.append(f"    http-request set-var(txn.allowed) bool(true) if is_{role} {{ path {paths} }}")
+        rules.append(f"    http-request set-var(txn.allowed) bool(true) if is_{role} {{ pathq -m str {paths} }}")
     return [
         "frontend peers",
         f"    bind fd@{descriptor} {_tls(side.credentials)} alpn h2 proto h2 tcp-ut {SILENT_SECONDS}s",
@@ -294,10 +297,10 @@ def _server(side: ServerSide, descriptor: int) -> list[str]:
         "    http-request set-var(txn.role) ssl_c_s_dn(CN)",
         *rules,
         # Every sampler asks for this first, and goes on without.
-        f"    http-request set-log-level silent if {{ path {_SERVICE}InitializeConnection }}",
+        f"    http-request set-log-level silent if {{ pathq -m str {_SERVICE}InitializeConnection }}",
         "    http-request deny unless METH_POST { var(txn.allowed) -m bool }",
         "    http-request set-log-level silent",
-        f"    acl samples path {_SERVICE}SampleStream",
+        f"    acl samples pathq -m str {_SERVICE}SampleStream",
         f"    use_backend weights if samples {' || samples '.join(f'is_{role}' for role in UNTRUSTED_READERS)}",
         "    use_backend samples if samples",
         "    default_backend replay",

@@ -304,11 +304,35 @@ def test_each_role_may_call_what_it_needs(role: str, site: Site, connect: Any) -
     channel.close()
 
 
-@pytest.mark.parametrize("path", ["/x/.." + SERVICE + "Reset", "/" + SERVICE + "Reset", SERVICE + "Reset?ServerInfo"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/x/.." + SERVICE + "Reset",
+        "/" + SERVICE + "Reset",
+        SERVICE + "Reset?ServerInfo",
+        SERVICE + "ServerInfo?x=/Reset",
+        SERVICE + "ServerInfo?",
+        SERVICE + "ServerInfo/Reset",
+        SERVICE + "ServerInfo/",
+        SERVICE + "ServerInfo%2F..%2FReset",
+        SERVICE + "ServerInf%6F",
+        SERVICE + "serverinfo",
+        SERVICE + "/ServerInfo",
+        SERVICE + "ServerInfo;x=Reset",
+    ],
+)
 def test_no_spelling_of_a_path_passes(path: str, site: Site, connect: Any) -> None:
     with grpc.insecure_channel(connect(site.port).address) as channel, pytest.raises(grpc.RpcError) as raised:
         channel.unary_unary(path)(b"", timeout=60)
     assert raised.value.code() == grpc.StatusCode.PERMISSION_DENIED
+
+
+@pytest.mark.parametrize("path", [SERVICE + "ServerInfo#/Reset", SERVICE.replace("/", "%2F") + "ServerInfo"])
+def test_what_is_no_path_ends_the_stream(path: str, site: Site, connect: Any) -> None:
+    with grpc.insecure_channel(connect(site.port).address) as channel, pytest.raises(grpc.RpcError) as raised:
+        channel.unary_unary(path)(b"", timeout=60)
+    assert raised.value.code() == grpc.StatusCode.INTERNAL
+    assert "RST_STREAM" in raised.value.details()
 
 
 def test_a_collector_changes_nothing_but_by_inserting(site: Site, connect: Any) -> None:
