@@ -303,6 +303,10 @@ def branching(kind: type[_Kind], base: type[BranchingPolicies] = BranchingErrors
     return type(f"Branching{kind.__name__}", (base, kind), {"__doc__": kind.__doc__})
 
 
-def suited(kind: Any, specs: Specs) -> Any:
-    """The class of a kind's agents for an environment's actions."""
+def suited(kind: Any, specs: Specs, config: Any) -> Any:
+    """The class of a kind's agents for an environment's actions, with the parts of the loss that the config adds."""
+    if config.demonstrates:
+        from agents.demonstrations import demonstrating
+
+        return demonstrating(kind)
     return branching(kind) if specs.action_sizes else kind

@@ -97,5 +97,5 @@ class C51Agent(DeepTdAgent, categorical_dqn_agent.CategoricalDqnAgent):  # type:
 
 def build(specs: Specs, config: C51Config, *, epsilon: float = 0.1, seed: int = 0) -> C51Agent:
     """Builds a categorical agent, within the distribution strategy in scope; see `agents.dqn.build`."""
-    agent: C51Agent = suited(C51Agent, specs)(specs, config, epsilon, seed)
+    agent: C51Agent = suited(C51Agent, specs, config)(specs, config, epsilon, seed)
     return agent

@@ -67,8 +67,9 @@ def build(specs: Specs, config: DqnConfig, *, epsilon: float = 0.1, seed: int = 
         from agents import hl_gauss
 
         return hl_gauss.build(specs, config, epsilon, seed)
-    if specs.action_sizes:
-        from agents.branching import branching
+    if specs.action_sizes or config.demonstrates:
+        from agents.branching import suited
 
-        return branching(DqnAgent)(specs, config, QNetwork(specs, config, seed), epsilon, seed)
+        kind: type[DqnAgent] = suited(DqnAgent, specs, config)
+        return kind(specs, config, QNetwork(specs, config, seed), epsilon, seed)
     return DqnAgent(specs, config, QNetwork(specs, config, seed), epsilon, seed)

@@ -94,5 +94,5 @@ class HlGaussAgent(DqnAgent):
 
 def build(specs: Specs, config: DqnConfig, epsilon: float, seed: int) -> HlGaussAgent:
     """Builds the agent; see `agents.dqn.build`."""
-    agent: HlGaussAgent = suited(HlGaussAgent, specs)(specs, config, epsilon, seed)
+    agent: HlGaussAgent = suited(HlGaussAgent, specs, config)(specs, config, epsilon, seed)
     return agent

@@ -202,11 +202,11 @@ class IqnAgent(QuantileAgent):
 
 def build_qr_dqn(specs: Specs, config: QrDqnConfig, *, epsilon: float = 0.1, seed: int = 0) -> QrDqnAgent:
     """Builds a QR-DQN agent, within the distribution strategy in scope; see `agents.dqn.build`."""
-    agent: QrDqnAgent = suited(QrDqnAgent, specs)(specs, config, epsilon, seed)
+    agent: QrDqnAgent = suited(QrDqnAgent, specs, config)(specs, config, epsilon, seed)
     return agent
 
 
 def build_iqn(specs: Specs, config: IqnConfig, *, epsilon: float = 0.1, seed: int = 0) -> IqnAgent:
     """Builds an IQN agent, within the distribution strategy in scope; see `agents.dqn.build`."""
-    agent: IqnAgent = suited(IqnAgent, specs)(specs, config, epsilon, seed)
+    agent: IqnAgent = suited(IqnAgent, specs, config)(specs, config, epsilon, seed)
     return agent

@@ -18,6 +18,7 @@ from agents.config_fields import (
     TargetUpdateTau,
 )
 from agents.configs.network import NetworkConfig
+from agents.specs import Specs
 
 
 class WindowConfig:
@@ -112,6 +113,29 @@ class MunchausenConfig(DeepConfig, frozen=True):
     munchausen_floor: Annotated[
         float, Meta(le=0.0, description="l0, the least that tau * log pi is taken to be.")
     ] = -1.0
+    margin: Annotated[
+        float,
+        Meta(
+            ge=0.0, description="By how much Q of a demonstrated action is to exceed others (DQfD: 0.8); 0 has no loss."
+        ),
+    ] = 0.0
+    margin_weight: Annotated[float, Meta(gt=0.0, description="Of that loss: DQfD's lambda_2.")] = 1.0
+    one_step_weight: Annotated[
+        float, Meta(ge=0.0, description="Of a loss of one step beside that of n_step, such as DQfD's: 1; 0 has none.")
+    ] = 0.0
+    l2_weight: Annotated[
+        float, Meta(ge=0.0, description="Of the sum of squares of all weights, in the loss: DQfD's lambda_3.")
+    ] = 0.0
+
+    @property
+    def demonstrates(self) -> bool:
+        """Whether the loss has parts of DQfD's."""
+        return bool(self.margin or self.one_step_weight or self.l2_weight)
+
+    def unsuitable_for(self, specs: Specs) -> str:
+        """See `KindOfAgent`."""
+        is_unsuitable = self.demonstrates and specs.action_sizes
+        return "margin, one_step_weight and l2_weight are of one dimension: set them to 0" if is_unsuitable else ""
 
     def soft_reward(self, num_actions: int) -> float:
         """See `KindOfAgent`: the policy's entropy, of which tau log A is the most."""

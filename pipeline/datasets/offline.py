@@ -43,17 +43,7 @@ def adopt(experiment: Experiment, specs: Specs) -> Experiment:
         raise UsageError(f"{named}: the run has no whole checkpoint with experience")
     wanted, stored = experiment.agent, source.agent
     problems = [
-        (source.is_offline, f"its run learned from {source.offline.dataset!r}: name that"),
-        (stored.on_policy, f"a run of {stored.kind!r} keeps no experience: name one of a kind with a replay"),
-        (
-            source.exploration.paid_by,
-            f"its rewards hold the bonus of {source.exploration.paid_by}: name a run without",
-        ),
-        (
-            environments.describe(source.environment).plain() != specs.plain(),
-            f"its observations or actions are others than those of environment.id={experiment.environment.id!r}: set "
-            "the [environment] section of its config.toml",
-        ),
+        *_of_source(source, experiment, specs),
         (
             source.environment.frame_stack != experiment.environment.frame_stack,
             f"its items hold the frames of stacks of {source.environment.frame_stack}: set environment.frame_stack so",
@@ -92,8 +82,55 @@ def adopt(experiment: Experiment, specs: Specs) -> Experiment:
     )
 
 
-def _adopt_files(experiment: Experiment, specs: Specs, folder: Path, files: Dataset) -> Experiment:
-    """`adopt` for a dataset in files: its episodes become the items of one lane, one episode after the other."""
+def _of_source(source: Experiment, experiment: Experiment, specs: Specs) -> list[tuple[object, str]]:
+    """What is wrong with a run as a dataset, whatever is made of its items; see `Checks` of a config."""
+    return [
+        (source.is_offline, f"its run learned from {source.offline.dataset!r}: name that"),
+        (
+            source.agent.on_policy,
+            f"a run of {source.agent.kind!r} keeps no experience: name one of a kind with a replay",
+        ),
+        (
+            source.exploration.paid_by,
+            f"its rewards hold the bonus of {source.exploration.paid_by}: name a run without",
+        ),
+        (
+            environments.describe(source.environment).plain() != specs.plain(),
+            f"its observations or actions are others than those of environment.id={experiment.environment.id!r}: set "
+            "the [environment] section of its config.toml",
+        ),
+    ]
+
+
+def refuse_unlike(experiment: Experiment, specs: Specs) -> None:
+    """Refuses a dataset that cannot be beside what collectors store; its own sizes do not matter.
+
+    Args:
+      experiment: with `offline.dataset` and a share below 1.
+      specs: of its environment.
+
+    Raises:
+      UsageError: there is no such dataset, or it is of something else.
+    """
+    folder = Path(experiment.offline.dataset).resolve()
+    named, run = f"offline.dataset={str(folder)!r}", RunDirectory(folder)
+    if run.config.is_file():
+        source, newest = run.experiment(), checkpoint.newest(run.checkpoints)
+        if newest is None or not (source.is_offline or newest.counters.windows):
+            raise UsageError(f"{named}: the run has no whole checkpoint with experience")
+        for is_wrong, sentence in _of_source(source, experiment, specs):
+            if is_wrong:
+                raise UsageError(f"{named}: {sentence}")
+    elif (files := datasets.find(folder)) is None:
+        raise UsageError(
+            f"{named} holds no run and no dataset: name the run directory of one whose experience is to be learned "
+            "from, or a folder that `pipeline.replay export` or Minari has written"
+        )
+    else:
+        _refuse_files(experiment, specs, folder, files)
+
+
+def _refuse_files(experiment: Experiment, specs: Specs, folder: Path, files: Dataset) -> None:
     if not datasets.same_interface(files.specs, specs):
         raise UsageError(
             f"offline.dataset={str(folder)!r}: its observations, actions or action masks are others than those of "
@@ -102,6 +139,11 @@ def _adopt_files(experiment: Experiment, specs: Specs, folder: Path, files: Data
     if not files.steps:
         raise UsageError(f"offline.dataset={str(folder)!r} holds no transition: export a run that has whole episodes")
     files.verify(FrameLayout.of(experiment, specs))
+
+
+def _adopt_files(experiment: Experiment, specs: Specs, folder: Path, files: Dataset) -> Experiment:
+    """`adopt` for a dataset in files: its episodes become the items of one lane, one episode after the other."""
+    _refuse_files(experiment, specs, folder, files)
     replay = msgspec.structs.replace(
         experiment.replay,
         # A window for each transition, and one for the last frame of each episode: there may be as many of these.
@@ -118,6 +160,21 @@ def _adopt_files(experiment: Experiment, specs: Specs, folder: Path, files: Data
     )
     items = {"lanes_per_item": sized.lanes_per_item, "steps_per_item": sized.steps_per_item}
     return msgspec.structs.replace(sized, replay=msgspec.structs.replace(replay, **items))
+
+
+def prepared(experiment: Experiment, specs: Specs, run: RunDirectory, resume: bool) -> Experiment:
+    """An experiment with `offline.dataset` as it is run: alone from it with the sizes of its items.
+
+    A run that goes on needs the dataset no more: it has kept what it learns from.
+
+    Raises:
+      UsageError: there is no such dataset, or it cannot be learned from.
+    """
+    if experiment.is_offline:
+        return (resume and adopted(experiment, run)) or adopt(experiment, specs)
+    if not (resume and checkpoint.exists(run.checkpoints)):
+        refuse_unlike(experiment, specs)
+    return experiment
 
 
 def adopted(experiment: Experiment, run: RunDirectory) -> Experiment | None:

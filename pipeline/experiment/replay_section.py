@@ -1,4 +1,4 @@
-"""The section of an experiment about its replay. No TensorFlow here."""
+"""The sections of an experiment about its replay and about a dataset beside or in place of it. No TensorFlow here."""
 
 from typing import Annotated, Literal
 
@@ -80,3 +80,36 @@ class ReplayConfig(Config, frozen=True):
             "pipeline.proxy, read nothing else. 0 has none.",
         ),
     ] = 0
+
+
+class OfflineConfig(Config, frozen=True):
+    """A dataset, learned from alone (`exploration`, `collect`, sizes and ratio of `replay` then have no say) or beside
+    what collectors store."""
+
+    dataset: Annotated[
+        str,
+        Meta(
+            description="Run directory whose newest checkpoint's replay is learned from, or the folder of a dataset "
+            "of `pipeline.replay export` or Minari. Empty collects."
+        ),
+    ] = ""
+    share: Annotated[
+        float,
+        Meta(
+            gt=0.0,
+            le=1.0,
+            description="Share of each batch that is of the dataset, in whole windows. Of 1, nothing is collected and "
+            "evaluations go by gradient steps.",
+        ),
+    ] = 1.0
+    share_final: Annotated[
+        float, Meta(ge=0.0, le=1.0, description="The share once share_decay_steps have passed, if that is not 0.")
+    ] = 1.0
+    share_decay_steps: Annotated[
+        int, Meta(ge=0, description="Gradient steps of its linear way there; 0: it stays.")
+    ] = 0
+
+    @property
+    def least_share(self) -> float:
+        """The smallest share of the run."""
+        return min(self.share, self.share_final) if self.share_decay_steps else self.share

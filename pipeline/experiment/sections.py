@@ -8,6 +8,7 @@ from msgspec import Meta
 
 from agents import Config, ExplorationConfig, config_type
 from agents.config_fields import KindOfAgent
+from pipeline.experiment.replay_section import OfflineConfig as OfflineConfig
 from pipeline.experiment.replay_section import ReplayConfig
 
 _ITEM_WINDOWS = 64
@@ -89,18 +90,6 @@ class EnvironmentConfig(Config, frozen=True):
         Meta(
             description="`module:function` that maps a batch of observations to the actions allowed, bool [lanes, "
             "actions]; the others are never taken. Empty allows all."
-        ),
-    ] = ""
-
-
-class OfflineConfig(Config, frozen=True):
-    """Learning without collectors: `exploration`, `collect` and the sizes and ratio of `replay` then have no say."""
-
-    dataset: Annotated[
-        str,
-        Meta(
-            description="Run directory whose newest checkpoint's replay is learned from, or the folder of a dataset "
-            "of `pipeline.replay export` or Minari; evaluations then go by gradient steps. Empty collects."
         ),
     ] = ""
 
@@ -324,8 +313,21 @@ class Experiment(Config, frozen=True):
 
     @property
     def is_offline(self) -> bool:
-        """Whether the run learns from a dataset."""
-        return bool(self.offline.dataset)
+        """Whether the run learns from a dataset alone."""
+        return bool(self.offline.dataset) and self.offline.least_share == 1.0
+
+    @property
+    def mixes(self) -> bool:
+        """Whether a part of each batch is of a dataset, and the rest of what collectors store."""
+        return bool(self.offline.dataset) and not self.is_offline
+
+    @property
+    def collected(self) -> "Experiment":
+        """The experiment as its replay has it: of a run that mixes, `learner.batch_size` and the ratio are what is
+        drawn of the windows that collectors store, when that is most."""
+        from pipeline.experiment.validation_without_table import collected
+
+        return collected(self)
 
     @property
     def collectors(self) -> int:
@@ -357,6 +359,8 @@ class Experiment(Config, frozen=True):
         """Steps whose windows share a replay item, with 0 resolved."""
         if self.replay.steps_per_item or self.replay.lanes_per_item or self.replay.prioritized or self.agent.stride > 1:
             return self.replay.steps_per_item or 1
+        if self.mixes:
+            return self.collected.steps_per_item
         # A batch then still draws from many items, and a call's items are many episodes apart.
         wanted = max(_ITEM_WINDOWS, self.learner.batch_size // 4) // self.collect.lanes
         steps = 1 << (min(max(1, wanted), _ITEM_STEPS).bit_length() - 1)

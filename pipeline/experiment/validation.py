@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from pipeline.experiment.sections import Experiment
+from pipeline.experiment.sections import Experiment, OfflineConfig
 
 Checks = list[tuple[bool, str]]
 """Whether something is wrong, and the sentence that says what."""
@@ -15,10 +15,10 @@ def problems(experiment: Experiment) -> Iterator[str]:
         from agents.extensions import wrong_with_schedule
 
         of_all.append((bool(sentence := wrong_with_schedule(experiment.exploration)), sentence))
-    if experiment.is_offline:
-        from pipeline.experiment.validation_without_table import of_dataset
+    if experiment.offline != OfflineConfig() or getattr(experiment.agent, "margin", False):
+        from pipeline.experiment.validation_without_table import with_dataset
 
-        checks = of_dataset(experiment) + of_all
+        checks = with_dataset(experiment, of_all, _of_items, _of_replay)
     elif experiment.agent.on_policy:
         from pipeline.experiment.validation_without_table import of_queue
 

@@ -1,7 +1,51 @@
 """Checks of a config whose experience is not in a table: on-policy kinds have a queue, offline runs a dataset."""
 
-from pipeline.experiment.sections import Experiment
+from collections.abc import Callable
+
+import msgspec
+
+from pipeline.experiment.sections import Experiment, OfflineConfig
 from pipeline.experiment.validation import Checks
+
+_HALF = 0.5
+"""Of a window: what is below is rounded to none."""
+
+
+def collected(experiment: Experiment) -> Experiment:
+    """See `Experiment.collected`."""
+    whole, replay = experiment.learner.batch_size, experiment.replay
+    drawn = whole - int(experiment.offline.least_share * whole + 0.5)
+    return msgspec.structs.replace(
+        experiment,
+        offline=OfflineConfig(),
+        learner=msgspec.structs.replace(experiment.learner, batch_size=drawn),
+        replay=msgspec.structs.replace(replay, samples_per_insert=replay.samples_per_insert * drawn / whole),
+    )
+
+
+def with_dataset(
+    experiment: Experiment,
+    of_all: Checks,
+    of_items: Callable[[Experiment], Checks],
+    of_replay: Callable[[Experiment], Checks],
+) -> Checks:
+    """Checks of an experiment with a dataset, or with fields that say something of one.
+
+    Args:
+      experiment: whose agent may learn from demonstrations.
+      of_all: checks of every experiment.
+      of_items: checks of those that have a table.
+      of_replay: likewise.
+    """
+    if experiment.is_offline:
+        return of_dataset(experiment) + of_all
+    if experiment.mixes:
+        return of_share(experiment, of_all, of_items, of_replay)
+    if experiment.offline != OfflineConfig():
+        return [(True, "offline.share is the share of a dataset in each batch: set offline.dataset, too")]
+    return [
+        (True, "agent.margin is of demonstrated actions: set offline.dataset to what demonstrates them, or margin=0")
+    ]
 
 
 def of_dataset(experiment: Experiment) -> Checks:
@@ -23,6 +67,63 @@ def of_dataset(experiment: Experiment) -> Checks:
             "agent.stored_state=true would start sequences from states of another run's network: set "
             "agent.stored_state=false",
         ),
+    ]
+
+
+def of_share(
+    experiment: Experiment,
+    of_all: Checks,
+    of_items: Callable[[Experiment], Checks],
+    of_replay: Callable[[Experiment], Checks],
+) -> Checks:
+    """What a dataset beside collectors asks of the other fields; see `with_dataset`."""
+    agent, offline, whole = experiment.agent, experiment.offline, experiment.learner.batch_size
+    kind = f"agent.kind={agent.kind!r}"
+    largest = max(offline.share, offline.share_final) if offline.share_decay_steps else offline.share
+    checks: Checks = [
+        (
+            agent.on_policy,
+            f"{kind} learns from what its present policy did, and a dataset is of others: choose another kind, or set "
+            "offline.dataset=''",
+        ),
+        (agent.offline_only, f"{kind} learns from a dataset alone: set offline.share=1.0"),
+        (experiment.replay.shards > 0, "a dataset is read in the learner's process: set replay.shards=0"),
+        (
+            getattr(agent, "stored_state", False),
+            "agent.stored_state=true would start sequences from states of another run's network: set "
+            "agent.stored_state=false",
+        ),
+        (
+            offline.share_final != 1.0 and not offline.share_decay_steps,
+            "offline.share_final is where the share goes in so many gradient steps: set offline.share_decay_steps, too",
+        ),
+        (
+            largest * whole < _HALF,
+            f"offline.share={offline.share} is no window of learner.batch_size={whole}: raise one of them",
+        ),
+        (
+            offline.least_share * whole >= whole - _HALF,
+            f"offline.share={offline.share} leaves no window of learner.batch_size={whole} to collectors: lower it, or "
+            "set it to 1.0",
+        ),
+    ]
+    if any(is_wrong for is_wrong, _ in checks):
+        return checks
+    part = experiment.collected
+    return [
+        *checks,
+        (
+            experiment.replay.prioritized and part.windows_per_item > 1,
+            "offline.share draws single windows by priority: leave replay.lanes_per_item and replay.steps_per_item out",
+        ),
+        (
+            getattr(agent, "demonstrates", False) and (agent.redo_period or agent.reset_period) > 0,  # type: ignore[attr-defined]
+            "layers are not renewed beside a margin for demonstrations: set agent.redo_period=0 and "
+            "agent.reset_period=0",
+        ),
+        *of_items(part),
+        *of_all,
+        *of_replay(part),
     ]
 
 

@@ -186,7 +186,7 @@ def launch(
     if resume:
         from pipeline.launchers.conclusion import ended
     run = RunDirectory(run_dir.resolve())
-    if experiment.agent.initial_policy:
+    if experiment.agent.initial_policy or experiment.offline.dataset:
         from pipeline.launchers.environment_check import placed
 
         experiment = placed(experiment)
@@ -216,10 +216,10 @@ def launch(
             tried = going_on(experiment, run)
         specs, world = _seen_by_roles(tried, launcher, private)
         checked = time.monotonic() - began
-        if experiment.is_offline:
+        if experiment.offline.dataset:
             from pipeline.datasets import offline
 
-            experiment = (resume and offline.adopted(experiment, run)) or offline.adopt(experiment, specs)
+            experiment = offline.prepared(experiment, specs, run, resume)
             experiment = run.check(experiment, resume)
             if resume and ended(experiment, run):
                 return 0

@@ -195,10 +195,18 @@ def refuse_unfit(experiment: Experiment, specs: Specs) -> None:
 
 
 def placed(experiment: Experiment) -> Experiment:
-    """An experiment whose `agent.initial_policy` is an absolute path, as `config.toml` outlives the working folder."""
+    """An experiment whose paths of other runs and datasets are absolute: `config.toml` outlives the working folder."""
     agent: Any = experiment.agent
-    path = str(Path(agent.initial_policy).expanduser().resolve())
-    return msgspec.structs.replace(experiment, agent=msgspec.structs.replace(agent, initial_policy=path))
+    if agent.initial_policy:
+        agent = msgspec.structs.replace(agent, initial_policy=_absolute(agent.initial_policy))
+    offline = experiment.offline
+    if offline.dataset:
+        offline = msgspec.structs.replace(offline, dataset=_absolute(offline.dataset))
+    return msgspec.structs.replace(experiment, agent=agent, offline=offline)
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().resolve())
 
 
 def going_on(experiment: Experiment, run: RunDirectory) -> Experiment:

@@ -84,9 +84,11 @@ class Counters(msgspec.Struct):
     learned: int = 0
     """Windows that gradient steps learned from, counted each time."""
     discarded: int = 0
-    """Windows drawn ahead by learners' processes that have ended."""
+    """Windows drawn ahead by learners' processes that have ended, or that `offline.share` had no room for."""
     drained: int = 0
     """Windows drawn for nobody while the run ended, so that its collectors could hand over their last ones."""
+    dataset_windows: int = 0
+    """Windows of batches that were of `offline.dataset`, beside what collectors store."""
     evaluations: int = 0
     evaluation: Evaluation | None = None
     """The newest."""
@@ -188,7 +190,7 @@ class Account(msgspec.Struct, frozen=True):
     """Begun, but neither stored nor on their way nor lost; 0 once nothing is on its way. While something is, what is
     stored and not yet confirmed counts twice, and makes it negative."""
     drawn: int
-    """Sampled by the learner's data path."""
+    """Sampled by the learner's data path, of a dataset beside the replay, too."""
     learned: int
     """Of these, those that gradient steps learned from."""
     discarded: int
@@ -214,7 +216,7 @@ def account(experiment: Experiment, counters: Counters, tally: Tally) -> Account
     stored = tally.inserted * per_item - empty
     present = tally.present * per_item
     in_flight = sum(counts.unconfirmed for counts in counters.processes.values())
-    drawn = (tally.sampled + counters.drawn_before) * per_item
+    drawn = (tally.sampled + counters.drawn_before) * per_item + counters.dataset_windows
     return Account(
         begun=counters.begun,
         stored=stored,

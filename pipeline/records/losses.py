@@ -33,7 +33,7 @@ def add_replay_restart(experiment: Experiment, counters: Counters, restored_item
     if gone := max(0, counters.items - restored_items - counters.lost_items):
         _lose_items(experiment, counters, gone)
         counters.interruptions += experiment.collectors
-    counters.discarded = drawn - counters.learned - counters.drained
+    counters.discarded = drawn + counters.dataset_windows - counters.learned - counters.drained
 
 
 def add_learner_restart(experiment: Experiment, counters: Counters, tally: Tally) -> None:

@@ -77,6 +77,8 @@ class Summary(msgspec.Struct, frozen=True):
     """First and last atom that agent.v_min = "auto" or v_max has become; None where the config gives both."""
     started_anew: list[str] = []
     """Layers for which `agent.initial_policy` had no weights that fit, and why."""
+    dataset_windows: int = 0
+    """Windows drawn of `offline.dataset` beside what collectors store, each time counted; `account.drawn` has both."""
 
     @property
     def reason(self) -> str:

@@ -79,7 +79,7 @@ def _inspect() -> int:
 
 
 def _inspect_run(run_dir: Path, out: Path | None) -> int:
-    from pipeline.datasets import replay_picture  # it imports numpy alone
+    from pipeline.comparison import replay_picture  # it imports numpy alone
 
     if out is not None:
         replay_picture.check(out)

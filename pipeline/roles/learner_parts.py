@@ -103,7 +103,7 @@ def learner_parts(
         use(None)
     ledger, records, replay, state, is_judged_anew = opened[0]
     priorities = _priorities(experiment, replay, ledger)
-    learner, feeder = _learner(experiment, specs, (priorities or replay).samples, team)
+    learner, feeder = _learner(experiment, specs, (priorities or replay).samples, team, ledger.counters)
     if state:
         learner.restore(state)
     elif experiment.agent.initial_policy:
@@ -180,7 +180,13 @@ def _start(
         log.info("%d windows of %s, returns %s", held.windows, experiment.offline.dataset, held.returns)
         return held.replay
     counters, source = ledger.counters, found.replay if found else None
-    replay = EmbeddedReplay(experiment, specs, place.port, folder, source, place.blocking, before=counters.taken_before)
+    if experiment.mixes:
+        from pipeline.datasets.dataset_share import SharedReplay
+
+        replay: EmbeddedReplay = SharedReplay(experiment, specs, place.port, folder, source, place.blocking, counters)
+    else:
+        before = counters.taken_before
+        replay = EmbeddedReplay(experiment, specs, place.port, folder, source, place.blocking, before=before)
     counters.taken_before = replay.taken_before
     if not experiment.is_offline:
         drawn = replay.restored.sampled * experiment.windows_per_item
@@ -189,17 +195,27 @@ def _start(
 
 
 def _learner(
-    experiment: Experiment, specs: Specs, samples: Callable[[], Iterator[Sample]], team: "Team | None"
+    experiment: Experiment,
+    specs: Specs,
+    samples: Callable[[], Iterator[Sample]],
+    team: "Team | None",
+    counters: Counters,
 ) -> tuple[Learner, Feeder]:
     """The learner and what feeds it: alone, or as the chief of a team."""
     early = not experiment.replay.prioritized
     agent: Any = experiment.agent
+    make, feeder = Learner, Feeder(samples, early)
+    if experiment.mixes:
+        from pipeline.datasets.dataset_share import CountingFeeder, MarkedLearner
+
+        feeder = CountingFeeder(samples, early, counters)
+        make = MarkedLearner if getattr(agent, "demonstrates", False) else Learner
     if team is None and any(getattr(agent, name, 0) for name in ("redo_period", "reset_period")):
         from pipeline.roles.plastic_learner import PlasticLearner
 
-        return PlasticLearner(experiment, specs), Feeder(samples, early)
+        return PlasticLearner(experiment, specs), feeder
     if team is None:
-        return Learner(experiment, specs), Feeder(samples, early)
+        return make(experiment, specs), feeder
     from pipeline.learner.workers.team_feeder import TeamFeeder
     from pipeline.learner.workers.team_learner import TeamLearner
 

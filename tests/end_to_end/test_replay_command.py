@@ -11,7 +11,8 @@ import pytest
 from one_after_another import answers, refusals
 
 import pipeline
-from pipeline.datasets import dataset_export, datasets, replay_picture, replay_summary, stored_replay
+from pipeline.comparison import replay_picture
+from pipeline.datasets import dataset_export, datasets, replay_summary, stored_replay
 from pipeline.datasets.stored_frames import episode_parts
 from pipeline.experiment.config import UsageError, load, parse
 from pipeline.experiment.run_directory import RunDirectory

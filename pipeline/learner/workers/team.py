@@ -131,6 +131,8 @@ def share(experiment: Experiment, workers: int) -> Experiment:
         )
     if any(getattr(experiment.agent, name, 0) for name in ("redo_period", "reset_period")):
         raise UsageError("one learner renews its network: set agent.redo_period=0 and agent.reset_period=0")
+    if experiment.mixes:
+        raise UsageError("offline.share is of one learner, who reads the dataset: start one, without TF_CONFIG")
     if learner.batch_size % workers:
         raise UsageError(f"learner.batch_size={learner.batch_size} does not divide among {workers} learners")
     part = msgspec.structs.replace(

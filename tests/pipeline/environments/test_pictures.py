@@ -194,7 +194,7 @@ def test_a_network_sees_the_same_picture_in_every_layout(layout: str, dtype: Any
 
 @pytest.mark.parametrize("layout", ["HWC", "CHW", "KHWC"])
 def test_the_replays_picture_shows_what_the_network_sees(layout: str) -> None:
-    from pipeline.datasets.replay_picture import _as_picture, _is_image
+    from pipeline.comparison.replay_picture import _as_picture, _is_image
 
     image = np.random.default_rng(0).integers(0, 256, (1, 20, 30, 6 if layout == "KHWC" else 3)).astype(np.uint8)
     given = LAYOUTS[layout](image)[0]

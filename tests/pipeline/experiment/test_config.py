@@ -18,7 +18,7 @@ from pipeline.experiment import config
 from pipeline.experiment.config import UsageError, dump, load, parse
 from pipeline.experiment.papers import departures
 from pipeline.experiment.resume import differences
-from pipeline.experiment.sections import Experiment
+from pipeline.experiment.sections import Experiment, OfflineConfig
 
 ROOT = Path(config.__file__).parents[2]
 
@@ -436,6 +436,9 @@ def experiments(draw: Any) -> Experiment:
     if stop.target != "return":
         keys, stop = keys | {stop.target}, replace(stop, target_return=stop.target_return or 1.0)
     experiment = replace(experiment, collect=replace(experiment.collect, info_keys=tuple(sorted(keys))), stop=stop)
+    experiment = replace(experiment, offline=OfflineConfig(dataset=experiment.offline.dataset))
+    if not experiment.offline.dataset and hasattr(experiment.agent, "margin"):
+        experiment = replace(experiment, agent=replace(experiment.agent, margin=0.0))
     if experiment.is_offline or experiment.agent.offline_only:
         dataset = "" if experiment.agent.on_policy else "runs/source"
         experiment = replace(

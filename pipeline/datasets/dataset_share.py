@@ -1,0 +1,311 @@
+"""A replay of which a share of each batch is of a dataset, and the rest of what collectors store.
+
+DQfD (Hester et al. 2018) has demonstrations in the agent's own replay and never removes them; Ape-X DQfD (Pohlen et al.
+2018), R2D3 (Paine et al. 2019) and RLPD (Ball et al. 2023) draw a fixed share of each batch from a second one. This is
+the second form: the share is the config's, whatever the sizes of the two. The dataset's frames are copied into the run
+directory once, as arrays that are mapped into memory; with `replay.prioritized` its rows have priorities of their own.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from agents import Specs
+from agents.priorities import bounded
+from pipeline.datasets import datasets
+from pipeline.experiment.config import UsageError
+from pipeline.experiment.run_directory import RunDirectory
+from pipeline.experiment.sections import Experiment
+from pipeline.learner.feeder import Feeder
+from pipeline.learner.learner import Learner
+from pipeline.records.counters import Counters
+from pipeline.replay.embedded import EmbeddedReplay
+from pipeline.replay.frames import FIRST, LAST, MID, FrameLayout
+from pipeline.replay.sampling import Sample, decode
+
+_FOLDER, _FRAMES, _ROWS = "dataset", "frames.npy", "rows.npy"
+_PRIORITIES = "dataset_priorities.npy"
+"""In the replay's part of a checkpoint."""
+_DRAWS = 6
+"""The stream of `Experiment.seed_of` that the dataset's rows are drawn by."""
+
+
+class SharedSample(NamedTuple):
+    """A `Sample` whose last windows of each batch are of the dataset."""
+
+    trajectory: Any
+    gradient_steps: tf.Tensor
+    """int32 [K, B], of the collected windows; those of the dataset have the numbers of some of these."""
+    relative_probability: tf.Tensor
+    """float32 [K, B], each of its own source: importance weights undo the priorities within a source, and not the
+    share, which is wanted."""
+    keys: tf.Tensor
+    """uint64: of the items drawn, and by priority of each window of the call, in order; a row is a key."""
+    shards: Any = ()
+    """By priority int32 [K * B]: 1 of the dataset, else 0."""
+    rows: Any = ()
+    """int64 [K, R]: of the dataset, the last R windows of each batch."""
+    left_out: int = 0
+    """Windows of the call that were drawn of what collectors store, and that the share had no room for."""
+
+
+def windows_of_dataset(experiment: Experiment, gradient_steps: int) -> int:
+    """Windows of a batch that are of the dataset after so many gradient steps: the share, in whole windows."""
+    offline = experiment.offline
+    share = offline.share
+    if offline.share_decay_steps:
+        passed = min(1.0, gradient_steps / offline.share_decay_steps)
+        share += passed * (offline.share_final - share)
+    return int(share * experiment.learner.batch_size + 0.5)
+
+
+class Rows:
+    """The windows of a dataset, drawn with equal chances or by priority.
+
+    Args:
+      frames: structured [frames], episodes one after the other, with padding around.
+      starts: int64 [N], the first frame of each window.
+      window: frames of a window.
+      exponent: alpha of P(i) = p_i^alpha / sum p^alpha (Schaul et al. 2016, equation 1); None draws uniformly.
+      seed: of the draws.
+    """
+
+    def __init__(
+        self, frames: NDArray[np.void], starts: NDArray[np.int64], window: int, exponent: float | None, seed: int
+    ) -> None:
+        self._frames, self._starts, self._exponent = frames, starts, exponent
+        self._offsets = np.arange(window)
+        self._random = np.random.default_rng(seed)
+        self._lock = threading.Lock()
+        self.priorities = np.ones(len(starts), np.float32)
+        """float32 [N], of the rows that have one; the others have the largest that any row had until then."""
+        self._judged, self._largest = np.zeros(len(starts), np.bool_), 0.0
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def draw(self, count: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Rows int64 [count], and N P(i) of each, float32: how many times as likely as by uniform drawing."""
+        if self._exponent is None:
+            return self._random.integers(len(self), size=count), np.ones(count, np.float32)
+        with self._lock:
+            mass = self.priorities.astype(np.float64) ** self._exponent
+        sums = np.cumsum(mass)
+        rows = np.searchsorted(sums, self._random.random(count) * sums[-1], side="right")
+        rows = np.minimum(rows, len(self) - 1)
+        return rows, (len(self) * mass[rows] / sums[-1]).astype(np.float32)
+
+    def windows(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The frames of rows [...], uint8 [..., window, bytes]."""
+        found = np.ascontiguousarray(self._frames[self._starts[rows][..., np.newaxis] + self._offsets])
+        return found.view(np.uint8).reshape(*found.shape, -1)
+
+    def judge(self, rows: NDArray[np.int64], priorities: NDArray[np.float32]) -> None:
+        """Gives rows their priorities; of one that is there twice, the last counts."""
+        with self._lock:
+            self.priorities[rows], self._judged[rows] = priorities, True
+            self._largest = max(float(priorities.max()), self._largest)
+            self.priorities[~self._judged] = self._largest
+
+    def state(self) -> NDArray[np.float32]:
+        """A copy of the priorities, NaN of rows that were never judged."""
+        with self._lock:
+            return np.where(self._judged, self.priorities, np.float32(np.nan))
+
+    def restore(self, state: NDArray[np.float32]) -> None:
+        """Goes on from what `state` gave."""
+        judged = np.flatnonzero(~np.isnan(state))
+        if len(judged):
+            self.judge(judged, state[judged])
+
+
+class SharedReplay(EmbeddedReplay):
+    """An `EmbeddedReplay` of what collectors store, with a share of each batch from a dataset.
+
+    Args:
+      experiment: the run.
+      specs: of its environment.
+      port: to listen on.
+      folder: for Reverb's own checkpoints, in the run's folder of checkpoints.
+      restore_from: a Reverb checkpoint of this run to go on from, or None.
+      blocking: see `ReplayServer`.
+      counters: of the run, whose gradient steps the share goes by.
+
+    Raises:
+      UsageError: the dataset cannot be learned from; and as `EmbeddedReplay`.
+      BadCheckpoint: as `EmbeddedReplay`.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        specs: Specs,
+        port: int,
+        folder: Path,
+        restore_from: Path | None,
+        blocking: bool,
+        counters: Counters,
+    ) -> None:
+        self._whole = experiment
+        layout = FrameLayout.of(experiment, specs)
+        kept = folder.parents[1] / _FOLDER
+        if restore_from is None or not (kept / _ROWS).is_file():
+            _keep(experiment, layout, kept)
+        replay = experiment.replay
+        self.rows = Rows(
+            np.load(kept / _FRAMES, mmap_mode="r").view(layout.dtype)[:, 0],
+            np.load(kept / _ROWS),
+            experiment.window,
+            replay.priority_exponent if replay.prioritized else None,
+            experiment.seed_of(_DRAWS, counters.gradient_steps),
+        )
+        if restore_from is not None and (restore_from / _PRIORITIES).is_file():
+            self.rows.restore(np.load(restore_from / _PRIORITIES))
+        self._begun_at = counters.gradient_steps
+        super().__init__(experiment.collected, specs, port, folder, restore_from, blocking)
+
+    def samples(self) -> Iterator[Sample]:
+        """See `Replay.samples`: `SharedSample`s."""
+        steps, at = self._whole.learner.steps_per_call, self._begun_at
+        for drawn in super().samples():
+            share = windows_of_dataset(self._whole, at)
+            at += steps
+            with tf.device("CPU:0"):  # as the replay's own samples
+                mixed = self._with_rows(drawn, share)
+            yield mixed  # type: ignore[misc]  # it has all that a `Sample` has
+
+    def give_priorities(self, sample: Sample, priorities: NDArray[np.float32]) -> None:
+        """See `Replay.give_priorities`: the dataset's rows keep theirs here."""
+        keys, is_row = sample.keys.numpy(), sample.shards.numpy() == 1
+        of_items = bounded(priorities.reshape(-1))
+        if is_row.any():
+            self.rows.judge(keys[is_row].astype(np.int64), of_items[is_row])
+        self.update_priorities(keys[~is_row], of_items[~is_row].reshape(1, -1))
+
+    def save(self) -> Path:
+        """See `Replay.save`; with the priorities of the dataset's rows."""
+        path = super().save()
+        if self._whole.replay.prioritized:
+            np.save(path / _PRIORITIES, self.rows.state())
+        return path
+
+    def _with_rows(self, drawn: Sample, share: int) -> SharedSample:
+        """A call's sample, of which `share` windows of each batch are of the dataset."""
+        calls, most = drawn.gradient_steps.shape
+        whole = self._whole.learner.batch_size
+        collected = whole - share
+        if not share:
+            empty = np.zeros((calls, 0), np.int64)
+            return SharedSample(*drawn, rows=tf.constant(empty), left_out=0)
+        rows, relative = self.rows.draw(calls * share)
+        rows, relative = rows.reshape(calls, share), relative.reshape(calls, share)
+        trajectory, _ = decode(tf.constant(self.rows.windows(rows)), self._layout)
+
+        def joined(ours: tf.Tensor, theirs: tf.Tensor) -> tf.Tensor:
+            return tf.concat([ours[:, :collected], theirs], axis=1)
+
+        mixed = tf.nest.map_structure(joined, drawn.trajectory, trajectory)
+        if getattr(self._whole.agent, "demonstrates", False):
+            marks = np.zeros((calls, whole), np.float32)
+            marks[:, collected:] = 1.0
+            mixed = mixed._replace(policy_info=tf.constant(marks))
+        keys, shards = drawn.keys, ()
+        if self._whole.replay.prioritized:
+            of_items = drawn.keys.numpy().reshape(calls, most)[:, :collected]
+            keys = tf.constant(np.concatenate([of_items, rows.astype(np.uint64)], axis=1).ravel())
+            is_row = np.zeros((calls, whole), np.int32)
+            is_row[:, collected:] = 1
+            shards = tf.constant(is_row.ravel())
+        return SharedSample(
+            mixed,
+            joined(drawn.gradient_steps, tf.gather(drawn.gradient_steps, np.arange(share) % most, axis=1)),
+            joined(drawn.relative_probability, tf.constant(relative)),
+            keys,
+            shards,
+            tf.constant(rows),
+            calls * (most - collected),
+        )
+
+
+class MarkedLearner(Learner):
+    """A `Learner` of a kind that tells demonstrations from other windows, by the policy's info of a sample."""
+
+    def _zeros(self) -> Any:
+        trajectory, relative = super()._zeros()
+        return trajectory._replace(policy_info=tf.zeros(relative.shape)), relative
+
+
+class CountingFeeder(Feeder):
+    """A `Feeder` that counts what it hands out: the dataset's windows, and those that the share had no room for.
+
+    Args:
+      samples: of a `SharedReplay`.
+      early: see `Feeder`.
+      counters: of the run.
+    """
+
+    def __init__(self, samples: Callable[[], Iterator[Sample]], early: bool, counters: Counters) -> None:
+        super().__init__(samples, early)
+        self._counters = counters
+
+    def draw(self, timeout: float) -> Sample | None:
+        """See `Feeder.draw`."""
+        sample = super().draw(timeout)
+        if sample is not None:
+            of_dataset: Any = sample  # a `SharedSample`
+            self._counters.dataset_windows += int(np.prod(of_dataset.rows.shape))
+            self._counters.discarded += of_dataset.left_out
+        return sample
+
+
+def _keep(experiment: Experiment, layout: FrameLayout, folder: Path) -> None:
+    """Copies a dataset into the run directory: frames of all episodes, and where windows begin.
+
+    One begins at each step; sequences begin every `stride` steps of an episode. Behind an episode's last frame, whose
+    windows end there, lies the next one; before the first and behind the last one there is padding.
+    """
+    agent, lead = experiment.agent, experiment.lead
+    pieces, rows, at = [layout.padding(lead)] if lead else [], list[NDArray[np.int64]](), lead
+    for episode in _episodes(experiment, layout):
+        steps = np.arange(at, at + len(episode) - 1, agent.stride)
+        rows.append(steps - lead)
+        pieces.append(episode)
+        at += len(episode)
+    if not rows:
+        raise UsageError(f"offline.dataset={experiment.offline.dataset!r} holds no step of an episode")
+    pieces.append(layout.padding(experiment.window))
+    folder.mkdir(parents=True, exist_ok=True)
+    frames = np.concatenate(pieces)
+    np.save(folder / _FRAMES, layout.as_bytes(frames))
+    np.save(folder / _ROWS, np.concatenate(rows))
+
+
+def _episodes(experiment: Experiment, layout: FrameLayout) -> Iterator[NDArray[np.void]]:
+    """Frames [T + 1] of each episode of the dataset, or of what there is of it."""
+    folder = Path(experiment.offline.dataset)
+    if not RunDirectory(folder).config.is_file():
+        files = datasets.find(folder)
+        if files is None:
+            raise UsageError(f"offline.dataset={experiment.offline.dataset!r} holds no whole dataset any more")
+        yield from files.read(layout)
+        return
+    from pipeline.datasets import stored_replay
+
+    for part in datasets.select(stored_replay.read(folder).lanes, whole_episodes=False).taken:
+        found = layout.empty(len(part.frames))
+        names: Any = found.dtype.names
+        stored: Any = part.frames.dtype.names
+        for name in names:
+            if name in stored and name not in ("state", "step_type", "next_step_type"):
+                found[name] = part.frames[name]
+        for name in ("action", "reward", "terminated"):
+            found[name][-1] = 0  # of the step behind, which is no part of the episode
+        found["step_type"] = MID
+        found["step_type"][0], found["step_type"][-1] = FIRST, LAST
+        found["next_step_type"] = np.roll(found["step_type"], -1)
+        yield found
