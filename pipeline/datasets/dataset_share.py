@@ -185,7 +185,8 @@ class SharedReplay(EmbeddedReplay):
         of_items = bounded(priorities.reshape(-1))
         if is_row.any():
             self.rows.judge(keys[is_row].astype(np.int64), of_items[is_row])
-        self.update_priorities(keys[~is_row], of_items[~is_row].reshape(1, -1))
+        if not is_row.all():
+            self.update_priorities(keys[~is_row], of_items[~is_row].reshape(1, -1))
 
     def save(self) -> Path:
         """See `Replay.save`; with the priorities of the dataset's rows."""

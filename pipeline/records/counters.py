@@ -88,7 +88,7 @@ class Counters(msgspec.Struct):
     drained: int = 0
     """Windows drawn for nobody while the run ended, so that its collectors could hand over their last ones."""
     dataset_windows: int = 0
-    """Windows of batches that were of `offline.dataset`, beside what collectors store."""
+    """Windows drawn of `offline.dataset` beside what collectors store: learned from, or discarded at a run's end."""
     evaluations: int = 0
     evaluation: Evaluation | None = None
     """The newest."""
