@@ -151,7 +151,10 @@ def test_a_run_counts_what_it_drew_from_where(lines: tuple[str, ...], dataset: P
     assert account is not None
     learned = again.gradient_steps * 16
     assert (account.learned, again.dataset_windows) == (learned, learned // 4)
-    assert (account.unaccounted, account.drawn) == (0, learned + account.discarded + account.prefetched)
+    assert (account.unaccounted, account.drawn) == (
+        0,
+        learned + account.discarded + account.drained + account.prefetched,
+    )
     if lines:
         stored = checkpoint.newest(run / "checkpoints")
         assert stored is not None
@@ -241,7 +244,7 @@ def test_roles_in_processes_hold_the_ratio_of_both(dataset: Path, tmp_path: Path
     summary = json.loads((run / "summary.json").read_text())
     ahead = summary["dataset_windows"] - summary["gradient_steps"] * 8  # of calls that the end let nobody learn from
     assert ahead % (4 * 8) == 0
-    assert 2 * ahead == summary["account"]["discarded"]
+    assert 2 * ahead == summary["account"]["drained"]
     assert summary["samples_per_insert"] == pytest.approx(4.0, rel=0.15)
     assert summary["account"]["unaccounted"] == 0
 
