@@ -114,8 +114,12 @@ def shaping_fields(kind: type) -> set[str]:
 
 
 def changes(stored: Experiment, experiment: Experiment) -> list[str]:
-    """Every field that differs, as "name=new (was old)"."""
-    return [f"{name}={new!r} (was {old!r})" for name, old, new in _changes(stored, experiment)]
+    """Every field that differs, as "name=new (was old)".
+
+    `replay.private` that is left open is none: the run's own config says what its launcher has made of it.
+    """
+    found = [each for each in _changes(stored, experiment) if (each[0], each[2]) != ("replay.private", "auto")]
+    return [f"{name}={new!r} (was {old!r})" for name, old, new in found]
 
 
 def refuse_other_config(experiment: Experiment, learners: str) -> None:

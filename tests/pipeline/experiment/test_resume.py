@@ -225,3 +225,9 @@ def test_a_run_goes_on_under_the_other_launcher(
     write(other, experiment, layout, 12)
     assert len(list(other.dataset().take(3))) == 3
     assert (other.info().rate_limiter_info.max_diff < 1e300) is not before
+
+
+@pytest.mark.parametrize(("asked", "said"), [("auto", []), ("loopback", ["replay.private='loopback' (was 'off')"])])
+def test_what_a_launcher_has_made_of_privacy_is_no_change(asked: str, said: list[str]) -> None:
+    stored = parse("", ('replay.private="off"',))  # as Ray's launcher writes it
+    assert resuming.changes(stored, parse("", (f'replay.private="{asked}"',))) == said
