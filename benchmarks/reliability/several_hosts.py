@@ -75,6 +75,8 @@ class Report(msgspec.Struct):
     """And until weights reached it."""
     host_back_seconds: float = 0.0
     """From the start of the processes of the host that had gone down until frames of theirs were stored."""
+    metrics: dict[str, int] = {}
+    """By role, how many values of it an operator on another host has read."""
     wire: Seen | None = None
     """What crossed the learner's interface."""
     summary: Summary | None = None
@@ -114,6 +116,7 @@ class Trial:
         self._look_at_ports()
         self._cut()
         self._kill()
+        self._read_metrics()
         addresses = site.start_proxy(EVALUATOR, "evaluator")
         site.start_role(EVALUATOR, "evaluator", *addresses, f"--run_dir={site.home(EVALUATOR) / 'run'}")
         site.wait_until(site.run.summary.exists, "the run is solved")
@@ -136,6 +139,7 @@ class Trial:
             f"--certificates={site.certificates(LEARNER, 'replay')}",
             f"--replay_port={REPLAY_PORT}", f"--weights_port={WEIGHTS_PORT}",
         )  # fmt: skip
+        site.start_metrics(LEARNER, "replay-0", "learner-0")
         self._collectors = {host: site.start_collector(host) for host in COLLECTORS}
         site.wait_until(
             lambda: site.gradient_steps() > 0 and all(self._stored(host) > _FIRST_TRANSITIONS for host in COLLECTORS),
@@ -212,6 +216,16 @@ class Trial:
             lambda: self._stored(KILLED) > 0, "the host that had gone down contributes again"
         )
 
+    def _read_metrics(self) -> None:
+        """Reads, on a host without a role so far, what every role of the others shows."""
+        site, report = self._site, self._report
+        roles = {"replay-0": LEARNER, "learner-0": LEARNER, **{f"collector-{COLLECTORS[at]}": at for at in COLLECTORS}}
+        for role, host in roles.items():
+            text = site.read(EVALUATOR, host, f"/{role}/metrics")
+            report.metrics[role] = sum(not line.startswith("#") for line in text.splitlines())
+            if site.read(EVALUATOR, host, f"/{role}/readyz") != "ok\n" or "reverb_dqn_health_shows_work" not in text:
+                report.problems.append(f"an operator does not see that {role} on {host} is at work: {text[:200]}")
+
     def _end(self) -> None:
         """Waits for the roles, which leave by themselves, and ends the proxies; all should end with 0."""
         processes = [process for process in self._site.processes.values() if "wire" not in process.name]
@@ -269,6 +283,8 @@ def rows(report: Report, sent: float, received: float) -> list[str]:
         f"| after its restoration, frames were stored again | after {report.frames_back_seconds:.1f} s |",
         f"| and weights arrived | after {report.weights_back_seconds:.1f} s |",
         f"| new processes on the host that had gone down contributed | after {report.host_back_seconds:.1f} s |",
+        f"| metrics, read by TLS from a fourth host | "
+        f"{', '.join(f'{count} values of {role}' for role, count in report.metrics.items())} |",
         f"| solved | after {summary.train_seconds:.0f} s and {summary.environment_steps:,} environment steps |",
         f"| windows | {summary.account.begun:,} = {summary.account.stored:,} stored + lost: {lost} |",
         f"| bytes for each window | {sent:.0f} sent by the collectors' hosts, {received:.0f} by the learner's |",

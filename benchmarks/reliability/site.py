@@ -14,11 +14,12 @@ from benchmarks.reliability.hosts import Host
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.records.recorder import Recorder
 from pipeline.records.results import Status
+from pipeline.security.certificate_authority import METRICS, METRICS_HOST, OPERATOR
 
 LEARNER, CUT, KILLED, EVALUATOR = "learner", "collectors-a", "collectors-b", "evaluator"
 COLLECTORS = {CUT: 0, KILLED: 1}
 """Number of the collector on each of their hosts."""
-REPLAY_PORT, WEIGHTS_PORT, PROXY_PORT = 9000, 9001, 9443
+REPLAY_PORT, WEIGHTS_PORT, PROXY_PORT, METRICS_PORT = 9000, 9001, 9443, 9464
 _CHANGES = (
     f"replay.weights_port={WEIGHTS_PORT}",
     'replay.private="loopback"',
@@ -30,6 +31,16 @@ SECONDS = 300.0
 """For whatever is waited for."""
 POLL_SECONDS = 0.02
 _CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 10).close()"
+
+_READ = """
+import socket, ssl, sys
+host, port, name, path, folder = sys.argv[1:]
+context = ssl.create_default_context(cafile=f"{folder}/ca.pem")
+context.load_cert_chain(f"{folder}/operator.pem")
+client = context.wrap_socket(socket.create_connection((host, int(port)), 10), server_hostname=name)
+client.sendall(f"GET {path} HTTP/1.0\\r\\n\\r\\n".encode())
+sys.stdout.buffer.write(b"".join(iter(lambda: client.recv(65536), b"")))
+"""
 
 
 class Process(NamedTuple):
@@ -90,6 +101,7 @@ class Site:
         record = self.home(host) / f"{role}-{self._starts}"
         recorder = Recorder(record)
         arguments = (f"--role={role}", f"--index={index}", *self._experiment, f"--recorder={record}", *arguments)
+        arguments += (f"--metrics=unix:{self._metrics(host) / f'{role}-{index}.sock'}",)
         self.start(host, f"{role}-{index}", "pipeline.role", *arguments)
         return recorder
 
@@ -103,9 +115,30 @@ class Site:
         frames, messages = (f"unix:{sockets / name}.sock" for name in ("frames", "messages"))
         return f"--replay={frames}", f"--weights={messages}", f"--reports={messages}"
 
+    def start_metrics(self, host: str, *roles: str) -> None:
+        """Starts what shows operators the metrics of a host's roles."""
+        self.start(
+            host, "metrics-proxy", "pipeline.proxy", "--side=metrics", f"--listen=0.0.0.0:{METRICS_PORT}",
+            f"--certificates={self.certificates(host, METRICS)}", f"--sockets={self._metrics(host)}",
+            f"--roles={','.join(roles)}",
+        )  # fmt: skip
+
+    def read(self, reader: str, host: str, page: str) -> str:
+        """A page of a host's roles as an operator on another host reads it; empty if that fails."""
+        certificates = str(self.certificates(reader, OPERATOR))
+        where = host, str(METRICS_PORT), METRICS_HOST, page
+        line = [*self.host(reader).prefix, sys.executable, "-I", "-S", "-c", _READ, *where, certificates]
+        answer = subprocess.run(line, capture_output=True, text=True, timeout=SECONDS, check=False).stdout
+        head, _, body = answer.partition("\n\n")
+        return body if head.split(" ")[1:2] == ["200"] else ""
+
+    def _metrics(self, host: str) -> Path:
+        return self.sockets(host) / "metrics"
+
     def start_collector(self, host: str) -> Recorder:
         """Starts what runs on a collectors' host."""
         addresses = self.start_proxy(host, "collector")
+        self.start_metrics(host, f"collector-{COLLECTORS[host]}")
         return self.start_role(host, "collector", *addresses, index=COLLECTORS[host])
 
     def certificates(self, host: str, role: str) -> Path:
