@@ -18,6 +18,7 @@ from tf_agents.trajectories import StepType, Trajectory, time_step
 
 from agents.builder import build, config_type
 from agents.config_fields import KindConfig
+from agents.random_observations import observations
 from agents.specs import ArraySpec, Specs
 
 ACTIONS = 3
@@ -94,26 +95,6 @@ def expect(holds: Any, words: str) -> None:
     """Raises `Failed` with these words unless something holds."""
     if not holds:
         raise Failed(words)
-
-
-def observations(specs: Specs, shape: tuple[int, ...], random: np.random.Generator) -> Any:
-    """Random observations [*shape, ...] of an environment; of a masked one with masks that allow some action."""
-
-    def draw(spec: ArraySpec) -> tf.Tensor:
-        if spec.dtype == "float32":
-            return tf.constant(random.normal(size=(*shape, *spec.shape)), tf.float32)
-        largest: Any = np.broadcast_to(spec.maximum, spec.shape) if spec.dtype == "uint8" else spec.maximum
-        return tf.constant(
-            random.integers(0, np.reshape(largest, spec.shape) + 1, (*shape, *spec.shape)),
-            tf.dtypes.as_dtype(spec.dtype),
-        )
-
-    observation = specs.pack({name: draw(spec) for name, spec in specs.leaves().items()})
-    if not specs.masked:
-        return observation
-    mask = random.random((*shape, specs.num_actions)) < 0.7
-    mask[..., 0] |= ~mask.any(axis=-1)
-    return observation, tf.constant(mask)
 
 
 def scores_of(agent: Any, config: KindConfig, observation: Any) -> tf.Tensor:
@@ -321,10 +302,7 @@ def _replicas(case: Case) -> None:
     def share(batch: Trajectory) -> Any:
         half = _BATCH // 2
         start = tf.distribute.get_replica_context().replica_id_in_sync_group * half
-        part = tf.nest.map_structure(
-            lambda leaf: tf.ensure_shape(leaf[start : start + half], (half, *leaf.shape[1:])), batch
-        )
-        return both.train(part).loss
+        return both.train(tf.nest.map_structure(lambda leaf: leaf[start : start + half], batch)).loss
 
     train = tf.function(lambda batch: strategy.run(share, args=(batch,)), autograph=False)
     for number in range(_STEPS):

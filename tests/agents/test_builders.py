@@ -24,6 +24,7 @@ from tiers import tiered
 import agents
 from agents import BUILDERS, AgentConfig, ArraySpec, DqnConfig, ExplorationConfig, Specs
 from agents.configs.value import WindowConfig
+from agents.random_observations import observations
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FIRST, MID, LAST = 0, 1, 2
@@ -63,31 +64,13 @@ def plain(masked: Specs) -> Specs:
     return masked._replace(masked=False)
 
 
-def random_observations(specs: Specs, shape: tuple[int, ...], random: np.random.Generator) -> Any:
-    """Tensors [*shape, ...] within the bounds of the observation, and a mask that allows at least one action."""
-
-    def draw(spec: ArraySpec) -> tf.Tensor:
-        if spec.dtype == "float32":
-            return tf.constant(random.normal(size=(*shape, *spec.shape)), tf.float32)
-        largest = np.broadcast_to(spec.maximum, spec.shape) if spec.dtype == "uint8" else spec.maximum
-        values = random.integers(0, np.reshape(largest, spec.shape) + 1, (*shape, *spec.shape))
-        return tf.constant(values, spec.dtype)
-
-    observation = specs.pack({name: draw(spec) for name, spec in specs.leaves().items()})
-    if not specs.masked:
-        return observation
-    mask = random.random((*shape, specs.num_actions)) < 0.5
-    mask[..., 0] |= ~mask.any(axis=-1)
-    return observation, tf.constant(mask)
-
-
 def random_experience(specs: Specs, config: AgentConfig, seed: int = 0, batch: int = 8) -> Trajectory:
     random = np.random.default_rng(seed)
     shape = (batch, config.window_length)
     step_type = tf.constant(random.integers(0, 3, shape), tf.int32)
     return Trajectory(
         step_type=step_type,
-        observation=random_observations(specs, shape, random),
+        observation=observations(specs, shape, random),
         action=tf.constant(random.integers(0, specs.num_actions, shape)),
         policy_info=(),
         next_step_type=tf.roll(step_type, -1, axis=1),
@@ -134,7 +117,7 @@ def test_builds_on_every_observation_and_trains_to_finite_q_values(
     agent = agents.build(kind, specs, config)
     loss = agent.train(random_experience(specs, config)).loss
     assert np.isfinite(loss)
-    q_values = scores(agent, random_observations(specs, (5,), np.random.default_rng(1)))
+    q_values = scores(agent, observations(specs, (5,), np.random.default_rng(1)))
     assert q_values.dtype == tf.float32
     assert q_values.shape == (5, 3)
     assert np.isfinite(q_values).all()
@@ -260,7 +243,7 @@ def test_a_masked_policy_never_takes_a_forbidden_action(kind: str, config: Agent
     agent = agents.build(kind, masked, config, epsilon=1.0)
     for seed in range(3):
         agent.train(random_experience(masked, config, seed))
-    observation, mask = random_observations(masked, (500,), np.random.default_rng(3))
+    observation, mask = observations(masked, (500,), np.random.default_rng(3))
     q_values = scores(agent, observation).numpy()
     step = time_step.restart((observation, mask), 500)
     greedy = act(agent.policy, step)
@@ -277,7 +260,7 @@ GREEDY = [kind for kind, builder in BUILDERS.items() if not builder.config().lea
 
 @pytest.mark.parametrize("kind", tiered(GREEDY, GREEDY, GROUP), indirect=True, scope="module")
 def test_epsilon_is_that_of_the_collect_policy(kind: str, config: AgentConfig, plain: Specs) -> None:
-    step = time_step.restart(random_observations(plain, (500,), np.random.default_rng(4)), 500)
+    step = time_step.restart(observations(plain, (500,), np.random.default_rng(4)), 500)
     config = changed(config, {"noisy": False, "heads": 1})  # noise and heads explore beside it
     never = agents.build(kind, plain, config, epsilon=0.0)
     greedy = act(never.policy, step)

@@ -16,6 +16,7 @@ import agents
 from agents import testing
 from agents.configs.dqn import DqnConfig
 from agents.dqn import DqnAgent, QNetwork
+from agents.random_observations import observations
 from agents.td_agent import Errors
 
 
@@ -201,6 +202,6 @@ def test_what_is_no_kind_or_no_check_is_refused() -> None:
 
 def test_random_masks_allow_an_action() -> None:
     specs = agents.Specs(agents.ArraySpec((2,), "float32"), 3, masked=True)
-    _, mask = testing.observations(specs, (500,), np.random.default_rng(0))
+    _, mask = observations(specs, (500,), np.random.default_rng(0))
     assert mask.numpy().any(axis=1).all()
     assert not mask.numpy().all()
