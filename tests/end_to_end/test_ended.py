@@ -55,6 +55,16 @@ def test_a_budget_of_environment_steps_is_kept_and_learned_from(tmp_path: Path, 
     assert (found["account"]["unaccounted"], found["account"]["lost"]) == (0, {})
 
 
+def test_a_resume_of_a_run_in_one_process_takes_fewer_steps_than_it_has_lanes(tmp_path: Path) -> None:
+    run_dir, lines = tmp_path / "run", (*SMALL, "collect.lanes=4", "learner.loop='plain'", "agent.hidden_units=[16]")
+    assert inline(run_dir, *lines, "stop.environment_steps=400") == 0
+    budget = summary(run_dir)["environment_steps"] + 2
+    assert inline(run_dir, *lines, f"stop.environment_steps={budget}", resume=True) == 0
+    found = summary(run_dir)
+    assert found["stop_reason"] == "environment_steps"
+    assert budget <= found["environment_steps"] < budget + 4
+
+
 @pytest.mark.slow
 def test_a_task_without_an_end_has_a_result_and_a_policy_and_says_what_to_set(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
