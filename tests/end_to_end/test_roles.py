@@ -46,6 +46,7 @@ class Role:
         self.name, self.log = f"{role}-{index}", folder / f"{role}-{index}.log"
         command = [sys.executable, "-m", "pipeline.role", f"--role={role}", f"--index={index}", *flags, *more]
         with self.log.open("ab") as log:
+            self._begin = log.tell()
             environment = {**os.environ, "PYTHONPATH": str(ROOT), **(variables or {})}
             self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, env=environment)
 
@@ -54,6 +55,10 @@ class Role:
             return self.process.wait(SECONDS)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"{self.name} has not ended:\n{self.words()}") from None
+
+    def text(self) -> str:
+        """What this process has logged; one of the same name before it is in the file, too."""
+        return self.log.read_bytes()[self._begin :].decode()
 
     def words(self) -> str:
         return self.log.read_text()[-3000:]
@@ -123,18 +128,18 @@ def test_roles_find_each_other_in_any_order_and_outlive_each_other(tmp_path: Pat
     replays[0].process.kill()
     replays[0].process.wait()
     replays[0] = start("replay", flags, 0, f"--run_dir={replay_dir}", "--resume")
-    wait_until(lambda: "resumed from" in replays[0].log.read_text(), "the shard goes on", replays[0])
+    wait_until(lambda: "resumed from" in replays[0].text(), "the shard goes on", replays[0])
     before = steps()
     wait_until(lambda: learns(before + 800), "the learner goes on with the restarted shard", learner)
     learner.process.kill()
     learner.process.wait()
     learner = start("learner", flags, 0, f"--run_dir={learner_dir}", "--resume")
-    wait_until(lambda: "resumed from" in learner.log.read_text(), "the learner has resumed", learner)
+    wait_until(lambda: "resumed from" in learner.text(), "the learner has resumed", learner)
     wait_until(lambda: learns(before + 1_600), "the restarted learner learns", learner)
     collectors[0].process.kill()
     collectors[0].process.wait()
     collectors[0] = start("collector", flags, 0)
-    wait_until(lambda: "environment steps" in collectors[0].log.read_text().rpartition("role:")[2], "it collects")
+    wait_until(lambda: "environment steps" in collectors[0].text(), "it collects", collectors[0])
     collected = environment_steps()
     wait_until(lambda: environment_steps() > collected + 500, "the learner hears of more", learner)
     learner.process.send_signal(signal.SIGTERM)
