@@ -157,6 +157,7 @@ def test_a_browser_shows_forty_runs_at_once(tmp_path: Path) -> None:
     assert "seen" in result.stdout, result.stdout + result.stderr[-3000:]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is missing: see make debian")
 def test_a_browser_shows_the_charts(trained: Path, tmp_path: Path) -> None:
     # In a process of its own: the browser's driver runs an event loop, and its module has command-line flags.

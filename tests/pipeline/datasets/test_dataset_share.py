@@ -131,7 +131,11 @@ def test_the_rows_are_the_windows_of_an_offline_run(form: str, dataset: Path, tm
 
 
 @pytest.mark.parametrize(
-    "lines", [(), ("replay.prioritized=true", "learner.steps_per_call=8")], ids=["uniform", "by priority"]
+    "lines",
+    [
+        pytest.param((), id="uniform", marks=pytest.mark.slow),
+        pytest.param(("replay.prioritized=true", "learner.steps_per_call=8"), id="by priority"),
+    ],
 )
 def test_a_run_counts_what_it_drew_from_where(lines: tuple[str, ...], dataset: Path, tmp_path: Path) -> None:
     first, run = tmp_path / "first", tmp_path / "run"
