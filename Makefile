@@ -10,7 +10,7 @@ CONFIG ?= cartpole
 # Of two cores: a third process works while others wait for servers, deadlines and children.
 TEST_PROCESSES ?= 3
 
-.PHONY: setup train test test-slow check lint types rooms lock site trackers clean help debian
+.PHONY: setup train test test-slow bench-check check lint types rooms lock site trackers clean help debian
 
 help: ## Lists the targets.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -47,6 +47,9 @@ test: $(READY) debian ## Runs the tests of the first tier: at most 10 minutes on
 
 test-slow: $(READY) debian trackers ## Runs all other tests: at most 25 minutes on two cores.
 	@$(PYTEST) -m slow
+
+bench-check: $(READY) ## Measures five ratios on a quiet machine; fails where one has lost more than 15 %.
+	@$(RUN) -m benchmarks.regression
 
 lint: $(READY) ## Checks format and style.
 	@$(RUN) -m ruff format --check .

@@ -14,21 +14,27 @@ FULL_SPEED = ("collect.lanes=64", "learner.steps_per_call=64", "replay.samples_p
 """CartPole's shipped config at the collectors' full speed: many steps are only waited for."""
 
 
-def rates(calls: Mapping[str, Callable[[], int]], seconds: float, repeats: int) -> dict[str, list[float]]:
+def rates(
+    calls: Mapping[str, Callable[[], int]],
+    seconds: float,
+    repeats: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
     """Units per second of several calls, measured in turn (A B A B ...), so that noise meets all alike.
 
     Args:
       calls: each does some work and returns how many units it did.
       seconds: of one measurement of one call.
       repeats: measurements of each.
+      clock: that counts the seconds; `time.process_time` counts the CPU time of all threads.
     """
     results: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():
-            started, units = time.perf_counter(), 0
-            while time.perf_counter() - started < seconds:
+            started, units = clock(), 0
+            while clock() - started < seconds:
                 units += call()
-            results[name].append(units / (time.perf_counter() - started))
+            results[name].append(units / (clock() - started))
     return results
 
 

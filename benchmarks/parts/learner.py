@@ -5,9 +5,12 @@ Example:
 
 `per_call` is `tf.function(agent.train)` called once a gradient step on the same samples; `tf_agents_per_call` is the
 same for TF-Agents' own DdqnAgent with Keras' Adam. `gradient_steps_per_second` is the loop that the learner chooses.
+`products_per_gradient_step` says how many products of a 64 x 128 by a 128 x 128 matrix take the time of its gradient
+step: with --clock=cpu a figure that depends little on the machine and on what else runs.
 """
 
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -21,12 +24,15 @@ from benchmarks import live_replay
 from benchmarks.measure import median, print_result, rates, spread
 from pipeline import Experiment, environments, load
 from pipeline.command import run_command
+from pipeline.experiment.config import UsageError
 from pipeline.learner.learner import Learner
 from pipeline.runtime.process import quieten_gym
 
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Transitions of a gradient step.", lower_bound=1)
 _SECONDS = flags.DEFINE_float("seconds", 2.0, "Of one measurement.", lower_bound=0.01)
 _REPEATS = flags.DEFINE_integer("repeats", 5, "Measurements of each.", lower_bound=1)
+_LOOPS = flags.DEFINE_list("loops", ["compiled", "plain", "per_call", "tf_agents_per_call"], "Which are measured.")
+_CLOCK = flags.DEFINE_enum("clock", "wall", ["wall", "cpu"], "Seconds that pass, or CPU time of all of its threads.")
 _SET = flags.DEFINE_multi_string("set", [], "A line of TOML that overrides the config.")
 
 
@@ -42,28 +48,40 @@ def main(_: list[str]) -> int:
     calls: dict[str, Callable[[], int]] = {}
     learner = Learner(experiment, specs)
     learner.choose_loop()
-    for loop in ("compiled", "plain"):
-        one = Learner(load("cartpole", (*fixed, f'learner.loop="{loop}"')), specs)
-        one.choose_loop()
-        calls[loop] = _fused(one, samples, experiment.learner.steps_per_call)
-    plain_agent = build(experiment.agent.kind, specs, experiment.agent)
-    calls["per_call"] = _per_call(plain_agent, samples, experiment.learner.steps_per_call)
-    calls["tf_agents_per_call"] = _per_call(_stock_agent(experiment, specs), samples, experiment.learner.steps_per_call)
+    steps = experiment.learner.steps_per_call
+    for loop in _LOOPS.value:
+        if loop in ("compiled", "plain"):
+            one = Learner(load("cartpole", (*fixed, f'learner.loop="{loop}"')), specs)
+            one.choose_loop()
+            calls[loop] = _fused(one, samples, steps)
+        elif loop == "per_call":
+            calls[loop] = _per_call(build(experiment.agent.kind, specs, experiment.agent), samples, steps)
+        elif loop == "tf_agents_per_call":
+            calls[loop] = _per_call(_stock_agent(experiment, specs), samples, steps)
+        else:
+            raise UsageError(f"--loops: there is no {loop!r}")
+    if learner.loop not in calls:
+        raise UsageError(f"--loops lacks {learner.loop}, which the learner chooses")
+    calls["products"] = _products()
     for call in calls.values():
         call()
-    results = rates(calls, _SECONDS.value, _REPEATS.value)
+    clock = time.process_time if _CLOCK.value == "cpu" else time.perf_counter
+    results = rates(calls, _SECONDS.value, _REPEATS.value, clock)
+    seconds = "s of CPU" if _CLOCK.value == "cpu" else "s"
     for name, values in results.items():
-        print(f"{name:20s} {spread(values)} gradient steps/s")
+        print(f"{name:20s} {spread(values)} {'products' if name == 'products' else 'gradient steps'}/{seconds}")
     medians = {name: median(values) for name, values in results.items()}
     chosen = medians[learner.loop]
+    others = (name for name in ("per_call", "tf_agents_per_call") if name in medians)
     print_result(
         {
             "batch_size": _BATCH_SIZE.value,
+            "clock": _CLOCK.value,
             "gradient_steps_per_second": chosen,
             "chosen": learner.loop,
             **medians,
-            "ratio_to_per_call": round(chosen / medians["per_call"], 2),
-            "ratio_to_tf_agents_per_call": round(chosen / medians["tf_agents_per_call"], 2),
+            **{f"ratio_to_{name}": round(chosen / medians[name], 2) for name in others},
+            "products_per_gradient_step": round(medians["products"] / chosen, 2),
         }
     )
     return 0
@@ -85,6 +103,24 @@ def _per_call(agent: Any, samples: Any, steps: int) -> Callable[[], int]:
         for k in range(steps):
             train(tf.nest.map_structure(lambda leaf, k=k: leaf[k], trajectory))
         return steps
+
+    return call
+
+
+def _products() -> Callable[[], int]:
+    """Products of matrices in one compiled loop: a measure of what this machine does at present."""
+    count = 1_000
+    left = tf.random.stateless_normal((64, 128), (0, 1))
+    right = tf.random.stateless_normal((128, 128), (0, 2)) / 16.0  # keeps the numbers' size
+
+    def loop() -> tf.Tensor:
+        return tf.while_loop(lambda _, k: k < count, lambda x, k: (x @ right, k + 1), (left, 0))[0]
+
+    compiled = tf.function(loop, jit_compile=True)
+
+    def call() -> int:
+        compiled()
+        return count
 
     return call
 
