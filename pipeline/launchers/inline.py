@@ -123,7 +123,7 @@ class _Inline:
                 collector.complete()
             elif collector.may_step:
                 collector.step()
-            # One that has no steps of the budget reports, too: only whom the learner has heard of is dealt the last few.
+            # One without steps of the budget reports, too: only whom the learner has heard of is dealt the last few.
             recorder.record(collector.counts)
             collector.confirm(lambda: True, everything=True)
             recorder.record(collector.counts)
