@@ -1,7 +1,7 @@
 """Environment steps until a task is solved: from nothing, from another run's weights, and beside demonstrations.
 
 Example:
-  python -m benchmarks.learning.head_start --out=/tmp/head_start --seeds=0:5
+  python -m benchmarks.learning.head_start --out=head_start --seeds=0:5
 
 `cartpole` is begun from nothing, and from the policy of a run on CartPole-v1 of 100 steps. `mountaincar` is learned
 without a bonus for novelty, by a network of 64 and 64 units: from nothing, with half of each batch from 200

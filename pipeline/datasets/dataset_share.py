@@ -21,6 +21,7 @@ from pipeline.datasets import datasets
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
+from pipeline.experiment.validation_without_table import windows_of
 from pipeline.learner.feeder import Feeder
 from pipeline.learner.learner import Learner
 from pipeline.records.counters import Counters
@@ -61,7 +62,7 @@ def windows_of_dataset(experiment: Experiment, gradient_steps: int) -> int:
     if offline.share_decay_steps:
         passed = min(1.0, gradient_steps / offline.share_decay_steps)
         share += passed * (offline.share_final - share)
-    return int(share * experiment.learner.batch_size + 0.5)
+    return windows_of(share, experiment.learner.batch_size)
 
 
 class Rows:
@@ -103,7 +104,7 @@ class Rows:
     def windows(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """The frames of rows [...], uint8 [..., window, bytes]."""
         found = np.ascontiguousarray(self._frames[self._starts[rows][..., np.newaxis] + self._offsets])
-        return found.view(np.uint8).reshape(*found.shape, -1)
+        return found.view(np.uint8).reshape(*found.shape, found.dtype.itemsize)
 
     def judge(self, rows: NDArray[np.int64], priorities: NDArray[np.float32]) -> None:
         """Gives rows their priorities; of one that is there twice, the last counts."""
@@ -200,9 +201,6 @@ class SharedReplay(EmbeddedReplay):
         calls, most = drawn.gradient_steps.shape
         whole = self._whole.learner.batch_size
         collected = whole - share
-        if not share:
-            empty = np.zeros((calls, 0), np.int64)
-            return SharedSample(*drawn, rows=tf.constant(empty), left_out=0)
         rows, relative = self.rows.draw(calls * share)
         rows, relative = rows.reshape(calls, share), relative.reshape(calls, share)
         trajectory, _ = decode(tf.constant(self.rows.windows(rows)), self._layout)

@@ -7,14 +7,16 @@ import msgspec
 from pipeline.experiment.sections import Experiment, OfflineConfig
 from pipeline.experiment.validation import Checks
 
-_HALF = 0.5
-"""Of a window: what is below is rounded to none."""
+
+def windows_of(share: float, batch_size: int) -> int:
+    """Windows of a batch that are of the dataset: its share, rounded to whole windows."""
+    return int(share * batch_size + 0.5)
 
 
 def collected(experiment: Experiment) -> Experiment:
     """See `Experiment.collected`."""
     whole, replay = experiment.learner.batch_size, experiment.replay
-    drawn = whole - int(experiment.offline.least_share * whole + 0.5)
+    drawn = whole - windows_of(experiment.offline.least_share, whole)
     return msgspec.structs.replace(
         experiment,
         offline=OfflineConfig(),
@@ -98,11 +100,11 @@ def of_share(
             "offline.share_final is where the share goes in so many gradient steps: set offline.share_decay_steps, too",
         ),
         (
-            largest * whole < _HALF,
+            windows_of(largest, whole) == 0,
             f"offline.share={offline.share} is no window of learner.batch_size={whole}: raise one of them",
         ),
         (
-            offline.least_share * whole >= whole - _HALF,
+            windows_of(offline.least_share, whole) == whole,
             f"offline.share={offline.share} leaves no window of learner.batch_size={whole} to collectors: lower it, or "
             "set it to 1.0",
         ),

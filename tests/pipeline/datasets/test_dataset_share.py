@@ -167,6 +167,20 @@ def test_a_run_counts_what_it_drew_from_where(lines: tuple[str, ...], dataset: P
         assert len(np.unique(kept[np.isfinite(kept)])) > 10
 
 
+@pytest.mark.parametrize("lines", [("agent.margin=0.8",), ("replay.prioritized=true",)], ids=["margin", "by priority"])
+def test_a_run_goes_on_when_its_share_has_come_to_nothing(
+    lines: tuple[str, ...], dataset: Path, tmp_path: Path
+) -> None:
+    share = ("offline.share=0.5", "offline.share_final=0.0", "offline.share_decay_steps=16")
+    summary = pipeline.train(of(dataset, *share, *lines), tmp_path / "run", launcher="inline")
+    assert summary.stop_reason == "environment_steps"
+    assert summary.gradient_steps > 40
+    assert summary.dataset_windows == 8 * 8 + 8 * 4, "of the first two calls of eight gradient steps"
+    account = summary.account
+    assert account is not None
+    assert (account.learned, account.unaccounted) == (16 * summary.gradient_steps, 0)
+
+
 def test_each_batch_has_the_share_and_keys_of_the_rows(dataset: Path, tmp_path: Path) -> None:
     lines = ("offline.share=0.5", "offline.share_final=0.25", "offline.share_decay_steps=16", "replay.prioritized=true")
     experiment = of(dataset, *lines, "agent.margin=0.8")
