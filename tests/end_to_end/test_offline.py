@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from small_runs import TINY
 
 import pipeline
 from agents import BUILDERS
@@ -25,11 +26,7 @@ pytestmark = pytest.mark.xdist_group("offline")  # one dataset for all
 ROOT = Path(__file__).resolve().parents[2]
 COMMON = (
     'environment.id="FrozenLake-v1"',
-    "collect.lanes=4",
-    "learner.batch_size=16",
-    "learner.steps_per_call=8",
-    'learner.loop="plain"',
-    "evaluation.episodes=2",
+    *TINY,
     "evaluation.every_steps=40",
     "stop.gradient_steps=80",
 )

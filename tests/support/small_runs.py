@@ -28,6 +28,14 @@ SHRUNK = (
     "stop.gradient_steps=400",
 )
 ENDLESS = SHRUNK[:-1]
+TINY = (
+    "collect.lanes=4",
+    "learner.batch_size=16",
+    "learner.steps_per_call=8",
+    'learner.loop="plain"',
+    "evaluation.episodes=2",
+)
+"""Of runs of some hundred steps, which make what a test reads."""
 TAGS = {
     "learner": {
         "learner/loss", "learner/td_error", "learner/q_mean", "learner/q_max", "learner/gradient_norm",

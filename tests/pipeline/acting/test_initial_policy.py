@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import small_runs
+from small_runs import TINY
 
 import pipeline
 from pipeline.acting import initial_policy, stored_policies
@@ -20,11 +21,7 @@ from pipeline.records.counters import Counters
 
 pytestmark = pytest.mark.xdist_group("initial policy")  # one source for all
 COMMON = (
-    "collect.lanes=4",
-    "learner.batch_size=16",
-    "learner.steps_per_call=8",
-    'learner.loop="plain"',
-    "evaluation.episodes=2",
+    *TINY,
     "evaluation.images=false",
     "evaluation.every_steps=300",
     "replay.min_size=64",

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 import small_runs
+from small_runs import TINY
 
 import pipeline
 from pipeline import environments
@@ -25,11 +26,7 @@ from pipeline.replay.frames import LAST, FrameLayout
 pytestmark = pytest.mark.xdist_group("dataset share")  # one dataset for all
 COMMON = (
     'environment.id="FrozenLake-v1"',
-    "collect.lanes=4",
-    "learner.batch_size=16",
-    "learner.steps_per_call=8",
-    'learner.loop="plain"',
-    "evaluation.episodes=2",
+    *TINY,
     "evaluation.images=false",
     "evaluation.every_steps=400",
     "replay.min_size=64",
