@@ -13,7 +13,9 @@ import functools
 import importlib
 import importlib.metadata
 import operator
+import re
 from collections.abc import Callable, Iterable, Sequence
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from agents.config_fields import KindConfig
@@ -35,6 +37,9 @@ GROUPS = {
 }
 """What can be registered, as the last part of the entry points' group, and what names it."""
 PREFIX = "reverb_dqn"
+distrusted: ContextVar[str] = ContextVar("distrusted", default="")
+"""Whose config is read without importing what it names, such as a run directory; empty imports it."""
+_OURS = re.compile(r"(agents|pipeline\.environments)(\.\w+)*")
 
 
 @functools.cache
@@ -88,6 +93,8 @@ def found(group: str, name: str, field: str = "") -> Any:
     if sentence := unknown(group, name):
         raise ValueError(f"{label}: {sentence}")
     path, *others = _entries(group).get(name, [name])
+    if path == name:
+        refuse_distrusted(path, label)
     if others:
         raise ValueError(
             f"{label}: it is registered twice in {PREFIX}.{group}, as {path} and {others[0]}: uninstall one of the "
@@ -96,6 +103,26 @@ def found(group: str, name: str, field: str = "") -> Any:
     if path != name:
         label += f" ({path})"
     return imported(path, label)
+
+
+def refuse_distrusted(path: str, label: str) -> None:
+    """Refuses code that a config names, while nobody trusts it; what this library itself defines is no such code.
+
+    Args:
+      path: `module` or `module:name`.
+      label: what begins the message.
+
+    Raises:
+      ValueError: it is not to be imported.
+    """
+    if not distrusted.get():
+        return
+    module, _, name = path.partition(":")
+    if _OURS.fullmatch(module) and name.isidentifier():
+        thing = getattr(importlib.import_module(module), name, None)
+        if getattr(thing, "__module__", "") == module:
+            return
+    raise ValueError(f"{label} is code that {distrusted.get()} brings, and it is not trusted: none of it is imported")
 
 
 def imported(path: str, label: str) -> Any:

@@ -16,6 +16,12 @@ from pipeline.experiment.config import UsageError
 
 _DEBUG = flags.DEFINE_bool("debug", False, "Show where an error comes from, above its line.")
 
+TRUST_HELP = (
+    "no: import nothing that the directory's config names, such as environment.import_path, a kind of agent or a "
+    "shield; what cannot be done without is refused. For directories of other users."
+)
+"""Of the flag --trust=yes|no, which every command has that reads a run's directory."""
+
 _EXIT_SECONDS = 10.0
 
 

@@ -10,13 +10,14 @@ had not ended after evaluation.max_episode_steps; info has the means of collect.
 
 import json
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from absl import flags
 
-from pipeline.command import refuse_more, run_command
+from pipeline.command import TRUST_HELP, refuse_more, run_command
 from pipeline.environments import EnvironmentFault
 from pipeline.evaluator.evaluation import evaluate
 from pipeline.experiment.config import UsageError
@@ -26,6 +27,7 @@ _RUN_DIR = flags.DEFINE_string("run_dir", None, "Directory of the run.")
 _POLICY = flags.DEFINE_enum("policy", "best", ["best", "latest"], "Of the evaluations so far: the best or the newest.")
 _EPISODES = flags.DEFINE_integer("episodes", 100, "Full episodes to play.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Of the environments; the same seed plays the same episodes.", lower_bound=0)
+_TRUST = flags.DEFINE_enum("trust", "yes", ["yes", "no"], TRUST_HELP)
 
 
 def main(arguments: list[str]) -> int:
@@ -34,7 +36,13 @@ def main(arguments: list[str]) -> int:
     if not _RUN_DIR.value:
         raise UsageError("--run_dir is missing: which run's policy?")
     try:
-        found = evaluate(_RUN_DIR.value, policy=_POLICY.value, episodes=_EPISODES.value, seed=_SEED.value)
+        found = evaluate(
+            _RUN_DIR.value,
+            policy=_POLICY.value,
+            episodes=_EPISODES.value,
+            seed=_SEED.value,
+            trust=_TRUST.value == "yes",
+        )
     except EnvironmentFault as fault:
         print(f"error: {fault}", file=sys.stderr)
         return 1
@@ -60,7 +68,8 @@ def main(arguments: list[str]) -> int:
     }
     if found.unfinished:
         result["unfinished"] = found.unfinished
-    if RunDirectory(Path(_RUN_DIR.value)).experiment().environment.shield:
+    config = tomllib.loads(RunDirectory(Path(_RUN_DIR.value)).config.read_text())  # what has been played, as plain data
+    if config.get("environment", {}).get("shield"):
         result["shielded_share"] = found.shielded_share
     numbers = {key: values[~np.isnan(values)] for key, values in found.info.items()}
     if info := {key: float(values.mean()) for key, values in numbers.items() if len(values)}:

@@ -17,17 +17,19 @@ from absl import flags
 
 from pipeline.acting import stored_policies
 from pipeline.acting.policy_files import Policy
-from pipeline.command import refuse_more, run_command
+from pipeline.command import TRUST_HELP, refuse_more, run_command
 from pipeline.environments import EnvironmentFault
 from pipeline.evaluator.displays import Screen, VideoFile, Window, WindowClosed
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
+from pipeline.security import strangers
 
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Directory of the run.")
 _POLICY = flags.DEFINE_enum("policy", "best", ["best", "latest"], "Of the evaluations so far: the best or the newest.")
 _EPISODES = flags.DEFINE_integer("episodes", 1, "Full episodes to play, one after the other.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Of the first episode; the same seed plays the same one.", lower_bound=0)
+_TRUST = flags.DEFINE_enum("trust", "yes", ["yes", "no"], TRUST_HELP)
 _RENDER = flags.DEFINE_bool("render", False, "Show them in a window.")
 _VIDEO = flags.DEFINE_string("video", None, "Write them to this file, H.264 in an .mp4, which browsers play.")
 
@@ -62,7 +64,11 @@ def main(arguments: list[str]) -> int:
     refuse_more(arguments)
     if not _RUN_DIR.value:
         raise UsageError("--run_dir is missing: which run's policy?")
-    run = RunDirectory(Path(_RUN_DIR.value))
+    with strangers.reading(Path(_RUN_DIR.value), _TRUST.value == "yes"):
+        return _play(RunDirectory(Path(_RUN_DIR.value)))
+
+
+def _play(run: RunDirectory) -> int:
     experiment, policy = run.experiment(), stored_policies.load(run.policies / _POLICY.value)
     screen = _screen(run)
     try:

@@ -18,14 +18,16 @@ from pathlib import Path
 
 from absl import flags
 
-from pipeline.command import refuse_more, run_command
+from pipeline.command import TRUST_HELP, refuse_more, run_command
 from pipeline.environments import EnvironmentFault
 from pipeline.experiment.config import UsageError
 from pipeline.export import directory as exported
+from pipeline.security import strangers
 
 _MODEL = flags.DEFINE_string("model", None, "Directory that pipeline.export wrote.")
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Directory of a run, in the place of --model.")
 _POLICY = flags.DEFINE_enum("policy", "best", ["best", "latest"], "Of the run's evaluations so far.")
+_TRUST = flags.DEFINE_enum("trust", "yes", ["yes", "no"], TRUST_HELP)
 _PORT = flags.DEFINE_integer("port", 8501, "To listen on; 0 takes a free one.", lower_bound=0, upper_bound=65535)
 _HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; 0.0.0.0 is all of this machine's.")
 
@@ -36,6 +38,11 @@ def main(arguments: list[str]) -> int:
     if bool(_MODEL.value) == bool(_RUN_DIR.value):
         raise UsageError("give either --model, a directory that pipeline.export wrote, or --run_dir")
     logging.basicConfig(format="%(levelname)s %(message)s")
+    with strangers.reading(Path(_MODEL.value or _RUN_DIR.value), _TRUST.value == "yes"):
+        return _serve()
+
+
+def _serve() -> int:
     try:
         policy = (
             exported.read(Path(_MODEL.value)) if _MODEL.value else exported.of_run(Path(_RUN_DIR.value), _POLICY.value)

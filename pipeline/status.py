@@ -16,7 +16,7 @@ from absl import flags
 from rich.console import Console as Terminal
 from rich.live import Live
 
-from pipeline.command import refuse_more, run_command
+from pipeline.command import TRUST_HELP, refuse_more, run_command
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
@@ -25,10 +25,12 @@ from pipeline.monitoring.console import read, result
 from pipeline.monitoring.remarks import remarks
 from pipeline.monitoring.status_table import table
 from pipeline.records.results import Status, Summary
+from pipeline.security import strangers
 
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Directory of the run.")
 _ONCE = flags.DEFINE_bool("once", False, "Show it once, on a terminal too.")
 _JSON = flags.DEFINE_bool("json", False, "Print it as one line of JSON: is_running, status, summary.")
+_TRUST = flags.DEFINE_enum("trust", "yes", ["yes", "no"], TRUST_HELP)
 
 _REFRESH_SECONDS = 0.5
 
@@ -45,7 +47,8 @@ def main(arguments: list[str]) -> int:
     if not _RUN_DIR.value:
         raise UsageError("--run_dir is missing: which run?")
     run = RunDirectory(Path(_RUN_DIR.value))
-    experiment = run.experiment()
+    with strangers.reading(run.path, _TRUST.value == "yes"):
+        experiment = run.experiment()
     if _JSON.value:
         print(msgspec.json.encode(_look(run)).decode())
         return 0

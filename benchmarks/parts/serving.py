@@ -33,6 +33,8 @@ _REPEATS = flags.DEFINE_integer("repeats", 5, "Measurements of each.", lower_bou
 _BAD_CLIENTS = flags.DEFINE_integer("bad_clients", 0, "Beside which to measure once more.", lower_bound=0)
 _PAGE = flags.DEFINE_string("page", None, "Of the documentation, to write the figures into.")
 _START_SECONDS = 60.0
+_WARM_UP_SECONDS = 1.0
+"""At least: on a busy machine, beside clients that begin to do their worst, the first answer may take a while."""
 _BAD_SECONDS = 3.0
 """In which the bad clients become as many as they are."""
 _BODY = b'{"instances": [[0.01, -0.02, 0.03, -0.04]]}'
@@ -120,7 +122,7 @@ def untrained(run_dir: Path) -> None:
 
 def measure(connections: int, port: int) -> list[Load]:
     """Repeats one load, after a short one to warm up."""
-    asyncio.run(put_load(port, connections, _SECONDS.value / 10))
+    asyncio.run(put_load(port, connections, max(_WARM_UP_SECONDS, _SECONDS.value / 10)))
     loads = [asyncio.run(put_load(port, connections, _SECONDS.value)) for _ in range(_REPEATS.value)]
     print(f"{connections:3d} connections: {spread([each.rate for each in loads])} requests/s, {_latency(loads)}")
     return loads

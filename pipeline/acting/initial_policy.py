@@ -29,6 +29,7 @@ from pipeline.messages.contents import Array
 from pipeline.records import checkpoint
 from pipeline.records.checkpoint import BadCheckpoint, Checkpoint
 from pipeline.records.counters import Counters
+from pipeline.security import strangers
 
 log = logging.getLogger(__name__)
 
@@ -296,6 +297,7 @@ def _source_of(path: Path, experiment: Experiment, agent: LearningAgent, is_whol
 def _agent(folder: Path) -> tuple[Experiment, LearningAgent]:
     """The experiment of a run, or of an exported policy, and its agent with first weights, which have names."""
     run = RunDirectory(folder)
+    strangers.warn(folder, strangers.FOR_LEARNING)
     experiment = run.experiment()
     if (interface := folder / "interface.json").is_file():
         specs = msgspec.json.decode(interface.read_bytes(), type=prepared(_Interface)).specs

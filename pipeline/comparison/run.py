@@ -73,9 +73,19 @@ class Run:
         """All settings of the run, as dicts within a dict: `run.config["agent"]["n_step"]`."""
         return tomllib.loads(self._directory.config.read_text())
 
-    def experiment(self) -> "Experiment":
-        """The settings as `pipeline.load` returns them, to train with them again. Imports what that needs."""
-        return self._directory.experiment()
+    def experiment(self, *, trust: bool = True) -> "Experiment":
+        """The settings as `pipeline.load` returns them, to train with them again. Imports what that needs.
+
+        Args:
+          trust: whether code that the config names is imported, such as a kind of agent of one's own.
+
+        Raises:
+          UsageError: it cannot be read without code that is not trusted.
+        """
+        from pipeline.security import strangers
+
+        with strangers.reading(self.path, trust):
+            return self._directory.experiment()
 
     @property
     def is_running(self) -> bool:

@@ -14,6 +14,7 @@ from pipeline.experiment.sections import Experiment
 from pipeline.records import checkpoint
 from pipeline.records.checkpoint import Checkpoint
 from pipeline.replay.frames import FrameLayout
+from pipeline.security import strangers
 
 _ITEM_WINDOWS = 64
 """More windows than an item made of files has."""
@@ -31,6 +32,7 @@ def adopt(experiment: Experiment, specs: Specs) -> Experiment:
     """
     folder = Path(experiment.offline.dataset).resolve()
     named, run = f"offline.dataset={str(folder)!r}", RunDirectory(folder)
+    strangers.warn(folder, strangers.FOR_LEARNING)
     if not run.config.is_file():
         if (files := datasets.find(folder)) is not None:
             return _adopt_files(experiment, specs, folder, files)
@@ -114,6 +116,7 @@ def refuse_unlike(experiment: Experiment, specs: Specs) -> None:
     """
     folder = Path(experiment.offline.dataset).resolve()
     named, run = f"offline.dataset={str(folder)!r}", RunDirectory(folder)
+    strangers.warn(folder, strangers.FOR_LEARNING)
     if run.config.is_file():
         source, newest = run.experiment(), checkpoint.newest(run.checkpoints)
         if newest is None or not (source.is_offline or newest.counters.windows):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from agents import Specs
+from agents import Specs, extensions
 from pipeline import environments
 from pipeline.datasets import stored_frames
 from pipeline.datasets.replay_summary import share
@@ -127,7 +127,7 @@ def read(path: Path) -> StoredReplay:
         raise UsageError(
             f"{path}: there is no whole checkpoint of a replay yet: wait for one (checkpoint.every_seconds)"
         )
-    layout = FrameLayout.of(experiment, _specs(experiment))
+    layout = FrameLayout.of(experiment, _specs(experiment, run))
     try:
         return _read(experiment, layout, found, own.counters if own is not None else Counters())
     except (ValueError, tf.errors.OpError) as error:
@@ -161,8 +161,11 @@ def _elsewhere(run: RunDirectory, experiment: Experiment) -> str:
     return f"{places}. Give that as --run_dir there, or copy it to {run.shard(known[0][0])}"
 
 
-def _specs(experiment: Experiment) -> Specs:
+def _specs(experiment: Experiment, run: RunDirectory) -> Specs:
+    """What the environment gives now; where its code is not trusted, what the run has noted of it."""
     try:
+        if extensions.distrusted.get():
+            return environments.described(experiment.environment, run.specs)
         return environments.describe(experiment.environment)
     except environments.EnvironmentFault as fault:
         raise UsageError(str(fault)) from None

@@ -112,6 +112,10 @@ def make(
         from pipeline.environments.suite_options import registering
 
         config = registering(config)
+    if config.kwargs:
+        from pipeline.environments.suite_options import refuse_distrusted_words
+
+        refuse_distrusted_words(config)
     shield = None
     if config.shield:
         from pipeline.environments.lanes.shield import load

@@ -5,6 +5,8 @@ Imported for environments that are not gymnasium's own.
 
 import functools
 import importlib
+import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import gymnasium
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 _Options = TypeVar("_Options")
 _Kind = TypeVar("_Kind")
+_PLAIN = re.compile(r"[\w -]*")
 
 
 def options_of(config: EnvironmentConfig, kind: type[_Options], task: str) -> _Options:
@@ -72,6 +75,35 @@ def registering(config: EnvironmentConfig) -> EnvironmentConfig:
         raise UsageError(f"environment.id={config.id!r} has no id behind the colon: write module:Id-v0")
     imported(module, "environment.id")
     return msgspec.structs.replace(config, id=environment_id)
+
+
+def refuse_distrusted_words(config: EnvironmentConfig) -> None:
+    """Refuses arguments that may name code or files, while nobody trusts whom the config is from.
+
+    Environments import what they are given as "module.Class" or "module:id", and read files by their paths.
+
+    Raises:
+      UsageError: one has text that is more than a plain name.
+    """
+    if distrusted := extensions.distrusted.get():
+        for word in _words(config.kwargs):
+            if not _PLAIN.fullmatch(word):
+                raise UsageError(
+                    f"environment.kwargs has the text {word!r}, which may name code or a file, and {distrusted}, which "
+                    "brings it, is not trusted"
+                )
+
+
+def _words(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield str(key)
+            yield from _words(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _words(item)
+    elif isinstance(value, str):
+        yield value
 
 
 def vector_of(engine: str, suite: "Suite | None") -> "MakeVector | None":

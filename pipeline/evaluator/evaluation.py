@@ -14,6 +14,7 @@ from pipeline.evaluator.evaluator import Episodes, GreedyRunner
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
+from pipeline.security import strangers
 
 Which = Literal["best", "latest"]
 
@@ -48,7 +49,7 @@ class EvaluationResult(NamedTuple):
 
 
 def evaluate(
-    run: str | os.PathLike[str], *, policy: Which = "best", episodes: int = 100, seed: int = 0
+    run: str | os.PathLike[str], *, policy: Which = "best", episodes: int = 100, seed: int = 0, trust: bool = True
 ) -> EvaluationResult:
     """Plays full episodes with the greedy policy of a run, finished or going on, or of an exported one.
 
@@ -57,16 +58,19 @@ def evaluate(
       policy: of the evaluations so far, the "best" or the "latest"; an export has one alone.
       episodes: how many.
       seed: of the environments; the same seed plays the same episodes.
+      trust: whether code that the run's config names is imported; see docs/security.md.
 
     Raises:
-      UsageError: there is no such run, no policy yet, or the environment is not what the policy was made for.
+      UsageError: there is no such run, no policy yet, or the environment is not what the policy was made for; or it
+        needs code that is not trusted.
       EnvironmentFault: more episodes than `collect.faulty_episodes` allows were cut short by faults of the environment.
     """
     for name, value, least in (("episodes", episodes, 1), ("seed", seed, 0)):
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
             raise UsageError(f"{name} is a whole number of at least {least}, not {value!r}")
-    experiment, stored = stored_policy(run, policy)
-    played = play(experiment, stored, int(episodes), int(seed))
+    with strangers.reading(folder_of(run), trust):
+        experiment, stored = stored_policy(run, policy)
+        played = play(experiment, stored, int(episodes), int(seed))
     return EvaluationResult(
         np.array(played.returns, np.float64),
         np.array(played.lengths, np.int64),

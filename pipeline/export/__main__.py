@@ -11,14 +11,17 @@ from pathlib import Path
 
 from absl import flags
 
-from pipeline.command import refuse_more, run_command
+from pipeline.command import TRUST_HELP, refuse_more, run_command
 from pipeline.environments import EnvironmentFault
 from pipeline.experiment.config import UsageError
 from pipeline.export import directory
+from pipeline.security import strangers
 
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Directory of the run.")
 _OUT = flags.DEFINE_string("out", None, "Directory to write; it must not exist, or be empty.")
 _POLICY = flags.DEFINE_enum("policy", "best", ["best", "latest"], "Of the evaluations so far: the best or the newest.")
+
+_TRUST = flags.DEFINE_enum("trust", "yes", ["yes", "no"], TRUST_HELP)
 
 
 def main(arguments: list[str]) -> int:
@@ -30,7 +33,8 @@ def main(arguments: list[str]) -> int:
         raise UsageError("--out is missing: where to?")
     out = Path(_OUT.value)
     try:
-        written = directory.write(directory.origin(Path(_RUN_DIR.value), _POLICY.value), out)
+        with strangers.reading(Path(_RUN_DIR.value), _TRUST.value == "yes"):
+            written = directory.write(directory.origin(Path(_RUN_DIR.value), _POLICY.value), out)
     except EnvironmentFault as fault:
         print(f"error: {fault}", file=sys.stderr)
         return 1

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from agents import extensions
 from agents.struct_types import prepared
 from pipeline.acting import policy_files, stored_policies
 from pipeline.acting.policy_files import MadeFor, Policy
@@ -18,6 +19,7 @@ from pipeline.export.model_card import Origin, model_card
 from pipeline.records.results import Summary
 from pipeline.runtime.output_folder import refuse_taken, write_whole
 from pipeline.runtime.process import quieten_gym
+from pipeline.security import strangers
 
 _CARD = Path("README.md")
 _CONFIG = Path("config.toml")
@@ -45,7 +47,8 @@ class ExportResult(NamedTuple):
 class ExportedPolicy(NamedTuple):
     """A policy with all that is needed to act with it."""
 
-    experiment: Experiment
+    experiment: Experiment | None
+    """None of one that is read without importing what its config names, which it could not be read without."""
     interface: Interface
     policy: Policy
 
@@ -112,12 +115,23 @@ def read(folder: Path) -> ExportedPolicy:
     """
     try:
         interface = msgspec.json.decode((folder / _INTERFACE).read_bytes(), type=prepared(Interface))
-        experiment = config.parse((folder / _CONFIG).read_text(), source=str(folder / _CONFIG))
+        text, policy = (folder / _CONFIG).read_text(), stored_policies.load(folder)
+        experiment = _experiment(text, folder, policy)
     except FileNotFoundError as error:
         raise UsageError(f"{folder} holds no exported policy: there is no {Path(error.filename).name}") from None
     except (OSError, msgspec.MsgspecError) as error:
         raise UsageError(f"{folder} holds no exported policy of this version: {error}") from None
-    return ExportedPolicy(experiment, interface, stored_policies.load(folder))
+    return ExportedPolicy(experiment, interface, policy)
+
+
+def _experiment(text: str, folder: Path, policy: Policy) -> Experiment | None:
+    """The experiment of an exported policy; None where it names code that is not trusted and the policy needs none."""
+    try:
+        return config.parse(text, source=str(folder / _CONFIG))
+    except UsageError:
+        if extensions.distrusted.get() and policy.program and strangers.named_code(folder):
+            return None
+        raise
 
 
 def _fitting(source: Origin) -> Spaces:

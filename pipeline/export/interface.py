@@ -26,6 +26,7 @@ MASK = "action_mask"
 STATE = "state"
 ACTION = "action"
 NEXT_STATE = "next_state"
+Q_VALUES = "q_values"
 
 
 class Tensor(msgspec.Struct, frozen=True):
@@ -96,7 +97,7 @@ class Interface(msgspec.Struct, frozen=True):
             shield_inside=False,
             frames=experiment.environment.frame_stack,
             state_units=experiment.agent.state_units if experiment.agent.remembers else 0,
-            scores="logits" if experiment.agent.learns_policy else "q_values",
+            scores="logits" if experiment.agent.learns_policy else Q_VALUES,
             action_sizes=sizes,
             action_shape=(spaces.action.shape or specs.action_shape) if sizes else (),
             first_actions=starts_of(spaces.action) if sizes else (),

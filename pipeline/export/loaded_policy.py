@@ -18,7 +18,9 @@ from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment
 from pipeline.export import directory
 from pipeline.export.directory import ExportedPolicy
+from pipeline.export.interface import Q_VALUES
 from pipeline.export.served_policy import Arrays, NoAction, ServedPolicy
+from pipeline.security import strangers
 
 
 class GreedyPolicy:
@@ -34,8 +36,7 @@ class GreedyPolicy:
     """
 
     def __init__(self, exported: ExportedPolicy) -> None:
-        self.experiment: Experiment = exported.experiment
-        """Of the run that trained it."""
+        self._experiment = exported.experiment
         self._served = ServedPolicy(exported)
         self._frames, self._specs = exported.interface.frames, exported.interface.specs
         self._one = msgspec.structs.replace(exported.interface, frames=1)  # the interface of one observation
@@ -50,6 +51,17 @@ class GreedyPolicy:
         """Likewise."""
         self.mean_return = exported.policy.mean_return
         """Of the evaluation of these weights in the run."""
+
+    @property
+    def experiment(self) -> Experiment:
+        """Of the run that trained it.
+
+        Raises:
+          UsageError: it cannot be read without importing code that is not trusted.
+        """
+        if self._experiment is None:
+            raise UsageError("the config of this policy names code, which `trust=False` did not import to read it")
+        return self._experiment
 
     @property
     def num_actions(self) -> int:
@@ -95,8 +107,9 @@ class GreedyPolicy:
         Raises:
           UsageError: see `act`; or the agent learns a policy, which has no Q-values.
         """
-        if self.experiment.agent.learns_policy:
-            raise UsageError(f"agent.kind={self.experiment.agent.kind!r} learns a policy, which has no Q-values")
+        if self._one.scores != Q_VALUES:
+            kind = f"agent.kind={self._experiment.agent.kind!r}" if self._experiment else "its kind of agent"
+            raise UsageError(f"{kind} learns a policy, which has no Q-values")
         inputs, is_batch = self._inputs(observation)
         self._remember(len(next(iter(inputs.values()))))
         seen = self._seen(inputs, copy.deepcopy(self._stack))
@@ -212,24 +225,28 @@ def _range(bound: NDArray[Any]) -> str:
     return str(bound.flat[0]) if (bound == bound.flat[0]).all() else str(bound.tolist())
 
 
-def load_policy(run: str | os.PathLike[str], *, policy: Which = "best") -> GreedyPolicy:
+def load_policy(run: str | os.PathLike[str], *, policy: Which = "best", trust: bool = True) -> GreedyPolicy:
     """Loads the policy of a run, finished or going on, or an exported one.
 
     Args:
       run: the run's directory, a `pipeline.Run`, or the folder that `pipeline.export` wrote.
       policy: of the evaluations so far, the "best" or the "latest"; an export has one alone.
+      trust: whether code that the config names is imported; see docs/security.md. An export of an agent without a
+        shield needs none.
 
     Raises:
-      UsageError: there is no such run or export, no policy yet, or the environment cannot be made.
+      UsageError: there is no such run or export, no policy yet, or the environment cannot be made; or it needs code
+        that is not trusted.
     """
     folder = folder_of(run)
     if policy not in ("best", "latest"):
         raise UsageError(f"policy is 'best' or 'latest', not {policy!r}")
-    if not directory.is_export(folder):
-        try:
-            return GreedyPolicy(directory.of_run(folder, policy))
-        except EnvironmentFault as fault:
-            raise UsageError(str(fault)) from None
-    if policy == "latest":
-        raise UsageError(f"{folder} is an export, which has one policy alone: leave policy='latest' out")
-    return GreedyPolicy(directory.read(folder))
+    with strangers.reading(folder, trust):
+        if not directory.is_export(folder):
+            try:
+                return GreedyPolicy(directory.of_run(folder, policy))
+            except EnvironmentFault as fault:
+                raise UsageError(str(fault)) from None
+        if policy == "latest":
+            raise UsageError(f"{folder} is an export, which has one policy alone: leave policy='latest' out")
+        return GreedyPolicy(directory.read(folder))

@@ -6,13 +6,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from agents import Specs
 from agents.dimensions import usable
 from agents.exploration import greedy
 from pipeline.acting.frame_stacks import newest, stacked
-from pipeline.acting.network_program import make_actor
+from pipeline.acting.network_program import Actor, TfliteActor, Weights, make_actor
 from pipeline.environments.lanes.shield import load
+from pipeline.experiment.sections import Experiment
 from pipeline.export.directory import ExportedPolicy
-from pipeline.export.interface import ACTION, MASK, NEXT_STATE, STATE
+from pipeline.export.interface import ACTION, MASK, NEXT_STATE, STATE, Interface
 
 Arrays = dict[str, NDArray[Any]]
 _LANES = (1, 16, 256)
@@ -37,7 +39,7 @@ class ServedPolicy:
         self._specs = interface.specs
         specs, weights = stacked(self._specs, interface.frames), [array.numpy() for array in policy.weights]
         self._actors = [
-            (lanes, make_actor(experiment.agent, specs, lanes, policy.program, weights)) for lanes in _LANES
+            (lanes, _actor(experiment, interface, specs, lanes, policy.program, weights)) for lanes in _LANES
         ]
 
     def act(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
@@ -94,6 +96,14 @@ class ServedPolicy:
         if allowed is not None and not (some := usable(allowed, self.interface.action_sizes)).all():
             raise NoAction(f"row {int(np.argmin(some))}: no action is allowed")
         return allowed
+
+
+def _actor(
+    experiment: Experiment | None, interface: Interface, specs: Specs, lanes: int, program: bytes, weights: Weights
+) -> Actor:
+    if experiment is None:  # its kind is not trusted; a program needs no code of it
+        return TfliteActor(program, specs, lanes, weights, 1, interface.state_units)
+    return make_actor(experiment.agent, specs, lanes, program, weights)
 
 
 def _filled_up(array: NDArray[Any], rows: int) -> NDArray[Any]:

@@ -14,17 +14,19 @@ asked for its counts; nothing is sampled, as its rate limiter would count that.
 """
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
-from pipeline.command import refuse_more, run_command
+from pipeline.command import TRUST_HELP, refuse_more, run_command
 from pipeline.experiment import config
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.messages import addresses
 from pipeline.runtime.notices import import_tensorflow
+from pipeline.security import strangers
 
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Directory of the run, or of one of its replay's servers.")
 _ADDRESS = flags.DEFINE_string(
@@ -36,6 +38,7 @@ _OUT = flags.DEFINE_string("out", None, "inspect: a picture, such as replay.png.
 _FORMAT = flags.DEFINE_enum("format", None, ["minari", "tfrecord"], "export: of the dataset.")
 _EPISODES = flags.DEFINE_bool("episodes", False, "export: whole episodes, the others are left out; the default.")
 _TRANSITIONS = flags.DEFINE_bool("transitions", False, "export: every stored transition; of --format=tfrecord.")
+_TRUST = flags.DEFINE_enum("trust", "yes", ["yes", "no"], TRUST_HELP)
 
 _ONLY: dict[str, tuple[flags.FlagHolder[Any], ...]] = {
     "inspect": (_ADDRESS, _CONFIG, _SET),
@@ -55,7 +58,8 @@ def main(arguments: list[str]) -> int:
         for flag in others:
             if subcommand != name and flag.present:
                 raise UsageError(f"--{flag.name} is not of {name}: leave it out")
-    return subcommands[name]()
+    with strangers.reading(Path(_RUN_DIR.value), _TRUST.value == "yes") if _RUN_DIR.value else nullcontext():
+        return subcommands[name]()
 
 
 def _inspect() -> int:

@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
+from agents import extensions
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import EnvironmentConfig
 
@@ -146,9 +147,13 @@ def imported(import_path: str, field: str) -> Any:
       field: of the configuration that has it, for the message.
 
     Raises:
-      UsageError: there is none.
+      UsageError: there is none, or it is not trusted.
     """
     module_name, _, name = import_path.partition(":")
+    try:
+        extensions.refuse_distrusted(import_path, f"{field}={import_path!r}")
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     try:
         module = importlib.import_module(module_name)
         return operator.attrgetter(name)(module) if name else module
