@@ -166,7 +166,7 @@ class Reporter:
         if self._ratio is not None and self.phase == "learning":
             ratio = self._ratio.warning(counters.windows, counters.learned)
         now = [*self._ledger.warnings(), ratio, self._saver.warning, self.metrics.warning, self._unwritten]
-        return [*self.warnings, *self._recovery.warnings, *filter(None, now)]
+        return [*self.warnings, *self._recovery.warnings, *filter(None, (*now, self._replay.warning))]
 
     def _learner_scalars(self) -> dict[str, float]:
         counters = self._ledger.counters

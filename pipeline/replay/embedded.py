@@ -28,6 +28,8 @@ class EmbeddedReplay(TableClient):
       BadCheckpoint: the checkpoint cannot be restored.
     """
 
+    warning = ""  # no server of it is away
+
     def __init__(
         self,
         experiment: Experiment,

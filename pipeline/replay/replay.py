@@ -25,6 +25,10 @@ class Replay(Protocol):
     skipped_priorities: int
     """Of items whose server was away when they came."""
 
+    @property
+    def warning(self) -> str:
+        """Which servers are away, and what that means; empty while all answer."""
+
     def samples(self) -> Iterator[Sample]:
         """What the learner draws, without end; waits while there is nothing to draw."""
 

@@ -127,10 +127,25 @@ def test_roles_find_each_other_in_any_order_and_outlive_each_other(tmp_path: Pat
     wait_until(lambda: any((replay_dir / "checkpoints").glob("0*")), "a shard has written a checkpoint", replays[0])
     replays[0].process.kill()
     replays[0].process.wait()
+
+    def warned() -> str:
+        now = status(learner_dir)
+        return " ".join(now.warnings) if now else ""
+
+    wait_until(lambda: "shard 0 at " in warned(), "the status says who is waited for", learner)
+    assert "learner.stall_seconds=" in warned()
     replays[0] = start("replay", flags, 0, f"--run_dir={replay_dir}", "--resume")
     wait_until(lambda: "resumed from" in replays[0].text(), "the shard goes on", replays[0])
     before = steps()
     wait_until(lambda: learns(before + 800), "the learner goes on with the restarted shard", learner)
+    wait_until(lambda: "shard 0 at " not in warned(), "the status says so no longer", learner)
+    replays[1].process.kill()
+    replays[1].process.wait()
+    wait_until(lambda: "shard 1 at " in warned(), "the status names the other shard", learner)
+    before = steps()
+    wait_until(lambda: learns(before + 800), "the learner draws from the shard that is there", learner)
+    replays[1] = start("replay", flags, 1, f"--run_dir={tmp_path / 'replay-1'}", "--resume")
+    wait_until(lambda: "shard 1 at " not in warned(), "the other shard is back", learner)
     learner.process.kill()
     learner.process.wait()
     learner = start("learner", flags, 0, f"--run_dir={learner_dir}", "--resume")

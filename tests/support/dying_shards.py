@@ -113,6 +113,7 @@ def main(folder: Path, come_back: bool) -> dict[str, Any]:
     seen["skipped without shard 1"] = write_back() == of_shard_1
     tally = shards.tally()
     seen["last known"] = [tally.inserted, tally.present, shards.size()]
+    seen["named without shard 1"] = "shard 1 at " in shards.warning and "shard 0" not in shards.warning
     seen["waits without shard 1"] = shards.waits_for_collectors()
     if come_back:
         revive(1)
@@ -121,6 +122,7 @@ def main(folder: Path, come_back: bool) -> dict[str, Any]:
 
     hosts[0].kill()
     wait_for(lambda: "the learner waits for shard 0" in shards.explain_stall(), "shard 0 is found to be away")
+    seen["named without shard 0"] = "it holds the ratio" in shards.warning
     seen["waits without shard 0"] = shards.waits_for_collectors()
     if come_back:
         revive(0)

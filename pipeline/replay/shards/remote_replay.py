@@ -90,6 +90,16 @@ class RemoteReplay(TableClient):
         else:
             self.skipped_priorities += len(keys)
 
+    @property
+    def warning(self) -> str:
+        """See `Replay.warning`."""
+        if not self._watch.silence:
+            return ""
+        return (
+            f"the replay at {self.address} has not answered for {self._watch.silence:.0f} s: all wait for it; "
+            f"learner.stall_seconds={self._experiment.learner.stall_seconds:g} of that end the run"
+        )
+
     def waits_for_collectors(self) -> bool:
         """See `Replay.waits_for_collectors`; what is away has not failed."""
         return self._watch.is_away or super().waits_for_collectors()

@@ -21,7 +21,6 @@ from pipeline.messages.addresses import respelled
 from pipeline.records.counters import Tally
 from pipeline.replay.client import REFUSALS
 from pipeline.replay.sampling import COLUMN
-from pipeline.replay.shards.sample_stream import Stream
 from pipeline.replay.shards.watcher import Watch
 
 log = logging.getLogger(__name__)
@@ -62,6 +61,18 @@ class Items(NamedTuple):
         )
 
 
+class Reader:
+    """A thread that reads items of one life of a server.
+
+    Args:
+      identity: of the process that serves.
+      spelling: of its address: Reverb's client of another one would put off its attempts.
+    """
+
+    def __init__(self, identity: str, spelling: str) -> None:
+        self.identity, self.spelling, self.has_ended = identity, spelling, False
+
+
 class Shard:
     """A replay server that has a part of the items.
 
@@ -95,6 +106,9 @@ class Shard:
         self._blocks: deque[Items] = deque()
         self._changed = threading.Condition()  # guards the blocks and what is said of them
         self._lags = False
+        self._reader: Reader | None = None
+        self._spellings = respelled(watch.address)
+        self._failures = 0  # in a row
         self._failure: Exception | None = None
         self._writes: queue.SimpleQueue[tuple[dict[int, float], Future[None]] | None] = queue.SimpleQueue()
         self._writing: Future[None] | None = None
@@ -138,12 +152,12 @@ class Shard:
           Exception: what kept an answering server from giving any.
         """
         taken: list[Items] = []
-        self._run("read", self._read)
         with self._changed:
             deadline = time.monotonic() + _PATIENCE_SECONDS
             while count:
                 if self._failure is not None:
                     raise self._failure
+                self._follow()
                 if not self._blocks:
                     left = deadline - time.monotonic()
                     if left <= 0.0 or not self.answers or self._closing.is_set():
@@ -209,31 +223,25 @@ class Shard:
             of_all = info.priority ** (self._exponent or 0.0) / info.probability
             self._mean_priority = of_all / info.table_size
 
-    def _read(self) -> None:
-        """Keeps some blocks of items at hand, of the process that there is."""
-        failures = 0
-        for spelling in respelled(self.address):
-            stream, identity = Stream(self._dataset(spelling).as_numpy_iterator()), self.watch.identity
-            while self.watch.identity == identity and not self._closing.is_set():
-                try:
-                    block = stream.next(_WATCH_SECONDS)
-                except tf.errors.OpError as error:
-                    log.warning("shard %d at %s gives nothing: %s", self.number, self.address, error)
-                    failures = failures + 1 if self.refresh() else 0
-                    if failures > (_MOST_FAILURES if isinstance(error, _GONE) else 0):
-                        with self._changed:
-                            self._failure = error
-                            self._changed.notify_all()
-                        return
-                    self._closing.wait(_WATCH_SECONDS)
-                    break
-                if block is not None:
-                    failures = 0
-                    if not self._offer(block):
-                        return
-            stream.abandon()
-            if self._closing.is_set():
-                return
+    def _read(self, reader: Reader) -> None:
+        """Keeps some blocks of items at hand, of one life of the server; it may wait in vain for one that is gone."""
+        try:
+            for block in self._dataset(reader.spelling).as_numpy_iterator():
+                if not self._offer(reader, block):
+                    return
+        except tf.errors.OpError as error:
+            log.warning("shard %d at %s gives nothing: %s", self.number, self.address, error)
+            answers = self.refresh()
+            with self._changed:
+                if reader is not self._reader:
+                    return
+                self._failures = self._failures + 1 if answers else 0
+                if self._failures > (_MOST_FAILURES if isinstance(error, _GONE) else 0):
+                    self._failure = error
+                self._changed.notify_all()
+            self._closing.wait(_WATCH_SECONDS)
+            with self._changed:
+                reader.has_ended = True
 
     def _dataset(self, address: str) -> tf.data.Dataset:
         items = reverb.TrajectoryDataset(
@@ -247,14 +255,30 @@ class Shard:
             lambda item: Items(item.data[COLUMN], item.info.key, item.info.probability, item.info.table_size)
         )
 
-    def _offer(self, block: Items) -> bool:
-        """Puts a block with those at hand and waits until there is room; False if nobody wants more."""
+    def _offer(self, reader: Reader, block: Items) -> bool:
+        """Puts a block with those at hand and waits until there is room; False if nobody wants more of this reader."""
         with self._changed:
-            self._blocks.append(block)
-            self._lags = False
-            self._changed.notify_all()
-            self._changed.wait_for(lambda: len(self._blocks) < _MOST_BLOCKS or self._closing.is_set())
-        return not self._closing.is_set()
+            if reader is self._reader:
+                self._failures = 0
+                self._blocks.append(block)
+                self._lags = False
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: len(self._blocks) < _MOST_BLOCKS or not self._wants(reader))
+            return self._wants(reader)
+
+    def _wants(self, reader: Reader) -> bool:
+        return reader is self._reader and not self._closing.is_set()
+
+    def _follow(self) -> None:
+        """Has a thread read of the process that there is: the one that reads of another may wait for ever."""
+        identity = self.watch.identity
+        if self._reader is not None and self._reader.identity == identity and not self._reader.has_ended:
+            return
+        self._reader = reader = Reader(identity, next(self._spellings))
+        self._changed.notify_all()
+        thread = threading.Thread(target=self._read, args=(reader,), name=f"read shard {self.number}", daemon=True)
+        self._threads["read"] = thread
+        thread.start()
 
     def _write(self) -> None:
         while (write := self._writes.get()) is not None:

@@ -7,7 +7,7 @@ that is away has nothing; it takes part again when it answers again.
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from typing import Any
 
@@ -21,7 +21,7 @@ from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment
 from pipeline.records.counters import Seen, Tally
 from pipeline.replay.frames import FrameLayout
-from pipeline.replay.sampling import Sample, arrange, item_shape, priorities_of_items
+from pipeline.replay.sampling import Sample, decode, item_shape, priorities_of_items
 from pipeline.replay.shards import permits, stalls
 from pipeline.replay.shards.learner_permits import Allowance
 from pipeline.replay.shards.remote_replay import watched
@@ -70,24 +70,23 @@ class ShardedReplay:
         self._experiment, self._layout = experiment, FrameLayout.of(experiment, specs)
         self._item_shape = item_shape(experiment, self._layout)
         self._random = np.random.default_rng()  # as what the shards give has no seed either
-        share = -(-self.items_per_call // len(addresses))
+        block = self.items_per_call  # as with one server: smaller ones cost more an item
         if replay.prioritized:  # what is drawn early is drawn by old priorities
-            share = max(1, share // _PARTS)
+            block = max(1, -(-block // len(addresses)) // _PARTS)
         self._shards = [
             Shard(
                 number,
                 watched(address, self._layout.table),
                 self._layout.table,
                 self._item_shape,
-                block=share,
-                in_flight=min(_MOST_IN_FLIGHT, max(8, share)),
+                block=block,
+                in_flight=min(_MOST_IN_FLIGHT, max(8, block)),
                 exponent=replay.priority_exponent if replay.prioritized else None,
             )
             for number, address in enumerate(addresses)
         ]
         self._closing = threading.Event()
         self._allowance = Allowance(experiment, addresses[0], lambda: self._shards[0].watch.identity)
-        self._arranged = tf.function(self._arrange, autograph=False)
 
     def samples(self) -> Iterator[Sample]:
         """Draws call by call, until `stop`; waits for permits and items as long as there are none.
@@ -95,11 +94,12 @@ class ShardedReplay:
         Raises:
           Exception: a shard answers and does not give what it has.
         """
+        to_sample = self._to_sample()
         while not self._closing.is_set():
             self._allowance.take(self.items_per_call)
             if (drawn := self._draw()) is not None:
                 with tf.device("CPU:0"):
-                    sample = self._arranged(*map(tf.convert_to_tensor, drawn))
+                    sample = to_sample(*map(tf.convert_to_tensor, drawn))
                 yield sample
 
     def give_priorities(self, sample: Sample, priorities: NDArray[np.float32]) -> None:
@@ -169,6 +169,12 @@ class ShardedReplay:
         taken = seen.info[permits.PERMITS_TABLE].rate_limiter_info.sample_stats.completed
         return int(taken) * permits.sizes(self._experiment).sampled_items
 
+    @property
+    def warning(self) -> str:
+        """See `Replay.warning`."""
+        silences = [(shard.address, shard.watch.silence) for shard in self._shards]
+        return stalls.absences(silences, self._experiment.learner.stall_seconds)
+
     def waits_for_collectors(self) -> bool:
         """Whether the learner can have no more before collectors insert or shards come back; if not, a table failed."""
         return stalls.waits(self._asked(), self._states())
@@ -200,7 +206,7 @@ class ShardedReplay:
         ]
 
     def _draw(self) -> tuple[NDArray[Any], ...] | None:
-        """Frames, relative probability, key and shard of the items of a call; None if there will be none.
+        """Windows, relative probability, key and shard of the items of a call; None if there will be none.
 
         They come in random order, so that a batch has items of all shards. What a shard that goes away owes is drawn
         from the others.
@@ -222,7 +228,7 @@ class ShardedReplay:
                     if self._experiment.replay.prioritized:
                         relative[at] = share * present * part.probability
                     drawn += part.size
-        return frames, relative, keys, owners
+        return self._cut(frames), relative, keys, owners
 
     def _masses(self) -> NDArray[np.float64] | None:
         """The shards' masses, once one is above 0; None after `stop`."""
@@ -242,6 +248,30 @@ class ShardedReplay:
         there = [shard for shard in self._shards if shard.answers]
         return bool(there) and not any(shard.tally.present for shard in there)
 
-    def _arrange(self, frames: tf.Tensor, relative: tf.Tensor, keys: tf.Tensor, shards: tf.Tensor) -> Sample:
-        with tf.device("CPU:0"):
-            return arrange(self._experiment, self._layout, self._batch_size, frames, relative, keys, shards)
+    def _cut(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Windows [K, B, T, bytes] of frames [items, item_length, lanes, bytes], spread as by `sampling.arrange`.
+
+        One copy, in the place of a dozen operations of TensorFlow.
+        """
+        items, _, lanes, num_bytes = frames.shape
+        steps, window = self._experiment.steps_per_item, self._experiment.window
+        windows, by_lane = np.empty((steps, lanes, items, window, num_bytes), np.uint8), frames.transpose(2, 0, 1, 3)
+        for step in range(steps):
+            windows[step] = by_lane[:, :, step : step + window]
+        return windows.reshape(self._experiment.learner.steps_per_call, self._batch_size, window, num_bytes)
+
+    def _to_sample(self) -> Callable[..., Sample]:
+        """Makes a `Sample` of what `_draw` gives. It is traced once: to look for a trace costs as much as to run it."""
+
+        def sample(windows: tf.Tensor, relative: tf.Tensor, keys: tf.Tensor, shards: tf.Tensor) -> Sample:
+            with tf.device("CPU:0"):
+                trajectory, gradient_steps = decode(windows, self._layout)
+                of_windows = tf.tile(relative, [self._experiment.windows_per_item])
+                return Sample(trajectory, gradient_steps, tf.reshape(of_windows, windows.shape[:2]), keys, shards)
+
+        items, window = (self.items_per_call,), self._experiment.window
+        windows = (self._experiment.learner.steps_per_call, self._batch_size, window, self._layout.num_bytes)
+        shapes = ((windows, tf.uint8), (items, tf.float32), (items, tf.uint64), (items, tf.int32))
+        specs = [tf.TensorSpec(shape, dtype) for shape, dtype in shapes]
+        traced: Callable[..., Sample] = tf.function(sample, autograph=False).get_concrete_function(*specs)
+        return traced

@@ -56,3 +56,23 @@ def explain(experiment: Experiment, permits: Any, shards: Sequence[ShardState]) 
             "replay.samples_per_insert"
         )
     return f"the collectors wait for the learner, which does not sample ({state}): {SLOW_LEARNER}"
+
+
+def absences(silences: Sequence[tuple[str, float]], stall_seconds: float) -> str:
+    """Which shards are away, for how long, and what that means; empty while all answer.
+
+    Args:
+      silences: address of each shard, in order, and the seconds since it answered last: 0 of one that answers.
+      stall_seconds: `learner.stall_seconds`.
+    """
+    said = []
+    for number, (address, seconds) in enumerate(silences):
+        if seconds:
+            means = "its collectors wait for it, the learner draws from the others"
+            if number == 0:
+                means = (
+                    "it holds the ratio of samples to inserts for all, so that learner and collectors wait for it; "
+                    f"learner.stall_seconds={stall_seconds:g} of that end the run, which --resume goes on with"
+                )
+            said.append(f"shard {number} at {address} has not answered for {seconds:.0f} s: {means}")
+    return "; ".join(said)

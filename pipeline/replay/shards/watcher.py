@@ -45,6 +45,11 @@ class Watch:
         return self._refused or self.seen is None or time.monotonic() - self.seen.at > _AWAY_SECONDS
 
     @property
+    def silence(self) -> float:
+        """Seconds since it answered last, of a server that is away; else 0."""
+        return time.monotonic() - self.seen.at if self.seen is not None and self.is_away else 0.0
+
+    @property
     def identity(self) -> str:
         """Of the process that answered last."""
         return self.seen.served.identity if self.seen is not None else ""

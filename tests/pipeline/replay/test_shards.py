@@ -368,7 +368,9 @@ DYING = {
     "without shard 1": [0],
     "skipped without shard 1": True,
     "last known": [600, 600, 600],
+    "named without shard 1": True,
     "waits without shard 1": False,
+    "named without shard 0": True,
     "waits without shard 0": True,
 }
 

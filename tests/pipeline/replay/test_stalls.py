@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.experiment.config import parse
 from pipeline.replay.shards import stalls as shard_stalls
-from pipeline.replay.shards.stalls import ShardState
+from pipeline.replay.shards.stalls import ShardState, absences
 from pipeline.replay.stalls import explain, waits_for_collectors
 
 
@@ -69,3 +69,14 @@ def test_the_permits_and_the_shards_say_who_waits(permits: Any, shards: Any, wai
     for number, shard in enumerate(shards):
         assert (f"shard {number} at host:2 has nothing" in text) == (shard is EMPTY)
         assert (f"shard {number} at host:3 does not answer" in text) == (shard is AWAY)
+
+
+def test_a_shard_that_is_away_is_named_with_what_it_means() -> None:
+    assert absences([("a:1", 0.0), ("b:2", 0.0)], 180.0) == ""
+    first = absences([("a:1", 12.3), ("b:2", 0.0)], 180.0)
+    assert first.startswith("shard 0 at a:1 has not answered for 12 s: it holds the ratio")
+    assert "learner.stall_seconds=180" in first
+    both = absences([("a:1", 5.0), ("b:2", 7.0)], 180.0)
+    assert "shard 1 at b:2 has not answered for 7 s: its collectors wait for it" in both
+    assert "shard 0" in both
+    assert "\n" not in both
