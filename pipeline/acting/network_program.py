@@ -173,7 +173,7 @@ def _as_function_of_weights(
         packed = _repack(observation, names, flat[: len(names)])
         return model([packed, *flat[len(names) :]] if further else packed)
 
-    traced = tf.function(call).get_concrete_function(*specs, *further)
+    traced = tf.function(call, autograph=False).get_concrete_function(*specs, *further)
     placeholders = {id(handle): internal.name for handle, internal in traced.graph.captures}
     position_of = {placeholders[id(weight.handle)]: position for position, weight in enumerate(model.weights)}
     reads = {
@@ -200,7 +200,7 @@ def _as_function_of_weights(
     specs += [tf.TensorSpec(weight.shape, weight.dtype) for weight in model.weights]
     specs += further
     named = [tf.TensorSpec(spec.shape, spec.dtype, name=f"argument_{position}") for position, spec in enumerate(specs)]
-    return tf.function(rebuilt).get_concrete_function(*named)
+    return tf.function(rebuilt, autograph=False).get_concrete_function(*named)
 
 
 def _repack(observation: Any, names: list[str], flat: Sequence[Any]) -> Any:

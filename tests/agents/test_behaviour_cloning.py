@@ -67,7 +67,7 @@ def test_it_learns_the_shares_of_the_actions_in_each_state() -> None:
     config = BehaviourCloningConfig(learning_rate=0.05, gradient_clip_norm=0.0)
     agent = agents.build("behaviour_cloning", PLAIN, config)
     shown = frames([0] * 4 + [1] * 4, [0, 0, 0, 1, 1, 1, 1, 1], [MID] * 8)  # 3 of 4 in state 0, all in state 1
-    train = tf.function(agent.train)
+    train = tf.function(agent.train, autograph=False)
     for _ in range(300):
         train(shown)
     policy = tf.nn.softmax(scores(agent, tf.constant([0, 1], tf.int32))).numpy()

@@ -19,6 +19,7 @@ from tf_agents.environments import random_py_environment, tf_py_environment
 from tf_agents.replay_buffers import tf_uniform_replay_buffer
 from tf_agents.specs import array_spec
 from tf_agents.trajectories import Trajectory, time_step
+from tf_agents.utils import common
 from tiers import tiered
 
 import agents
@@ -176,7 +177,8 @@ def test_trains_on_what_its_collect_policy_drove_into_a_tf_agents_buffer(
     specs = Specs.from_tf_agents(environment.time_step_spec(), environment.action_spec())
     agent = agents.build(kind, specs, config, epsilon=0.5)
     replay = tf_uniform_replay_buffer.TFUniformReplayBuffer(agent.collect_data_spec, environment.batch_size, 50)
-    dynamic_step_driver.DynamicStepDriver(environment, agent.collect_policy, [replay.add_batch], num_steps=30).run()
+    driver = dynamic_step_driver.DynamicStepDriver(environment, agent.collect_policy, [replay.add_batch], num_steps=30)
+    common.function(driver.run)()
     dataset = replay.as_dataset(sample_batch_size=16, num_steps=config.window_length, single_deterministic_pass=False)
     before = agent.acting_model.get_weights()
     trajectory, _ = next(iter(dataset))
@@ -228,7 +230,7 @@ def test_learns_the_best_of_the_allowed_actions(kind: str, plain: Specs, masked:
     plainly = {"learning_rate_decay_steps": 0, "gradient_clip_norm": 10.0, "value_rescaling": False, "minibatches": 1}
     config = changed(config_of(kind), plainly | {"n_step": 1})
     agent = agents.build(kind, specs, config)
-    train, experience = tf.function(agent.train), choices(specs, config.window_length, mask)
+    train, experience = tf.function(agent.train, autograph=False), choices(specs, config.window_length, mask)
     for _ in range(400):
         train(experience)
     observation = tf.nest.map_structure(lambda leaf: leaf[:, 0], experience.observation)

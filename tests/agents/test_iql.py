@@ -77,7 +77,7 @@ def test_it_learns_its_fixed_point_of_the_actions_that_the_data_has(extraction: 
     )
     agent = agents.build("iql", ONE_STATE, config)
     data = pulls([0, 0, 0, 1], [0.0, 0.0, 0.0, 1.0])  # actions 2 and 3 are never taken
-    train = tf.function(agent.train)
+    train = tf.function(agent.train, autograph=False)
     for _ in range(1_200):
         train(data)
     raw = agent._q_network.raw(tf.zeros((1,), tf.int32)).numpy()[0]

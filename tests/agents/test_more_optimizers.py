@@ -68,7 +68,7 @@ def test_updates_are_those_of_a_slow_loop(slow: Any, moves: Make, rates: list[fl
         optimizer: Optimizer = Adam([weight], RATE, weight_decay=weight_decay, **moves)
     else:
         optimizer = RmsProp([weight], RATE, decay=0.95, epsilon=0.01, weight_decay=weight_decay, **moves)
-    apply = tf.function(optimizer.apply)
+    apply = tf.function(optimizer.apply, autograph=False)
     for gradient in gradients:
         apply([tf.constant(gradient, tf.float32)], LOSS)
     np.testing.assert_allclose(weight, slow(gradients, start, rates, weight_decay), rtol=2e-4, atol=2e-5)

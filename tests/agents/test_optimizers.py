@@ -134,7 +134,7 @@ def test_an_update_that_is_not_finite_changes_no_bit(
 ) -> None:
     weights = fresh_variables()
     optimizer = kind(weights, 1e-2, clip_norm=0.5, learning_rate_final=1e-3, decay_steps=10)
-    apply = tf.function(optimizer.apply, jit_compile=compiled)
+    apply = tf.function(optimizer.apply, autograph=False, jit_compile=compiled)
     random = np.random.default_rng(3)
     assert apply(random_gradients(random), LOSS).applied
     before = [variable.numpy() for variable in (*weights, *optimizer.variables)]

@@ -190,7 +190,7 @@ def test_the_values_learn_the_returns(kind: str) -> None:
     agent, batch = agents.build(kind, PLAIN, config), plain_experience(config)
     shape = batch.reward.shape
     batch = batch._replace(step_type=tf.fill(shape, MID), discount=tf.ones(shape), reward=tf.ones(shape))
-    train = tf.function(agent.train)
+    train = tf.function(agent.train, autograph=False)
     for _ in range(400):
         extra = train(batch).extra
     np.testing.assert_allclose(values_of(agent, batch), 2.0, atol=0.3)  # 1 + 0.5 + 0.25 + ...
@@ -289,7 +289,7 @@ def test_an_entropy_bonus_keeps_a_policy_uniform(kind: str) -> None:
     agent, batch = agents.build(kind, PLAIN, config), plain_experience(config)
     head = agent.acting_model.trainable_weights[-2]
     head.assign(tf.ones_like(head) * tf.constant([1.0, 0.0, -1.0]))
-    train = tf.function(agent.train)
+    train = tf.function(agent.train, autograph=False)
     for _ in range(300):
         train(batch)
     teaches = batch.step_type[:, 0] != LAST

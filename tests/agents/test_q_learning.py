@@ -60,7 +60,7 @@ class Trained(NamedTuple):
 def trained(request: pytest.FixtureRequest) -> Trained:
     config = agents.QLearningConfig(learning_rate=1.0)
     agent = agents.build("q_learning", Specs(ArraySpec((), "int32", (STATES - 1,)), ACTIONS), config)
-    return Trained(agent, tf.function(agent.train, jit_compile=request.param))
+    return Trained(agent, tf.function(agent.train, autograph=False, jit_compile=request.param))
 
 
 VISITS = st.lists(
