@@ -8,13 +8,14 @@ expected_sarsa = "my_package.configs:ExpectedSarsaConfig"
 ```
 """
 
+import contextlib
 import difflib
 import functools
 import importlib
 import importlib.metadata
 import operator
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -126,10 +127,10 @@ def refuse_distrusted(path: str, label: str) -> None:
 
 
 def imported(path: str, label: str) -> Any:
-    """What is at `module:name`.
+    """What is at `module:name`, or the module at `module`.
 
     Args:
-      path: of this form.
+      path: of either form.
       label: what begins the message.
 
     Raises:
@@ -137,7 +138,7 @@ def imported(path: str, label: str) -> Any:
     """
     module_name, _, name = path.partition(":")
     try:
-        module = importlib.import_module(module_name)
+        module: Any = importlib.import_module(module_name)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # whatever the module raises, sys.exit() too
@@ -149,11 +150,21 @@ def imported(path: str, label: str) -> Any:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ValueError(f"{label} cannot be imported: its module raised {reason}") from error
     try:
-        return operator.attrgetter(name)(module)
+        return operator.attrgetter(name)(module) if name else module
     except AttributeError as error:
         near = difflib.get_close_matches(name, [one for one in vars(module) if one[0] != "_"], n=1)
         advice = f" (did you mean '{module_name}:{near[0]}'?)" if near else ""
         raise ValueError(f"{label} cannot be imported: {error}{advice}") from None
+
+
+@contextlib.contextmanager
+def blamed(label: str) -> Iterator[None]:
+    """Around code of the user's: what that raises becomes a ValueError that begins with the field which names it."""
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ValueError(f"{label} raised {reason}") from error
 
 
 def kind(name: str) -> type[KindConfig]:
@@ -218,7 +229,9 @@ def optimizer(variables: "Sequence[tf.Variable]", config: "NetworkConfig") -> "O
         from agents.radam import RAdam
 
         return RAdam(variables, epsilon=config.adam_epsilon, **settings_of(config))
-    made = _function("optimizers", config.optimizer)(variables, config)
+    function = _function("optimizers", config.optimizer)
+    with blamed(f"agent.optimizer={config.optimizer!r}"):
+        made = function(variables, config)
     if not isinstance(made, Optimizer):
         raise ValueError(
             f"agent.optimizer={config.optimizer!r} made an object of type {type(made).__name__}: an optimizer here is "

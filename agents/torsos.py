@@ -1,7 +1,7 @@
 """Turns images into features: the convolutions in front of a network's dense layers."""
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
@@ -120,9 +120,20 @@ def imported(name: str) -> Torso:
     """The torso of the user's own that is at `module:function`, or registered by a name.
 
     Raises:
-      ValueError: there is none.
+      ValueError: there is none. What is returned raises it where the torso does, or makes no tensor.
     """
-    from agents.extensions import found
+    from agents.extensions import blamed, found
 
-    torso: Torso = found("torsos", name)
-    return torso
+    torso: Any = found("torsos", name)
+
+    def called(leaf: tf.Tensor, seeds: Seeds, activation: str) -> tf.Tensor:
+        with blamed(f"agent.torso={name!r}"):
+            features = torso(leaf, seeds, activation)
+        if not isinstance(features, type(leaf)):
+            raise ValueError(
+                f"agent.torso={name!r} made an object of type {type(features).__name__}: a torso makes features of the "
+                "tensor that it is given"
+            )
+        return features
+
+    return called

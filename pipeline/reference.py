@@ -67,6 +67,8 @@ def main(arguments: list[str]) -> int:
     """Prints what was asked for."""
     refuse_more(arguments)
     if _MARKDOWN.value:
+        if _FIELD.value or _KIND.value:
+            raise UsageError("--markdown prints the whole page: leave --field and --kind out, or --markdown")
         print(_PAGE)
         print("\n".join(fields.markdown()).rstrip())
         return 0

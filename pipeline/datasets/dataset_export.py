@@ -29,6 +29,8 @@ def export(run_dir: Path, out: Path, form: str, whole_episodes: bool) -> str:
     """
     out = out.resolve()  # Minari puts a relative one before itself
     refuse_taken(out)
+    if form == "minari":
+        minari_format.package()
     stored = stored_replay.read(run_dir)
     if paid_by := stored.experiment.exploration.paid_by:
         raise UsageError(f"{run_dir}: its rewards hold the bonus of {paid_by}: export a run without")

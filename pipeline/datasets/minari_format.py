@@ -34,7 +34,12 @@ _MOST_CHANNELS = 4
 _MASK = "action_mask"
 
 
-def _minari() -> Any:
+def package() -> Any:
+    """The package minari.
+
+    Raises:
+      UsageError: it is not installed, or something that it needs; says how to install it.
+    """
     try:
         import h5py  # noqa: F401  # these take a while: after the command line has been checked
         import minari
@@ -106,7 +111,7 @@ def write(
     Raises:
       UsageError: Minari is missing, or cannot store such observations.
     """
-    _minari()
+    package()
     from minari.dataset.minari_storage import MinariStorage
 
     interface = interface.storable()
@@ -204,7 +209,7 @@ def find(folder: Path) -> Dataset | None:
     data = next((path for path in (folder / _DATA, folder) if (path / _METADATA).is_file()), None)
     if data is None:
         return None
-    minari = _minari()
+    minari = package()
     try:
         stored = minari.MinariDataset(data)
         specs = specs_of(stored.observation_space, stored.action_space, masked=_has_masks(stored))

@@ -147,6 +147,9 @@ def refusal(config: EnvironmentConfig, suite: "Suite | None", error: BaseExcepti
         how = one_line(_how_to_install(suite)) if suite else reason
         return UsageError(f"environment {config.id!r} is not installed: {how}")
     name = config.id or config.import_path
+    if config.engine not in ("gymnasium", "envpool"):
+        words = f"environment.engine={config.engine!r} raised {type(error).__name__}: {reason}"
+        return UsageError(f"environment {name!r} cannot be made: {words}")
     if render and "render_mode" in reason:
         return NotRendered(name, f"{type(error).__name__}: {reason}")
     return UsageError(f"environment {name!r} cannot be made: {type(error).__name__}: {reason}")

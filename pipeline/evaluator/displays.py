@@ -1,8 +1,10 @@
 """Where pictures are shown: in a window, or in a video file."""
 
+import contextlib
 import importlib.util
 import os
 import time
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
@@ -111,21 +113,34 @@ class VideoFile:
         """Written so far."""
 
     def show(self, picture: Pixels, rate: float) -> None:
-        """See `Screen`; the first picture's size and rate are the video's, and others are scaled to it."""
+        """See `Screen`; the first picture's size and rate are the video's, and others are scaled to it.
+
+        Raises:
+          UsageError: the file cannot be written.
+        """
         import av  # not before there is something to encode
 
-        if self._container is None:
-            self._container = av.open(str(self._path), "w", options={"movflags": "+faststart"})
-            self._stream = self._container.add_stream("libx264", Fraction(rate).limit_denominator(1000))
-            self._stream.height, self._stream.width = picture.shape[:2]
-            self._stream.pix_fmt = "yuv420p"  # the only one that every browser takes
-            self._stream.options = {"crf": _QUALITY, "preset": "veryfast"}
-        self._container.mux(self._stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
+        with self._writing():
+            if self._container is None:
+                self._container = av.open(str(self._path), "w", options={"movflags": "+faststart"})
+                self._stream = self._container.add_stream("libx264", Fraction(rate).limit_denominator(1000))
+                self._stream.height, self._stream.width = picture.shape[:2]
+                self._stream.pix_fmt = "yuv420p"  # the only one that every browser takes
+                self._stream.options = {"crf": _QUALITY, "preset": "veryfast"}
+            self._container.mux(self._stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
         self.pictures += 1
 
     def close(self) -> None:
         """See `Screen`."""
-        if self._container is not None:
-            self._container.mux(self._stream.encode())
-            self._container.close()
-            self._container = None
+        container, self._container = self._container, None
+        if container is not None:
+            with self._writing():
+                container.mux(self._stream.encode())
+                container.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:  # FFmpeg's errors are of this type, too
+            raise UsageError(f"--video={self._path} cannot be written: {error.strerror}") from None

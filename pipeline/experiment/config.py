@@ -52,7 +52,9 @@ def load(name_or_path: str | Path, overrides: Overrides = (), seed: int | None =
     if not os.path.isfile(path):  # of any text: Path.is_file raises for a name that is too long
         path = SHIPPED / f"{name_or_path}.toml"
     if not os.path.isfile(path):
-        raise UsageError(f"no config {str(name_or_path)!r}: give a path or one of {', '.join(shipped())}")
+        from pipeline.experiment.mistakes import no_config
+
+        raise UsageError(no_config(str(name_or_path), shipped()))
     if fields:
         from pipeline.experiment.bases import with_fields
 
@@ -157,7 +159,7 @@ def _converted(tree: dict[str, Any], source: str) -> Experiment:
     """`typed`, with a mistake as a UsageError that begins with where the tables are from."""
     try:
         return typed(tree)
-    except msgspec.ValidationError as error:
+    except (UsageError, msgspec.ValidationError) as error:
         from pipeline.experiment.mistakes import in_words
 
         raise UsageError(f"{source}: {in_words(str(error))}" if source else in_words(str(error))) from None

@@ -6,7 +6,8 @@ Imported when there is one.
 import difflib
 import enum
 import inspect
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -39,6 +40,19 @@ def unknown_field(prefix: str, name: str, fields: Iterable[str]) -> str:
         return f"unknown field {prefix + name!r}; the nearest is {elsewhere[0]!r}"
     near = difflib.get_close_matches(name, fields if prefix else [*fields, "base"], n=1, cutoff=0.0)
     return f"unknown field {prefix + name!r}; the nearest is {prefix + near[0]!r}"
+
+
+def no_config(given: str, shipped: Sequence[str]) -> str:
+    """A sentence about a name or path of a config that there is not.
+
+    Args:
+      given: name or path.
+      shipped: names that there are.
+    """
+    near = difflib.get_close_matches(given.removesuffix(".toml"), shipped, n=1)
+    instead = f"did you mean {near[0]!r}? Give" if near else "give"
+    what = "it is a folder: " if os.path.isdir(given) else ""
+    return f"no config {given!r}: {what}{instead} the path of a file, or one of {', '.join(shipped)}"
 
 
 def unknown_kind(kind: str, error: ValueError) -> str:

@@ -64,19 +64,22 @@ class RunDirectory:
 
         return resumed(self.experiment(), experiment, self.path)
 
-    def lock(self) -> None:
-        """Keeps other runs out of the directory until this process ends.
+    def lock(self, holder: str = "run", flag: str = "--run_dir") -> None:
+        """Keeps others out of the directory until this process ends; `holder` and `flag` are for messages.
 
         Raises:
-          UsageError: a run is in it.
+          UsageError: a run is in it, or it cannot be written.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as error:
             self.unlock()
-            raise UsageError(f"{self.path} is in use by a run: wait for its end, or choose another --run_dir") from None
+            words = f"{self.path} is in use by a {holder}: wait for its end, or choose another {flag}"
+            if not isinstance(error, BlockingIOError):
+                words = f"{flag}={self.path} cannot be written: {error.strerror}"
+            raise UsageError(words) from None
 
     @property
     def is_in_use(self) -> bool:

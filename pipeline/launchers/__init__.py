@@ -303,22 +303,14 @@ def train(
     """
     if not isinstance(run_dir, str | os.PathLike) or not os.fspath(run_dir):
         raise UsageError(f"run_dir is the path of a folder, not {run_dir!r}")
-    for name, value, kind in (
-        ("resume", resume, bool),
-        ("require_private", require_private, bool),
-        ("cluster", cluster or Cluster(), Cluster),
-    ):
+    options: dict[str, Any] = {"resume": resume, "require_private": require_private, "cluster": cluster or Cluster()}
+    for name, value in options.items():
+        kind = Cluster if name == "cluster" else bool
         if not isinstance(value, kind):
             raise UsageError(f"{name} is of type {kind.__name__}, not {value!r}")
     run = RunDirectory(Path(run_dir).resolve())
-    options: dict[str, Any] = {
-        "launcher": launcher,
-        "resume": resume,
-        "require_private": require_private,
-        "cluster": cluster,
-    }
     with _telling(callbacks) as told:
-        code = launch(experiment, run.path, **options, callbacks=told)
+        code = launch(experiment, run.path, launcher=launcher, **options, callbacks=told)
     try:
         summary = msgspec.json.decode(run.summary.read_bytes(), type=prepared(Summary))
     except (OSError, msgspec.DecodeError) as error:  # the disk did not take it, or it was removed meanwhile

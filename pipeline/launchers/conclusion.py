@@ -4,8 +4,6 @@ The learner writes the summary of a run that it ends itself. Where another proce
 the launcher writes why, so that the reason survives whoever had it.
 """
 
-import shlex
-import sys
 from typing import Any
 
 import msgspec
@@ -66,19 +64,12 @@ def conclude(console: Console, run: RunDirectory, experiment: Experiment, code: 
     assert summary is not None
     code, words = EXIT_CODES[summary.stop_reason], one_line(summary.reason)
     if summary.stop_reason == "interrupted":
+        from pipeline.runtime.installation import how_to_resume
+
         by = f" by {by}" if by and words == "interrupted" else ""
-        words = f"{words}{by}; to go on: {_resuming(run)}"
+        words = f"{words}{by}; to go on: {how_to_resume(run.path)}"
     console.say_end(code, words if code else "")
     return code
-
-
-def _resuming(run: RunDirectory) -> str:
-    """The command that goes on with a run, or the call where Python has begun it."""
-    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
-    if spec is None or spec.name != "pipeline.train":
-        return f"pipeline.train(experiment, {str(run.path)!r}, resume=True)"
-    resume = [] if "--resume" in sys.orig_argv else ["--resume"]
-    return shlex.join([*sys.orig_argv, *resume])
 
 
 def write_reason(run: RunDirectory, experiment: Experiment, stop_reason: str, message: str) -> Summary:

@@ -4,6 +4,7 @@ The module is both sides: `specs_in_process` starts itself as a program and read
 """
 
 import contextlib
+import inspect
 import os
 import signal
 import subprocess
@@ -229,11 +230,16 @@ def own_launcher(name: str) -> Any:
         given = extensions.found("launchers", name)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    if callable(getattr(given, "run", None)):
-        return given
-    if callable(given):
-        return SimpleNamespace(run=given, separate=getattr(given, "separate", False))
-    raise UsageError(f"--launcher={name!r} is no function run(launch), nor has it one: it is {type(given).__name__}")
+    run = getattr(given, "run", given)
+    if not callable(run):
+        kind = type(given).__name__
+        raise UsageError(f"--launcher={name!r} is no function run(launch), nor has it one: it is of type {kind}")
+    with contextlib.suppress(ValueError):  # some of Python's own have no signature
+        try:
+            inspect.signature(run).bind(given)
+        except TypeError as error:
+            raise UsageError(f"--launcher={name!r} takes no launch as its only argument: {error}") from None
+    return SimpleNamespace(run=run, separate=getattr(given, "separate", False))
 
 
 def _main(told: int, answer: int, parent: int) -> None:

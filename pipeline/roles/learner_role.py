@@ -184,10 +184,10 @@ class LearningProcess:
 
     def awaited(self) -> list[str]:
         """What the run's end waits for: the last evaluation, and collectors that have not left."""
-        evaluated = not self._evaluate_last or (
-            self.ledger.evaluation is not None and self.ledger.evaluation.gradient_steps == self.learner.gradient_steps
-        )
-        return [*([] if evaluated else ["the last evaluation"]), *self.ledger.collectors_awaited()]
+        evaluation, steps = self.ledger.evaluation, self.learner.gradient_steps
+        is_evaluated = evaluation is not None and evaluation.gradient_steps == steps
+        awaits = self._evaluate_last and not (is_evaluated or self.ledger.solved)  # solved: the evaluator has left
+        return [*(["the last evaluation"] if awaits else []), *self.ledger.collectors_awaited()]
 
     def warn(self, sentence: str) -> None:
         """Logs a warning, and shows it in the status until the end."""

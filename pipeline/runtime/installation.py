@@ -1,9 +1,12 @@
-"""How this package was installed, and so how its extras are; by Python's own library, as others may be missing."""
+"""How this package was installed and called, and so how extras are added; by Python's own library alone."""
 
 import importlib.metadata
 import json
 import shlex
+import shutil
+import sys
 import urllib.parse
+from pathlib import Path
 
 NAME = "reverb-dqn"
 
@@ -14,6 +17,21 @@ def version() -> str:
         return importlib.metadata.version(NAME)
     except importlib.metadata.PackageNotFoundError:
         return "unknown"
+
+
+def how_to_resume(run_dir: Path) -> str:
+    """The command that goes on with the run of this process, or the call where Python has begun it.
+
+    Args:
+      run_dir: the run's directory.
+    """
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    if spec is None or spec.name != "pipeline.train":
+        return f"pipeline.train(experiment, {str(run_dir)!r}, resume=True)"
+    words = list(sys.orig_argv)
+    if len(words) > 1 and Path(words[1]).name == NAME:  # a shell needs no interpreter, and often not the folder
+        words[:2] = [NAME if shutil.which(NAME) == words[1] else words[1]]
+    return shlex.join([*words, *([] if "--resume" in words else ["--resume"])])
 
 
 def how_to_install(*extras: str) -> str:

@@ -20,6 +20,9 @@ def refuse_taken(folder: Path) -> None:
     for path in (folder, *folder.parents):
         if path.exists() and not path.is_dir():
             raise UsageError(f"--out={folder} cannot be: {path} is a file")
+    there = next(path for path in (folder.absolute().parent, *folder.absolute().parents) if path.exists())
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError(f"--out={folder} cannot be written: {there} is not yours to write to")
 
 
 def write_whole(folder: Path, write: Callable[[Path], None]) -> None:

@@ -1,6 +1,8 @@
 """The combinations of a sweep: values of config fields, their product, and a name for each."""
 
+import contextlib
 import itertools
+import re
 import tomllib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -11,6 +13,7 @@ from pipeline.experiment.config import UsageError, overlaid
 
 _LONGEST_NAME = 200
 """Bytes; file systems take 255, and a log's name is longer by its ending."""
+_WORD = re.compile(r"\s*(?!(true|false|nan|inf)\s*$)[A-Za-z_][\w./:-]*\s*")
 _READABLE = "=,.+-_[]"
 
 
@@ -69,7 +72,9 @@ def axis(line: str) -> Axis:
     try:
         found = fields(tomllib.loads(line))
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"--grid={' '.join(line.split())}: not TOML: {error} (strings need quotes)") from None
+        found = _understood(line)
+        if not found:
+            raise UsageError(f"--grid={' '.join(line.split())}: not TOML: {error} (strings need quotes)") from None
     if len(found) != 1:
         raise UsageError(f"--grid={' '.join(line.split())}: name one field, and give --grid again for another")
     ((field, values),) = found.items()
@@ -78,6 +83,17 @@ def axis(line: str) -> Axis:
     if field == "seed":
         raise UsageError(f"--grid={line}: seeds are given by --seeds")
     return Axis(field, values)
+
+
+def _understood(line: str) -> dict[str, Any]:
+    """A line whose list has no brackets, or whose words have lost their quotes to the shell; empty if it is none."""
+    field, _, values = (part.strip() for part in line.partition("="))
+    bare = values[1:-1] if values[:1] + values[-1:] == "[]" else values
+    quoted = ", ".join(f'"{word.strip()}"' if _WORD.fullmatch(word) else word for word in bare.split(","))
+    for one in (f"{field} = [{values}]", f"{field} = [{quoted}]"):
+        with contextlib.suppress(tomllib.TOMLDecodeError):
+            return fields(tomllib.loads(one))
+    return {}
 
 
 def product(axes: Sequence[Axis]) -> list[Combination]:

@@ -119,15 +119,10 @@ def lock(folder: Path) -> RunDirectory:
     """Keeps other sweeps out of a folder until the directory that is returned is unlocked, or this process ends.
 
     Raises:
-      UsageError: one is in it.
+      UsageError: one is in it, or it cannot be written.
     """
     directory = RunDirectory(folder)
-    try:
-        directory.lock()
-    except OSError as error:
-        raise UsageError(f"--out={folder} cannot be written: {error.strerror}") from None
-    except UsageError:
-        raise UsageError(f"{folder} is in use by a sweep: wait for its end, or choose another --out") from None
+    directory.lock("sweep", "--out")
     return directory
 
 

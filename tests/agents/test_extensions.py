@@ -298,6 +298,10 @@ def test_parts_that_cannot_be_built_are_refused_before_anything_is_written(tmp_p
         ("agent.torso='nine'", "agent.torso='nine': no 'nine'"),
         ("agent.optimizer='mine_of_tests:nothing'", "agent.optimizer='mine_of_tests:nothing' cannot be imported"),
         ("agent.optimizer='mine_of_tests:number'", "is no function, but of type int"),
+        ("agent.optimizer='json:loads'", "^agent.optimizer='json:loads' raised TypeError: "),
+        ("agent.torso='json:loads'", "^agent.torso='json:loads' raised TypeError: "),
+        ("agent.torso='builtins:max'", "^agent.torso='builtins:max' raised "),
+        ("agent.torso='builtins:print'", "^agent.torso='builtins:print' made an object of type NoneType: "),
     ):
         with pytest.raises(config.UsageError, match=words.replace("(", r"\(")):
             pipeline.train(config.parse("", (line,)), tmp_path / "run", launcher="inline")
@@ -310,6 +314,7 @@ def test_what_is_no_launcher_is_refused(tmp_path: Path) -> None:
         ("locl", "did you mean 'local'"),
         ("mine_of_tests:nothing", "--launcher='mine_of_tests:nothing' cannot be imported"),
         ("mine_of_tests:number", "is no function run"),
+        ("os:getcwd", "--launcher='os:getcwd' takes no launch as its only argument: too many positional arguments"),
     ):
         with pytest.raises(config.UsageError, match=words):
             pipeline.train(experiment, tmp_path / "run", launcher=launcher)
@@ -350,6 +355,14 @@ def test_an_engine_of_ones_own_makes_the_lanes() -> None:
     lanes = environments.make(section, 3)
     assert lanes.reset(seed=0).observation[""].shape == (3, 4)
     lanes.close()
-    for engine, words in (("gym", "there are gymnasium, envpool, and your own"), ("json:scanner", "is no function")):
+    for engine, words in (
+        ("gym", "there are gymnasium, envpool, and your own"),
+        ("json:scanner", "is no function"),
+        ("os:getcwd", "environment.engine='os:getcwd' raised TypeError: "),
+        (
+            "no_such_module:x",
+            "environment.engine='no_such_module:x' cannot be imported: there is no module 'no_such_mod",
+        ),
+    ):
         with pytest.raises(config.UsageError, match=words):
             environments.make(config.parse("", (f"environment.engine='{engine}'",)).environment, 1)

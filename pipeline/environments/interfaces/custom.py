@@ -1,8 +1,6 @@
 """Environments of one's own, by import path or registration: which interface each has, and who adapts it."""
 
 import functools
-import importlib
-import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -149,13 +147,11 @@ def imported(import_path: str, field: str) -> Any:
     Raises:
       UsageError: there is none, or it is not trusted.
     """
-    module_name, _, name = import_path.partition(":")
+    label = f"{field}={import_path!r}"
     try:
-        extensions.refuse_distrusted(import_path, f"{field}={import_path!r}")
+        extensions.refuse_distrusted(import_path, label)
+        return extensions.imported(import_path, label)
     except ValueError as error:
+        if isinstance(error.__cause__, UsageError):  # the module has begun a run, say
+            raise error.__cause__ from None
         raise UsageError(str(error)) from None
-    try:
-        module = importlib.import_module(module_name)
-        return operator.attrgetter(name)(module) if name else module
-    except (ImportError, TypeError, ValueError, AttributeError) as error:
-        raise UsageError(f"{field}={import_path!r} cannot be imported: {error}") from None

@@ -1,6 +1,7 @@
 """Datasets in files: what is written is what other readers find, and what the learner gets back."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from pipeline.environments.lanes.spaces import leaf_readers, specs_of
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import EnvironmentConfig
 from pipeline.replay.frames import FIRST, LAST, MID, FrameLayout
-from pipeline.runtime.output_folder import write_whole
+from pipeline.runtime.output_folder import refuse_taken, write_whole
 
 BOX = spaces.Box(-1.0, 1.0, (3,), np.float32)
 SPACES: dict[str, spaces.Space[Any]] = {
@@ -326,6 +327,15 @@ def test_a_failed_export_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"cannot be written: .*No space left"):
         write_whole(tmp_path / "out", fail)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_not_ours_to_write_to_is_refused_before_any_work(tmp_path: Path) -> None:
+    out = tmp_path / "new" / "out"
+    refuse_taken(out)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
+        with pytest.raises(UsageError, match=f"{tmp_path} is not yours to write to"):
+            refuse_taken(out)
 
 
 def test_episodes_that_are_cut_are_left_out_and_counted() -> None:

@@ -170,6 +170,16 @@ def test_a_video_that_cannot_be_is_refused(tmp_path: Path, name: str, said: str)
         VideoFile(tmp_path / name)
 
 
+def test_a_video_that_the_disk_does_not_take_is_refused() -> None:
+    def film() -> None:
+        video = VideoFile(Path("/sys/a.mp4"))
+        video.show(np.zeros((48, 64, 3), np.uint8), 10.0)
+        video.close()  # the encoder keeps the first pictures for a while
+
+    with pytest.raises(UsageError, match=r"^--video=/sys/a\.mp4 cannot be written: "):
+        film()
+
+
 def test_a_window_shows_pictures_and_can_be_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     """On SDL's driver without a screen, which is refused otherwise."""
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")

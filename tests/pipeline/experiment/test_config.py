@@ -105,14 +105,26 @@ def test_a_config_is_loaded_by_its_path(tmp_path: Path) -> None:
 def test_an_unknown_config_lists_the_shipped_ones() -> None:
     with pytest.raises(UsageError) as caught:
         load("cartpoole")
-    assert "cartpoole" in str(caught.value)
+    assert "no config 'cartpoole': did you mean 'cartpole'?" in str(caught.value)
     for name in config.shipped():
         assert name in str(caught.value)
 
 
 def test_a_folder_is_no_config(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no config"):
+    with pytest.raises(UsageError, match=r"no config .* it is a folder"):
         load(str(tmp_path))
+
+
+def test_an_unknown_field_of_a_file_is_refused_by_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    for text, words in (
+        ("[agent]\nnstep = 3", "unknown field 'agent.nstep'"),
+        ("[agent]\nkind = 'dqm'", "agent.kind: "),
+    ):
+        path.write_text(text)
+        with pytest.raises(UsageError) as caught:
+            load(str(path))
+        assert str(caught.value).startswith(f"{path}: {words}")
 
 
 def test_weights_need_a_port_of_their_own() -> None:

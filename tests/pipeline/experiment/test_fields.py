@@ -69,6 +69,7 @@ def test_a_part_can_be_asked_for() -> None:
     shown = reference("--field=replay.cap").stdout
     assert "replay.capacity = 100000  (integer >= 1)" in shown
     assert "replay.min_size" not in shown
+    assert "leave --field and --kind out" in reference("--markdown", "--kind=dqn").stderr
     none = reference("--field=nowhere.to.be.found")
     assert (none.returncode, none.stdout, len(none.stderr.splitlines())) == (2, "", 1)
 

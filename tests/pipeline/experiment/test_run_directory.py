@@ -65,6 +65,13 @@ def test_a_directory_below_a_file_is_refused(run: RunDirectory) -> None:
     assert str(run.path) in refusal(run, Experiment())
 
 
+def test_a_directory_that_cannot_be_written_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"^--run_dir=/proc/self/run cannot be written: No such file or directory$"):
+        RunDirectory(Path("/proc/self/run")).lock()
+    with pytest.raises(UsageError, match=r"^--out=/sys/run cannot be written: "):
+        RunDirectory(Path("/sys/run")).lock("sweep", "--out")
+
+
 def test_a_directory_without_a_run_holds_no_experiment(run: RunDirectory) -> None:
     with pytest.raises(UsageError, match="holds no run"):
         run.experiment()

@@ -46,6 +46,11 @@ def test_a_product_has_every_combination_once_or_refuses(grid: dict[str, list[An
         ("agent.double=[true, false]", "agent.double", [True, False], "agent.double=true"),
         ("agent.hidden_units=[[64, 64], [256]]", "agent.hidden_units", [[64, 64], [256]], "agent.hidden_units=[64+64]"),
         ("environment.id=['ALE/Pong-v5']", "environment.id", ["ALE/Pong-v5"], "environment.id=ALE%2FPong-v5"),
+        ("agent.n_step=1,3", "agent.n_step", [1, 3], "agent.n_step=1"),
+        ("agent.hidden_units=[64, 64], [256]", "agent.hidden_units", [[64, 64], [256]], "agent.hidden_units=[64+64]"),
+        ("agent.kind=[c51, dqn]", "agent.kind", ["c51", "dqn"], "agent.kind=c51"),
+        ("environment.id=ALE/Pong-v5,m:Id", "environment.id", ["ALE/Pong-v5", "m:Id"], "environment.id=ALE%2FPong-v5"),
+        ("agent.double=true,false", "agent.double", [True, False], "agent.double=true"),
         ("agent=[{kind='c51', v_max=9}]", "agent", [{"kind": "c51", "v_max": 9}], "agent=kind=c51+v_max=9"),
     ],
 )
@@ -70,7 +75,10 @@ def test_without_a_grid_there_is_one_combination() -> None:
     ("lines", "words"),
     [
         (["agent.n_step=[1"], "not TOML"),
-        (["agent.kind=[dqn]"], "quotes"),
+        (["agent.kind=[d qn]"], "quotes"),
+        (["agent.n_step=20,000"], "not TOML"),
+        (["=1,2"], "not TOML"),
+        (["agent.n_step="], "as a list"),
         (["agent.n_step=3"], "as a list"),
         (["agent.n_step=[]"], "as a list"),
         (["agent.n_step=[1]\nagent.double=[true]"], "name one field"),
