@@ -214,7 +214,7 @@ class _Line(NamedTuple):
             name, equals, value = (part.strip() for part in line.partition("="))
             if not re.fullmatch(r"[\w-]+(\.[\w-]+)*", name) or "\n" in line:
                 raise UsageError(f"{label}: not TOML: {error} (strings need quotes)") from None
-            if not equals or not value:
+            if not equals:
                 raise UsageError(f"{label}: has no value: {_advice(name, 'dqn')}") from None
             return cls(label, {}, name, value)
 
@@ -244,6 +244,8 @@ class _Line(NamedTuple):
         if wanted is None:  # an unknown field
             return value
         found = readings(value, wanted, is_text=bool(self.name))
+        if value == "" and "" not in found:  # text alone may be empty
+            raise UsageError(f"{self.label}: has no value: {_advice(name, kind)}")
         if len(found) == 1:
             return found[0]
         if not found and not self.name:

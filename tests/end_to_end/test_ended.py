@@ -66,6 +66,19 @@ def test_a_resume_of_a_run_in_one_process_takes_fewer_steps_than_it_has_lanes(tm
 
 
 @pytest.mark.slow
+def test_a_run_ends_with_the_evaluation_under_way_that_solves_its_task(tmp_path: Path) -> None:
+    """The evaluator leaves with it, so that no other is waited for."""
+    run_dir = tmp_path / "run"
+    lines = ("environment.id=''", "environment.import_path='environments_that_fail:SlowlyEvaluated'")
+    more = ("evaluation.kwargs.pause=0.2", "evaluation.every_steps=200", "stop.target_return=5", "collect.lanes=4")
+    result = train(run_dir, *SMALL, *lines, *more)
+    assert result.returncode == 0, result.stdout + result.stderr
+    found = summary(run_dir)
+    assert (found["solved"], found["stop_reason"]) == (True, "environment_steps")
+    assert "in vain" not in result.stdout + result.stderr
+
+
+@pytest.mark.slow
 def test_a_task_without_an_end_has_a_result_and_a_policy_and_says_what_to_set(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     lines = ("stop.environment_steps=20_000", "collect.lanes=8", "evaluation.max_episode_steps=100")

@@ -34,6 +34,18 @@ class SlowEnvironment(_Walk):
         return super().step(action)
 
 
+class SlowlyEvaluated(_Walk):
+    """Takes its time for a step where its arguments ask for that, as those of evaluations may."""
+
+    def __init__(self, pause: float = 0.0) -> None:
+        super().__init__()
+        self._pause = pause
+
+    def step(self, action: Any) -> Any:
+        time.sleep(self._pause)
+        return super().step(action)
+
+
 class NanEnvironment(_Walk):
     """Its twentieth step returns an observation that is not a number."""
 
