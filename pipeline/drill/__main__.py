@@ -239,7 +239,10 @@ def main(arguments: list[str]) -> int:
     folder = Path(_RUN_DIR.value).resolve()
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} is not empty: choose another --run_dir")
-    (folder / "disk").mkdir(parents=True, exist_ok=True)
+    try:
+        (folder / "disk").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--run_dir={folder} cannot be written: {error.strerror}") from None
     small_disk.mount(folder / "disk", _DISK.value)
     target = experiment.stop.target_return
     drill = Drill(_CONFIG.value, tuple(_SET.value), _SEED.value, _KILLS.value, target, folder)

@@ -187,7 +187,9 @@ def understood(
         words = in_words(str(error))
         field = re.sub(r"^unknown field '([\w.]+)'.*|^([\w.]+)[^\w.].*", r"\1\2", words)
         for line in reversed(lines):
-            if line.label and any(name == field or name.startswith(f"{field}.") for name in line.names()):
+            if any(name == field or name.startswith(f"{field}.") for name in line.names()):
+                if not line.label:  # from Python, where the field's name says which argument it is
+                    raise UsageError(words) from None
                 advice = "" if words.startswith("unknown") else _advice(field, kind)
                 raise UsageError(f"{line.label}: {words}{advice and f' ({advice})'}") from None
         if words.startswith("unknown field 'agent.") and kinds:

@@ -167,7 +167,11 @@ class GreedyPolicy:
             if self._one.masked:
                 raise UsageError("mask is missing: the environment says which actions are allowed; give what it gives")
             return None
-        array, wanted = np.asarray(mask), (rows, self.num_actions) if is_batch else (self.num_actions,)
+        wanted = (rows, self.num_actions) if is_batch else (self.num_actions,)
+        try:
+            array = np.asarray(mask)
+        except ValueError:  # rows of several lengths
+            raise UsageError(f"mask is no array: it is {wanted}, True where an action is allowed") from None
         if array.shape != wanted:
             raise UsageError(f"mask is of shape {array.shape}: it is {wanted}, True where an action is allowed")
         if array.dtype.kind not in "biu" or not np.isin(array, (0, 1)).all():

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from pipeline.comparison.groups import fields, text
+from pipeline.experiment import config
 from pipeline.experiment.config import UsageError, overlaid
+from pipeline.experiment.sections import Experiment
 
 _LONGEST_NAME = 200
 """Bytes; file systems take 255, and a log's name is longer by its ending."""
@@ -61,6 +63,25 @@ class Combination(NamedTuple):
                 table = {name: table}
             tree = overlaid(tree, table)
         return tomli_w.dumps(tree)
+
+
+def loaded(source: str, overrides: Sequence[str], tried: Combination) -> Experiment:
+    """The experiment of a config with one combination of values.
+
+    Args:
+      source: name or path of the config.
+      overrides: lines of TOML that come before.
+      tried: the combination.
+
+    Raises:
+      UsageError: the config does not take the values; a mistake in them begins with their combination.
+    """
+    try:
+        return config.load(source, (*overrides, tried.line), seed=0)
+    except UsageError as error:
+        label = f"--set={' '.join(tried.line.split())}"
+        words = str(error)
+        raise UsageError(tried.words + words.removeprefix(label) if words.startswith(label) else words) from None
 
 
 def axis(line: str) -> Axis:

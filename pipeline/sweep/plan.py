@@ -15,7 +15,7 @@ from pipeline.experiment.run_directory import RunDirectory, write_atomically
 from pipeline.experiment.sections import Experiment
 from pipeline.launchers import describe
 from pipeline.records.results import EXIT_CODES, Status, Summary
-from pipeline.sweep.combinations import Combination
+from pipeline.sweep.combinations import Combination, loaded
 
 STUDY = "search.db"
 """The file of a search's trials."""
@@ -89,7 +89,7 @@ class Plan:
     ) -> None:
         self.folder, self.tried, self.seeds = folder, tried, list(seeds)
         self.source, self.overrides = source, overrides
-        self.experiments = {each.name: config.load(source, (*overrides, each.line), seed=0) for each in tried}
+        self.experiments = {each.name: loaded(source, overrides, each) for each in tried}
         refuse_folder(folder, searched=False)
         self._refuse_changed()
         for name, wanted in self.experiments.items():

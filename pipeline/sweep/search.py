@@ -16,7 +16,7 @@ from pipeline.experiment.sections import Experiment
 from pipeline.records.results import EXIT_CODES
 from pipeline.sweep import space as spaces
 from pipeline.sweep import study as studies
-from pipeline.sweep.combinations import Combination
+from pipeline.sweep.combinations import Combination, loaded
 from pipeline.sweep.plan import EXPERIMENT, SweepRun, refuse_folder, refuse_unfit
 from pipeline.sweep.progress import Progress
 from pipeline.sweep.study import Found, Method, OpenTrial, Pruner, Study
@@ -99,7 +99,7 @@ class SearchPlan:
         Raises:
           UsageError: the config does not take them.
         """
-        return config.load(self.source, (*self.overrides, Combination(dict(values)).line), seed=0)
+        return loaded(self.source, self.overrides, Combination(dict(values)))
 
     def members(self, number: int, values: Mapping[str, Any]) -> list[SweepRun]:
         """A trial's runs, a seed each.

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 from one_after_another import refusals
+from small_runs import inline
 
 import pipeline
 from pipeline import UsageError
@@ -232,6 +233,35 @@ def test_learners_that_learn_together_go_on_when_one_is_killed_and_started_again
     assert account.drawn == account.learned + account.prefetched + account.discarded + account.drained
     weights = [role.log.read_text().rpartition(" with the weights ")[2].split()[0] for role in team]
     assert len(set(weights)) == 1, "all hold one network, optimizer and target included"
+
+
+@pytest.mark.slow
+def test_learners_that_learn_together_begin_with_the_weights_of_another_run(
+    tmp_path: Path, start: Callable[..., Role]
+) -> None:
+    assert inline(tmp_path / "before", *SMALL, "stop.environment_steps=600", "evaluation.episodes=0") == 0
+    more = (
+        f"agent.initial_policy='{tmp_path / 'before'}'",
+        "stop.gradient_steps=60",
+        "replay.shards=2",
+        "evaluation.episodes=0",
+    )
+    flags = flags_of(*more, shards=2)
+    learner_dir, addresses = tmp_path / "learner", [f"127.0.0.1:{free_port()}" for _ in range(2)]
+    others = [start("replay", flags, shard, f"--run_dir={tmp_path / f'replay-{shard}'}") for shard in range(2)]
+    others.append(start("collector", flags))
+    team = []
+    for index in range(2):
+        task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        own = [f"--run_dir={learner_dir}"] if index == 0 else []
+        team.append(start("learner", flags, index, *own, TF_CONFIG=json.dumps(task)))
+    assert team[0].wait() == 0, team[0].words()
+    assert [role.wait() for role in (team[1], *others)] == [0] * 4, team[1].words()
+    assert f"begin with the weights of {tmp_path / 'before'}" in team[0].text()
+    weights = [role.text().rpartition(" with the weights ")[2].split()[0] for role in team]
+    assert len(set(weights)) == 1, "all began with them"
+    result = summary(learner_dir)
+    assert (result.stop_reason, result.started_anew) == ("gradient_steps", [])
 
 
 def test_the_learners_process_can_be_the_replay_and_roles_of_another_experiment_take_no_part(

@@ -235,6 +235,7 @@ def test_keywords_that_are_wrong_are_refused(fields: dict[str, Any], words: str)
     with pytest.raises(UsageError) as caught:
         pipeline.load("cartpole", **fields)
     assert words in str(caught.value)
+    assert "cartpole.toml" not in str(caught.value), "its file is not to blame"
 
 
 def test_overrides_as_tables_hold_what_python_says() -> None:

@@ -129,6 +129,7 @@ def test_a_recurrent_policy_forgets_when_it_is_told_to(made: Callable[[str], Pat
         ({"a": np.zeros(4)}, None, "observation is of dtype object"),
         (np.zeros(4, np.float32), [True], "mask is of shape (1,): it is (2,)"),
         (np.zeros((3, 4), np.float32), [True, True], "mask is of shape (2,): it is (3, 2)"),
+        (np.zeros(4, np.float32), [[True], [True, False]], "mask is no array: it is (2,)"),
         (np.zeros(4, np.float32), [0.5, 1.0], "mask: True or 1"),
         (np.zeros(4, np.float32), [False, False], "mask: row 0: no action is allowed"),
     ],

@@ -21,7 +21,7 @@ SPACE = {"agent.n_step": {"low": 1, "high": 3}}
         ({"grid": [1]}, "grid is a table of fields"),
         ({"grid": {"agent.n_step": 3}}, "grid['agent.n_step'] is a list of values"),
         ({"grid": {"agent.n_step": []}}, "grid['agent.n_step'] is a list of values"),
-        ({"grid": {"agent.n_stp": [1]}}, "unknown field 'agent.n_stp'; the nearest is 'agent.n_step'"),
+        ({"grid": {"agent.n_stp": [1]}}, "agent.n_stp=1: unknown field 'agent.n_stp'; the nearest is 'agent.n_step'"),
         ({"grid": {"agent.n_step": [1, 1]}}, "grid: agent.n_step=1 is there twice"),
         ({"seeds": []}, "seeds is a list of values"),
         ({"seeds": [0.5]}, "seeds are whole numbers"),
