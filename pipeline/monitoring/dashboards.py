@@ -14,7 +14,7 @@ from tensorboard.plugins.custom_scalar import summary as custom_scalar
 from tensorboard.plugins.histogram.summary_v2 import histogram_pb
 from tensorboard.plugins.hparams import api_pb2
 from tensorboard.plugins.hparams import summary as sessions
-from tensorboard.plugins.hparams.summary_v2 import HParam, Metric, hparams_config_pb, hparams_pb
+from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 from tensorboard.plugins.text.summary_v2 import text_pb
 
 from pipeline.experiment import config
@@ -68,7 +68,9 @@ _RESULTS = {
     "result/environment_steps_per_second": "environment steps per second",
     "result/gradient_steps_per_second": "gradient steps per second",
 }
-_ALWAYS = ("seed", "environment.id", "agent.kind", "agent.learning_rate", "agent.n_step", "learner.batch_size")
+_FIRST = ("agent.kind", "agent.learning_rate", "agent.n_step", "environment.id", "seed")
+"""Settings that tell runs apart which are of no sweep."""
+_ALWAYS = (*_FIRST, "learner.batch_size")
 """Settings shown although they have their defaults: TensorBoard takes the columns of one run for all."""
 _NOT_SETTINGS = ("stop.", "replay.port", "replay.weights_port", "replay.private", "checkpoint.")
 
@@ -99,6 +101,7 @@ def settings(experiment: Experiment, varied: Collection[str] = ()) -> dict[str, 
     """
     default = flat(msgspec.to_builtins(Experiment(agent=type(experiment.agent)())))
     own = flat(msgspec.to_builtins(experiment))
+    own["environment.id"] = own["environment.id"] or own["environment.import_path"]  # empty would tell nothing
     chosen = [
         name
         for name, value in own.items()
@@ -134,14 +137,13 @@ def beginning(experiment: Experiment, command_line: str, path: Path) -> list[Pro
 
         name, varied = seldom.trial(path, sweep)
     values = settings(experiment, varied)
-    columns = hparams_config_pb(
-        [HParam(key) for key in values], [Metric(tag, display_name=words) for tag, words in _RESULTS.items()]
+    columns = sessions.experiment_pb(  # it shows the first five that differ
+        [api_pb2.HParamInfo(name=key, differs=key in (varied or _FIRST)) for key in values],
+        [api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag), display_name=said) for tag, said in _RESULTS.items()],
     )
-    if is_swept:
-        seldom.put_first(columns, varied)
     return [
         layout(),
-        columns,
+        _for_writer(columns),
         hparams_pb(values, trial_id=name, start_time_secs=time.time()),
         text_pb("run/command_line", f"    {command_line}"),
         text_pb("run/config", "\n".join(f"    {line}" for line in config.dump(experiment).splitlines())),

@@ -3,15 +3,12 @@
 Imported by those runs alone.
 """
 
-from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from pipeline.learner.learner import Learner
 from pipeline.messages.contents import CollectorReport
@@ -67,12 +64,3 @@ def trial(path: Path, sweep: Path) -> tuple[str, list[str]]:
         return "/".join(path.parts[-2:]), []
     words = [word.partition("=") for word in path.parent.name.split(",")]
     return f"{','.join(value or name for name, _, value in words)} {path.name.replace('seed-', 's')}", varied
-
-
-def put_first(columns: Summary, names: Collection[str]) -> None:
-    """Marks some columns of *HParams* as those that differ between runs: TensorBoard shows the first five."""
-    (value,) = columns.value
-    content = HParamsPluginData.FromString(value.metadata.plugin_data.content)
-    for column in content.experiment.hparam_infos:
-        column.differs = column.name in names
-    value.metadata.plugin_data.content = content.SerializeToString()

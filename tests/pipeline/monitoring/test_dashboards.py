@@ -55,7 +55,12 @@ def test_trials_have_short_names(tmp_path: Path, folder: str, fields: list[str] 
     columns = dashboards.beginning(load("cartpole"), "train", path)[1]
     experiment = HParamsPluginData.FromString(columns.value[0].metadata.plugin_data.content).experiment
     assert experiment.hparam_infos[0].name == first
-    assert [column.name for column in experiment.hparam_infos if column.differs] == (fields or [])
+    shown = {column.name for column in experiment.hparam_infos if column.differs}
+    assert shown == set(fields or ["agent.kind", "agent.learning_rate", "agent.n_step", "environment.id", "seed"])
+
+
+def test_an_environment_without_an_id_is_named_by_its_import_path() -> None:
+    assert dashboards.settings(load("cartpole_memory"))["environment.id"].startswith("pipeline.environments.classic:")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"fields": 3}', "no JSON"])
