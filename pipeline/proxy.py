@@ -45,7 +45,7 @@ _LOG = flags.DEFINE_string("log", "/dev/stderr", "Takes refused requests and fai
 
 _POLL_SECONDS = 0.1
 _RESTART_SECONDS = 1.0
-_ROLE_NAME = re.compile(r"(replay|learner|collector|evaluator|relay|supervisor)-\d+")
+_ROLE_NAME = re.compile(r"(replay|learner|inference|collector|evaluator|relay|supervisor)-\d+")
 _MOST_FAILURES = 5
 """Ends in a row, each soon after the start, after which a restart does not help."""
 

@@ -54,9 +54,8 @@ if TYPE_CHECKING:
     from pipeline.monitoring.health import Number
     from pipeline.roles.learner_parts import LearnerParts
 
-ROLE = flags.DEFINE_enum(
-    "role", None, ["replay", "learner", "collector", "evaluator", "relay"], "What this process does."
-)
+_NAMES = ["replay", "learner", "inference", "collector", "evaluator", "relay"]
+ROLE = flags.DEFINE_enum("role", None, _NAMES, "What this process does.")
 CONFIG = flags.DEFINE_string("config", None, "Path of a TOML config, or the name of a shipped one, such as cartpole.")
 SET = flags.DEFINE_multi_string("set", [], "A line of TOML that overrides the config; may be repeated.")
 SEED = flags.DEFINE_integer("seed", None, "Replaces the config's seed.", lower_bound=0)
@@ -72,6 +71,9 @@ RUN_DIR = flags.DEFINE_string(
 RESUME = flags.DEFINE_bool("resume", False, "Go on from the newest checkpoint in --run_dir; start if there is none.")
 WEIGHTS = flags.DEFINE_string("weights", "", "Where to fetch weights: a relay or a proxy. Empty: this role's shard.")
 REPORTS = flags.DEFINE_string("reports", "", "Where to send reports: a proxy. Empty: this role's shard.")
+INFERENCE = flags.DEFINE_string(
+    "inference", "", "host:port or unix:/path of the acting server, of a run with collect.inference='central'."
+)
 LISTEN = flags.DEFINE_string("listen", None, "host:port that a relay serves at.")
 EMBEDDED = flags.DEFINE_bool(
     "embedded", False, "The learner's process is the replay's server too, at the only address of --replay."
@@ -104,7 +106,7 @@ _MOST_LOST = 20
 def _learn(experiment: Experiment, addresses: Addresses, interrupted: threading.Event, health: Health) -> int:
     """The learner's process; returns the exit code."""
     team = None
-    if cluster := _cluster():
+    if cluster := workers.cluster(os.environ):
         quieten_gym()
         from pipeline.learner.workers.collectives import Team
 
@@ -169,9 +171,19 @@ def _collect(experiment: Experiment, addresses: Addresses, interrupted: threadin
     incarnation = random.getrandbits(31) if INCARNATION.value is None else INCARNATION.value
     process, specs = f"collector-{INDEX.value}.{incarnation}", _specs(experiment)
     _count_start()
-    return run_collector(
-        experiment, INDEX.value, addresses, process, interrupted, _recorder(), incarnation, specs, health.vitals
-    )
+    own = _recorder(), incarnation, specs, health.vitals, INFERENCE.value
+    return run_collector(experiment, INDEX.value, addresses, process, interrupted, *own)
+
+
+def _act(experiment: Experiment, addresses: Addresses, interrupted: threading.Event, health: Health) -> int:
+    """The acting server's process; returns the exit code."""
+    from pipeline.acting.acting_server import run_acting_server
+    from pipeline.replay.frames import FrameLayout
+
+    seen = FrameLayout.of(experiment, _specs(experiment)).agent_specs
+    bound, show = listening.at(INFERENCE.value, "--inference"), health.vitals.show_numbers
+    _count_start()
+    return run_acting_server(experiment, seen, bound, addresses.weights, interrupted, _recorder(), show)
 
 
 def _evaluate(experiment: Experiment, addresses: Addresses, interrupted: threading.Event, health: Health) -> int:
@@ -196,6 +208,7 @@ def _relay(experiment: Experiment, addresses: Addresses, interrupted: threading.
 
 
 _ROLES = {"replay": _serve, "learner": _learn, "collector": _collect, "evaluator": _evaluate, "relay": _relay}
+_ROLES["inference"] = _act
 
 
 def _run_directory(experiment: Experiment) -> RunDirectory:
@@ -218,25 +231,6 @@ def _specs(experiment: Experiment) -> Specs:
     return environments.describe(experiment.environment)
 
 
-def _cluster() -> workers.Cluster | None:
-    """The learners of the run, if they are several."""
-    return workers.cluster(os.environ)
-
-
-def _start_anew(lost: workers.WorkerLost) -> None:
-    """Re-executes this process: TensorFlow's collectives cannot be used again after a peer was lost."""
-    log.error("%s; this one starts anew", lost)
-    role_words.end(None, "")
-    logging.shutdown()
-    for descriptor in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):  # that of the listing is closed
-            if int(descriptor) > 2:
-                os.set_inheritable(int(descriptor), False)
-    line = [argument for argument in sys.orig_argv[1:] if not argument.startswith("--lost=")]
-    begin = line.index("pipeline.role") + 1
-    os.execv(sys.executable, [sys.executable, *line[:begin], "--resume", f"--lost={LOST.value + 1}", *line[begin:]])
-
-
 def _source(experiment: Experiment) -> log_lines.Source:
     """Names this process in metrics and logs; how often it was started before is as far as anybody has counted."""
     run, life = RUN.value or f"{Path(CONFIG.value or '').stem}-{experiment.seed}", INCARNATION.value
@@ -254,7 +248,7 @@ def _count_start() -> None:
 
 def _health(experiment: Experiment) -> Health:
     """How this process is, for whoever asks."""
-    acts = ROLE.value in ("collector", "evaluator")
+    acts = ROLE.value in ("inference", "collector", "evaluator")
     silent = experiment.collect.stall_seconds if acts else experiment.learner.silent_seconds
     health = Health(f"{ROLE.value}-{INDEX.value}", silent, f"{'collect.stall' if acts else 'learner.silent'}_seconds")
     health.follow(_recorder())
@@ -298,7 +292,7 @@ def _experiment(shards: list[str]) -> Experiment:
 
 def _check(experiment: Experiment, shards: list[str]) -> None:
     """Refuses what this role cannot be started with."""
-    cluster = _cluster() if ROLE.value == "learner" else None
+    cluster = workers.cluster(os.environ) if ROLE.value == "learner" else None
     if cluster is not None:
         workers.share(experiment, len(cluster.addresses))
         if EMBEDDED.value:
@@ -320,6 +314,10 @@ def _check(experiment: Experiment, shards: list[str]) -> None:
         port_of(listen, "--listen")
         if more:
             raise UsageError("--listen is one host:port")
+    if ROLE.value in ("inference", "collector"):
+        from pipeline.acting.central_words import refuse_place
+
+        refuse_place(experiment, ROLE.value, INFERENCE.value)
     if ROLE.value == "replay" or EMBEDDED.value:
         port_of(shards[INDEX.value % len(shards)], "--replay")
     most = {"replay": len(shards), "collector": experiment.collectors}.get(ROLE.value)
@@ -364,7 +362,7 @@ def main(arguments: list[str]) -> int:
         recorder.conclude(code)
     except workers.WorkerLost as lost:
         if not interrupted.is_set() and LOST.value < _MOST_LOST:
-            _start_anew(lost)
+            workers.start_anew(lost, LOST.value)
         reason = str(lost)
     except BaseException as error:  # KeyboardInterrupt and SystemExit, too: an environment's own
         reason = f"the {ROLE.value} ends"

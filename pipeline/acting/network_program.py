@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 Weights = Sequence[NDArray[Any]]
+Draws = np.random.Generator | NDArray[np.float32] | None  # what draws normal numbers, or those that were drawn
 _MANY_PRODUCTS = 1e6
 """Of an observation's convolutions."""
 
@@ -33,13 +34,13 @@ class Actor(Protocol):
 
     state: NDArray[np.float32]
     """float32 [lanes, state_units], before the next call; without columns where the network has none."""
+    noise_shape: tuple[int, ...] | None
+    """Of the normal numbers that a noisy network takes, [lanes, units]; None of others."""
 
     def set_weights(self, weights: Weights) -> None:
         """Takes new weights, in the order of the Keras model's `weights`."""
 
-    def q_values(
-        self, observation: dict[str, NDArray[Any]], random: np.random.Generator | None = None
-    ) -> NDArray[np.float32]:
+    def q_values(self, observation: dict[str, NDArray[Any]], random: Draws = None) -> NDArray[np.float32]:
         """Q-values float32 [lanes, actions] of observations by leaf name, each [lanes, ...] in its spec's dtype.
 
         A noisy network takes its noise from `random`, one draw a lane; without it the noise is 0.
@@ -63,7 +64,7 @@ class TfliteActor:
         self._interpreter = native.Interpreter(program, shapes + [weight.shape for weight in weights], threads)
         self._last_position = len(shapes) + len(weights)
         further = self._interpreter.shapes[self._last_position :]
-        self._noise_shape = further[0] if further and not state_units else None
+        self.noise_shape = further[0] if further and not state_units else None
         self._actions = specs.num_actions
         self.state = np.zeros((lanes, state_units), np.float32)
         self.set_weights(weights)
@@ -73,14 +74,12 @@ class TfliteActor:
         for position, weight in enumerate(weights, start=len(self._leaves)):
             self._interpreter.set(position, weight)
 
-    def q_values(
-        self, observation: dict[str, NDArray[Any]], random: np.random.Generator | None = None
-    ) -> NDArray[np.float32]:
+    def q_values(self, observation: dict[str, NDArray[Any]], random: Draws = None) -> NDArray[np.float32]:
         """See `Actor`."""
         for position, name in enumerate(self._leaves):
             self._interpreter.set(position, observation[name])
-        if self._noise_shape is not None:
-            self._interpreter.set(self._last_position, noise_of(self._noise_shape, random))
+        if self.noise_shape is not None:
+            self._interpreter.set(self._last_position, noise_of(self.noise_shape, random))
         if not self.state.shape[1]:
             return self._interpreter.run()
         self._interpreter.set(self._last_position, self.state)
@@ -89,11 +88,11 @@ class TfliteActor:
         return both[:, : self._actions]
 
 
-def noise_of(shape: tuple[int, ...], random: np.random.Generator | None) -> NDArray[np.float32]:
+def noise_of(shape: tuple[int, ...], random: Draws) -> NDArray[np.float32]:
     """`agents.noisy.scaled_noise` of normal numbers, or zeros."""
     if random is None:
         return np.zeros(shape, np.float32)
-    normal = random.standard_normal(shape, np.float32)
+    normal = random if isinstance(random, np.ndarray) else random.standard_normal(shape, np.float32)
     scaled: NDArray[np.float32] = np.copysign(np.sqrt(np.abs(normal)), normal)
     return scaled
 
@@ -170,7 +169,7 @@ def _as_function_of_weights(
     further = [tf.TensorSpec((None, further_units), tf.float32)] if further_units else []
 
     def call(*flat: Any) -> Any:
-        packed = _repack(observation, names, flat[: len(names)])
+        packed = dict(zip(names, flat, strict=False)) if isinstance(observation, dict) else flat[0]
         return model([packed, *flat[len(names) :]] if further else packed)
 
     traced = tf.function(call, autograph=False).get_concrete_function(*specs, *further)
@@ -201,7 +200,3 @@ def _as_function_of_weights(
     specs += further
     named = [tf.TensorSpec(spec.shape, spec.dtype, name=f"argument_{position}") for position, spec in enumerate(specs)]
     return tf.function(rebuilt, autograph=False).get_concrete_function(*named)
-
-
-def _repack(observation: Any, names: list[str], flat: Sequence[Any]) -> Any:
-    return flat[0] if not isinstance(observation, dict) else dict(zip(names, flat, strict=True))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from agents import Specs
 from agents.exploration import epsilon, explore, greedy
 from pipeline import environments
-from pipeline.acting.network_program import make_actor
+from pipeline.acting.network_program import Actor, make_actor
 from pipeline.collector.boundaries import Boundaries, Marks, mark
 from pipeline.collector.statistics import CollectorStatistics
 from pipeline.experiment.sections import Experiment
@@ -41,6 +41,7 @@ class Collector:
       incarnation: how often this collector was started before; it has a seed stream of its own.
       traffic: of this process, if it does nothing but collect; None counts none.
       permits: of a replay of several shards.
+      make: the actor.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Collector:
         incarnation: int = 0,
         traffic: "Traffic | None" = None,
         permits: "Permits | None" = None,
+        make: Callable[..., Actor] = make_actor,
     ) -> None:
         self._experiment, self.index, self._process, collect = experiment, index, process, experiment.collect
         lanes = collect.lanes
@@ -75,7 +77,7 @@ class Collector:
         self._variables, self._variables_since = variables, time.monotonic()
         self._allowance, self._is_complete = variables.allowance(process), False
         weights = [array.numpy() for array in variables.weights]
-        self._actor = make_actor(
+        self._actor = make(
             experiment.agent, self._layout.agent_specs, lanes, variables.program, weights, collect.threads
         )
         self._stack, self._ladder = _frame_stack(experiment, specs), _ladder(experiment, index)

@@ -49,6 +49,7 @@ _EACH_FOR_ITSELF = (
     "stop.",
     "checkpoint.",
     "collect.devices",
+    "collect.inference",
     "replay.port",
     "replay.private",
     "replay.weights_port",

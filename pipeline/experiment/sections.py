@@ -108,13 +108,12 @@ class CollectConfig(Config, frozen=True):
     ] = 0
     lanes: Annotated[int, Meta(ge=1, description="Environments that a collector steps in lockstep.")] = 16
     threads: Annotated[
-        int,
-        Meta(
-            ge=1,
-            description="CPU threads of a collector's Q-network. They wait for each other by spinning: more than one "
-            "is for cores that nothing else needs.",
-        ),
+        int, Meta(ge=1, description="CPU threads of a network that acts; they spin: more than one is for idle cores.")
     ] = 1
+    inference: Annotated[
+        Literal["local", "central"],
+        Meta(description="Who computes actions: each collector by itself, or one acting server for all of a machine."),
+    ] = "local"
     devices: Annotated[
         str,
         Meta(

@@ -61,6 +61,11 @@ def of_dataset(experiment: Experiment) -> Checks:
             "offline.dataset=''",
         ),
         (
+            experiment.collect.inference != "local",
+            "a run from offline.dataset has no collectors whose actions a server could compute: set "
+            "collect.inference='local'",
+        ),
+        (
             not stop.gradient_steps and not stop.seconds,
             "a run from offline.dataset takes no environment steps to stop at: set stop.gradient_steps or stop.seconds",
         ),
@@ -136,6 +141,11 @@ def of_queue(experiment: Experiment) -> Checks:
     kind = f"agent.kind={agent.kind!r}"
     budget, steps = experiment.stop.environment_steps, agent.window_length - 1
     return [
+        (
+            experiment.collect.inference != "local",
+            f"{kind} keeps its weights for a whole sequence, and an acting server has the newest: set "
+            "collect.inference='local'",
+        ),
         (
             experiment.replay.prioritized,
             f"{kind} learns from every sequence once, in turn: set replay.prioritized=false",

@@ -182,6 +182,8 @@ def launch(
             f"collect.max_collectors={experiment.collect.max_collectors} is for nodes that join a run of "
             f"--launcher=ray: set it to 0 with --launcher={launcher}"
         )
+    if launcher != "local" and experiment.collect.inference == "central":
+        raise UsageError(f"--launcher={launcher} starts no acting server: set collect.inference='local'")
     _refuse_within_run()
     if resume:
         from pipeline.launchers.conclusion import ended

@@ -23,9 +23,14 @@ _ASK_SECONDS = 1.0
 
 
 class Supervisor:
-    """Starts the roles of a run, restarts those that fail, and ends them all."""
+    """Starts the roles of a run, restarts those that fail, and ends them all.
 
-    def __init__(self, launch: Launch) -> None:
+    Args:
+      launch: the run.
+      inference: address of the acting server; empty has none.
+    """
+
+    def __init__(self, launch: Launch, inference: str = "") -> None:
         experiment = launch.experiment
         silent, learners = experiment.collect.stall_seconds, experiment.learner.silent_seconds
         first = experiment.replay.port
@@ -36,8 +41,12 @@ class Supervisor:
         self._replays = [
             Watched(launch, "replay", shard, replay, learners) for shard in range(experiment.replay.shards)
         ]
-        collectors = [Watched(launch, "collector", index, replay, silent) for index in range(experiment.collectors)]
-        self._others = [*self._replays, *collectors]
+        acting = [Watched(launch, "inference", 0, replay, silent, inference=inference)] if inference else []
+        collectors = [
+            Watched(launch, "collector", index, replay, silent, inference=inference)
+            for index in range(experiment.collectors)
+        ]
+        self._others = [*self._replays, *acting, *collectors]
         if experiment.evaluates:
             self._others.append(Watched(launch, "evaluator", 0, replay, silent))
         self._interruption, self._clock = Interruption(), RunningClock()
@@ -151,11 +160,21 @@ class Supervisor:
 
 def run(launch: Launch) -> int:
     """Runs all roles on this machine; returns the exit code."""
-    with _shown(launch) as (launch, health):
-        supervisor = Supervisor(launch)
+    with _shown(launch) as (launch, health), _place_to_act(launch) as inference:
+        supervisor = Supervisor(launch, inference)
         if health is not None:
             supervisor.show(health)
         return supervisor.run()
+
+
+@contextmanager
+def _place_to_act(launch: Launch) -> Iterator[str]:
+    """Address of the acting server, a socket that the user alone can open; empty where each collector acts itself."""
+    if launch.experiment.collect.inference == "local":
+        yield ""
+        return
+    with tempfile.TemporaryDirectory(prefix="pipeline-inference-") as folder:  # of mode 700
+        yield f"unix:{folder}/acting.sock"
 
 
 @contextmanager

@@ -32,6 +32,7 @@ _BACKOFF_FACTOR = 4.0
 _POSTPONED_SECONDS = 2.0
 _POLL_SECONDS = 0.02
 _LAST_LINES = 12
+_ACTING = ("inference", "collector", "evaluator")
 
 
 class Watched:
@@ -39,11 +40,12 @@ class Watched:
 
     Args:
       launch: the run.
-      role: "learner", "collector", "evaluator" or "replay".
+      role: "learner", "collector", "evaluator", "replay" or "inference".
       index: of a collector or a shard.
       replay: addresses of the replay's servers, as --replay has them.
       silent_seconds: without a sign of life after which the process hangs.
       number: gives each process of the role a number that no other had; None counts those in the run directory.
+      inference: address of the acting server, as --inference has it; empty where there is none.
     """
 
     def __init__(
@@ -54,11 +56,13 @@ class Watched:
         replay: str,
         silent_seconds: float,
         number: Callable[[], int] | None = None,
+        inference: str = "",
     ) -> None:
         self._launch, self._role, self._index, self._replay = launch, role, index, replay
+        self._inference = inference
         self._world = launch.world or World.here()
         self.silent_seconds = silent_seconds
-        self._setting = "collect.stall_seconds" if role in ("collector", "evaluator") else "learner.silent_seconds"
+        self._setting = "collect.stall_seconds" if role in _ACTING else "learner.silent_seconds"
         self._number = number
         self._longest = {MAKING: launch.checked_seconds, RESETTING: launch.checked_seconds}
         """Seconds of the longest call of the environment that has been seen, by its kind."""
@@ -87,6 +91,7 @@ class Watched:
         command += [f"--incarnation={incarnation}", f"--recorder={recorder}", f"--started={launch.started}"]
         command += [f"--supervisor={os.getpid()}"]
         command += launch.asked.flags_of(self.name) if launch.asked else []
+        command += [f"--inference={self._inference}"] if self._inference else []
         if not launch.experiment.replay.shards:
             command += ["--embedded"]
         if launch.resume or self.restart_at is not None:

@@ -59,8 +59,11 @@ class World(NamedTuple):
     def variables_of(self, role: str, experiment: Experiment) -> dict[str, str]:
         """Environment variables of a role's process, which limit its libraries' threads and its devices."""
         variables = {"TF_CPP_MIN_LOG_LEVEL": "2", "GRPC_VERBOSITY": "ERROR", **self.variables}
+        is_central = experiment.collect.inference == "central"
+        if is_central and role in ("learner", "inference"):  # they share the GPUs, and TensorFlow would take all memory
+            variables = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", **variables}
         if role != "learner":
             variables = {**dict.fromkeys(_ONE_THREAD, "1"), **variables}
-            if experiment.collect.devices != INHERIT:
+            if role != "inference" and experiment.collect.devices != INHERIT:
                 variables["CUDA_VISIBLE_DEVICES"] = experiment.collect.devices
         return variables

@@ -34,7 +34,7 @@ _MOST_BYTES = 4_000_000
 class RoleWords(msgspec.Struct, frozen=True, tag="words"):
     """What a role's process has logged since its last message, and where it is."""
 
-    role: Literal["replay", "learner", "collector", "evaluator", "relay"]
+    role: Literal["replay", "learner", "inference", "collector", "evaluator", "relay"]
     index: int
     host: str
     folder: str

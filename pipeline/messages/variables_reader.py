@@ -27,10 +27,11 @@ class VariablesReader:
     Args:
       address: of the replay server.
       seconds: between fetches.
+      only_announcements: leave the weights out, and the config with them.
     """
 
-    def __init__(self, address: str, seconds: float) -> None:
-        self._address, self._seconds = address, seconds
+    def __init__(self, address: str, seconds: float, only_announcements: bool = False) -> None:
+        self._address, self._seconds, self._only_announcements = address, seconds, only_announcements
         self._client = native.reverb_client(address)
         self._newest: Variables | None = None
         self._weights: Weights | None = None
@@ -174,7 +175,9 @@ class VariablesReader:
     def _accept(self, announcement: Announcement) -> None:
         self.fetched_at = self._clock()
         begins_anew = announcement.version < self._announced  # what there was is of another run
-        if begins_anew or self._weights is None or self._weights.version < announcement.version:
+        if self._only_announcements:
+            self._keep(Weights(announcement.version, b"", ()))
+        elif begins_anew or self._weights is None or self._weights.version < announcement.version:
             take(self._client, WEIGHTS_TABLE, Weights, 1, self._keep)
         self._announced = announcement.version
         if self._weights is not None:

@@ -118,6 +118,10 @@ class Vitals:
         self.obstacle: Callable[[], str] = str
         """Why it cannot do its work at present, in words; empty if it can."""
 
+    def show_numbers(self, numbers: Callable[[], Mapping[str, float]]) -> None:
+        """Shows values that are asked for by tag."""
+        self.numbers = lambda: [Number(tag, value) for tag, value in numbers().items()]
+
     def show(self, report: CollectorReport | Evaluation) -> None:
         """Shows a report, in the place of earlier ones: each value stays until there is a newer one."""
         is_of_episodes = isinstance(report, CollectorReport) and bool(report.returns)

@@ -1,5 +1,6 @@
 """A collector's process, from its start to its last report. No TensorFlow."""
 
+import functools
 import gc
 import logging
 import threading
@@ -43,6 +44,7 @@ def run_collector(
     incarnation: int = 0,
     specs: Specs | None = None,
     vitals: Vitals | None = None,
+    inference: str = "",
 ) -> int:
     """Collects until the learner says that the run ends; returns the exit code.
 
@@ -56,6 +58,7 @@ def run_collector(
       incarnation: how often this collector was started before; it has a seed stream of its own.
       specs: of the environment, where they are known: else one is made to see.
       vitals: what it shows of itself, to whoever asks.
+      inference: address of the acting server; empty acts by itself.
 
     Raises:
       UsageError: it was started with another config than the learner.
@@ -66,7 +69,7 @@ def run_collector(
     recorder, vitals = recorder or Recorder(None), vitals or Vitals()
     specs = specs or environments.describe(experiment.environment)
     wait_for_server(addresses.frames, _CONNECT_SECONDS, f"collector {index}")
-    reader = VariablesReader(addresses.weights, experiment.collect.variables_seconds)
+    reader = VariablesReader(addresses.weights, experiment.collect.variables_seconds, bool(inference))
     newest = reader.join(experiment, _CONNECT_SECONDS, f"collector {index}")
     vitals.obstacle = lambda: silence(reader.refuse_silence, f"collector {index}")
     permits = None
@@ -74,25 +77,37 @@ def run_collector(
         from pipeline.replay.shards.permits import Permits
 
         permits = Permits(experiment, addresses.shards[0])
-    own = Traffic()
-    collector = Collector(experiment, specs, index, process, addresses.frames, newest, incarnation, own, permits)
+
+    def keep_waiting() -> bool:
+        recorder.beat()
+        reader.refuse_silence(experiment.collect.away_seconds, "a collector")
+        current = reader.newest
+        return not interrupted.is_set() and not (current is not None and current.stopping)
+
+    make: Callable[..., Collector] = Collector
+    if inference:
+        from pipeline.collector.central_collector import CentralCollector
+
+        make = functools.partial(CentralCollector, inference, keep_waiting)
+    others = {"incarnation": incarnation, "traffic": Traffic(), "permits": permits}
+    collector = make(experiment, specs, index, process, addresses.frames, newest, **others)
     sender = Sender(addresses.reports, REPORTS_TABLE)
     gc.freeze()  # what is here now stays: collections need not look at it again
     fault: EnvironmentFault | None = None
     try:
         try:
-            _collect(experiment, collector, reader, sender, interrupted, recorder, vitals)
+            _collect(experiment, collector, reader, sender, keep_waiting, recorder, vitals)
         except EnvironmentFault as error:
             fault = error
         deadline = time.monotonic() + _LEAVE_SECONDS
 
-        def keep_waiting() -> bool:
+        def is_in_time() -> bool:
             recorder.beat()
             return time.monotonic() < deadline
 
         collector.complete()
         recorder.record(collector.counts)
-        collector.confirm(keep_waiting, everything=True)
+        collector.confirm(is_in_time, everything=True)
         recorder.record(collector.counts)
         last = collector.report(reader.newest or newest, last=True, fault=str(fault or ""))
         sender.send(last, _REPORT_SECONDS)
@@ -111,7 +126,7 @@ def _collect(
     collector: Collector,
     reader: VariablesReader,
     sender: Sender,
-    interrupted: threading.Event,
+    keep_waiting: Callable[[], bool],
     recorder: Recorder,
     vitals: Vitals,
 ) -> None:
@@ -127,13 +142,6 @@ def _collect(
     sending: Future[bool] | None = None
     report_at = log_at = 0.0
     told = (-1, -1)  # environment steps and confirmed windows, in the newest report
-
-    def keep_waiting() -> bool:
-        recorder.beat()
-        reader.refuse_silence(away_seconds, "a collector")
-        current = reader.newest
-        return not interrupted.is_set() and not (current is not None and current.stopping)
-
     with ThreadPoolExecutor(1, "report") as background:
         while keep_waiting():
             newest = reader.newest or newest

@@ -43,6 +43,7 @@ NEEDED = {
     "collector": {"config", "replay", "index"},
     "evaluator": {"config", "replay"},
     "relay": {"config", "replay", "listen"},
+    "inference": {"config", "replay", "inference"},
 }
 
 Manifest = dict[str, Any]

@@ -7,17 +7,21 @@ import contextlib
 import enum
 import errno
 import logging
+import os
 import socket
 import socketserver
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from typing import NoReturn
 
 import msgspec
 
 from agents.struct_types import prepared
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment
+from pipeline.messages import role_words
 
 log = logging.getLogger(__name__)
 
@@ -259,3 +263,22 @@ class _Caller(socketserver.StreamRequestHandler):
             if (peer := known.get(self.rfile.readline(max(map(len, known))))) is not None:
                 self.wfile.write(_greeting(cluster, cluster.index))
                 self.server.callers.add(peer)
+
+
+def start_anew(lost: WorkerLost, times: int) -> NoReturn:
+    """Re-executes this role's process: TensorFlow's collectives cannot be used again after a peer was lost.
+
+    Args:
+      lost: the peer.
+      times: that this process has done so before.
+    """
+    logging.getLogger("role").error("%s; this one starts anew", lost)
+    role_words.end(None, "")
+    logging.shutdown()
+    for descriptor in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # that of the listing is closed
+            if int(descriptor) > 2:
+                os.set_inheritable(int(descriptor), False)
+    line = [argument for argument in sys.orig_argv[1:] if not argument.startswith("--lost=")]
+    begin = line.index("pipeline.role") + 1
+    os.execv(sys.executable, [sys.executable, *line[:begin], "--resume", f"--lost={times + 1}", *line[begin:]])

@@ -449,6 +449,8 @@ def experiments(draw: Any) -> Experiment:
         keys, stop = keys | {stop.target}, replace(stop, target_return=stop.target_return or 1.0)
     experiment = replace(experiment, collect=replace(experiment.collect, info_keys=tuple(sorted(keys))), stop=stop)
     experiment = replace(experiment, offline=OfflineConfig(dataset=experiment.offline.dataset))
+    if experiment.is_offline or experiment.agent.offline_only or experiment.agent.on_policy:
+        experiment = replace(experiment, collect=replace(experiment.collect, inference="local"))
     if not experiment.offline.dataset and hasattr(experiment.agent, "margin"):
         experiment = replace(experiment, agent=replace(experiment.agent, margin=0.0))
     if experiment.is_offline or experiment.agent.offline_only:
