@@ -127,5 +127,6 @@ class FarRoles:
             "collector": self._experiment.collectors,
             "replay": max(1, self._experiment.replay.shards),
             "evaluator": 1,
+            "inference": 1,
         }
         return 0 <= words.index < most.get(words.role, _MOST_RELAYS)

@@ -119,7 +119,6 @@ def test_roles_by_hand_act_at_a_server_beside_one_that_acts_by_itself(tmp_path: 
     assert "collector-1." not in said["inference"]
     summary = small_runs.summary(tmp_path / "learner")
     assert summary["account"]["unaccounted"] == 0
-    assert (tmp_path / "learner" / "logs" / "inference-0.log").is_file()
     assert not (tmp_path / "acting.sock").exists()
 
 
