@@ -5,12 +5,13 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 SITE := .site
 TRACKERS := .trackers
+STORE := .store
 RUN_DIR ?= runs/cartpole-$(shell date +%Y%m%d-%H%M%S)
 CONFIG ?= cartpole
 # Of two cores: a third process works while others wait for servers, deadlines and children.
 TEST_PROCESSES ?= 3
 
-.PHONY: setup train test test-slow bench-check check lint types rooms lock site trackers clean help debian
+.PHONY: setup train test test-slow bench-check check lint types rooms lock site trackers store clean help debian
 
 help: ## Lists the targets.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -45,7 +46,7 @@ PYTEST := $(RUN) -m pytest -n $(TEST_PROCESSES) --dist=loadgroup
 test: $(READY) debian ## Runs the tests of the first tier: at most 10 minutes on two cores.
 	@$(PYTEST) -m "not slow"
 
-test-slow: $(READY) debian trackers ## Runs all other tests: at most 25 minutes on two cores.
+test-slow: $(READY) debian trackers store ## Runs all other tests: at most 25 minutes on two cores.
 	@$(PYTEST) -m slow
 
 bench-check: $(READY) ## Measures five ratios on a quiet machine; fails where one has lost more than 15 %.
@@ -75,6 +76,14 @@ $(TRACKERS)/.ready: examples/trackers.lock
 
 trackers: $(TRACKERS)/.ready ## Creates .trackers, in which examples/track_*.py run and are tested by `make test-slow`.
 
+# moto's server of S3 shares nothing with the project: without this the tests of mirrors in S3 are skipped.
+$(STORE)/.ready: tests/support/store.lock
+	@$(PYTHON) -m venv $(STORE)
+	@$(STORE)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+store: $(STORE)/.ready ## Creates .store, a server of S3 for the tests of `make test-slow`.
+
 # MkDocs shares no dependency with the project: it has an environment of its own.
 $(SITE)/.ready: docs/site/requirements.lock
 	@$(PYTHON) -m venv $(SITE)
@@ -86,4 +95,4 @@ site: $(SITE)/.ready ## Builds the pages of docs/ as a site with search, build/s
 	@echo "built: build/site; look at it: $(SITE)/bin/python -m http.server --directory build/site"
 
 clean: ## Removes .venv, the site's environment and caches; runs stay.
-	@rm -rf $(VENV) $(SITE) $(TRACKERS) build/site .peers .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	@rm -rf $(VENV) $(SITE) $(TRACKERS) $(STORE) build/site .peers .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -52,7 +52,6 @@ from pipeline.security.loopback import guard_of
 
 if TYPE_CHECKING:
     from pipeline.monitoring.health import Number
-    from pipeline.roles.learner_parts import LearnerParts
 
 _NAMES = ["replay", "learner", "inference", "collector", "evaluator", "relay"]
 ROLE = flags.DEFINE_enum("role", None, _NAMES, "What this process does.")
@@ -129,14 +128,18 @@ def _learn(experiment: Experiment, addresses: Addresses, interrupted: threading.
 
     specs = _specs(experiment)
     life = run.incarnations("learner") if INCARNATION.value is None else INCARNATION.value
-    place = Place(addresses=addresses.shards)
-    if EMBEDDED.value:
-        place = Place(port_of(addresses.frames, "--replay"))
+    place = Place(port_of(addresses.frames, "--replay")) if EMBEDDED.value else Place(addresses=addresses.shards)
     recorder = Recorder(Path(RECORDER.value) if RECORDER.value else run.recorder("learner", life))
     recorder.show_calls()
     health.follow(recorder)
     parts = learner_parts(experiment, specs, run, place, resume=RESUME.value, pass_over=PASS_OVER.value, team=team)
-    health.vitals.numbers = lambda: _numbers_of_run(parts)
+
+    def numbers() -> "list[Number]":
+        from pipeline.monitoring import prometheus
+
+        return prometheus.of_run(parts.reporter.metrics.newest, parts.reporter.status, parts.replay.seen())
+
+    health.vitals.numbers = numbers
     health.vitals.obstacle = lambda: absence(parts.replay.seen())
     process = LearningProcess(
         experiment, run, place, parts, started=STARTED.value or time.time(), life=life, recorder=recorder
@@ -255,12 +258,6 @@ def _health(experiment: Experiment) -> Health:
     return health
 
 
-def _numbers_of_run(parts: "LearnerParts") -> "list[Number]":
-    from pipeline.monitoring import prometheus
-
-    return prometheus.of_run(parts.reporter.metrics.newest, parts.reporter.status, parts.replay.seen())
-
-
 @functools.cache
 def _recorder() -> Recorder:
     return Recorder(Path(RECORDER.value) if RECORDER.value else None)
@@ -336,6 +333,12 @@ def main(arguments: list[str]) -> int:
         die_with_parent(SUPERVISOR.value)
     shards = parse(_required(REPLAY, "host:port of each of the replay's servers"), "--replay")
     experiment = _experiment(shards)
+    mirrored: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    if experiment.checkpoint.mirror and not SUPERVISOR.value:
+        from pipeline.callbacks import mirroring
+
+        own = ROLE.value, INDEX.value, RUN_DIR.value, RESUME.value, _recorder().beat
+        experiment, mirrored = mirroring.of_role(experiment, *own)
     addresses = Addresses.of(shards, INDEX.value, WEIGHTS.value, REPORTS.value)
     at = listening.at(METRICS.value, "--metrics") if METRICS.value else None
     source = _source(experiment)
@@ -353,7 +356,7 @@ def main(arguments: list[str]) -> int:
     recorder.show_calls()
     manager = None if SUPERVISOR.value else ServiceManager.of(os.environ)  # a supervisor tells systemd itself
     try:
-        with shown(health, source, at, manager):
+        with shown(health, source, at, manager), mirrored:
             code = _ROLES[ROLE.value](experiment, addresses, interrupted, health)
         recorder.conclude(code)
     except (UsageError, TimeoutError, environments.EnvironmentFault) as error:
@@ -377,7 +380,9 @@ def _leave(code: int, reason: str, seconds: float, logged_as: log_lines.Source |
     if reason:  # not by logging, which an environment may have put out
         log_lines.say(logged_as, "ERROR", "role", reason)
     role_words.end(code, reason)
-    threading.Thread(target=_leave_in_time, args=(code,), daemon=True).start()
+    timer = threading.Timer(_EXIT_SECONDS, os._exit, (code,))
+    timer.daemon = True
+    timer.start()
     with contextlib.suppress(BaseException):  # what an environment or TensorFlow has left to be done at exit
         atexit._run_exitfuncs()
     log_lines.say(logged_as, "INFO", "role", f"ends with exit code {code} after {seconds:.1f} s")
@@ -386,11 +391,6 @@ def _leave(code: int, reason: str, seconds: float, logged_as: log_lines.Source |
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(BaseException):  # the disk that the log is on is full
             stream.flush()
-    os._exit(code)
-
-
-def _leave_in_time(code: int) -> None:
-    time.sleep(_EXIT_SECONDS)
     os._exit(code)
 
 

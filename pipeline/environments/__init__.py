@@ -108,14 +108,10 @@ def make(
       NotRendered: it draws no pictures.
     """
     prepare_pygame()
-    if ":" in config.id:
+    if ":" in config.id or config.kwargs:
         from pipeline.environments.suite_options import registering
 
         config = registering(config)
-    if config.kwargs:
-        from pipeline.environments.suite_options import refuse_distrusted_words
-
-        refuse_distrusted_words(config)
     shield = None
     if config.shield:
         from pipeline.environments.lanes.shield import load

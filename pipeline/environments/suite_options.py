@@ -69,7 +69,14 @@ def registered(kind: type[_Kind]) -> tuple[_Kind, ...]:
 
 
 def registering(config: EnvironmentConfig) -> EnvironmentConfig:
-    """A configuration with the id alone, of one whose id is `module:Id-v0`, once that module is imported."""
+    """A configuration with the id alone, of one whose id is `module:Id-v0`, once that module is imported.
+
+    Raises:
+      UsageError: there is no such module, or it, or an argument of the environment, is not trusted.
+    """
+    _refuse_distrusted_words(config)
+    if ":" not in config.id:
+        return config
     module, _, environment_id = config.id.partition(":")
     if not environment_id:
         raise UsageError(f"environment.id={config.id!r} has no id behind the colon: write module:Id-v0")
@@ -77,7 +84,7 @@ def registering(config: EnvironmentConfig) -> EnvironmentConfig:
     return msgspec.structs.replace(config, id=environment_id)
 
 
-def refuse_distrusted_words(config: EnvironmentConfig) -> None:
+def _refuse_distrusted_words(config: EnvironmentConfig) -> None:
     """Refuses arguments that may name code or files, while nobody trusts whom the config is from.
 
     Environments import what they are given as "module.Class" or "module:id", and read files by their paths.

@@ -58,13 +58,13 @@ _EACH_FOR_ITSELF = (
 """Fields that say nothing of what a collector or an evaluator does."""
 
 
-def resumed(stored: Experiment, experiment: Experiment, run_dir: Path) -> Experiment:
+def resumed(stored: Experiment, experiment: Experiment, run_dir: Path | str) -> Experiment:
     """The experiment with which a run goes on: as it is asked for, with the shape of the items that the run has stored.
 
     Args:
       stored: of the run.
       experiment: that it is to go on with.
-      run_dir: of the run, for messages.
+      run_dir: of the run, or the URL of its mirror, for messages.
 
     Raises:
       UsageError: it cannot go on with this one.

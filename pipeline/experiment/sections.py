@@ -262,6 +262,7 @@ class CheckpointConfig(Config, frozen=True):
             "`checkpoints/best` names.",
         ),
     ] = 2
+    mirror: Annotated[str, Meta(description="Folder or s3://bucket/prefix to keep checkpoints in, too.")] = ""
 
 
 class StopConfig(Config, frozen=True):

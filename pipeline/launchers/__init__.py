@@ -188,10 +188,11 @@ def launch(
     if resume:
         from pipeline.launchers.conclusion import ended
     run = RunDirectory(run_dir.resolve())
-    if experiment.agent.initial_policy or experiment.offline.dataset:
+    mirrored: AbstractContextManager[None] = nullcontext()
+    if experiment.agent.initial_policy or experiment.offline.dataset or experiment.checkpoint.mirror:
         from pipeline.launchers.environment_check import placed
 
-        experiment = placed(experiment)
+        experiment, mirrored = placed(experiment, run, resume)
     if not experiment.is_offline:
         experiment = run.check(experiment, resume)
         if resume and ended(experiment, run):
@@ -225,12 +226,10 @@ def launch(
             experiment = run.check(experiment, resume)
             if resume and ended(experiment, run):
                 return 0
-        is_said = experiment.environment.image_keys is not None or bool(getattr(experiment.agent, "torso", None))
-        if not is_said and any(len(spec.shape) > 1 for spec in specs.leaves().values()):
-            from pipeline.environments.lanes.pictures import remarks
+        if any(len(spec.shape) > 1 for spec in specs.leaves().values()):
+            from pipeline.launchers.environment_check import remark_on_pictures
 
-            for sentence in remarks(specs):  # what may be a picture, or was guessed without being sure
-                print(sentence, file=sys.stderr)
+            remark_on_pictures(experiment, specs)
         for warned in sizes.warnings(experiment, specs, run.path):
             print(f"warning: {warned.words}: {warned.remedy}", file=sys.stderr)
         run.lock()
@@ -241,8 +240,8 @@ def launch(
             given = Launch(experiment, run, started, resume, private, cluster, checked, world, callbacks, asked)
             if callbacks is not None:
                 callbacks.start(experiment, run, launcher, resume)
-            code: int = _module(launcher).run(given)
-            return code
+            with mirrored:
+                return int(_module(launcher).run(given))
         except BaseException as error:
             from pipeline.launchers.conclusion import keep_reason
 

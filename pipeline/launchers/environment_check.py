@@ -17,6 +17,7 @@ import msgspec
 
 from agents import Specs, extensions
 from agents.struct_types import prepared
+from pipeline.environments.lanes.pictures import remarks
 from pipeline.experiment import config
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.run_directory import RunDirectory
@@ -195,15 +196,30 @@ def refuse_unfit(experiment: Experiment, specs: Specs) -> None:
     initial_policy.refuse_unfit(experiment, specs)
 
 
-def placed(experiment: Experiment) -> Experiment:
-    """An experiment whose paths of other runs and datasets are absolute: `config.toml` outlives the working folder."""
+def placed(
+    experiment: Experiment, run: RunDirectory, resume: bool
+) -> tuple[Experiment, contextlib.AbstractContextManager[None]]:
+    """An experiment whose paths outside of its run are absolute: `config.toml` outlives the working folder.
+
+    Returns:
+      The experiment, and a context in which its run is mirrored where `checkpoint.mirror` says.
+
+    Raises:
+      UsageError: the mirror cannot be used; see `mirror_fetching.prepare`, which also fetches what a resume needs.
+    """
     agent: Any = experiment.agent
     if agent.initial_policy:
         agent = msgspec.structs.replace(agent, initial_policy=_absolute(agent.initial_policy))
     offline = experiment.offline
     if offline.dataset:
         offline = msgspec.structs.replace(offline, dataset=_absolute(offline.dataset))
-    return msgspec.structs.replace(experiment, agent=agent, offline=offline)
+    experiment = msgspec.structs.replace(experiment, agent=agent, offline=offline)
+    if not experiment.checkpoint.mirror:
+        return experiment, contextlib.nullcontext()
+    from pipeline.callbacks import mirror_fetching, mirroring
+
+    experiment = mirror_fetching.prepare(experiment, run, resume, experiment.replay.shards)
+    return experiment, mirroring.beside(experiment, run, experiment.replay.shards)
 
 
 def _absolute(path: str) -> str:
@@ -216,6 +232,13 @@ def going_on(experiment: Experiment, run: RunDirectory) -> Experiment:
         return experiment
     agent: Any = experiment.agent
     return msgspec.structs.replace(experiment, agent=msgspec.structs.replace(agent, initial_policy=""))
+
+
+def remark_on_pictures(experiment: Experiment, specs: Specs) -> None:
+    """Says what may be a picture, or was guessed to be one without being sure, unless the config says so itself."""
+    if experiment.environment.image_keys is None and not getattr(experiment.agent, "torso", None):
+        for sentence in remarks(specs):
+            print(sentence, file=sys.stderr)
 
 
 def own_launcher(name: str) -> Any:

@@ -11,9 +11,8 @@ from agents.builder import LearningAgent
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
-from pipeline.records.checkpoint import Checkpoint
+from pipeline.records.checkpoint import Checkpoint, restore
 from pipeline.records.counters import Counters
-from pipeline.records.restoring import restore
 
 if TYPE_CHECKING:
     from pipeline.learner.learner import Learner

@@ -134,7 +134,11 @@ class Reporter:
         loss = self.outcome.loss if self.outcome else None
         waits = self.waits.learner(), self.waits.collectors()
         slowest = bottleneck(self._experiment, *waits) if self.phase == "learning" else ""
-        warnings = self._warnings_now()
+        warnings, mirrored = self._warnings_now(), dict[str, float]()
+        if self._experiment.checkpoint.mirror:
+            from pipeline.monitoring.seldom import mirrored_now
+
+            mirrored = mirrored_now(self._run, self._ledger.counters, warnings)
         status = self._ledger.status(self.phase, size, loss, dict(resident), self.account(), warnings, slowest)
         self.status = status
         try:
@@ -149,7 +153,7 @@ class Reporter:
         scalars = metrics.status_scalars(status, wanted, age) | metrics.waiting_scalars(*waits)
         for role, size in resident.items():
             scalars |= metrics.memory_scalars(role, size)
-        self._write(scalars | self._learner_scalars())
+        self._write(scalars | mirrored | self._learner_scalars())
         self._show_histograms()
 
     def show_result(self, summary: Summary) -> None:

@@ -1,4 +1,4 @@
-"""What few runs show: each of several collectors, priorities, and the sweep that a run is of.
+"""What few runs show: each of several collectors, priorities, the mirror, and the sweep that a run is of.
 
 Imported by those runs alone.
 """
@@ -10,10 +10,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.experiment.run_directory import RunDirectory
 from pipeline.learner.learner import Learner
 from pipeline.messages.contents import CollectorReport
 from pipeline.monitoring import metrics
 from pipeline.records.counters import Counters
+from pipeline.records.object_store import Mirrored
 
 if TYPE_CHECKING:
     from pipeline.learner.priorities import PriorityWriter
@@ -27,6 +29,30 @@ def collectors_own(report: CollectorReport) -> dict[str, float]:
     """What one of several collectors has reported: its tags end in its name."""
     own = metrics.collector_scalars([report]) | metrics.episode_scalars(report)
     return {f"{tag}/collector-{report.index}": value for tag, value in own.items()}
+
+
+def mirrored_now(run: RunDirectory, counters: Counters, warnings: list[str]) -> dict[str, float]:
+    """Of a run with `checkpoint.mirror`, as whoever brings it there has noted it; empty as long as nobody has.
+
+    Args:
+      run: its directory.
+      counters: that the newest checkpoint there is entered into.
+      warnings: that what is wrong is added to.
+    """
+    try:
+        noted = msgspec.json.decode((run.path / "mirror.json").read_bytes(), type=Mirrored)
+    except (OSError, msgspec.MsgspecError):
+        return {}
+    counters.mirrored_gradient_steps = noted.gradient_steps
+    warnings += [noted.warning] if noted.warning else []
+    scalars = {"system/mirror_failures": float(noted.failed), "system/mirror_left_out": float(noted.left_out)}
+    if noted.gradient_steps is None:
+        return scalars
+    return scalars | {
+        "system/mirrored_gradient_steps": float(noted.gradient_steps),
+        "system/mirror_seconds": noted.seconds,
+        "system/mirror_mebibytes": noted.size / 2**20,
+    }
 
 
 def priorities_now(

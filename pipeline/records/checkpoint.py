@@ -1,4 +1,4 @@
-"""Reads checkpoints back: finds the newest that is whole, checks its files and hands out what it holds.
+"""Reads checkpoints back: finds the newest that is whole, checks its files, hands out what it holds, goes on from it.
 
 Imported by what goes on from a checkpoint, rolls back to one or looks into one; `pipeline.records.checkpoint_writer`
 says what they are. No TensorFlow.
@@ -15,6 +15,7 @@ import msgspec
 from numpy.typing import NDArray
 
 from agents.struct_types import prepared
+from pipeline.experiment.config import UsageError
 from pipeline.messages.contents import Array
 from pipeline.records.checkpoint_writer import FORMAT, LEARNER, MANIFEST, REPLAY, FileRecord, Manifest, paths, sha256_of
 from pipeline.records.counters import Counters
@@ -105,6 +106,55 @@ def newest(folder: Path) -> Checkpoint | None:
     if found is None and paths(folder) and any(map(_is_complete, paths(folder))):
         found = next(good(folder), None)  # its run has replaced all that there were while they were read
     return found
+
+
+def restore(
+    folder: Path,
+    use: Callable[[Checkpoint], None],
+    say: Callable[[str], None] = log.warning,
+    pass_over: int = 0,
+) -> Checkpoint | None:
+    """Goes on from the newest checkpoint that can be used.
+
+    Args:
+      folder: of the run's checkpoints.
+      use: takes a whole checkpoint; raises `BadCheckpoint` if it turns out not to be of use.
+      say: takes a sentence about each that is skipped.
+      pass_over: whole checkpoints to leave out, the newest first, as long as there is one before them: learners that
+        went on from them failed, so that what they hold may be what ends them.
+
+    Returns:
+      The checkpoint that was used; None if there is none at all.
+
+    Raises:
+      UsageError: there are checkpoints, and none of them can be used.
+    """
+    reasons = []
+
+    def skip(sentence: str) -> None:
+        reasons.append(sentence)
+        say(sentence)
+
+    candidates = good(folder, skip)
+    if pass_over:
+        whole = list(candidates)
+        left_out = max(0, min(pass_over, len(whole) - 1))
+        for found in whole[:left_out]:
+            say(f"checkpoint {found.path} is passed over: a learner that went on from it failed at once")
+        candidates = iter(whole[left_out:])
+    for found in candidates:
+        try:
+            use(found)
+        except BadCheckpoint as bad:
+            skip(f"checkpoint {found.path} is skipped: {bad}")
+            continue
+        log.info("resumed from %s", found.path)
+        return found
+    if reasons:
+        raise UsageError(
+            f"no checkpoint in {folder} can be used; remove that folder to start the run anew. The newest: {reasons[0]}"
+        )
+    return None
 
 
 def exists(folder: Path) -> bool:

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 FORMAT = 2
 MANIFEST, LEARNER, REPLAY = "manifest.json", "learner.msgpack", "replay"
 _REVERB, _BEST, _PART = "reverb", "best", ".part"
-_NAME = re.compile(r"\d{6,}-\d{12,}|\d{12,}")
+NAME = re.compile(r"\d{6,}-\d{12,}|\d{12,}")
 """Number and gradient steps; of format 1, gradient steps alone."""
 _PACKAGES = ("tensorflow", "tf-agents", "dm-reverb", "numpy")
 _CHUNK = 1 << 20
@@ -141,16 +141,17 @@ def file_records(folder: Path) -> dict[str, FileRecord]:
 
 def paths(folder: Path) -> list[Path]:
     """The checkpoints of a folder, whole or not, the newest first."""
-    return sorted((path for path in folder.glob("[0-9]*") if _NAME.fullmatch(path.name)), key=_order, reverse=True)
+    return sorted((path for path in folder.glob("[0-9]*") if NAME.fullmatch(path.name)), key=order_of, reverse=True)
 
 
-def _order(path: Path) -> tuple[int, int]:
+def order_of(path: Path) -> tuple[int, int]:
+    """What checkpoints are sorted by: their number, and the gradient steps taken then."""
     number, _, gradient_steps = path.name.rpartition("-")
     return int(number or 0), int(gradient_steps)
 
 
 def _next_number(folder: Path) -> int:
-    return 1 + max((_order(path)[0] for path in paths(folder)), default=0)
+    return 1 + max((order_of(path)[0] for path in paths(folder)), default=0)
 
 
 def _manifest(part: Path, config: bytes, counters: Counters) -> Manifest:

@@ -120,6 +120,8 @@ class Counters(msgspec.Struct):
     """Settings of the evaluations, see `policy_files.judged_by`; empty of a run of an older version."""
     failed_checkpoints: int = 0
     """Checkpoints that could not be written."""
+    mirrored_gradient_steps: int | None = None
+    """Of the newest checkpoint in `checkpoint.mirror`."""
 
     def judge_anew(self, judged_by: str) -> bool:
         """Forgets evaluations that were made with other settings, which compare with none to come.

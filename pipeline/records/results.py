@@ -73,6 +73,8 @@ class Summary(msgspec.Struct, frozen=True):
     message: str = ""
     """Why the run ended, where its stop condition does not say it; also checkpoints that could not be written."""
     failed_checkpoints: int = 0
+    mirrored_gradient_steps: int | None = None
+    """Of the newest checkpoint in `checkpoint.mirror`; None without one."""
     support: tuple[float, float] | None = None
     """First and last atom that agent.v_min = "auto" or v_max has become; None where the config gives both."""
     started_anew: list[str] = []
@@ -118,6 +120,7 @@ class Status(msgspec.Struct, frozen=True):
     newest_fault: str = ""
     bytes_per_transition: float | None = None
     """Sent by collectors over TCP, reports included, for each window confirmed; None while neither are counted."""
+    mirrored_gradient_steps: int | None = None
     bottleneck: str = ""
     """The role that the others wait for, and what to change; empty while it is not known."""
     support: tuple[float, float] | None = None

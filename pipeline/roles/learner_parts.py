@@ -96,7 +96,7 @@ def learner_parts(
         opened.append(_open(experiment, team.size if team else 1, specs, run, place, found))
 
     if resume:
-        from pipeline.records.restoring import restore
+        from pipeline.records.checkpoint import restore
 
         restore(run.checkpoints, use, skipped.append, pass_over)
     if not opened:

@@ -12,10 +12,9 @@ from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
 from pipeline.messages.variables_reader import VariablesReader
 from pipeline.records import checkpoint_writer
-from pipeline.records.checkpoint import Checkpoint
+from pipeline.records.checkpoint import Checkpoint, restore
 from pipeline.records.counters import Counters
 from pipeline.records.recorder import Recorder
-from pipeline.records.restoring import restore
 from pipeline.replay.shards.separate_server import SeparateServer
 from pipeline.roles.relay_role import Relay
 

@@ -18,10 +18,9 @@ from pipeline.experiment.sections import Experiment
 from pipeline.learner import checkpointing
 from pipeline.learner.learner import Learner
 from pipeline.records import checkpoint
-from pipeline.records.checkpoint import BadCheckpoint, Checkpoint
+from pipeline.records.checkpoint import BadCheckpoint, Checkpoint, restore
 from pipeline.records.counters import Counters
 from pipeline.records.ledger import Ledger
-from pipeline.records.restoring import restore
 from pipeline.replay.frames import FrameLayout
 from pipeline.replay.writer import FrameWriter
 

@@ -138,6 +138,7 @@ def test_what_was_written_comes_back(write: Write, folder: Path) -> None:
         best=BestEvaluation(7.5, 5, 6),
         servers=[ServerRecord("a", 5, 6, 7)],
         judged_by="other settings",
+        mirrored_gradient_steps=8,
     )
     missing = [name for name, value in msgspec.structs.asdict(counters).items() if not value]
     assert not missing, f"give {missing} a value in this test"
