@@ -2,7 +2,7 @@
 
 Examples:
   python -m benchmarks.parts.inference --config=pong --lanes=8 --collectors=1,2,4
-  python -m benchmarks.parts.inference --transports=6400,225792,451584
+  python -m benchmarks.parts.inference --transports=6400,225792
   python -m benchmarks.parts.inference --config=pong --lanes=8 --lane_groups
 
 Collectors step real environments with the Q-network in their loop and write into a server that holds nothing back. For
@@ -50,6 +50,7 @@ _ROLE = flags.DEFINE_enum("as_role", None, ["collector", "acting"], "What this p
 _ADDRESS = flags.DEFINE_string("address", "", "Of the replay's server, for this process.")
 _ACTING = flags.DEFINE_string("acting", "", "Of the acting server, for this process.")
 
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # this process forks beside channels of its own
 _MODULE = "benchmarks.parts.inference"
 _REPLY_BYTES = 400
 _ASKED = 300
