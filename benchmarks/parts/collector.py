@@ -33,7 +33,8 @@ _COLLECT_INTO = flags.DEFINE_string("collect_into", None, "Address of a server: 
 
 
 def _experiment(lanes: int) -> Experiment:
-    return load("cartpole", (f"collect.lanes={lanes}", "learner.batch_size=64", "agent.n_step=1"))
+    plain = ("learner.batch_size=64", "agent.n_step=1", "agent.normalize_observations=false")
+    return load("cartpole", (f"collect.lanes={lanes}", *plain))
 
 
 def collect(lanes: int, address: str) -> None:

@@ -39,7 +39,8 @@ _SET = flags.DEFINE_multi_string("set", [], "A line of TOML that overrides the c
 def main(_: list[str]) -> int:
     """Measures the forms in turn."""
     quieten_gym()
-    fixed = (f"learner.batch_size={_BATCH_SIZE.value}", "agent.n_step=1", *_SET.value)
+    plain = ("agent.n_step=1", "agent.normalize_observations=false", "agent.learning_rate_decay_steps=0")
+    fixed = (f"learner.batch_size={_BATCH_SIZE.value}", *plain, *_SET.value)
     experiment = load("cartpole", fixed)
     specs = environments.describe(experiment.environment)
     server = live_replay.serve(experiment, specs)

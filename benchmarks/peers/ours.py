@@ -20,7 +20,13 @@ from benchmarks.peers.works import Request
 from pipeline.experiment.sections import LearnerConfig
 from pipeline.records.results import Summary
 
-PLAIN = ("agent.double=false", "agent.n_step=1", "agent.hidden_units=[128, 64]")
+PLAIN = (
+    "agent.double=false",
+    "agent.n_step=1",
+    "agent.hidden_units=[128, 64]",
+    "agent.normalize_observations=false",
+    "agent.learning_rate_decay_steps=0",
+)
 UNENDING = ("evaluation.every_steps=100_000_000", "stop.target_return=1e9", "stop.environment_steps=0")
 REPLAYS = (10_000, 100_000, 1_000_000)
 COLLECTORS = (1, 2, 4)
