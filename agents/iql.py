@@ -36,7 +36,7 @@ class IqlNetwork(ValueNetwork):
         widths = (specs.num_actions, 1, specs.num_actions)[: 3 if config.learns_policy else 2]
         builder = NetworkBuilder(specs, config, seed)
         towers = [builder.dense(builder.torso(), width) for width in widths]
-        super().__init__(specs, lambda: builder.model(tf.keras.layers.Concatenate()(towers)), name)
+        super().__init__(specs, lambda: builder.model(tf.keras.layers.Concatenate(dtype="float32")(towers)), name)
         self.acting_model = builder.model(towers[2 if config.learns_policy else 0])
         """Logits, or Q-values: of the weights, those alone that act."""
 

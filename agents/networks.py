@@ -30,7 +30,7 @@ def _encode(name: str, spec: ArraySpec, leaf: tf.Tensor, seeds: Seeds, config: "
     if spec.dtype in CATEGORIES:
         flat = tf.keras.layers.Reshape((len(spec.maximum),))(leaf)
         one_hot = [tf.one_hot(flat[:, j], largest + 1) for j, largest in enumerate(spec.maximum)]
-        return one_hot[0] if len(one_hot) == 1 else tf.keras.layers.Concatenate()(one_hot)
+        return one_hot[0] if len(one_hot) == 1 else tf.keras.layers.Concatenate(dtype="float32")(one_hot)
     features = leaf
     if spec.dtype == "float32" and config.normalize_observations:
         from agents.normalization import RunningNormalization
@@ -53,7 +53,18 @@ def _encode(name: str, spec: ArraySpec, leaf: tf.Tensor, seeds: Seeds, config: "
             from agents.layers.pooling import pooled
 
             features = pooled(features, config.torso_pooling, config.torso_cells)
-    return tf.keras.layers.Flatten()(features)
+    return tf.keras.layers.Flatten(dtype="float32")(features)
+
+
+def in_float32(activation: str) -> Any:
+    """The activation, by its name; one that gives float32 where layers multiply in another dtype.
+
+    A cast of its own would be one more node of the model, whose weights could then come in another order.
+    """
+    if tf.keras.mixed_precision.global_policy().compute_dtype == "float32":
+        return activation
+    function = tf.keras.activations.get(activation)
+    return lambda inputs: tf.cast(function(inputs), tf.float32)
 
 
 _FEW_UNITS = 4
@@ -100,15 +111,16 @@ class NetworkBuilder:
         self.inputs = inputs or inputs_of(specs)  # by leaf name
         leaves = specs.leaves().items()
         encoded = [_encode(name, spec, self.inputs[name], self.seeds, config) for name, spec in leaves]
-        self.features = encoded[0] if len(encoded) == 1 else tf.keras.layers.Concatenate()(encoded)
+        self.features = encoded[0] if len(encoded) == 1 else tf.keras.layers.Concatenate(dtype="float32")(encoded)
         """float32 [B, n]: the encoded observation."""
 
     def dense(self, features: tf.Tensor, units: int, activation: str | None = None, repeats: Any = 1) -> tf.Tensor:
         """Makes a dense layer behind features [B * repeats, n]: the last of a network without an activation."""
         del repeats
         if activation is None:
-            return NarrowDense(units, kernel_initializer=self.seeds.lecun_uniform())(features)
-        return tf.keras.layers.Dense(units, activation, kernel_initializer=self.seeds.he_uniform())(features)
+            return NarrowDense(units, kernel_initializer=self.seeds.lecun_uniform(), dtype="float32")(features)
+        activated = in_float32(activation)
+        return tf.keras.layers.Dense(units, activated, kernel_initializer=self.seeds.he_uniform())(features)
 
     def torso(self) -> tf.Tensor:
         """Makes the hidden layers behind the encoder: float32 [B, n]. A second torso shares the encoder only."""

@@ -21,7 +21,7 @@ class NoisyDense(tf.keras.layers.Layer):  # type: ignore[misc]
     """
 
     def __init__(self, units: int, sigma: float, activation: str | None, initial_mean: Any) -> None:
-        super().__init__()
+        super().__init__(dtype="float32")
         self._units, self._sigma, self._initial_mean = units, sigma, initial_mean
         self._activation = tf.keras.activations.get(activation)
 

@@ -21,7 +21,7 @@ class RunningNormalization(tf.keras.layers.Layer):  # type: ignore[misc]
     """
 
     def __init__(self, leaf: str, **more: Any) -> None:
-        super().__init__(**more)
+        super().__init__(dtype="float32", **more)
         self.leaf = leaf
 
     def build(self, input_shape: Any) -> None:

@@ -33,7 +33,7 @@ def table_model(specs: Specs, initial_value: float) -> tf.keras.Model:
     inputs = inputs_of(specs)
     one_hot = tf.one_hot(state_numbers(specs, inputs), int(np.prod(_sizes(specs))))
     initial = tf.keras.initializers.Constant(initial_value)
-    table = tf.keras.layers.Dense(specs.num_actions, use_bias=False, kernel_initializer=initial)
+    table = tf.keras.layers.Dense(specs.num_actions, use_bias=False, kernel_initializer=initial, dtype="float32")
     return tf.keras.Model(specs.pack(inputs), table(one_hot))
 
 

@@ -55,7 +55,8 @@ def implicit_quantile_model(specs: Specs, config: IqnConfig, seed: int) -> tf.ke
     tau = tf.keras.Input((None,), dtype=tf.float32, name="fractions")
     fractions = tf.shape(tau)[1]
     cosines = cosines_of(tf.reshape(tau, (-1, 1)), config.embedding_cosines)
-    embedding = tf.keras.layers.Dense(width, "relu", kernel_initializer=builder.seeds.he_uniform())(cosines)
+    initial = builder.seeds.he_uniform()
+    embedding = tf.keras.layers.Dense(width, "relu", kernel_initializer=initial, dtype="float32")(cosines)
     merged = tf.reshape(features[:, tf.newaxis] * tf.reshape(embedding, (-1, fractions, width)), (-1, width))
     for index in range(shared, len(hidden)):
         merged = builder.hidden(merged, index, fractions)

@@ -37,6 +37,7 @@ def recurrent_model(specs: Specs, config: R2d2Config, seed: int) -> Recurrent:
         config.lstm_units,
         kernel_initializer=builder.seeds.glorot_uniform(),
         recurrent_initializer=builder.seeds.orthogonal(),
+        dtype="float32",
     )
     output = tf.keras.Input((config.lstm_units,))
     head = tf.keras.Model(output, builder.head(output, None))

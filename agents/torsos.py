@@ -98,7 +98,8 @@ def impala(image: tf.Tensor, convolution: Convolutions) -> tf.Tensor:
         image = tf.keras.layers.MaxPool2D(3, 2, padding="same")(image)
         for _ in range(2):
             inner = convolution.linear(convolution.activated(image), filters, 3, in_block=True)
-            image += convolution.linear(convolution.activated(inner), filters, 3, in_block=True)
+            outer = convolution.linear(convolution.activated(inner), filters, 3, in_block=True)
+            image = tf.keras.layers.Add()([image, outer])
     return convolution.activated(image)
 
 

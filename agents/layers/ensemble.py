@@ -18,7 +18,7 @@ class EnsembleDense(tf.keras.layers.Layer):  # type: ignore[misc]
     def __init__(
         self, units: int, activation: str, initializers: Sequence[tf.keras.initializers.Initializer], **more: Any
     ) -> None:
-        super().__init__(**more)
+        super().__init__(dtype="float32", **more)
         self._units, self._initializers = units, initializers
         self._activation = tf.keras.activations.get(activation)
 

@@ -46,7 +46,7 @@ def hidden_layer(
 
     if not config.layer_norm:
         return layer(features, units, config.activation)
-    return tf.keras.layers.Activation(config.activation)(_normalised(layer(features, units, "linear")))
+    return tf.keras.layers.Activation(config.activation, dtype="float32")(_normalised(layer(features, units, "linear")))
 
 
 def _normalised(features: tf.Tensor) -> tf.Tensor:

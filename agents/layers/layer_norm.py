@@ -15,6 +15,9 @@ class LayerNorm(tf.keras.layers.Layer):  # type: ignore[misc]
     take half the time. Keras' own layer calls the kernel of batch normalisation.
     """
 
+    def __init__(self) -> None:
+        super().__init__(dtype="float32")
+
     def build(self, input_shape: Any) -> None:
         """Creates the scale, ones, and the offset, zeros: float32 [n] for n features."""
         n = int(input_shape[-1])

@@ -17,7 +17,7 @@ class OpenSupport(tf.keras.layers.Layer):  # type: ignore[misc]
     """
 
     def __init__(self, points: NDArray[np.float32], mean: Callable[[tf.Tensor, Any], tf.Tensor], **more: Any) -> None:
-        super().__init__(**more)
+        super().__init__(dtype="float32", **more)
         self._first, self._mean = points, mean
 
     def build(self, input_shape: Any) -> None:

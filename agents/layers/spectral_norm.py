@@ -47,7 +47,7 @@ class SpectralLayer(tf.keras.layers.Layer):  # type: ignore[misc]
     """
 
     def __init__(self, seeds: Seeds, activation: str, **more: Any) -> None:
-        super().__init__(activation=activation, kernel_initializer=seeds.he_uniform(), **more)
+        super().__init__(activation=activation, kernel_initializer=seeds.he_uniform(), dtype="float32", **more)
         self._first = seeds.unit_normal()
 
     def build(self, input_shape: Any) -> None:

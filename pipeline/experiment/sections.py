@@ -176,6 +176,10 @@ class LearnerConfig(Config, frozen=True):
         Literal["auto", "compiled", "plain"],
         Meta(description="XLA program or TensorFlow loop around these steps; auto measures both at start."),
     ] = "auto"
+    precision: Annotated[
+        Literal["float32", "bfloat16"],
+        Meta(description="What convolutions and hidden layers multiply in; weights, heads and losses stay float32."),
+    ] = "float32"
     bad_updates: Annotated[
         int,
         Meta(

@@ -89,6 +89,10 @@ def _of_all(experiment: Experiment) -> Checks:
             "replay.initial_priority='td_error' has no effect without replay.prioritized=true",
         ),
         (
+            experiment.learner.precision != "float32" and not hasattr(agent, "hidden_units"),
+            f"learner.precision='bfloat16' is of hidden layers, and agent.kind={agent.kind!r} has none",
+        ),
+        (
             explores.count_bonus > 0.0 and explores.prediction_bonus > 0.0,
             "exploration.count_bonus and exploration.prediction_bonus both pay for what is new: set one of them to 0",
         ),

@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -90,19 +91,25 @@ class Learner:
         self._experiment, self._share, self._layout = experiment, share, FrameLayout.of(experiment, specs)
         self._strategy, self._replicas = strategy, strategy.num_replicas_in_sync
         refuse_uneven(experiment, self._replicas)
-        specs = self._layout.agent_specs
         try:
             with self._together(), strategy.scope():
-                self.agent: LearningAgent = build(
-                    experiment.agent.kind, specs, experiment.agent, seed=experiment.seed_of(0), open_fields=True
-                )
+                self.agent = self._built(experiment.learner.precision)
         except ImportError as error:  # of `agent.torso`
             raise UsageError(str(error)) from None
-        self._program = self._acting_program(specs)
+        self._program = self._acting_program(self._layout.agent_specs)
         self._gradient_steps = 0
         self._call: GradientLoop | None = None
         self.loop = ""
         """The form of the loop, "compiled" or "plain"; empty until it is chosen."""
+
+    def _built(self, precision: str) -> LearningAgent:
+        of = self._experiment
+        make = partial(build, of.agent.kind, self._layout.agent_specs, of.agent, seed=of.seed_of(0), open_fields=True)
+        if precision == "float32":
+            return make()
+        from pipeline.learner.mixed_precision import in_bfloat16  # of those who ask for it
+
+        return in_bfloat16(make)
 
     def _acting_program(self, specs: Specs) -> bytes:
         """What actors run; empty where they run the network through TensorFlow."""
@@ -110,7 +117,8 @@ class Learner:
         if network_program.convolves_much(model):
             log.info("actors run these convolutions through TensorFlow, which is faster at them than TFLite")
             return b""
-        program = network_program.convert(model, specs, self.agent.noise_units + self._experiment.agent.state_units)
+        exact = model if self._experiment.learner.precision == "float32" else self._built("float32").acting_model
+        program = network_program.convert(exact, specs, self.agent.noise_units + self._experiment.agent.state_units)
         if not program:
             log.warning("TFLite cannot take this network: actors run it through TensorFlow, more slowly")
         return program
