@@ -76,9 +76,9 @@ def main(_: list[str]) -> int:
 
 
 def _rows(name: str) -> list[dict[str, Any]]:
-    calls: dict[tuple[str, str, str], Callable[[], int]] = {}
+    calls: dict[str, Callable[[], int]] = {}
     problems: list[dict[str, Any]] = []
-    seconds: dict[tuple[str, str], float] = {}
+    seconds: dict[str, float] = {}
     size = 0
     for loop, precision in itertools.product(("compiled", "plain"), ("float32", "bfloat16")):
         fixed = (f'learner.loop="{loop}"', f'learner.precision="{precision}"', "learner.steps_per_call=8")
@@ -90,10 +90,10 @@ def _rows(name: str) -> list[dict[str, Any]]:
         if learner.loop != loop:
             problems.append({"config": name, "loop": loop, "precision": precision, "problem": "XLA refuses it"})
             continue
-        seconds[loop, precision] = round(time.perf_counter() - started, 2)
+        seconds[f"{loop} {precision}"] = round(time.perf_counter() - started, 2)
         size = sum(leaf.nbytes for leaf in tf.nest.flatten(on_host.trajectory))
-        calls[loop, precision, "resident"] = functools.partial(_learn, learner, resident)
-        calls[loop, precision, "from_host"] = functools.partial(_learn_from_host, learner, on_host)
+        calls[f"{loop} {precision} resident"] = functools.partial(_learn, learner, resident)
+        calls[f"{loop} {precision} from_host"] = functools.partial(_learn_from_host, learner, on_host)
     for call in calls.values():
         call()
     rows = rates(calls, _SECONDS.value, _REPEATS.value)
@@ -103,17 +103,15 @@ def _rows(name: str) -> list[dict[str, Any]]:
         *(
             {
                 "config": name,
-                "loop": loop,
-                "precision": precision,
-                "batches": place,
+                **dict(zip(("loop", "precision", "batches"), form.split(), strict=True)),
                 "gradient_steps_per_second": median(values),
                 "observations_per_second": round(median(values) * batch),
                 "least": float(f"{min(values):.4g}"),
                 "most": float(f"{max(values):.4g}"),
                 "bytes_of_a_call": size,
-                "start_up_seconds": seconds[loop, precision],
+                "start_up_seconds": seconds[form.rpartition(" ")[0]],
             }
-            for (loop, precision, place), values in rows.items()
+            for form, values in rows.items()
         ),
     ]
 
