@@ -172,6 +172,10 @@ class LearnerConfig(Config, frozen=True):
             "with replay.prioritized that does not give it has 25: priorities change with each call.",
         ),
     ] = 100
+    local_steps: Annotated[
+        int,
+        Meta(ge=1, description="Gradient steps of each learner of several between means of weights; 1 sums gradients."),
+    ] = 1
     loop: Annotated[
         Literal["auto", "compiled", "plain"],
         Meta(description="XLA program or TensorFlow loop around these steps; auto measures both at start."),
@@ -205,11 +209,7 @@ class LearnerConfig(Config, frozen=True):
     ] = 180.0
     silent_seconds: Annotated[
         float,
-        Meta(
-            gt=0.0,
-            description="Seconds without a sign of life after which the learner counts as hung and is restarted from "
-            "its newest checkpoint; a call of steps_per_call gradient steps takes less.",
-        ),
+        Meta(gt=0.0, description="Seconds without a sign of life, in which a call ends, until a learner is restarted."),
     ] = 120.0
 
 

@@ -3,7 +3,7 @@
 import logging
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from agents.builder import LearningAgent
 from pipeline.acting import network_program
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment
-from pipeline.learner.gradient_loop import GradientLoop, Workers, set_compiler_flags
+from pipeline.learner.gradient_loop import CallResult, GradientLoop, Workers, set_compiler_flags
 from pipeline.messages.contents import Array, Variables
 from pipeline.records.counters import Counters
 from pipeline.replay.frames import FrameLayout
@@ -65,12 +65,11 @@ class Learner:
       devices: to mirror the agent on, such as `["CPU:0", "CPU:1"]`; None takes every GPU, or the CPU.
 
     Raises:
-      UsageError: the global batch does not divide among the replicas, or a replica's share into minibatches; or
-        `agent.torso` names what there is not.
+      UsageError: batch or minibatches do not divide among the replicas, or `agent.torso` names what there is not.
     """
 
-    _workers: Workers | None = None
-    """All workers, where several learn together; None where this one learns alone."""
+    warning = ""  # to the user, for as long as it learns
+    _workers: Workers | None = None  # all of them, where several learn together
 
     def __init__(self, experiment: Experiment, specs: Specs, devices: list[str] | None = None) -> None:
         if devices is None:
@@ -98,7 +97,7 @@ class Learner:
             raise UsageError(str(error)) from None
         self._program = self._acting_program(self._layout.agent_specs)
         self._gradient_steps = 0
-        self._call: GradientLoop | None = None
+        self._call: Callable[[Any], CallResult] | None = None
         self.loop = ""
         """The form of the loop, "compiled" or "plain"; empty until it is chosen."""
 
@@ -171,7 +170,7 @@ class Learner:
                 log.warning("XLA does not compile this agent's gradient step; the plain loop runs it: %s", error)
                 continue
             seconds[name] = min(_seconds(loops[name], batch) for _ in range(3)) if len(candidates) > 1 else 0.0
-            if 0.0 < seconds[name] < _DISPATCH_SECONDS * self._experiment.learner.steps_per_call:
+            if 0.0 < seconds[name] < _DISPATCH_SECONDS * self._share.learner.steps_per_call:
                 break  # tracing the plain loop would take half a second to lose
         if not seconds:
             loops["plain"], seconds["plain"] = self._loop(compiled=False), 0.0
@@ -179,15 +178,14 @@ class Learner:
         self._call = loops[self.loop]
         for variable, value in zip(self.agent.variables, state, strict=True):
             variable.assign(value)
-        steps = self._experiment.learner.steps_per_call
+        steps = self._share.learner.steps_per_call
         rates = ", ".join(f"{name} {steps / value:.0f} steps/s" for name, value in seconds.items() if value)
         log.info("%s loop of %d gradient steps; %s", self.loop, steps, rates or "not measured")
 
     def learn(self, sample: Sample) -> Outcome:
         """Runs the gradient steps of one call on a `Sample` of K batches; chooses the loop first if none is chosen.
 
-        Of several workers each gives its share of the batches; all have the same `Outcome`, but for the priorities,
-        which are of that share.
+        Of several workers each gives its share; all have the same `Outcome`, but for that share's priorities.
         """
         if self._call is None:
             self.choose_loop()

@@ -170,7 +170,8 @@ class Reporter:
         if self._ratio is not None and self.phase == "learning":
             ratio = self._ratio.warning(counters.windows, counters.learned)
         now = [*self._ledger.warnings(), ratio, self._saver.warning, self.metrics.warning, self._unwritten]
-        return [*self.warnings, *self._recovery.warnings, *filter(None, (*now, self._replay.warning))]
+        now += [*self._recovery.warnings, self._replay.warning, self._learner.warning]
+        return [*self.warnings, *filter(None, now)]
 
     def _learner_scalars(self) -> dict[str, float]:
         counters = self._ledger.counters

@@ -174,15 +174,24 @@ def test_roles_find_each_other_in_any_order_and_outlive_each_other(tmp_path: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("config", "learners", "killed"), [("cartpole", 2, (1,)), ("cartpole_memory", 3, (0,))])
+@pytest.mark.parametrize(
+    ("config", "learners", "killed", "local_steps"),
+    [
+        ("cartpole", 2, (1,), 1),
+        ("cartpole_memory", 3, (0,), 1),
+        ("cartpole_memory", 2, (1, 0), 1),
+        ("cartpole", 2, (0,), 4),
+    ],
+)
 def test_learners_that_learn_together_go_on_when_one_is_killed_and_started_again(
-    tmp_path: Path, start: Callable[..., Role], config: str, learners: int, killed: tuple[int, ...]
+    tmp_path: Path, start: Callable[..., Role], config: str, learners: int, killed: tuple[int, ...], local_steps: int
 ) -> None:
     more = (
         "stop.environment_steps=1_000_000",
         "collect.collectors=1",
         "replay.prioritized=true",
         "evaluation.episodes=0",
+        f"learner.local_steps={local_steps}",
     )
     flags = flags_of(*more, f"learner.batch_size={32 * learners}", config=config)
     learner_dir, addresses = tmp_path / "learner", [f"127.0.0.1:{free_port()}" for _ in range(learners)]

@@ -34,8 +34,11 @@ VARIANTS = {
     "rainbow": changed(config_of("rainbow"), {"normalize_observations": True, "v_min": "auto", "v_max": "auto"}),
     "r2d2": changed(config_of("r2d2"), {"sequence": 2, "burn_in": 1, "period": 1}),
     "q_learning": config_of("q_learning"),
+    "dqn_local": changed(config_of("dqn"), {"normalize_observations": True}),
 }
-PRIORITIZED = {"dqn", "rainbow", "r2d2"}
+PRIORITIZED = {"dqn", "rainbow", "r2d2", "dqn_local"}
+LOCAL_STEPS = {"dqn_local": 2}
+"""`learner.local_steps` of the variants that have some."""
 SUPPORT = -8.0, 8.0
 """That the chief decides where a variant leaves it open."""
 
@@ -43,7 +46,9 @@ SUPPORT = -8.0, 8.0
 def experiment_of(name: str) -> Experiment:
     return Experiment(
         agent=VARIANTS[name],
-        learner=LearnerConfig(batch_size=BATCH, steps_per_call=STEPS, loop="plain"),
+        learner=LearnerConfig(
+            batch_size=BATCH, steps_per_call=STEPS, loop="plain", local_steps=LOCAL_STEPS.get(name, 1)
+        ),
         replay=ReplayConfig(prioritized=name in PRIORITIZED, lanes_per_item=1),
     )
 

@@ -3,7 +3,7 @@
 import contextlib
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -80,6 +80,8 @@ class Team:
                     f"{cluster.names(self._gone() or cluster.peers)} to join"
                 ) from None
         self._most = tf.function(lambda wish: tf.reduce_max(self.everyones(wish)), autograph=False)
+        self.sum: Callable[[tf.Tensor], tf.Tensor] = tf.function(self._sum, autograph=False)
+        """Sums float32 [numbers] over all workers."""
         self._of_chief = tf.function(self._sum_of_chief, autograph=False)
         threading.Thread(target=self._watch, name="patience", daemon=True).start()
 
@@ -146,6 +148,17 @@ class Team:
 
         of_replicas = self.strategy.experimental_local_results(self.strategy.run(place))[0]
         return of_replicas[:: replicas // self.size]
+
+    def _sum(self, flat: tf.Tensor) -> Any:
+        """Each worker's `flat` counts once, however many replicas it has."""
+        replicas = self.strategy.num_replicas_in_sync // self.size
+
+        def place() -> Any:
+            replica = tf.distribute.get_replica_context()
+            is_first = tf.equal(replica.replica_id_in_sync_group % replicas, 0)
+            return replica.all_reduce(tf.distribute.ReduceOp.SUM, tf.where(is_first, flat, tf.zeros_like(flat)))
+
+        return self.strategy.experimental_local_results(self.strategy.run(place))[0]
 
     def _sum_of_chief(self, flat: tf.Tensor) -> Any:
         def place() -> Any:

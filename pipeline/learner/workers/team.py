@@ -139,6 +139,10 @@ def share(experiment: Experiment, workers: int) -> Experiment:
         raise UsageError("offline.share is of one learner, who reads the dataset: start one, without TF_CONFIG")
     if learner.batch_size % workers:
         raise UsageError(f"learner.batch_size={learner.batch_size} does not divide among {workers} learners")
+    if learner.steps_per_call % learner.local_steps:
+        raise UsageError(
+            f"learner.local_steps={learner.local_steps} does not divide learner.steps_per_call={learner.steps_per_call}"
+        )
     part = msgspec.structs.replace(
         experiment,
         learner=msgspec.structs.replace(learner, batch_size=learner.batch_size // workers),
@@ -151,6 +155,20 @@ def share(experiment: Experiment, workers: int) -> Experiment:
             "replay.steps_per_item"
         )
     return part
+
+
+def pays_from(sum_seconds: float, learners: int, local_steps: int) -> float:
+    """Seconds of a lone learner's gradient step from which several learners take more of them than one does.
+
+    A step of s seconds takes s / n of each of n learners that share its batch, and a sum over the network every m
+    steps: they pay where s / n + c / m < s.
+
+    Args:
+      sum_seconds: c, of one sum.
+      learners: n.
+      local_steps: m.
+    """
+    return sum_seconds / local_steps * learners / (learners - 1)
 
 
 def await_peers(cluster: Cluster, interrupted: threading.Event, seconds: float = 300.0) -> bool:

@@ -1,17 +1,27 @@
 """A learner of several: it takes gradient steps together with the others, each from its share of the batches."""
 
 import hashlib
+import logging
+import statistics
+import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
+import msgspec
+import tensorflow as tf
 from numpy.typing import NDArray
 
 from agents import Specs
 from pipeline.experiment.sections import Experiment
-from pipeline.learner.learner import Learner
+from pipeline.learner.learner import Learner, refuse_uneven
 from pipeline.learner.workers.collectives import Team
-from pipeline.learner.workers.team import share
+from pipeline.learner.workers.local_steps import LocalSteps
+from pipeline.learner.workers.team import pays_from, share
+
+log = logging.getLogger(__name__)
+
+_SUMS = 6
 
 
 class TeamLearner(Learner):
@@ -29,10 +39,57 @@ class TeamLearner(Learner):
     """
 
     def __init__(self, experiment: Experiment, specs: Specs, team: Team) -> None:
-        self._team = self._workers = team
+        self._team, part, steps = team, share(experiment, team.size), experiment.learner.local_steps
         self.is_shared = True
         """Whether all workers have the chief's state: not after it has taken that of a checkpoint."""
-        self._assemble(experiment, share(experiment, team.size), specs, team.strategy)
+        if steps == 1:
+            self._workers = team
+            self._assemble(experiment, part, specs, team.strategy)
+            return
+        # Each call of the loop takes the steps of one learner alone, on its own devices.
+        loop = msgspec.structs.replace(part.learner, steps_per_call=steps)
+        gpus = [device.name for device in tf.config.list_logical_devices("GPU")]
+        strategy = tf.distribute.MirroredStrategy(gpus or ["CPU:0"])
+        refuse_uneven(part, strategy.num_replicas_in_sync)
+        self._assemble(experiment, msgspec.structs.replace(part, learner=loop), specs, strategy)
+
+    def choose_loop(self) -> None:
+        """See `Learner.choose_loop`; warns if so many learners take fewer gradient steps than one would."""
+        super().choose_loop()
+        assert self._call is not None
+        variables = [variable for _, variable in self._named_variables()]
+        learners, steps = self._team.size, self._experiment.learner.local_steps
+        state = [self._strategy.experimental_local_results(variable)[0].numpy() for variable in variables]
+        started = time.perf_counter()
+        with self._together():
+            self._call(self._zeros()).figures.numpy()
+        of_step = (time.perf_counter() - started) / self._share.learner.steps_per_call
+        for variable, value in zip(variables, state, strict=True):
+            variable.assign(value)
+        travels = variables if steps > 1 else self.agent.acting_model.trainable_weights
+        sum_seconds = self._seconds_of_a_sum(sum(variable.shape.num_elements() for variable in travels))
+        if steps > 1:
+            self._call = LocalSteps(self._team, self._strategy, variables, self._call, steps)
+        else:
+            of_step -= sum_seconds
+        alone, least = max(0.0, of_step) * learners, pays_from(sum_seconds, learners, steps)
+        log.info("a sum over the %d learners takes %.2g ms", learners, 1e3 * sum_seconds)
+        if alone < least:
+            self.warning = (
+                f"{learners} learners pay from about {1e3 * least:.2g} ms a gradient step of one alone; this network "
+                f"takes about {1e3 * alone:.2g} ms: start one, without TF_CONFIG, or raise learner.local_steps={steps}"
+            )
+            log.warning("%s", self.warning)
+
+    def _seconds_of_a_sum(self, numbers: int) -> float:
+        """What a sum of so many numbers over all learners takes; the median of some."""
+        flat, seconds = tf.zeros((numbers,)), []
+        for _ in range(_SUMS):
+            started = time.perf_counter()
+            with self._together():
+                self._team.sum(flat).numpy()
+            seconds.append(time.perf_counter() - started)
+        return statistics.median(seconds[1:])  # the first is traced
 
     def share_state(self) -> None:
         """Gives all workers the chief's state; once it has taken that of a checkpoint, or has rolled back."""

@@ -14,17 +14,23 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
+import tensorflow as tf
 import two_workers
 from kinds import specs_of
+from samples import part
 
 from agents import PpoConfig
 from pipeline.experiment.config import UsageError, parse
+from pipeline.experiment.sections import LearnerConfig
 from pipeline.learner.learner import Learner
 from pipeline.learner.workers import team
+from pipeline.learner.workers.local_steps import combined
 from pipeline.learner.workers.team import Cluster, Wish, await_peers
 from pipeline.messages.ports import free_port
+from pipeline.replay.sampling import Sample
 
 pytestmark = [pytest.mark.xdist_group("workers"), pytest.mark.timeout(1_200)]
 
@@ -74,11 +80,13 @@ def test_a_wrong_tf_config_is_refused_in_words(text: str, words: str) -> None:
 
 def test_a_share_differs_in_the_batch_alone() -> None:
     experiment = parse("", ("learner.batch_size=256", "collect.lanes=4"))
-    part = team.share(experiment, 4)
-    assert part.learner.batch_size == 64
-    assert part.steps_per_item == experiment.steps_per_item == 16  # by itself a batch of 64 would have items of 16 / 4
-    assert part.window == experiment.window
-    assert part.items_per_call == experiment.items_per_call / 4
+    of_one = team.share(experiment, 4)
+    assert of_one.learner.batch_size == 64
+    assert (
+        of_one.steps_per_item == experiment.steps_per_item == 16
+    )  # by itself a batch of 64 would have items of 16 / 4
+    assert of_one.window == experiment.window
+    assert of_one.items_per_call == experiment.items_per_call / 4
     assert team.share(experiment, 1) is experiment
 
 
@@ -236,7 +244,7 @@ def training(folder: Path, *variants: str) -> Iterator[Pair]:
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     """What became of two workers, of which the second was killed."""
-    with training(tmp_path_factory.mktemp("workers"), "dqn") as found:
+    with training(tmp_path_factory.mktemp("workers"), "dqn", "dqn_local") as found:
         found.kill(1)
         found.wait_for(0, "lost")
         yield found
@@ -289,9 +297,79 @@ def test_two_workers_train_as_one_learner_does(pair: Pair) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", sorted(two_workers.VARIANTS.keys() - {"dqn"}))
+@pytest.mark.parametrize("variant", sorted(two_workers.VARIANTS.keys() - {"dqn"} - two_workers.LOCAL_STEPS.keys()))
 def test_two_workers_train_other_kinds_as_one_learner_does(revived: Pair, variant: str) -> None:
     check_against_one_learner(revived, variant)
+
+
+def averaged_by_hand(variant: str) -> tuple[dict[str, np.ndarray], list[Any]]:
+    """The state after all calls of learners that take the mean of what they have after every `local_steps` steps.
+
+    Slow and obvious: a learner for each half, each with steps of its own, and means by numpy.
+    """
+    whole, steps = two_workers.experiment_of(variant), two_workers.LOCAL_STEPS[variant]
+    half = msgspec.structs.replace(
+        whole, learner=LearnerConfig(batch_size=two_workers.BATCH // 2, steps_per_call=steps, loop="plain")
+    )
+    kind = specs_of(two_workers.VARIANTS[variant].kind)
+    learners, priorities = [Learner(half, kind, ["CPU:0"]) for _ in range(2)], []
+    sample = two_workers.batches_of(variant)
+    for _ in range(two_workers.CALLS):
+        of_call = []
+        for first in range(0, two_workers.STEPS, steps):
+            outcomes = []
+            for index, learner in enumerate(learners):
+                mine = part(sample, index, 2)
+                batches = tf.nest.map_structure(lambda leaf, at=first: leaf[at : at + steps], mine[:3])
+                trajectory, gradient_steps, relative = batches
+                outcomes.append(learner.learn(Sample(trajectory, gradient_steps, relative, mine.keys)))
+            of_call.append(np.concatenate([outcome.priorities for outcome in outcomes], axis=1))
+            states = [two_workers.arrays(learner) for learner in learners]
+            mean = {
+                name: (value + states[1][name]) * np.float32(0.5) if value.dtype == np.float32 else value
+                for name, value in states[0].items()
+            }
+            for learner in learners:
+                learner.restore(mean)
+        priorities.append(np.concatenate(of_call))
+    return mean, priorities
+
+
+@pytest.mark.parametrize("variant", sorted(two_workers.LOCAL_STEPS))
+def test_local_steps_are_those_of_learners_that_take_means_by_hand(pair: Pair, variant: str) -> None:
+    mean, priorities = averaged_by_hand(variant)
+    for index in (0, 1):
+        together = pair.arrays(f"{variant}-{index}")
+        assert together.keys() == mean.keys()
+        for name, value in mean.items():
+            np.testing.assert_allclose(together[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
+            np.testing.assert_array_equal(together[name], pair.arrays(f"{variant}-0")[name], name)
+    said = [by_variant(pair.said(index))[variant] for index in (0, 1)]
+    assert [worker["skipped"] for worker in said] == [[two_workers.BAD]] * 2, "one learner skipped it"
+    assert said[0]["figures"] == said[1]["figures"]
+    for call, expected in enumerate(priorities):
+        halves = np.concatenate([worker["priorities"][call] for worker in said], axis=1)
+        np.testing.assert_allclose(halves, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_figures_of_learners_and_parts_are_means_over_applied_steps() -> None:
+    of_learners = [  # two learners, two parts of two steps: loss, TD error, mean and largest Q-value, norm, applied
+        [[1.0, 2.0, 3.0, 9.0, 5.0, 1.0, 1.0], [4.0, 4.0, 4.0, 2.0, 4.0, 1.0, 0.0]],
+        [[7.0, 0.0, 1.0, 3.0, 3.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]],
+    ]
+    found = combined(np.array(of_learners, np.float32))
+    np.testing.assert_allclose(found, [4.0, 1.6, 2.4, 9.0, 4.0, 1.0, 1.0, 0.0, 0.0])
+
+
+def test_learners_pay_where_the_sum_takes_less_than_what_they_save() -> None:
+    assert team.pays_from(0.003, learners=2, local_steps=1) == pytest.approx(0.006)  # 6 / 2 + 3 = 6
+    assert team.pays_from(0.003, learners=4, local_steps=1) == pytest.approx(0.004)  # 4 / 4 + 3 = 4
+    assert team.pays_from(0.003, learners=2, local_steps=10) == pytest.approx(0.0006)
+
+
+def test_local_steps_divide_a_call() -> None:
+    with pytest.raises(UsageError, match=r"learner\.local_steps=7 does not divide learner\.steps_per_call=100"):
+        team.share(parse("", ("learner.local_steps=7",)), 2)
 
 
 def test_workers_agree_on_the_largest_wish(pair: Pair) -> None:
