@@ -21,16 +21,16 @@ def make_report(**given: Any) -> CollectorReport:
 def test_settings_are_what_differs_from_the_defaults_of_the_kind() -> None:
     plain = dashboards.settings(load("cartpole", ('agent.kind="dqn"', "agent.learning_rate=0.001")))
     assert {"seed", "environment.id", "agent.kind", "agent.n_step"} <= set(plain)
-    assert "agent.adam_epsilon" not in plain
+    assert "agent.gradient_clip_value" not in plain
     assert not any(name.startswith(("stop.", "checkpoint.")) for name in plain)
-    other = dashboards.settings(load("cartpole", ("agent.adam_epsilon=0.01",)))
-    assert other["agent.adam_epsilon"] == 0.01
-    assert set(other) - set(plain) == {"agent.adam_epsilon"}
+    other = dashboards.settings(load("cartpole", ("agent.gradient_clip_value=0.01",)))
+    assert other["agent.gradient_clip_value"] == 0.01
+    assert set(other) - set(plain) == {"agent.gradient_clip_value"}
 
 
 def test_what_a_sweep_varies_comes_first_even_at_its_default() -> None:
-    found = dashboards.settings(load("cartpole"), ["agent.adam_epsilon", "agent.num_atoms"])
-    assert next(iter(found)) == "agent.adam_epsilon"
+    found = dashboards.settings(load("cartpole"), ["agent.gradient_clip_value", "agent.num_atoms"])
+    assert next(iter(found)) == "agent.gradient_clip_value"
     assert "agent.num_atoms" not in found, "this kind has none"
 
 
