@@ -201,9 +201,7 @@ class LearnerConfig(Config, frozen=True):
     recovery_steps: Annotated[
         int, Meta(ge=1, description="Gradient steps applied after a rollback until it no longer counts.")
     ] = 10_000
-    publish_seconds: Annotated[
-        float, Meta(gt=0.0, description="Seconds between publications of weights and counters.")
-    ] = 0.05
+    publish_seconds: Annotated[float, Meta(gt=0.0, description="Seconds between publications of weights.")] = 0.05
     stall_seconds: Annotated[
         float, Meta(gt=0.0, description="Seconds without experience before the run ends as stalled.")
     ] = 180.0

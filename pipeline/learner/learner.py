@@ -106,9 +106,11 @@ class Learner:
         make = partial(build, of.agent.kind, self._layout.agent_specs, of.agent, seed=of.seed_of(0), open_fields=True)
         if precision == "float32":
             return make()
-        from pipeline.learner.mixed_precision import in_bfloat16  # of those who ask for it
+        from agents import mixed_precision
 
-        return in_bfloat16(make)
+        if reason := mixed_precision.idle(agent := mixed_precision.in_bfloat16(make)):
+            raise UsageError(f"learner.precision={precision!r} {reason}")
+        return agent
 
     def _acting_program(self, specs: Specs) -> bytes:
         """What actors run; empty where they run the network through TensorFlow."""
@@ -141,19 +143,19 @@ class Learner:
             self.agent.train_step_counter,
         )
 
-    def choose_loop(self) -> None:
-        """Compiles the loop around the gradient steps as configured.
+    def choose_loop(self) -> GradientLoop:
+        """Compiles the loop around the gradient steps as configured, and returns it.
 
         `auto` measures both forms and takes the faster, but for convolutions on a CPU; a compiled step that is faster
-        than dispatching a plain one needs no comparison. Trains on a batch of zeros meanwhile and puts the agent's
-        state back.
+        than dispatching a plain one needs no comparison. They train on zeros; the agent's state is put back.
         """
         wanted = self._experiment.learner.loop
         if wanted == "compiled" and self._replicas > 1:
             raise UsageError("learner.loop='compiled' needs one replica: XLA refuses variables on two devices")
         candidates: tuple[str, ...] = (wanted,)
         if wanted == "auto":  # XLA has no fast convolution on a CPU: Nature's ran 20 times slower, MinAtar's 6 times
-            candidates = ("plain",) if self._replicas > 1 or self._convolves_on_cpu() else ("compiled", "plain")
+            slow = network_program.convolutions(self.agent.acting_model) and not tf.config.list_logical_devices("GPU")
+            candidates = ("plain",) if self._replicas > 1 or slow else ("compiled", "plain")
         set_compiler_flags()
         state = [variable.numpy() for variable in self.agent.variables]
         batch = self._zeros()
@@ -181,17 +183,16 @@ class Learner:
         steps = self._share.learner.steps_per_call
         rates = ", ".join(f"{name} {steps / value:.0f} steps/s" for name, value in seconds.items() if value)
         log.info("%s loop of %d gradient steps; %s", self.loop, steps, rates or "not measured")
+        return self._call
 
     def learn(self, sample: Sample) -> Outcome:
         """Runs the gradient steps of one call on a `Sample` of K batches; chooses the loop first if none is chosen.
 
         Of several workers each gives its share; all have the same `Outcome`, but for that share's priorities.
         """
-        if self._call is None:
-            self.choose_loop()
-        assert self._call is not None
+        call = self._call or self.choose_loop()
         with self._together():
-            result = self._call((sample.trajectory, sample.relative_probability))
+            result = call((sample.trajectory, sample.relative_probability))
             loss, td_error, q_mean, q_max, norm, *applied = result.figures.numpy().tolist()
         # Skipped steps are counted too: collectors and evaluator compare versions, and on-policy wait for a new one.
         self._gradient_steps += self._experiment.learner.steps_per_call
@@ -255,10 +256,6 @@ class Learner:
         return GradientLoop(
             self._share, self.agent, self._strategy, self._workers, self.importance_exponent, self._zeros(), compiled
         )
-
-    def _convolves_on_cpu(self) -> bool:
-        on_cpu = not tf.config.list_logical_devices("GPU")
-        return on_cpu and bool(network_program.convolutions(self.agent.acting_model))
 
     def _zeros(self) -> Any:
         learner, layout = self._share.learner, self._layout

@@ -10,13 +10,13 @@ from kinds import VARIANTS, changed, specs_of
 from samples import random_sample
 
 from agents import DqnConfig, IqnConfig, build
+from agents.mixed_precision import in_bfloat16
 from agents.specs import ArraySpec, Specs
 from pipeline.acting.network_program import TfliteActor
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment, LearnerConfig
 from pipeline.experiment.validation import problems
 from pipeline.learner.learner import Learner
-from pipeline.learner.mixed_precision import in_bfloat16
 
 IDLE = ("rainbow", "boot_dqn", "q_learning", "dqn noisy")
 """Kinds all of whose layers multiply in float32."""

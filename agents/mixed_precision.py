@@ -5,7 +5,6 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from agents.builder import LearningAgent
-from pipeline.experiment.config import UsageError
 
 
 def in_bfloat16(make: Callable[[], LearningAgent]) -> LearningAgent:
@@ -14,25 +13,23 @@ def in_bfloat16(make: Callable[[], LearningAgent]) -> LearningAgent:
     Their weights, gradients and optimizer are float32. A bfloat16's exponent has as many bits as a float32's, so that
     no loss needs to be scaled. Layers of Keras' own follow; those whose precision matters, or which hardly multiply
     (heads, normalisation, noise, recurrence, the embedding of fractions), say float32 themselves.
-
-    Raises:
-      UsageError: it has no layer that would, or its network's output is not float32.
     """
     before = tf.keras.mixed_precision.global_policy()
     tf.keras.mixed_precision.set_global_policy("mixed_bfloat16")
     try:
-        agent = make()
+        return make()
     finally:
         tf.keras.mixed_precision.set_global_policy(before)
+
+
+def idle(agent: LearningAgent) -> str:
+    """Why an agent made by `in_bfloat16` is of no use, as the end of a sentence; empty where it is."""
     layers = [each for each in agent.acting_model.submodules if isinstance(each, tf.keras.layers.Layer)]
     if not any(each.weights and each.compute_dtype == "bfloat16" for each in layers if not hasattr(each, "layers")):
-        raise UsageError(
-            "learner.precision='bfloat16' has no effect: all layers of this network are of forms that multiply in "
-            "float32 (noisy, of an ensemble, with a spectral norm); set 'float32'"
+        return (
+            "has no effect: all layers of this network are of forms that multiply in float32 (noisy, of an ensemble, "
+            "with a spectral norm); set 'float32'"
         )
     if (output := agent.acting_model.output.dtype) != tf.float32:
-        raise UsageError(
-            f"learner.precision='bfloat16': this kind's network gives {output.name}, and scores are float32: give its "
-            "last layer dtype='float32'"
-        )
-    return agent
+        return f"makes this kind's network give {output.name}, and scores are float32: give its last layer that dtype"
+    return ""
