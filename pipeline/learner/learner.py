@@ -143,7 +143,7 @@ class Learner:
             self.agent.train_step_counter,
         )
 
-    def choose_loop(self) -> GradientLoop:
+    def choose_loop(self) -> Callable[[Any], CallResult]:
         """Compiles the loop around the gradient steps as configured, and returns it.
 
         `auto` measures both forms and takes the faster, but for convolutions on a CPU; a compiled step that is faster

@@ -4,7 +4,7 @@ import hashlib
 import logging
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from agents import Specs
 from pipeline.experiment.sections import Experiment
+from pipeline.learner.gradient_loop import CallResult
 from pipeline.learner.learner import Learner, refuse_uneven
 from pipeline.learner.workers.collectives import Team
 from pipeline.learner.workers.local_steps import LocalSteps
@@ -53,10 +54,9 @@ class TeamLearner(Learner):
         refuse_uneven(part, strategy.num_replicas_in_sync)
         self._assemble(experiment, msgspec.structs.replace(part, learner=loop), specs, strategy)
 
-    def choose_loop(self) -> None:
+    def choose_loop(self) -> Callable[[Any], CallResult]:
         """See `Learner.choose_loop`; warns if so many learners take fewer gradient steps than one would."""
-        super().choose_loop()
-        assert self._call is not None
+        self._call = super().choose_loop()
         variables = [variable for _, variable in self._named_variables()]
         learners, steps = self._team.size, self._experiment.learner.local_steps
         state = [self._strategy.experimental_local_results(variable)[0].numpy() for variable in variables]
@@ -80,6 +80,7 @@ class TeamLearner(Learner):
                 f"takes about {1e3 * alone:.2g} ms: start one, without TF_CONFIG, or raise learner.local_steps={steps}"
             )
             log.warning("%s", self.warning)
+        return self._call
 
     def _seconds_of_a_sum(self, numbers: int) -> float:
         """What a sum of so many numbers over all learners takes; the median of some."""
