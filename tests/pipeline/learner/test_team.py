@@ -179,6 +179,7 @@ class Pair:
     def __init__(self, folder: Path, *variants: str) -> None:
         self.folder, self.variants, self._ports = folder, variants, f"{free_port()},{free_port()}"
         self._processes: list[subprocess.Popen[bytes]] = []
+        self._newest: dict[int, subprocess.Popen[bytes]] = {}
 
     def start(self, index: int, life: int) -> subprocess.Popen[bytes]:
         path = os.pathsep.join([str(PROGRAM.parents[2]), str(PROGRAM.parent)])
@@ -187,6 +188,7 @@ class Pair:
             command = [sys.executable, str(PROGRAM), *arguments]
             process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}, stdout=log, stderr=log)
         self._processes.append(process)
+        self._newest[index] = process
         return process
 
     def said(self, index: int) -> list[dict[str, Any]]:
@@ -195,13 +197,14 @@ class Pair:
         return [json.loads(line) for line in lines if line.startswith("{")]
 
     def wait_for(self, index: int, key: str, seconds: float = 500.0) -> dict[str, Any]:
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
+        deadline, has_ended = time.monotonic() + seconds, False
+        while time.monotonic() < deadline and not has_ended:
+            has_ended = self._newest[index].poll() is not None  # before its last words are read
             for line in self.said(index):
                 if key in line:
                     return line
             time.sleep(0.05)
-        raise AssertionError(f"worker {index} did not say {key!r}: {self.logs()}")
+        raise AssertionError(f"worker {index} {'ended and' if has_ended else ''} did not say {key!r}: {self.logs()}")
 
     def logs(self) -> str:
         return "\n\n".join(self._log(index).read_text()[-3000:] for index in (0, 1))
