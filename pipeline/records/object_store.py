@@ -218,7 +218,10 @@ class Store:
         found: dict[str, list[str]] = {}
         for path in paths:
             name, _, within = path.removeprefix(f"{root}/").partition("/")
-            if within and NAME.fullmatch(name) and not within.endswith(_PART):
+            is_beyond = ".." in within.split(
+                "/"
+            )  # an object's name may be anything: none is written outside of its folder
+            if within and NAME.fullmatch(name) and not within.endswith(_PART) and not is_beyond:
                 found.setdefault(name, []).append(within)
         return {name: found[name] for name in sorted(found, key=newness, reverse=True)}
 

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from fsspec.implementations.memory import MemoryFile
 from small_runs import wait_until
 
 from pipeline.acting import policy_files
@@ -154,6 +155,17 @@ def test_what_is_cut_off_or_damaged_is_not_taken(
     assert f"checkpoint {damaged} of {store.url} is skipped: learner.msgpack is damaged" in capsys.readouterr().err
     store.prune("", {damaged}, 2)
     assert names(there) == sorted([kept, damaged]), "what was cut off is removed"
+
+
+def test_no_object_is_written_outside_of_its_checkpoint(tmp_path: Path) -> None:
+    store = Store("memory://bucket/run")
+    place = "run/checkpoints/000001-000000000010"
+    for name in ("../../../evil", "reverb/../../../evil", "manifest.json"):
+        store._files.store[f"/bucket/{place}/{name}"] = MemoryFile(None, name, b"content")
+    assert any("evil" in path for path in store._files.find("/bucket/run")), "the store has such names"
+    with pytest.raises(BadCheckpoint):
+        store.fetch("000001-000000000010", "", tmp_path / "run" / "checkpoints")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_one_that_was_stopped_goes_on_where_it_was(run: RunDirectory, experiment: Experiment, tmp_path: Path) -> None:
