@@ -24,7 +24,7 @@ BLOCK = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
 SAVED = re.compile(r"[Ss]ave\s+this\s+as\s+`([\w./]+)`")
 PROMISES = {
     "custom_environment.md": '"episodes": 1000',
-    "first_run.md": "stopped by: environment_steps",
+    "first_run.md": "stopped by: ",
     "resume.md": "All held",
     "own_network.md": "mean_return",
     "own_algorithm.md": "policy.tflite",
