@@ -281,7 +281,7 @@ def test_the_learners_process_can_be_the_replay_and_roles_of_another_experiment_
     more = ["--set=agent.discount=0.5"], 0, f"--run_dir={tmp_path / 'other'}"
     for other in [start(role, [*flags, *more[0]], *more[1:]) for role in ("collector", "evaluator")]:
         assert other.wait() == 2
-        assert "agent.discount=0.5 and the learner with 0.98: give all roles the same --config" in other.words()
+        assert "agent.discount=0.5 and the learner with 0.99: give all roles the same --config" in other.words()
     others = [start("collector", flags), start("evaluator", flags, 0, f"--run_dir={tmp_path / 'evaluator'}")]
     assert learner.wait() == 0, learner.words()
     assert [role.wait() for role in others] == [0, 0]

@@ -27,7 +27,6 @@ from small_runs import (
     wait_until,
 )
 
-from pipeline.experiment.config import load
 from pipeline.records import checkpoint
 
 SUMMARY_FIELDS = {
@@ -156,14 +155,15 @@ def is_pending(pid: int, number: signal.Signals) -> bool:
 
 
 def test_inline_runs_and_resumes(run_dir: Path) -> None:
-    first = train(run_dir, *SHRUNK, flags=("--launcher=inline",))
+    lines = *SHRUNK, "replay.samples_per_insert=32"
+    first = train(run_dir, *lines, flags=("--launcher=inline",))
     assert first.returncode == 0, first.stdout + first.stderr
     before = summary(run_dir)
-    assert inline(run_dir, *SHRUNK, "stop.gradient_steps=480", resume=True) == 0
+    assert inline(run_dir, *lines, "stop.gradient_steps=480", resume=True) == 0
     after = summary(run_dir)
     assert before["gradient_steps"] == 400
     assert after["gradient_steps"] == 480
-    assert after["samples_per_insert"] == pytest.approx(load("cartpole").replay.samples_per_insert, rel=0.1)
+    assert after["samples_per_insert"] == pytest.approx(32.0, rel=0.1)
 
 
 REFUSED = [
