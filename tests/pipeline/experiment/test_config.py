@@ -424,7 +424,11 @@ def experiments(draw: Any) -> Experiment:
             lanes=per_item * groups,
             max_collectors=draw(st.sampled_from([0, 1, 3])) * experiment.collect.collectors,
         ),
-        learner=replace(experiment.learner, batch_size=per_item * batches * max(1, steps)),
+        learner=replace(
+            experiment.learner,
+            batch_size=per_item * batches * max(1, steps),
+            precision=experiment.learner.precision if hasattr(experiment.agent, "hidden_units") else "float32",
+        ),
         exploration=replace(
             experiment.exploration,
             strategy=strategy,
