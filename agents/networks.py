@@ -76,8 +76,11 @@ class NarrowDense(tf.keras.layers.Dense):  # type: ignore[misc]
 
     The gradient of its input is a product that sums over the units, for which XLA on a CPU has only a scalar loop. As a
     sum written out over them it is fused vector code: 7 % of a compiled gradient step at batch 256. Batches too large
-    for that (the plain loop runs them) and wider layers take the product.
+    for that (the plain loop runs them) and wider layers take the product. In mixed precision it multiplies in float32.
     """
+
+    def __init__(self, units: int, **more: Any) -> None:
+        super().__init__(units, dtype="float32", **more)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Float32 [B, units] of features float32 [B, n]."""
@@ -118,7 +121,7 @@ class NetworkBuilder:
         """Makes a dense layer behind features [B * repeats, n]: the last of a network without an activation."""
         del repeats
         if activation is None:
-            return NarrowDense(units, kernel_initializer=self.seeds.lecun_uniform(), dtype="float32")(features)
+            return NarrowDense(units, kernel_initializer=self.seeds.lecun_uniform())(features)
         activated = in_float32(activation)
         return tf.keras.layers.Dense(units, activated, kernel_initializer=self.seeds.he_uniform())(features)
 

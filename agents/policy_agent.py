@@ -25,7 +25,7 @@ class ActorCritic(NamedTuple):
 def actor_critic_model(specs: Specs, config: PolicyConfig, seed: int, critic: bool) -> ActorCritic:
     """Builds a policy with hidden layers of its own and, with a `critic`, the same for its states' values."""
     builder = NetworkBuilder(specs, config, seed)
-    head = NarrowDense(specs.num_actions, kernel_initializer=builder.seeds.nearly_zero(), dtype="float32")
+    head = NarrowDense(specs.num_actions, kernel_initializer=builder.seeds.nearly_zero())
     logits = head(builder.torso())
     outputs = [logits, builder.dense(builder.torso(), 1)] if critic else [logits]
     return ActorCritic(builder.model(logits), builder.model(outputs))

@@ -39,6 +39,8 @@ _REPEATS = flags.DEFINE_integer("repeats", 5, "Measurements of each.", lower_bou
 _SHOWN = flags.DEFINE_list("configs", ["cartpole_dqn", "minatar_breakout", "pong"], "Whose networks are measured.")
 _SET = flags.DEFINE_multi_string("set", [], "A line of TOML that overrides the configs.")
 
+_STEPS = 8
+"""Gradient steps of a call."""
 SPECS = {
     "cartpole_dqn": Specs(ArraySpec((4,), "float32"), 2),
     "minatar_breakout": Specs(ArraySpec((10, 10, 4), "uint8", (1,)), 6),
@@ -79,9 +81,9 @@ def _rows(name: str) -> list[dict[str, Any]]:
     calls: dict[str, Callable[[], int]] = {}
     problems: list[dict[str, Any]] = []
     seconds: dict[str, float] = {}
-    size = 0
+    size = batch = 0
     for loop, precision in itertools.product(("compiled", "plain"), ("float32", "bfloat16")):
-        fixed = (f'learner.loop="{loop}"', f'learner.precision="{precision}"', "learner.steps_per_call=8")
+        fixed = (f'learner.loop="{loop}"', f'learner.precision="{precision}"', f"learner.steps_per_call={_STEPS}")
         experiment = load(name, (*_SET.value, *fixed))
         started = time.perf_counter()
         learner = Learner(experiment, SPECS[name])
@@ -91,13 +93,13 @@ def _rows(name: str) -> list[dict[str, Any]]:
             problems.append({"config": name, "loop": loop, "precision": precision, "problem": "XLA refuses it"})
             continue
         seconds[f"{loop} {precision}"] = round(time.perf_counter() - started, 2)
+        batch = experiment.learner.batch_size
         size = sum(leaf.nbytes for leaf in tf.nest.flatten(on_host.trajectory))
         calls[f"{loop} {precision} resident"] = functools.partial(_learn, learner, resident)
         calls[f"{loop} {precision} from_host"] = functools.partial(_learn_from_host, learner, on_host)
     for call in calls.values():
         call()
     rows = rates(calls, _SECONDS.value, _REPEATS.value)
-    batch = load(name, tuple(_SET.value)).learner.batch_size
     return [
         *problems,
         *(
@@ -118,7 +120,7 @@ def _rows(name: str) -> list[dict[str, Any]]:
 
 def _learn(learner: Learner, sample: Sample) -> int:
     learner.learn(sample)
-    return 8
+    return _STEPS
 
 
 def _learn_from_host(learner: Learner, sample: Sample) -> int:

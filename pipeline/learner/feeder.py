@@ -43,11 +43,7 @@ class Feeder:
         return self.draw(timeout)
 
     def leave(self, is_finished: bool) -> None:
-        """Is told that the run ends: `next` is not called again.
-
-        Args:
-          is_finished: whether it ends at its stop condition, not before it.
-        """
+        """Is told that the run ends, at its stop condition if `is_finished`: `next` is not called again."""
 
     def draw(self, timeout: float) -> Sample | None:
         """What the replay has given for one call; None if that is nothing within `timeout` seconds.

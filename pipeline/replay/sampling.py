@@ -39,10 +39,8 @@ def draws_ahead(experiment: Experiment) -> tuple[int, int]:
     # Two iterators fetch small items 1.7 times as fast as one; large ones come fast enough. On-policy, the queue has
     # one batch at a time: of two iterators each would have a part of it and wait for the other's.
     iterators = 2 if experiment.windows_per_item < 8 and not experiment.agent.on_policy else 1
-    ahead = experiment.items_per_call // iterators
-    if experiment.replay.prioritized:  # what is drawn early is drawn by old priorities
-        ahead = experiment.items_per_call // 8
-    return iterators, min(512, max(8, ahead))
+    parts = 8 if experiment.replay.prioritized else iterators  # what is drawn early is drawn by old priorities
+    return iterators, min(512, max(8, experiment.items_per_call // parts))
 
 
 def arrange(
@@ -52,7 +50,6 @@ def arrange(
     frames: tf.Tensor,
     relative_probability: tf.Tensor,
     keys: tf.Tensor,
-    shards: Any = (),
 ) -> Sample:
     """Cuts the items of a call into windows and spreads these: window i is of item i modulo the number of items.
 
@@ -63,16 +60,22 @@ def arrange(
       frames: uint8 [items, item_length, lanes, bytes].
       relative_probability: float32 [items], of each item's windows.
       keys: uint64 [items].
-      shards: int32 [items], or empty.
     """
     steps, window = experiment.steps_per_item, experiment.window
     by_lane = tf.transpose(frames, (2, 0, 1, 3))
     # Items of a dataset may be longer than is needed: its run may have learned from longer windows.
     windows = tf.stack([by_lane[:, :, step : step + window] for step in range(steps)])
     shape = (experiment.learner.steps_per_call, batch_size, window, layout.num_bytes)
-    trajectory, gradient_steps = decode(tf.reshape(windows, shape), layout)
-    relative = tf.reshape(tf.tile(relative_probability, [experiment.windows_per_item]), shape[:2])
-    return Sample(trajectory, gradient_steps, relative, keys, shards)
+    return sample_of(layout, tf.reshape(windows, shape), relative_probability, keys)
+
+
+def sample_of(
+    layout: FrameLayout, windows: tf.Tensor, relative_probability: tf.Tensor, keys: tf.Tensor, shards: Any = ()
+) -> Sample:
+    """Decodes a call's windows uint8 [K, B, T, bytes] that `arrange` has spread, or that are spread as it does."""
+    shape = windows.shape[:2]
+    relative = tf.tile(relative_probability, [shape.num_elements() // keys.shape[0]])
+    return Sample(*decode(windows, layout), tf.reshape(relative, shape), keys, shards)
 
 
 def priorities_of_items(priorities: NDArray[np.float32], items: int) -> NDArray[np.float32]:

@@ -21,7 +21,7 @@ from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment
 from pipeline.records.counters import Seen, Tally
 from pipeline.replay.frames import FrameLayout
-from pipeline.replay.sampling import Sample, decode, item_shape, priorities_of_items
+from pipeline.replay.sampling import Sample, item_shape, priorities_of_items, sample_of
 from pipeline.replay.shards import permits, stalls
 from pipeline.replay.shards.learner_permits import Allowance
 from pipeline.replay.shards.remote_replay import watched
@@ -265,9 +265,7 @@ class ShardedReplay:
 
         def sample(windows: tf.Tensor, relative: tf.Tensor, keys: tf.Tensor, shards: tf.Tensor) -> Sample:
             with tf.device("CPU:0"):
-                trajectory, gradient_steps = decode(windows, self._layout)
-                of_windows = tf.tile(relative, [self._experiment.windows_per_item])
-                return Sample(trajectory, gradient_steps, tf.reshape(of_windows, windows.shape[:2]), keys, shards)
+                return sample_of(self._layout, windows, relative, keys, shards)
 
         items, window = (self.items_per_call,), self._experiment.window
         windows = (self._experiment.learner.steps_per_call, self._batch_size, window, self._layout.num_bytes)
