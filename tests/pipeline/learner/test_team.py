@@ -184,17 +184,17 @@ class Pair:
     def start(self, index: int, life: int) -> subprocess.Popen[bytes]:
         path = os.pathsep.join([str(PROGRAM.parents[2]), str(PROGRAM.parent)])
         arguments = [str(index), self._ports, str(self.folder), ",".join(self.variants), str(life)]
-        with self._log(index).open("ab") as log:
+        # Apart, as TensorFlow's threads may write to the log in the middle of a line.
+        with self._log(index).open("ab") as log, self._words(index).open("ab") as words:
             command = [sys.executable, str(PROGRAM), *arguments]
-            process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}, stdout=log, stderr=log)
+            process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}, stdout=words, stderr=log)
         self._processes.append(process)
         self._newest[index] = process
         return process
 
     def said(self, index: int) -> list[dict[str, Any]]:
         """The whole lines of JSON that a worker has printed."""
-        lines = self._log(index).read_text(errors="replace").split("\n")[:-1]
-        return [json.loads(line) for line in lines if line.startswith("{")]
+        return [json.loads(line) for line in self._words(index).read_text().split("\n")[:-1]]
 
     def wait_for(self, index: int, key: str, seconds: float = 500.0) -> dict[str, Any]:
         deadline, has_ended = time.monotonic() + seconds, False
@@ -207,7 +207,7 @@ class Pair:
         raise AssertionError(f"worker {index} {'ended and' if has_ended else ''} did not say {key!r}: {self.logs()}")
 
     def logs(self) -> str:
-        return "\n\n".join(self._log(index).read_text()[-3000:] for index in (0, 1))
+        return "\n\n".join(self._log(index).read_text(errors="replace")[-3000:] for index in (0, 1))
 
     def arrays(self, name: str) -> dict[str, np.ndarray]:
         with np.load(self.folder / f"{name}.npz") as stored:
@@ -228,6 +228,9 @@ class Pair:
 
     def _log(self, index: int) -> Path:
         return self.folder / f"{index}.log"
+
+    def _words(self, index: int) -> Path:
+        return self.folder / f"{index}.jsonl"
 
 
 @contextlib.contextmanager
