@@ -17,7 +17,7 @@ SUPPORT = ROOT / "tests" / "support"
 
 FIRST = ("dqn noisy", "dqn normalized", "q_learning", "ppo")
 """What replicas have to agree on: draws, the moments of observations, gradients that are summed, several updates."""
-BRANCHING = tuple(f"{name}, branching" for name in ("dqn", "c51", "r2d2", "pqn", "ppo"))
+BRANCHING = tuple(f"{name}, branching" for name in ("dqn", "r2d2", "ppo"))
 """With actions of several dimensions."""
 GROUPS = {"first": FIRST, "others": tuple(name for name in FEW if name not in FIRST), "branching": BRANCHING}
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from benchmarks.regression.ratios import RATIOS
 from benchmarks.regression.verdict import LARGEST_LOSS, judge
 
-SHORT = ("--seconds=0.1", "--repeats=1", "--environment_steps=200000")
+SHORT = ("--seconds=0.1", "--repeats=1", "--environment_steps=30000")
 
 
 def check(*flags: str) -> "subprocess.CompletedProcess[str]":

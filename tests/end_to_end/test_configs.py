@@ -10,8 +10,13 @@ from pipeline.environments import suite_of
 from pipeline.experiment.config import load, shipped
 from pipeline.launchers import describe
 
-# Few gradient steps for a step, so that the longest episodes of the classic problems (500 steps) come to an end.
-REPLAYED = ("replay.samples_per_insert=2", "replay.capacity=20_000")
+# Episodes that come to an end: few gradient steps for a step, and a limit for the classic problems' 500 steps.
+REPLAYED = (
+    "replay.samples_per_insert=4",
+    "replay.capacity=20_000",
+    "stop.gradient_steps=200",
+    "environment.max_episode_steps=100",
+)
 ON_POLICY = ("learner.steps_per_call=1", "stop.gradient_steps=40")
 SUITES = {
     "atari": (*REPLAYED, "environment.max_episode_steps=40"),

@@ -78,27 +78,43 @@ def fits(kind: str, replay: tuple[str, ...]) -> bool:
 CELLS = [(kind, replay) for kind in COLLECTING for replay, lines in REPLAYS.items() if fits(kind, lines)]
 
 
-def once() -> list[tuple[str, str]]:
-    """Each kind with one form of replay; together they have every form."""
+def once(first: int) -> list[tuple[str, str]]:
+    """Each kind with one form of replay, another one for each of two firsts; together they have every form."""
     chosen = []
-    for number, kind in enumerate(COLLECTING):
+    for number, kind in enumerate(COLLECTING, first):
         replays = [replay for of, replay in CELLS if of == kind]
         chosen.append((kind, replays[number % len(replays)]))
     assert {replay for _, replay in chosen} == set(REPLAYS)
     return chosen
 
 
-@pytest.mark.parametrize(("kind", "replay"), once())
+ONCE, RESUMED = once(0), once(1)
+BY_COMMAND = ("ppo", "r2d2", "q_learning", "boot_dqn", "rainbow")
+"""One of each way in which experience travels, and of each form of what collectors are sent."""
+
+
+@pytest.mark.parametrize(("kind", "replay"), ONCE)
 def test_every_kind_learns(kind: str, replay: str, tmp_path: Path) -> None:
-    summary = pipeline.train(parse("", lines_of(kind, *replay_of(kind, replay))), tmp_path / "run", launcher="inline")
+    check(kind, replay, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "replay"), [cell for cell in CELLS if cell not in (*ONCE, *RESUMED)])
+def test_every_kind_learns_from_every_replay(kind: str, replay: str, tmp_path: Path) -> None:
+    check(kind, replay, tmp_path)
+
+
+def check(kind: str, replay: str, folder: Path) -> None:
+    """Learns from a form of replay."""
+    summary = pipeline.train(parse("", lines_of(kind, *replay_of(kind, replay))), folder / "run", launcher="inline")
     assert (summary.gradient_steps, summary.stop_reason) == (80, "gradient_steps")
     assert summary.mean_return is not None
     assert summary.lost_transitions == 0
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "replay"), CELLS)
-def test_every_kind_learns_from_every_replay_and_resumes(kind: str, replay: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "replay"), RESUMED)
+def test_every_kind_resumes(kind: str, replay: str, tmp_path: Path) -> None:
     run, lines = tmp_path / "run", lines_of(kind, *replay_of(kind, replay))
     first = pipeline.train(parse("", lines), run, launcher="inline")
     assert (first.gradient_steps, first.stop_reason) == (80, "gradient_steps")
@@ -109,9 +125,9 @@ def test_every_kind_learns_from_every_replay_and_resumes(kind: str, replay: str,
 
 
 @pytest.mark.parametrize(
-    "kind", [kind if kind == "ppo" else pytest.param(kind, marks=pytest.mark.slow) for kind in COLLECTING]
+    "kind", [kind if kind == "ppo" else pytest.param(kind, marks=pytest.mark.slow) for kind in BY_COMMAND]
 )
-def test_every_kind_runs_in_processes_of_its_own(kind: str, tmp_path: Path) -> None:
+def test_a_kind_runs_in_processes_of_its_own(kind: str, tmp_path: Path) -> None:
     replay = "learner.batch_size=8" if BUILDERS[kind].config().on_policy else "replay.prioritized=true"
     flags = [f"--set={line}" for line in lines_of(kind, replay, "collect.collectors=2")]
     base = tmp_path / "base.toml"

@@ -60,7 +60,7 @@ DEEP = ("agent.hidden_units=[32]", "agent.learning_rate=2e-3", "agent.n_step=3",
 SPANNED = ("agent.v_min=-1.0", "agent.v_max=1.0")
 OWN = {
     "c51": ('agent.v_min="auto"', 'agent.v_max="auto"'),
-    "rainbow": (*SPANNED, 'exploration.strategy="greedy"', "replay.prioritized=true"),
+    "rainbow": (*SPANNED, "agent.num_atoms=11", 'exploration.strategy="greedy"', "replay.prioritized=true"),
     "qr_dqn": ("agent.num_quantiles=8",),
     "iqn": ("agent.quantile_samples=8", "agent.target_quantile_samples=8"),
     "boot_dqn": ("agent.heads=5", "agent.prior_scale=1.0", 'exploration.strategy="greedy"'),
@@ -118,7 +118,7 @@ def test_every_kind_learns_to_catch_within_60_000_steps(tmp_path: Path, kind: st
 @pytest.mark.slow
 def test_imitation_catches_as_well_as_what_it_imitates(tmp_path: Path) -> None:
     # The replay holds the last 2,000 of the steps of a run that had solved the problem by then.
-    lines = (*KINDS["dqn"], "replay.capacity=2000", "exploration.epsilon_final=0.1", "stop.environment_steps=20_000")
+    lines = (*KINDS["dqn"], "replay.capacity=2000", "exploration.epsilon_final=0.1", "stop.environment_steps=10_000")
     demonstrator = catch("dqn", *lines, "stop.target_return=2.0")
     assert pipeline.train(demonstrator, tmp_path / "source", launcher="inline").mean_return > 0.9
     cloning = catch(

@@ -177,9 +177,7 @@ def test_roles_find_each_other_in_any_order_and_outlive_each_other(tmp_path: Pat
 @pytest.mark.parametrize(
     ("config", "learners", "killed", "local_steps"),
     [
-        ("cartpole", 2, (1,), 1),
-        ("cartpole_memory", 3, (0,), 1),
-        ("cartpole_memory", 2, (1, 0), 1),
+        ("cartpole_memory", 3, (1, 0), 1),
         ("cartpole", 2, (0,), 4),
     ],
 )

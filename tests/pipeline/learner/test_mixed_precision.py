@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 import tensorflow as tf
-from kinds import VARIANTS, changed, specs_of
+from kinds import FEW, changed, specs_of
 from samples import random_sample
 
 from agents import DqnConfig, IqnConfig, build
@@ -59,9 +59,9 @@ def compared(config: Any, specs: Specs) -> tuple[Any, Any]:
     return mixed, plain
 
 
-@pytest.mark.parametrize("name", [tiered(name) for name in VARIANTS if name not in IDLE])
+@pytest.mark.parametrize("name", [tiered(name) for name in FEW if name not in IDLE])
 def test_weights_are_those_of_float32_and_losses_near(name: str) -> None:
-    config = VARIANTS[name]
+    config = FEW[name]
     specs = specs_of(config.kind)
     compared(config, specs)
     sample = random_sample(config, 4, 8, bad=3, specs=specs)
@@ -110,7 +110,7 @@ from samples import random_sample
 from pipeline.experiment.sections import Experiment, LearnerConfig
 from pipeline.learner.learner import Learner
 
-config, specs, states = VARIANTS["dqn"], specs_of("dqn"), []
+config, specs, states = FEW["dqn"], specs_of("dqn"), []
 sample = random_sample(config, 4, 8, bad=3, specs=specs)
 section = LearnerConfig(batch_size=8, steps_per_call=4, loop="plain", precision="bfloat16")
 for devices in (["CPU:0"], ["CPU:0", "CPU:1"]):
@@ -137,14 +137,14 @@ def test_replicas_learn_as_one_device_does() -> None:
 
 @pytest.mark.parametrize("name", [name for name in IDLE if name != "q_learning"])
 def test_a_network_that_it_would_do_nothing_for_is_refused(name: str) -> None:
-    config = VARIANTS[name]
+    config = FEW[name]
     with pytest.raises(UsageError, match=r"learner\.precision='bfloat16' has no effect: all layers"):
         learner(config, specs_of(config.kind), "bfloat16")
     assert tf.keras.mixed_precision.global_policy().name == "float32"
 
 
 def test_a_kind_without_hidden_layers_is_refused_before_a_run() -> None:
-    experiment = Experiment(agent=VARIANTS["q_learning"], learner=LearnerConfig(precision="bfloat16"))
+    experiment = Experiment(agent=FEW["q_learning"], learner=LearnerConfig(precision="bfloat16"))
     assert any("'q_learning' has none" in problem for problem in problems(experiment))
 
 
