@@ -1,8 +1,9 @@
 """Trains while it kills and disturbs the run's processes, and checks that every loss is accounted for.
 
 It kills, freezes and restarts every role and the supervisor, fills the disk, corrupts a checkpoint, and gives notice to
-leave. Then the run has to solve its task, its ledger has to balance to the unit, its counters must never have gone back
-beyond a checkpoint, and no process or port may be left.
+leave; with replay.shards the replay's servers are killed, too, alone and soon after the learner, and with
+collect.inference = "central" the acting server. Then the run has to solve its task, its ledger has to balance to the
+unit, its counters must never have gone back beyond a checkpoint, and no process or port may be left.
 
 Example:
   python -m pipeline.drill --config=cartpole --run_dir=runs/drill --kills=20 --seed=1
@@ -58,7 +59,14 @@ FAULTS: dict[str, faults.Fault] = {
     "checkpoint spoiled, learner killed": faults.corrupt_checkpoint,
     "notice to leave, run resumed": faults.terminate_and_resume,
 }
-"""The faults that a drill draws from, by name."""
+"""The faults that every drill draws from, by name."""
+_OF_REPLAYS: dict[str, faults.Fault] = {
+    "replay killed": faults.kill("replay"),
+    "learner killed, replay soon after": faults.kill_learner_and_replay,
+}
+"""And where the replay has processes of its own."""
+_OF_ACTING_SERVERS: dict[str, faults.Fault] = {"acting server killed": faults.kill("inference")}
+"""And where collectors act at a server."""
 
 
 class FaultResult(msgspec.Struct, frozen=True):
@@ -113,8 +121,15 @@ class Drill:
         self._goal = [f"--set=stop.target_return={target}"]
         drilling = [*base, *(f"--set={line}" for line in endless)]
         self._drilled = Drilled(RunDirectory(folder / "disk" / "run"), drilling, [*drilling, "--resume"])
-        collectors = load(config, overrides).collectors
-        self._roles = ["learner", "evaluator", *(f"collector-{index}" for index in range(collectors))]
+        experiment = load(config, overrides)
+        self._faults, self._roles = dict(FAULTS), ["learner", "evaluator"]
+        self._roles += [f"collector-{index}" for index in range(experiment.collectors)]
+        if shards := experiment.replay.shards:
+            self._faults |= _OF_REPLAYS
+            self._roles += [f"replay-{index}" for index in range(shards)]
+        if experiment.collect.inference == "central":
+            self._faults |= _OF_ACTING_SERVERS
+            self._roles.append("inference")
         self._done: list[FaultResult] = []
         self._problems: list[str] = []
 
@@ -126,7 +141,7 @@ class Drill:
             self._problems.append("the run did not start to learn")
         else:
             for _ in range(self._kills):
-                if not self._do(self._random.choice(sorted(FAULTS))):
+                if not self._do(self._random.choice(sorted(self._faults))):
                     break
         if (code := drilled.end()) != 1 and not self._problems:
             self._problems.append(faults.how_it_left(code))
@@ -141,7 +156,7 @@ class Drill:
         print(f"{before.environment_steps:>10,} environment steps  {name}", flush=True)
         starts = {role: drilled.newest(role)[0] for role in self._roles}
         try:
-            victim = FAULTS[name](drilled, self._random)
+            victim = self._faults[name](drilled, self._random)
         except DrillFailure as error:
             self._problems.append(str(error))
             return False

@@ -25,6 +25,7 @@ _LEAVE_SECONDS = 120.0
 _COMES_SECONDS = 60.0
 _FREEZE_SECONDS = 120.0
 _SHORT_FREEZE_SECONDS = 2.0
+_REJOIN_SECONDS = 10.0
 
 
 class DrillFailure(Exception):
@@ -214,6 +215,14 @@ def kill(role: str) -> Fault:
         return name
 
     return fault
+
+
+def kill_learner_and_replay(drilled: Drilled, random_: random.Random) -> str:
+    """Ends the learner, and a server of its replay while there is no learner, or while the next one finds it."""
+    learner, _ = _do_to(drilled, "learner", random_, psutil.Process.kill)
+    time.sleep(random_.uniform(0.0, _REJOIN_SECONDS))
+    _do_to(drilled, "replay", random_, psutil.Process.kill)
+    return learner
 
 
 def freeze(role: str, goes_on: bool) -> Fault:

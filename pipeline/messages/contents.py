@@ -124,9 +124,10 @@ class Served(msgspec.Struct, frozen=True):
     identity: str
     """Of its process: another one follows when it is restarted."""
     inserted: int
-    """Items that the checkpoint it went on from had inserted."""
+    """Items that the checkpoint it went on from had inserted and, next, sampled."""
     sampled: int
-    """And sampled."""
+    is_stored: bool = False
+    """Said for a checkpoint that is being written: a server that goes on from it says so, too, for a moment."""
 
 
 class Counts(msgspec.Struct, frozen=True):

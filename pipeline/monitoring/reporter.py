@@ -19,7 +19,7 @@ from pipeline.learner.recovery import Recovery
 from pipeline.messages.contents import CollectorReport, Evaluation, Report
 from pipeline.monitoring import dashboards, metrics
 from pipeline.monitoring.pace import RatioMonitor, Waits, bottleneck
-from pipeline.records.counters import Account, account
+from pipeline.records.counters import Account, Tally, account, reconcile
 from pipeline.records.ledger import Ledger
 from pipeline.records.results import Status, Summary
 
@@ -81,8 +81,8 @@ class Reporter:
         if not alone and (parent := psutil.Process().parent()) is not None:
             self._processes["supervisor"] = parent
         command_line = shlex.join(self._processes.get("supervisor", self._processes["learner"]).cmdline())
-        self._collectors: dict[int, CollectorReport] = {}
-        """The newest report of each."""
+        self._last_tally: Tally | None = None  # of the run's end
+        self._collectors: dict[int, CollectorReport] = {}  # the newest report of each
         self.metrics.show(dashboards.beginning(experiment, command_line, run.path), self._progress)
 
     def warn(self, sentence: str) -> None:
@@ -91,9 +91,22 @@ class Reporter:
 
     def account(self) -> Account | None:
         """Where every window is; None offline, where none is collected."""
-        if self._experiment.is_offline:
-            return None
-        return account(self._experiment, self._ledger.counters, self._replay.tally())
+        experiment, counters = self._experiment, self._ledger.counters
+        return (
+            None if experiment.is_offline else account(experiment, counters, self._last_tally or self._replay.tally())
+        )
+
+    def balance(self) -> Account | None:
+        """The account, put right by what only the end tells; it stays, whatever servers still take of collectors."""
+        asked, seen = time.monotonic(), None
+        self._replay.refresh()
+        while seen != (now := self._replay.seen()):  # a server may be followed by another between two questions
+            seen, tally = now, self._replay.tally()
+        self._ledger.see_servers(now, asked)
+        self._last_tally = tally
+        if not self._experiment.is_offline and reconcile(self._experiment, self._ledger.counters, tally):
+            log.error("windows are unaccounted for: %s", self.account())
+        return self.account()
 
     def show_report(self, report: Report) -> None:
         """Writes what a collector or the evaluator has reported."""

@@ -45,8 +45,12 @@ class ServerRecord(msgspec.Struct, frozen=True):
     inserted: int
     """Items that it had inserted."""
     sampled: int
-    fastest: int
-    """Most items that it inserted between two answers."""
+    confirmed: int = 0
+    """Items that collectors had had confirmed for certain before that answer, of all servers."""
+    looked: int = 0
+    """And when it was last looked at."""
+    unsettled: int = 0
+    """Of one that was restarted: looks at it in which its collectors may still report what was before."""
 
 
 class Counters(msgspec.Struct):
@@ -65,8 +69,7 @@ class Counters(msgspec.Struct):
     lost_items: int = 0
     """Items that went with a replay's process."""
     interruptions: int = 0
-    """Collectors that ended without a last report, and replays that ended without a last checkpoint, each for every
-    collector."""
+    """Ends without a last report, of collectors, and without a last checkpoint, of replays, one for each collector."""
     processes: dict[str, Counts] = {}
     """What each collector process that has not ended had counted."""
     left: list[str] = []
@@ -183,14 +186,13 @@ class Account(msgspec.Struct, frozen=True):
     evicted: int
     """Inserted once and removed since; by a queue, handed to the learner."""
     in_flight: int
-    """Not confirmed yet to collectors that run; some of them may be stored already."""
+    """Not confirmed yet to collectors that run, and not known to be stored."""
     in_flight_bound: int
     """Never more than so many."""
     lost: dict[str, int]
     """By cause."""
     unaccounted: int
-    """Begun, but neither stored nor on their way nor lost; 0 once nothing is on its way. While something is, what is
-    stored and not yet confirmed counts twice, and makes it negative."""
+    """Begun, but neither stored nor on their way nor lost; negative if it is more that was not begun."""
     drawn: int
     """Sampled by the learner's data path, of a dataset beside the replay, too."""
     learned: int
@@ -217,17 +219,20 @@ def account(experiment: Experiment, counters: Counters, tally: Tally) -> Account
     empty = counters.items * per_item - counters.windows  # windows that fill a collector's last items
     stored = tally.inserted * per_item - empty
     present = tally.present * per_item
+    begun, lost = counters.begun, sum(counters.lost.values())
     in_flight = sum(counts.unconfirmed for counts in counters.processes.values())
+    if counters.processes and (early := stored + in_flight + lost - begun) > 0:  # stored before collectors say so
+        begun, in_flight = begun + max(0, early - in_flight), max(0, in_flight - early)
     drawn = (tally.sampled + counters.drawn_before) * per_item + counters.dataset_windows
     return Account(
-        begun=counters.begun,
+        begun=begun,
         stored=stored,
         present=present,
         evicted=tally.inserted * per_item - present,
         in_flight=in_flight,
         in_flight_bound=in_flight_bound(experiment),
         lost=dict(counters.lost),
-        unaccounted=counters.begun - stored - in_flight - sum(counters.lost.values()),
+        unaccounted=begun - stored - in_flight - lost,
         drawn=drawn,
         learned=counters.learned,
         discarded=counters.discarded,

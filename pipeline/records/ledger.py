@@ -47,14 +47,12 @@ class Ledger:
     def __init__(self, experiment: Experiment, counters: Counters) -> None:
         self._experiment = experiment
         self.counters = counters
-        self._first_gradient_steps = counters.gradient_steps
-        self._first_environment_steps = counters.environment_steps
-        self._first_train_seconds = counters.train_seconds
-        self._first_windows = counters.windows
+        self._first_gradient_steps, self._first_environment_steps = counters.gradient_steps, counters.environment_steps
+        self._first_train_seconds, self._first_windows = counters.train_seconds, counters.windows
         self._seen: dict[str, CollectorReport] = {}  # of processes that have not left
         self._heard: dict[str, float] = {}
         self._most_begun = 0  # between two reports of a collector
-        self._epsilon = 1.0
+        self._epsilon, self._credit = 1.0, 0.0
         self.fault = ""
         """What ended a collector, if something did."""
         self.request: StopRequest | None = None
@@ -68,7 +66,6 @@ class Ledger:
         self._evaluations: deque[tuple[float, float]] = deque(maxlen=_RECENT_EVALUATIONS)
         self.evaluation = counters.evaluation
         self._train_started: float | None = None
-        self._credit = 0.0
         self._step_budget = _step_budget(experiment, counters)
         self._filling_seconds: float | None = None
         self._marks: deque[tuple[float, int, int]] = deque()
@@ -78,8 +75,7 @@ class Ledger:
         self._train_started = time.monotonic()
         if self._step_budget is not None:
             self._step_budget.start_training()
-        # What may be learned from the windows that there were: a resumed run may hold another ratio than before, and
-        # gets no more at once than a new one does.
+        # A resumed run may hold another ratio than before, and gets no more to learn at once than a new one does.
         replay, learned = self._experiment.replay, self.counters.learned
         most = min(self._first_windows, replay.min_size) * replay.samples_per_insert
         self._credit = learned + min(max(0.0, self._first_windows * replay.samples_per_insert - learned), most)
@@ -164,12 +160,12 @@ class Ledger:
         losses.add_learner_restart(self._experiment, self.counters, tally)
         self._first_environment_steps = self.counters.environment_steps
 
-    def see_servers(self, seen: Sequence[Seen]) -> None:
+    def see_servers(self, seen: Sequence[Seen], asked: float = 0.0) -> None:
         """Takes what servers in processes of their own have, if there are any; see `losses.update_from_servers`."""
         if seen:
             from pipeline.records import losses
 
-            losses.update_from_servers(self._experiment, self.counters, seen)
+            losses.update_from_servers(self._experiment, self.counters, seen, asked)
 
     def close_silent_collectors(self) -> None:
         """Takes the newest report of each collector that has not said goodbye as its last: the run ends."""
@@ -205,8 +201,7 @@ class Ledger:
 
     def await_last_reports(self) -> None:
         """Restarts every collector's deadline for its last report: one that the rate limiter blocked sent none."""
-        now = time.monotonic()
-        self._heard = dict.fromkeys(self._heard, now)
+        self._heard = dict.fromkeys(self._heard, time.monotonic())
 
     def collectors_awaited(self) -> list[str]:
         """Collector processes that have been heard of and neither sent a last report nor fallen silent."""

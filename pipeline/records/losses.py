@@ -6,6 +6,8 @@ not even at its end.
 
 from collections.abc import Sequence
 
+import msgspec
+
 from pipeline.experiment.sections import Experiment
 from pipeline.records.counters import (
     FAILED,
@@ -19,6 +21,10 @@ from pipeline.records.counters import (
     Tally,
     in_flight_bound,
 )
+
+_SETTLING = 4
+"""Looks at a server that was restarted in which collectors may still report what was confirmed before, and as many more
+for each second between two reports."""
 
 
 def add_replay_restart(experiment: Experiment, counters: Counters, restored_items: int, drawn: int) -> None:
@@ -38,29 +44,47 @@ def add_replay_restart(experiment: Experiment, counters: Counters, restored_item
 
 def add_learner_restart(experiment: Experiment, counters: Counters, tally: Tally) -> None:
     """Takes what a replay in processes of its own has, which went on while there was no learner."""
+    _count_unseen_draws(experiment, counters, tally.sampled)
     drawn = (tally.sampled + counters.drawn_before) * experiment.windows_per_item
-    counters.discarded = drawn - counters.learned - counters.drained
+    counters.discarded = drawn + counters.dataset_windows - counters.learned - counters.drained
 
 
-def update_from_servers(experiment: Experiment, counters: Counters, seen: Sequence[Seen]) -> None:
-    """Takes what the servers of a replay in processes of its own have, in the order of their shards.
+def update_from_servers(experiment: Experiment, counters: Counters, seen: Sequence[Seen], asked: float = 0.0) -> None:
+    """Takes what the servers of a replay in processes of their own have, in the order of their shards.
 
-    One that was restarted has lost what its checkpoint did not hold. How much it took after it last answered is
-    known when the run ends, see `correct`.
+    One that was restarted has lost what its checkpoint did not hold. How much it took after it last answered is known
+    when the run ends, see `correct`; it is no more than collectors have had confirmed since, by any server.
+
+    Args:
+      experiment: the run.
+      counters: of the run.
+      seen: of each server, when it last answered.
+      asked: monotonic time; a server that has not answered since may have gone with what it took meanwhile.
     """
-    for shard, (served, tally) in enumerate((now.served, now.tally) for now in seen):
-        fastest = 0
+    for shard, (served, tally, _, at) in enumerate(map(msgspec.structs.astuple, seen)):
         if shard == len(counters.servers):
-            counters.servers.append(ServerRecord(served.identity, tally.inserted, tally.sampled, 0))
+            is_old = counters.items or served.inserted  # and this learner, without a checkpoint, sees it first
+            counters.servers.append(ServerRecord("" if is_old else served.identity, 0, 0))
         known = counters.servers[shard]
-        if known.identity != served.identity and not experiment.agent.on_policy:
+        is_other = known.identity != served.identity and not experiment.agent.on_policy
+        confirmed, unsettled = known.confirmed, known.unsettled
+        if (known.identity, known.inserted) != (served.identity, tally.inserted):
+            confirmed = known.looked  # of the look before: what was confirmed by then is in this answer
+        if is_other:
             _lose_items(experiment, counters, max(0, known.inserted - served.inserted))
             counters.drawn_before += max(0, known.sampled - served.sampled)
-            counters.unseen_items += 2 * known.fastest
+            unsettled = _SETTLING + int(_SETTLING * experiment.collect.report_seconds)
+        if is_other or at < asked:
+            counters.unseen_items += counters.items - known.confirmed
             counters.interruptions += experiment.collectors
-        else:
-            fastest = max(known.fastest, tally.inserted - known.inserted)
-        counters.servers[shard] = ServerRecord(served.identity, tally.inserted, tally.sampled, fastest)
+        elif unsettled and counters.items > known.looked:
+            counters.unseen_items += counters.items - known.looked
+            unsettled -= 1
+        counters.servers[shard] = ServerRecord(
+            served.identity, tally.inserted, tally.sampled, confirmed, counters.items, unsettled
+        )
+    if asked:
+        _count_unseen_draws(experiment, counters, sum(server.sampled for server in counters.servers))
 
 
 def correct(experiment: Experiment, counters: Counters, unaccounted: int) -> int:
@@ -89,3 +113,11 @@ def correct(experiment: Experiment, counters: Counters, unaccounted: int) -> int
 def _lose_items(experiment: Experiment, counters: Counters, items: int) -> None:
     counters.lost_items += items
     counters.lost[RESTARTED] = counters.lost.get(RESTARTED, 0) + items * experiment.windows_per_item
+
+
+def _count_unseen_draws(experiment: Experiment, counters: Counters, sampled: int) -> None:
+    """Counts as drawn what was learned from, and servers that are gone had given after they last answered."""
+    per_item = experiment.windows_per_item
+    used = counters.learned + counters.discarded + counters.drained - counters.dataset_windows
+    if RESTARTED in counters.lost:
+        counters.drawn_before += max(0, -(-used // per_item) - sampled - counters.drawn_before)

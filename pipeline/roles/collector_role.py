@@ -110,7 +110,9 @@ def run_collector(
         collector.confirm(is_in_time, everything=True)
         recorder.record(collector.counts)
         last = collector.report(reader.newest or newest, last=True, fault=str(fault or ""))
-        sender.send(last, _REPORT_SECONDS)
+        deadline = max(deadline, time.monotonic() + _REPORT_SECONDS)
+        while not sender.send(last, _REPORT_SECONDS / 2.0) and is_in_time():
+            log.warning("the last report has not arrived, and is sent again")
     finally:
         reader.close()
         sender.close()

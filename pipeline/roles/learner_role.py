@@ -13,7 +13,6 @@ from pipeline.experiment import config
 from pipeline.experiment.run_directory import RunDirectory, write_json
 from pipeline.experiment.sections import Experiment
 from pipeline.messages.contents import CollectorReport, Evaluation, Report, Variables
-from pipeline.records.counters import reconcile
 from pipeline.records.recorder import Recorder
 from pipeline.records.results import Ended, StopRequest, Summary, UnwrittenSummary
 from pipeline.replay.sampling import Sample
@@ -71,14 +70,13 @@ class LearningProcess:
         self._published_at = 0.0
         self._published: Variables | None = None
         self._config_text = config.dump(experiment)
-        self._is_finished = False
+        self._is_finished, self._startup_seconds = False, 0.0
         self._reports: queue.Queue[Report] = queue.Queue()
         self._priorities = parts.priorities
         self._status_at = 0.0
         self._clock = RunningClock()
         self._sampled_at = self._clock()
         self._collected_at: float | None = None
-        self._startup_seconds = 0.0
 
     @property
     def gradient_steps(self) -> int:
@@ -206,16 +204,11 @@ class LearningProcess:
         self.ledger.close_silent_collectors()
         if self._judging is not None or self.ledger.has_shortfalls():
             message = "; ".join(filter(None, (message, *(self._judging or self._new_judging()).end(stop_reason))))
-        self.replay.refresh()
-        self.ledger.see_servers(self.replay.seen())
-        if not self._experiment.is_offline:
-            unaccounted = reconcile(self._experiment, self.ledger.counters, self.replay.tally())
-            if unaccounted and not self.ledger.counters.processes:
-                log.error("%d windows are unaccounted for: %s", unaccounted, self._reporter.account())
+        account = self._reporter.balance()
         if save:
             self.checkpoint()
             message = "; ".join(filter(None, (message, self._saver.warning)))
-        summary = self.ledger.summary(stop_reason, self._startup_seconds, message, self._reporter.account())
+        summary = self.ledger.summary(stop_reason, self._startup_seconds, message, account)
         self._reporter.phase = "ended"
         self._write_status()
         self._reporter.show_result(summary)

@@ -4,6 +4,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import reverb
 
 from agents import Specs
@@ -50,9 +51,22 @@ class SeparateServer(ReplayServer):
             permits = self._stored_tally(restore_from, PERMITS_TABLE).sampled if shard == 0 else 0
             sampled = permits * sizes(experiment).sampled_items
         self.client.reset(SERVER_TABLE)
-        sender = Sender(self.address, SERVER_TABLE)
-        sender.send(Served(uuid.uuid4().hex, self.restored.inserted, sampled), _SAY_SECONDS)
-        sender.close()
+        self._served = Served(uuid.uuid4().hex, self.restored.inserted, sampled)
+        self._sender = Sender(self.address, SERVER_TABLE)
+        self._sender.send(self._served, _SAY_SECONDS)
+
+    def checkpoint(self) -> Path:
+        """See `ReplayServer`; one who restores it, and has not yet said who it is, is not taken for this server."""
+        self._sender.send(msgspec.structs.replace(self._served, is_stored=True), _SAY_SECONDS)
+        try:
+            return super().checkpoint()
+        finally:
+            self._sender.send(self._served, _SAY_SECONDS)
+
+    def stop(self) -> None:
+        """See `ReplayServer`."""
+        self._sender.close()
+        super().stop()
 
     def _limited_tables(self, blocking: bool) -> list[reverb.Table]:
         if not self._is_one_of_several:

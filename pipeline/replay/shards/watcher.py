@@ -95,8 +95,17 @@ class Watch:
             take(self._messages, SERVER_TABLE, Served, 1, served.append)
         except Exception:  # Reverb's several ways to say that nobody is there
             return None
-        if served[0] != served[1] or self._table not in info:
+        if served[0].identity != served[1].identity or self._table not in info:
             return None
         limiter = info[self._table].rate_limiter_info
         inserted, sampled = limiter.insert_stats.completed, limiter.sample_stats.completed
+        if any(each.is_stored for each in served) and not self._goes_on(served[0], inserted):
+            return None
         return Seen(served[0], Tally(inserted, sampled, info[self._table].current_size), info, at)
+
+    def _goes_on(self, served: Served, inserted: int) -> bool:
+        """Whether it is the process that has answered until now, not one that was restored from its checkpoint."""
+        before = self.seen
+        if before is None or time.monotonic() - before.at > _AWAY_SECONDS:
+            return False
+        return before.served.identity == served.identity and before.tally.inserted <= inserted
