@@ -218,10 +218,7 @@ class Store:
         found: dict[str, list[str]] = {}
         for path in paths:
             name, _, within = path.removeprefix(f"{root}/").partition("/")
-            is_beyond = ".." in within.split(
-                "/"
-            )  # an object's name may be anything: none is written outside of its folder
-            if within and NAME.fullmatch(name) and not within.endswith(_PART) and not is_beyond:
+            if NAME.fullmatch(name) and stays_within(within) and not within.endswith(_PART):
                 found.setdefault(name, []).append(within)
         return {name: found[name] for name in sorted(found, key=newness, reverse=True)}
 
@@ -235,6 +232,11 @@ _WHERE = "they come from the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_K
 def newness(name: str) -> tuple[int, int]:
     """`order_of` of a name."""
     return order_of(Path(name))
+
+
+def stays_within(name: str) -> bool:
+    """Whether an object's name, which may be anything, is a relative path that leads to no other folder."""
+    return bool(name) and "\0" not in name and not {"", ".", ".."} & set(name.split("/"))
 
 
 def reason_of(error: BaseException) -> str:

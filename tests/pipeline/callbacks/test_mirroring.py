@@ -1,5 +1,6 @@
 """A run's checkpoints and policies in a second place: what comes there, what is fetched again, and what goes wrong."""
 
+import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -10,6 +11,8 @@ import msgspec
 import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFile
+from hypothesis import given
+from hypothesis import strategies as st
 from small_runs import wait_until
 
 from pipeline.acting import policy_files
@@ -25,7 +28,7 @@ from pipeline.monitoring.seldom import mirrored_now
 from pipeline.records import checkpoint, checkpoint_writer
 from pipeline.records.checkpoint import BadCheckpoint
 from pipeline.records.counters import BestEvaluation, Counters
-from pipeline.records.object_store import Mirrored, Store
+from pipeline.records.object_store import Mirrored, Store, stays_within
 from pipeline.records.results import Summary
 
 STATE = {"000 kernel": Array.of(np.arange(6, dtype=np.float32))}
@@ -160,12 +163,19 @@ def test_what_is_cut_off_or_damaged_is_not_taken(
 def test_no_object_is_written_outside_of_its_checkpoint(tmp_path: Path) -> None:
     store = Store("memory://bucket/run")
     place = "run/checkpoints/000001-000000000010"
-    for name in ("../../../evil", "reverb/../../../evil", "manifest.json"):
+    for name in ("../../../evil", "reverb/../../../evil", f"{tmp_path}/evil", "reverb//evil", "manifest.json"):
         store._files.store[f"/bucket/{place}/{name}"] = MemoryFile(None, name, b"content")
     assert any("evil" in path for path in store._files.find("/bucket/run")), "the store has such names"
     with pytest.raises(BadCheckpoint):
         store.fetch("000001-000000000010", "", tmp_path / "run" / "checkpoints")
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@given(st.text(alphabet="ab./\0", max_size=8))
+def test_a_name_that_stays_within_a_folder_is_a_file_of_it(name: str) -> None:
+    folder = Path("/folder")
+    if stays_within(name):
+        assert os.path.normpath(folder / name) == f"/folder/{name}" != "/folder/"
 
 
 def test_one_that_was_stopped_goes_on_where_it_was(run: RunDirectory, experiment: Experiment, tmp_path: Path) -> None:
