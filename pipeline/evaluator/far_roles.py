@@ -4,9 +4,11 @@ On one machine, roles write into the one run directory that they share. Roles th
 own or none, so the learner keeps for them what a run leaves. Never imported by an inline run. No TensorFlow.
 """
 
+import itertools
 import logging
 import math
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -15,9 +17,11 @@ import msgspec
 from pipeline.acting.sent_policies import SentPolicy
 from pipeline.experiment.run_directory import RunDirectory, write_json
 from pipeline.experiment.sections import Experiment
+from pipeline.messages.addresses import respelled
 from pipeline.messages.channel import take
 from pipeline.messages.contents import REPORTS_TABLE, CollectorReport, Evaluation, Filmstrip, Report, Variables
 from pipeline.messages.role_words import RoleLogs, RoleWords, WhereRole, roles_file, where_roles
+from pipeline.records.counters import Counters
 from pipeline.runtime import native
 
 if TYPE_CHECKING:
@@ -27,6 +31,7 @@ log = logging.getLogger(__name__)
 
 _MOST = 2**31 - 1
 _MOST_RELAYS = 64
+_AGAIN_SECONDS = 1.0
 
 
 class FarRoles:
@@ -36,8 +41,9 @@ class FarRoles:
       experiment: the run.
       run: its directory.
       published: gives the learner's newest publication.
-      warnings: of the run's status; a role that has failed is among them until it is back.
+      warnings: of the run's status; a role that has failed is among them until it is back, and what was refused.
       hand_on: takes what collectors and evaluator have counted.
+      counters: of the run, which count the reports that are refused.
     """
 
     def __init__(
@@ -47,9 +53,11 @@ class FarRoles:
         published: Callable[[], Variables | None],
         warnings: list[str],
         hand_on: Callable[[Report], None],
+        counters: Counters,
     ) -> None:
         self._experiment, self._run = experiment, run
         self._published, self._warnings, self._hand_on = published, warnings, hand_on
+        self._counters, self._refusals = counters, ""
         self._guard = threading.Lock()
         self._logs = RoleLogs(run.logs)
         self._judge: Judge | None = None
@@ -65,10 +73,21 @@ class FarRoles:
 
     def _listen(self, address: str) -> None:
         kinds = CollectorReport | Evaluation | Filmstrip | SentPolicy | RoleWords
-        take(native.reverb_client(address), REPORTS_TABLE, kinds, _MOST, self.accept)
+        for spelling in itertools.chain([address], respelled(address)):
+            try:
+                take(native.reverb_client(spelling), REPORTS_TABLE, kinds, _MOST, self.accept, self._refuse)
+            except Exception as error:  # of Reverb: the next attempt may do
+                log.warning("reports at %s are not to be had, and asked for again: %s", address, error)
+            time.sleep(_AGAIN_SECONDS)
 
     def accept(self, report: Report | SentPolicy | RoleWords) -> None:
-        """Takes a report; a policy has to come before its evaluation."""
+        """Takes a report; a policy has to come before its evaluation.
+
+        Raises:
+          ValueError: no role of this run can have sent it.
+        """
+        if isinstance(report, CollectorReport):
+            _refuse_impossible(self._experiment, report)
         if isinstance(report, SentPolicy):
             with self._guard:
                 self._keep(report)
@@ -81,6 +100,18 @@ class FarRoles:
             # An evaluator that was started anew elsewhere does not know how good others were.
             report = msgspec.structs.replace(report, is_best=self._is_best)
         self._hand_on(report)
+
+    def _refuse(self, error: Exception) -> None:
+        """Counts and shows that somebody has sent what is no report; who it was is not known."""
+        with self._guard:
+            self._counters.refused_reports += 1
+            count, (reason, *_) = self._counters.refused_reports, str(error).splitlines() or [repr(error)]
+            if self._refusals in self._warnings:
+                self._warnings.remove(self._refusals)
+            self._refusals = f"reports that are none have come, and were refused: {count}, the newest one: {reason}"
+            self._warnings.append(self._refusals)
+            if count & (count - 1) == 0:  # the 1st, 2nd, 4th, 8th ...
+                log.warning("%s", self._refusals)
 
     def _keep(self, sent: SentPolicy) -> None:
         own = self._published()
@@ -130,3 +161,18 @@ class FarRoles:
             "inference": 1,
         }
         return 0 <= words.index < most.get(words.role, _MOST_RELAYS)
+
+
+def _refuse_impossible(experiment: Experiment, report: CollectorReport) -> None:
+    """Refuses counts that no collector of the run can have.
+
+    Raises:
+      ValueError: says which.
+    """
+    if not 0 <= report.index < experiment.collectors:
+        raise ValueError(f"it is of collector {report.index}, and there are {experiment.collectors}")
+    counts = msgspec.structs.asdict(report.counts)
+    if negative := [name for name, count in counts.items() if count < 0]:
+        raise ValueError(f"collector {report.index} has counted {negative[0]}={counts[negative[0]]}")
+    if report.unconfirmed < 0:
+        raise ValueError(f"collector {report.index} has {report.windows} windows confirmed of {report.begun} begun")

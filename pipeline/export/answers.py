@@ -40,6 +40,7 @@ _NICE = 10
 _MOST_WAITING = 512
 _MOST_TOGETHER = 64
 _MOST_LARGE_BYTES = 256 * 2**20
+_ENDS = "the server ends, and has not come to this request: ask another one"
 _MOST_LARGE = 32
 """Large requests whose bodies are read, wait or are answered."""
 
@@ -84,6 +85,8 @@ class Answers:
         self._large = _LargeRequests(policy)
         self._large_thread = ThreadPoolExecutor(1, "large requests")
         self._loop = asyncio.get_running_loop()
+        self._promised: set[asyncio.Future[Reply]] = set()
+        self._is_leaving = False
         self._thread = threading.Thread(target=self._run, name="small requests", daemon=True)
         self._thread.start()
 
@@ -91,11 +94,11 @@ class Answers:
         """The reply to a small request.
 
         Raises:
-          Busy: too many wait.
+          Busy: too many wait, or the server ends.
         """
         if self._waiting >= _MOST_WAITING:
             raise Busy(f"{_MOST_WAITING} requests wait already: ask again later")
-        reply: asyncio.Future[Reply] = self._loop.create_future()
+        reply = self._promise()
         self._waiting += 1
         try:
             self._small.put(_Waiting(body, reply))
@@ -121,11 +124,38 @@ class Answers:
             self._large_bytes -= size
 
     async def large(self, body: bytes) -> Reply:
-        """The reply to a large request; its place has to be taken."""
-        return Reply(*await self._loop.run_in_executor(self._large_thread, self._large.answer, body))
+        """The reply to a large request; its place has to be taken.
+
+        Raises:
+          Busy: the server ends.
+        """
+        reply = self._promise()
+
+        def answer() -> None:
+            found = Reply(*self._large.answer(body))
+            self._loop.call_soon_threadsafe(_deliver, [_Waiting(body, reply)], [found])
+
+        self._large_thread.submit(answer)
+        return await reply
+
+    def _promise(self) -> "asyncio.Future[Reply]":
+        """A reply that comes, or the word that it does not."""
+        if self._is_leaving:
+            raise Busy(_ENDS)
+        reply: asyncio.Future[Reply] = self._loop.create_future()
+        self._promised.add(reply)
+        reply.add_done_callback(self._promised.discard)
+        return reply
+
+    def leave(self) -> None:
+        """Refuses what waits for its reply, and what comes from now on."""
+        self._is_leaving = True
+        for reply in list(self._promised):
+            if not reply.done():
+                reply.set_exception(Busy(_ENDS))
 
     def close(self) -> None:
-        """Ends thread and process; what they had under way gets no reply."""
+        """Ends thread and process; `leave` first, or what they have under way gets no reply."""
         self._small.put(None)
         self._large.close()
         self._large_thread.shutdown(wait=True)

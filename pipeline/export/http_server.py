@@ -14,7 +14,7 @@ from aiohttp import hdrs, web
 from pipeline.export import predict_json
 from pipeline.export.answers import Answers, Busy, Reply
 from pipeline.export.directory import ExportedPolicy
-from pipeline.messages.connections import BODY_SECONDS, CONNECTIONS, Connections, Handler, answering
+from pipeline.messages.connections import BODY_SECONDS, CONNECTIONS, LEAVE_SECONDS, Connections, Handler, answering
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +23,8 @@ _LARGEST_BODY = 64 * 2**20
 _SWITCH_SECONDS = 5e-4
 """For which a thread may keep the interpreter: the loop does not wait long for it."""
 _MOST_CONNECTIONS = 1_000
+_TELL_SECONDS = 1.0
+"""Before a server's end, in which those that have waited in vain are told so."""
 _OTHER_FILES = 100
 """Descriptors that are no connections."""
 
@@ -67,7 +69,7 @@ class _Service:
 
 @asynccontextmanager
 async def serving(policy: ExportedPolicy, listening: socket.socket) -> AsyncIterator[Connections]:
-    """Answers while the context is open; at its end, what is under way.
+    """Answers while the context is open; at its end, what is under way, or that it does not.
 
     Args:
       policy: what answers.
@@ -83,6 +85,9 @@ async def serving(policy: ExportedPolicy, listening: socket.socket) -> AsyncIter
     try:
         async with answering(_Service(answers).app, listening, _most_connections()) as connections:
             yield connections
+            # Most are answered in time; the others are told so before their connections end.
+            leaving = asyncio.get_running_loop().call_later(LEAVE_SECONDS - _TELL_SECONDS, answers.leave)
+        leaving.cancel()
     finally:
         answers.close()
 

@@ -135,7 +135,14 @@ class _Line:
         self._weights.close()
 
 
-def take(client: Any, table: str, kind: Any, count: int, handle: Callable[[Any], None]) -> None:
+def take(
+    client: Any,
+    table: str,
+    kind: Any,
+    count: int,
+    handle: Callable[[Any], None],
+    refuse: Callable[[Exception], None] | None = None,
+) -> None:
     """Hands `count` messages of a table to `handle`, as they come. Blocks, without the interpreter lock.
 
     Args:
@@ -144,13 +151,20 @@ def take(client: Any, table: str, kind: Any, count: int, handle: Callable[[Any],
       kind: type of its messages.
       count: of messages.
       handle: called with each.
+      refuse: called with what is wrong with a message that is none, or that `handle` fails on, and the next one is
+        taken; None raises it.
     """
     sampler = client.NewSampler(table, count, 1)
     decoder = msgspec.msgpack.Decoder(prepared(kind))
     for _ in range(count):
         block = np.asarray(sampler.GetNextTrajectory()[-1]).tobytes()
         size = int.from_bytes(block[:8], "little")
-        handle(decoder.decode(block[8 : 8 + size]))
+        try:
+            handle(decoder.decode(block[8 : 8 + size]))
+        except Exception as error:  # whatever a peer has sent, those of others are taken
+            if refuse is None:
+                raise
+            refuse(error)
 
 
 def server_answers(client: Any, timeout: float = 1.0) -> bool:

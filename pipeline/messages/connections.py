@@ -16,7 +16,7 @@ _HEAD_SECONDS = 10.0
 _IDLE_SECONDS = 60.0
 """Between two requests, and for the client to read a reply."""
 BODY_SECONDS = 30.0
-_LEAVE_SECONDS = 5.0
+LEAVE_SECONDS = 5.0
 """For requests under way when the server is told to end."""
 _UNREAD_SECONDS = 1.0
 """In which the rest of a body that was refused is read, so that its client sees why."""
@@ -117,7 +117,7 @@ async def answering(app: web.Application, listening: socket.socket, most: int) -
       The connections, which are also the application's `CONNECTIONS`.
     """
     app.middlewares.insert(0, _with_deadlines)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_LEAVE_SECONDS, lingering_time=_UNREAD_SECONDS)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=LEAVE_SECONDS, lingering_time=_UNREAD_SECONDS)
 
     def handler() -> asyncio.Protocol:
         server = runner.server

@@ -1,8 +1,11 @@
 """Fetches the learner's publications from a server, in a thread. No TensorFlow."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable
+
+import msgspec
 
 from pipeline import UsageError
 from pipeline.experiment.resume import refuse_other_config
@@ -12,6 +15,8 @@ from pipeline.messages.channel import ANSWER_SECONDS, server_answers, take
 from pipeline.messages.contents import VARIABLES_TABLE, WEIGHTS_TABLE, Announcement, Variables, Weights
 from pipeline.runtime import native
 from pipeline.runtime.signs_of_life import RunningClock
+
+log = logging.getLogger(__name__)
 
 _HURRY_SECONDS = 0.001
 _MOST_HURRY_SECONDS = 0.2
@@ -41,7 +46,7 @@ class VariablesReader:
         self.fetched_at = self._clock()
         """Of the newest fetch, by that clock; it stands still when the server does not answer."""
         self._fetcher: threading.Thread | None = None
-        self._is_closed = False
+        self._is_closed, self._unreadable = False, ""
         threading.Thread(target=self._keep_fetching, name="variables watch", daemon=True).start()
 
     @property
@@ -164,7 +169,12 @@ class VariablesReader:
             started = time.monotonic()
             try:
                 take(self._client, VARIABLES_TABLE, Announcement, 1, self._accept)
-            except Exception:  # the server is away: its absence is seen in `fetched_at`, and it is asked again
+            except Exception as error:  # the server is away: that is seen in `fetched_at`, and it is asked again
+                if isinstance(error, msgspec.MsgspecError) and str(error) != self._unreadable:
+                    self._unreadable = str(error)
+                    log.warning(
+                        "what %s has for a publication is none, and the next is waited for: %s", self._address, error
+                    )
                 time.sleep(self._seconds)
             took = time.monotonic() - started
             if self._hurried.wait(self._seconds):

@@ -123,6 +123,8 @@ class Counters(msgspec.Struct):
     """Settings of the evaluations, see `policy_files.judged_by`; empty of a run of an older version."""
     failed_checkpoints: int = 0
     """Checkpoints that could not be written."""
+    refused_reports: int = 0
+    """Messages among the reports that no role of the run can have sent."""
     mirrored_gradient_steps: int | None = None
     """Of the newest checkpoint in `checkpoint.mirror`."""
 

@@ -73,6 +73,7 @@ class Summary(msgspec.Struct, frozen=True):
     message: str = ""
     """Why the run ended, where its stop condition does not say it; also checkpoints that could not be written."""
     failed_checkpoints: int = 0
+    refused_reports: int = 0
     mirrored_gradient_steps: int | None = None
     """Of the newest checkpoint in `checkpoint.mirror`; None without one."""
     support: tuple[float, float] | None = None
@@ -121,6 +122,7 @@ class Status(msgspec.Struct, frozen=True):
     bytes_per_transition: float | None = None
     """Sent by collectors over TCP, reports included, for each window confirmed; None while neither are counted."""
     mirrored_gradient_steps: int | None = None
+    refused_reports: int = 0
     bottleneck: str = ""
     """The role that the others wait for, and what to change; empty while it is not known."""
     support: tuple[float, float] | None = None

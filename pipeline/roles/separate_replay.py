@@ -1,6 +1,7 @@
 """How a learner finds a replay in processes of its own, which may have gone on while there was no learner."""
 
 import contextlib
+import logging
 import queue
 import threading
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ from pipeline.replay.replay import Replay
 from pipeline.replay.shards.remote_replay import RemoteReplay, tables_of
 from pipeline.replay.shards.sharded_replay import ShardedReplay
 from pipeline.runtime import native
+
+log = logging.getLogger(__name__)
 
 _TRIES = 6
 _HEAR_SECONDS = 10.0
@@ -71,10 +74,14 @@ def _announced_life(address: str) -> int:
     for spelling, _ in zip(respelled(address), range(_TRIES), strict=False):
         if not tables_of(address)[VARIABLES_TABLE].current_size:
             return -1
-        heard: queue.Queue[Announcement] = queue.Queue()
-        arguments = (native.reverb_client(spelling), VARIABLES_TABLE, Announcement, 1, heard.put)
+        heard: queue.Queue[Announcement | Exception] = queue.Queue()
+        arguments = (native.reverb_client(spelling), VARIABLES_TABLE, Announcement, 1, heard.put, heard.put)
         # Nothing ends the wait for a sample that does not come: it keeps its thread.
         threading.Thread(target=take, args=arguments, name="announcement", daemon=True).start()
         with contextlib.suppress(queue.Empty):
-            return heard.get(timeout=_HEAR_SECONDS).life
+            said = heard.get(timeout=_HEAR_SECONDS)
+            if isinstance(said, Announcement):
+                return said.life
+            log.warning("what the replay at %s has for an announcement is none, and is passed over: %s", address, said)
+            return -1
     raise TimeoutError(f"the replay at {address} has an announcement of a learner, and did not give it {_TRIES} times")

@@ -3,6 +3,7 @@
 import json
 import logging
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,11 @@ from pipeline.evaluator.far_roles import FarRoles
 from pipeline.experiment import config
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.messages import role_words
-from pipeline.messages.contents import Array, Evaluation, Report, Variables
+from pipeline.messages.channel import Sender
+from pipeline.messages.contents import REPORTS_TABLE, Array, CollectorReport, Evaluation, Report, Variables
 from pipeline.messages.role_words import RoleLogs, RoleWords, Words, where_roles
+from pipeline.records.counters import Counters
+from pipeline.runtime import native
 
 
 def weights(value: float, size: int = 3) -> tuple[Array, ...]:
@@ -46,7 +50,9 @@ class Directory:
 
     def begin(self) -> None:
         published = Variables(9, 9, program=b"the learner's", weights=weights(9))
-        self.far = FarRoles(self.experiment, self.run, lambda: published, self.warnings, self.passed.append)
+        self.counters = Counters()
+        of_run = self.experiment, self.run, lambda: published, self.warnings, self.passed.append
+        self.far = FarRoles(*of_run, self.counters)
 
     def best(self) -> Policy:
         return stored_policies.load(self.run.policies / "best")
@@ -178,3 +184,48 @@ def test_no_words_hold_up_a_process_that_leaves(monkeypatch: pytest.MonkeyPatch)
     said.hand_to(lambda _: never.wait(60))
     said.end(0, "")
     never.set()
+
+
+def collected(index: int, **more: int) -> CollectorReport:
+    blank = {"returns": (), "lengths": (), "epsilon": 0.0, "weights_age": 0, "weights_seconds": 0.0}
+    return CollectorReport(
+        index=index, process=f"collector-{index}.0", blocked_seconds=0.0, resident_bytes=0, **blank, **more
+    )  # type: ignore[arg-type]
+
+
+def insert(address: str, block: np.ndarray[Any, Any]) -> None:
+    """Puts bytes among the reports, as any peer can."""
+    client = native.reverb_client(address)
+    writer = native.reverb_writer(client, chunk_length=1, keep_alive=1)
+    (reference,) = writer.Append([block])
+    writer.CreateItem(REPORTS_TABLE, 1.0, [[reference]], [True])
+    assert native.flush(writer, 0, 60_000)
+    writer.Close()
+
+
+def test_what_is_no_report_is_counted_and_those_that_follow_are_taken(
+    directory: Directory, serve: Any, make_experiment: Any, counting_specs: Any
+) -> None:
+    replay = serve(make_experiment(), counting_specs)
+    directory.far.listen([replay.address])
+    insert(replay.address, np.full(64, 255, np.uint8))  # a length beyond all
+    insert(replay.address, np.zeros(3, np.uint8))
+    sender = Sender(replay.address, REPORTS_TABLE)
+    strange = [
+        b"bytes", None, {"type": "nobody"}, {"type": "collector", "index": "first"}, collected(2), collected(-1),
+        collected(0, begun=-5), collected(0, begun=5, windows=6), sent(1, 5.0, size=4),
+    ]  # fmt: skip
+    for each in strange:
+        assert sender.send(each, 60.0)
+    assert sender.send(collected(1, begun=7), 60.0)
+    deadline = time.monotonic() + 60.0
+    while not directory.passed:
+        assert time.monotonic() < deadline, "waited 60 s for a good report behind bad ones"
+        time.sleep(0.01)
+    sender.close()
+    assert directory.passed == [collected(1, begun=7)]
+    refused = len(strange) + 2 - 1  # weights of another network have a word of their own
+    assert directory.counters.refused_reports == refused
+    (warning,) = directory.warnings
+    assert warning.startswith(f"reports that are none have come, and were refused: {refused}, the newest one: ")
+    assert "collector 0 has 6 windows confirmed of 5 begun" in warning

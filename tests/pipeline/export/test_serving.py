@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -242,3 +243,38 @@ def test_nobody_notices_clients_that_do_their_worst(policy: ExportedPolicy) -> N
         await asyncio.gather(bad, return_exceptions=True)
 
     served(policy, client)
+
+
+def test_requests_that_wait_when_the_server_ends_are_told_so(
+    policy: ExportedPolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_server, "LEAVE_SECONDS", 1.5)
+    goes_on, whole = threading.Event(), ServedPolicy.act
+    calls: list[int] = []
+
+    def slow(self: ServedPolicy, inputs: Any) -> Any:
+        """As with a shield that takes its time."""
+        calls.append(len(inputs))
+        goes_on.wait(SECONDS / 20)
+        return whole(self, inputs)
+
+    monkeypatch.setattr(ServedPolicy, "act", slow)
+
+    async def leave() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            port = listening.getsockname()[1]
+            async with http_server.serving(policy, listening):
+                async with asyncio.timeout(SECONDS):
+                    under_way = asyncio.create_task(ask(port, rows(1)))
+                    while not calls:
+                        await asyncio.sleep(0.01)
+                    waiting = [asyncio.create_task(ask(port, body)) for body in (rows(1), rows(5_000), rows(5_000))]
+                    await asyncio.sleep(0.2)
+        replies = await asyncio.gather(under_way, *waiting)
+        assert [status for status, _ in replies] == [503] * 4
+        assert all("the server ends" in said["error"] for _, said in replies)
+
+    try:
+        asyncio.run(leave())
+    finally:
+        goes_on.set()
