@@ -1,6 +1,22 @@
 """Importance weights, for what a replay draws by priority: pure functions of tensors, of a batch of B windows."""
 
+from typing import Any
+
 import tensorflow as tf
+
+from agents import losses
+
+
+def exponent(replay: Any, gradient_steps: tf.Tensor) -> tf.Tensor:
+    """Beta at the next gradient step, float32 [] (Schaul et al. 2016, 3.4: it changes linearly).
+
+    Args:
+      replay: the config's section, with `importance_exponent`, `importance_exponent_final` and
+        `importance_exponent_steps`.
+      gradient_steps: int64 [], taken before.
+    """
+    first, final = replay.importance_exponent, replay.importance_exponent_final
+    return losses.linear_schedule(first, final, replay.importance_exponent_steps, gradient_steps)
 
 
 def weights_of(

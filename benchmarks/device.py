@@ -5,8 +5,9 @@ Example:
 
 For a machine whose accelerator nobody here has seen: run it there, about five minutes, and send the JSON. It has, for
 the networks of three configs, gradient steps and pictures (or vectors) a second by each loop in each precision, with
-the batches on the device before (`resident`) and brought there for each call (`from_host`). Half of the difference is
-what drawing ahead onto the device could save. Without an accelerator it measures the CPU in the same way.
+the batches on the device before (`resident`), brought there by each call (`from_host`), and brought there early by the
+thread that feeds the learner (`prefetched`), as runs do where there is an accelerator. Without one it measures the CPU
+in the same way.
 """
 
 import functools
@@ -23,15 +24,16 @@ import tensorflow as tf
 from absl import flags
 
 from agents import Specs
-from agents.specs import ArraySpec
+from benchmarks.live_replay import SPECS
 from benchmarks.measure import machine, median, rates
 from pipeline import load
 from pipeline.command import run_command
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment
+from pipeline.learner.feeder import Feeder
 from pipeline.learner.learner import Learner
-from pipeline.replay.frames import FrameLayout
-from pipeline.replay.sampling import Sample, decode
+from pipeline.replay.frames import MID, FrameLayout
+from pipeline.replay.sampling import Sample, arrange, item_shape
 
 _OUT = flags.DEFINE_string("out", "", "File that is written; empty prints alone.")
 _SECONDS = flags.DEFINE_float("seconds", 1.0, "Of one measurement.", lower_bound=0.01)
@@ -39,14 +41,9 @@ _REPEATS = flags.DEFINE_integer("repeats", 5, "Measurements of each.", lower_bou
 _SHOWN = flags.DEFINE_list("configs", ["cartpole_dqn", "minatar_breakout", "pong"], "Whose networks are measured.")
 _SET = flags.DEFINE_multi_string("set", [], "A line of TOML that overrides the configs.")
 
+_CLOSE_SECONDS = 30.0
 _STEPS = 8
 """Gradient steps of a call."""
-SPECS = {
-    "cartpole_dqn": Specs(ArraySpec((4,), "float32"), 2),
-    "minatar_breakout": Specs(ArraySpec((10, 10, 4), "uint8", (1,)), 6),
-    "pong": Specs(ArraySpec((84, 84), "uint8", (255,), "HW"), 6),
-}
-"""What the configs' environments show, so that none of them need be installed."""
 
 
 def main(_: list[str]) -> int:
@@ -81,25 +78,36 @@ def _rows(name: str) -> list[dict[str, Any]]:
     calls: dict[str, Callable[[], int]] = {}
     problems: list[dict[str, Any]] = []
     seconds: dict[str, float] = {}
+    feeders: list[Feeder] = []
+    device = (tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU"))[0].name
     size = batch = 0
     for loop, precision in itertools.product(("compiled", "plain"), ("float32", "bfloat16")):
         fixed = (f'learner.loop="{loop}"', f'learner.precision="{precision}"', f"learner.steps_per_call={_STEPS}")
         experiment = load(name, (*_SET.value, *fixed))
         started = time.perf_counter()
         learner = Learner(experiment, SPECS[name])
-        on_host, resident = _sample(experiment, SPECS[name])
+        on_host = _sample(experiment, SPECS[name])
+        with tf.device(device):
+            there = tf.nest.map_structure(tf.identity, on_host.trajectory)
         learner.choose_loop()
         if learner.loop != loop:
             problems.append({"config": name, "loop": loop, "precision": precision, "problem": "XLA refuses it"})
             continue
         seconds[f"{loop} {precision}"] = round(time.perf_counter() - started, 2)
         batch = experiment.learner.batch_size
-        size = sum(leaf.nbytes for leaf in tf.nest.flatten(on_host.trajectory))
-        calls[f"{loop} {precision} resident"] = functools.partial(_learn, learner, resident)
-        calls[f"{loop} {precision} from_host"] = functools.partial(_learn_from_host, learner, on_host)
+        size = sum(leaf.numpy().nbytes for leaf in tf.nest.flatten(on_host.trajectory))
+        feeder = Feeder(functools.partial(itertools.repeat, on_host), device=device)
+        feeder.start()
+        feeders.append(feeder)
+        calls[f"{loop} {precision} resident"] = functools.partial(_learn, learner, on_host._replace(trajectory=there))
+        calls[f"{loop} {precision} from_host"] = functools.partial(_learn, learner, on_host)
+        calls[f"{loop} {precision} prefetched"] = functools.partial(_learn_next, learner, feeder)
     for call in calls.values():
         call()
     rows = rates(calls, _SECONDS.value, _REPEATS.value)
+    for feeder in feeders:
+        feeder.stop_drawing()
+        feeder.discard(time.monotonic() + _CLOSE_SECONDS)
     return [
         *problems,
         *(
@@ -123,29 +131,29 @@ def _learn(learner: Learner, sample: Sample) -> int:
     return _STEPS
 
 
-def _learn_from_host(learner: Learner, sample: Sample) -> int:
-    return _learn(learner, sample._replace(trajectory=tf.nest.map_structure(tf.constant, sample.trajectory)))
+def _learn_next(learner: Learner, feeder: Feeder) -> int:
+    sample = feeder.next(_CLOSE_SECONDS)
+    assert sample is not None
+    return _learn(learner, sample)
 
 
-def _sample(experiment: Experiment, specs: Specs) -> tuple[Sample, Sample]:
-    """Random batches of one call, as NumPy's arrays and as the device's tensors."""
-    layout, learner = FrameLayout.of(experiment, specs), experiment.learner
-    shape = (learner.steps_per_call, learner.batch_size, experiment.window, layout.num_bytes)
-    random = np.random.default_rng(0)
-    trajectory, versions = decode(tf.constant(random.integers(0, 2, shape, np.uint8)), layout)
-    trajectory = trajectory._replace(
-        step_type=tf.ones_like(trajectory.step_type),
-        next_step_type=tf.ones_like(trajectory.step_type),
-        reward=tf.constant(random.normal(size=trajectory.reward.shape), tf.float32),
-        action=tf.constant(random.integers(0, specs.num_actions, trajectory.action.shape)),
-        discount=tf.ones_like(trajectory.discount),
-    )
-    if (observation := trajectory.observation).dtype == tf.float32:
-        observation = tf.constant(random.normal(size=observation.shape), tf.float32)
-        trajectory = trajectory._replace(observation=observation)
-    keys = tf.zeros((1,), tf.uint64)
-    resident = Sample(trajectory, versions, tf.ones(versions.shape), keys)
-    return resident._replace(trajectory=tf.nest.map_structure(lambda leaf: leaf.numpy(), trajectory)), resident
+def _sample(experiment: Experiment, specs: Specs) -> Sample:
+    """Random batches of one call in the host's memory, as the replay gives them."""
+    layout, learner, random = FrameLayout.of(experiment, specs), experiment.learner, np.random.default_rng(0)
+    shape = (experiment.items_per_call, *item_shape(experiment, layout)[:2])
+    frames = layout.empty(int(np.prod(shape))).reshape(shape)
+    for name, spec in specs.leaves().items():
+        of_leaf = (*shape, *spec.shape)
+        values = random.normal(size=of_leaf) if spec.dtype == "float32" else random.integers(0, 2, of_leaf)
+        frames[layout.leaf_field(name)] = values
+    frames["action"] = random.integers(0, specs.num_actions, shape)
+    frames["reward"] = random.normal(size=shape)
+    frames["step_type"] = frames["next_step_type"] = MID
+    count = shape[0]
+    with tf.device("CPU:0"):
+        of_bytes = tf.constant(frames.view(np.uint8).reshape(*shape, layout.num_bytes))
+        keys = tf.zeros((count,), tf.uint64)
+        return arrange(experiment, layout, learner.batch_size, of_bytes, tf.ones((count,)), keys)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from agents import Specs
+from agents import ArraySpec, Specs
 from pipeline.experiment.sections import Experiment
 from pipeline.messages.channel import Publisher
 from pipeline.messages.ports import free_port
@@ -14,6 +14,13 @@ from pipeline.records.counters import Counters
 from pipeline.replay.embedded import EmbeddedReplay
 from pipeline.replay.frames import MID, FrameLayout
 from pipeline.replay.writer import FrameWriter
+
+SPECS = {
+    "cartpole_dqn": Specs(ArraySpec((4,), "float32"), 2),
+    "minatar_breakout": Specs(ArraySpec((10, 10, 4), "uint8", (1,)), 6),
+    "pong": Specs(ArraySpec((84, 84), "uint8", (255,), "HW"), 6),
+}
+"""What the configs' environments show, so that none of them need be installed."""
 
 
 def serve(experiment: Experiment, specs: Specs, port: int = 0) -> EmbeddedReplay:

@@ -5,7 +5,7 @@ each window in its item. Both put the observations side by side along the last a
 place of what lies before the episode's first (as Dopamine and DQN Zoo do).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -87,6 +87,25 @@ class FrameStack:
                 stack[..., :-width] = stack[..., width:]
             stack[..., -width:] = observation[name].reshape((*stack.shape[:-1], width))
         return self._stacks
+
+
+def unpacked(decode: Callable[[Any], Any], window: int, frames: Any, numbers: Any) -> Any:
+    """Windows of whole items, decoded, with their stacks: for the learner's program, where each frame comes once.
+
+    Args:
+      decode: makes a nest of tensors [K, B, T, ...] of windows uint8 [K, B, window, bytes].
+      window: frames of a window.
+      frames: uint8 [items, item_length, lanes, bytes], of a call of the learner.
+      numbers: int32 [K, B], of the windows. Number i is of item i modulo their number; then come all lanes of the
+        items' first step, then those of the second.
+    """
+    import tensorflow as tf
+
+    items, length, lanes, num_bytes = frames.shape
+    turn, item = numbers // items, numbers % items
+    first = (item * length + turn // lanes) * lanes + turn % lanes
+    rows = first[..., tf.newaxis] + tf.range(window) * lanes
+    return decode(tf.gather(tf.reshape(frames, (-1, num_bytes)), rows))
 
 
 def stack_windows(leaf: Any, is_first: Any, frames: int) -> Any:

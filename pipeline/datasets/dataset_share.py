@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from agents import Specs
 from agents.priorities import bounded
+from pipeline.acting.frame_stacks import unpacked
 from pipeline.datasets import datasets
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.run_directory import RunDirectory
@@ -27,7 +28,7 @@ from pipeline.learner.learner import Learner
 from pipeline.records.counters import Counters
 from pipeline.replay.embedded import EmbeddedReplay
 from pipeline.replay.frames import FIRST, LAST, MID, FrameLayout
-from pipeline.replay.sampling import Sample, decode
+from pipeline.replay.sampling import Sample, decode, is_packed
 
 _FOLDER, _FRAMES, _ROWS = "dataset", "frames.npy", "rows.npy"
 _PRIORITIES = "dataset_priorities.npy"
@@ -203,12 +204,19 @@ class SharedReplay(EmbeddedReplay):
         collected = whole - share
         rows, relative = self.rows.draw(calls * share)
         rows, relative = rows.reshape(calls, share), relative.reshape(calls, share)
-        trajectory, _ = decode(tf.constant(self.rows.windows(rows)), self._layout)
+
+        def decoded(windows: tf.Tensor) -> Any:
+            return decode(windows, self._layout)[0]
+
+        trajectory, ours = decoded(tf.constant(self.rows.windows(rows))), drawn.trajectory
+        if is_packed(self._whole):
+            numbers = tf.reshape(tf.range(calls * most), (calls, most))
+            ours = unpacked(decoded, self._whole.window, ours, numbers)
 
         def joined(ours: tf.Tensor, theirs: tf.Tensor) -> tf.Tensor:
             return tf.concat([ours[:, :collected], theirs], axis=1)
 
-        mixed = tf.nest.map_structure(joined, drawn.trajectory, trajectory)
+        mixed = tf.nest.map_structure(joined, ours, trajectory)
         if getattr(self._whole.agent, "demonstrates", False):
             marks = np.zeros((calls, whole), np.float32)
             marks[:, collected:] = 1.0

@@ -1,9 +1,11 @@
-"""Checks of a config whose experience is not in a table: on-policy kinds have a queue, offline runs a dataset."""
+"""Checks that few configs need: of experience that is in no table (on-policy kinds have a queue, offline runs a
+dataset), and of batches that are learned from in parts."""
 
 from collections.abc import Callable
 
 import msgspec
 
+from pipeline import UsageError
 from pipeline.experiment.sections import Experiment, OfflineConfig
 from pipeline.experiment.validation import Checks
 
@@ -183,3 +185,20 @@ def of_queue(experiment: Experiment) -> Checks:
             f"{getattr(agent, 'minibatches', 1)}: change agent.minibatches or collect.lanes",
         ),
     ]
+
+
+def refuse_uneven(experiment: Experiment, replicas: int) -> None:
+    """Refuses a batch that does not divide among so many replicas, or their shares into minibatches.
+
+    Raises:
+      UsageError: says which.
+    """
+    if experiment.learner.batch_size % replicas:
+        raise UsageError(
+            f"learner.batch_size={experiment.learner.batch_size} does not divide among {replicas} replicas"
+        )
+    if (share := experiment.learner.batch_size // replicas) % experiment.agent.batch_parts:
+        raise UsageError(
+            f"agent.minibatches={getattr(experiment.agent, 'minibatches', 1)} does not divide the {share} sequences of "
+            f"each of {replicas} replicas: change it, collect.lanes or collect.collectors"
+        )

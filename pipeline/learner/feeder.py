@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+import tensorflow as tf
+
 from pipeline.replay.sampling import Sample
 
 
@@ -18,10 +20,13 @@ class Feeder:
       samples: begins to draw, as `Replay.samples` does.
       early: whether a call's samples are drawn while the one before still waits; what is drawn by priority is not, as
         the priorities change with each call.
+      device: what is learned from is brought there early; None takes the first GPU, if any, and "" leaves it.
     """
 
-    def __init__(self, samples: Callable[[], Iterator[Sample]], early: bool = True) -> None:
+    def __init__(self, samples: Callable[[], Iterator[Sample]], early: bool = True, device: str | None = None) -> None:
         self._begin, self._early = samples, early
+        gpus = tf.config.list_logical_devices("GPU") if device is None else ()
+        self._device = device or (gpus[0].name if gpus else "")
         self.look: Callable[[Sample], None] | None = None
         """Is shown what `draw` returns, before anyone learns from it."""
         self._taken = threading.Semaphore(0)
@@ -80,7 +85,7 @@ class Feeder:
     def _feed(self) -> None:
         try:
             for sample in self._begin():
-                self._samples.put(sample)
+                self._samples.put(self._brought(sample))
                 if not self._early:
                     self._taken.acquire()
                 if self._closing:
@@ -89,3 +94,9 @@ class Feeder:
             self._samples.put(error)
         finally:
             self._fed.set()
+
+    def _brought(self, sample: Sample) -> Sample:
+        if not self._device:
+            return sample
+        with tf.device(self._device):
+            return sample._replace(trajectory=tf.nest.map_structure(tf.identity, sample.trajectory))

@@ -1,6 +1,5 @@
 """The gradient steps of one call of the learner as one TensorFlow program."""
 
-import os
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -59,9 +58,10 @@ class GradientLoop:
       agent: that takes the steps.
       strategy: in whose scope the agent was built.
       workers: that take them together; None takes them alone.
-      importance_exponent: gives beta at the next gradient step, float32 [].
       zeros: a trajectory [K, B, T, ...] and relative probabilities [K, B], of the shapes and dtypes to come.
       compiled: by XLA; it takes one replica.
+      unpack: makes trajectories [K, B, T, ...] of what `zeros` has in their place and of the windows' numbers
+        int32 [K, B] in the call; None where `zeros` has trajectories.
     """
 
     def __init__(
@@ -70,14 +70,14 @@ class GradientLoop:
         agent: LearningAgent,
         strategy: tf.distribute.Strategy,
         workers: Workers | None,
-        importance_exponent: Callable[[], tf.Tensor],
         zeros: Any,
         compiled: bool,
+        unpack: Callable[[Any, tf.Tensor], Any] | None = None,
     ) -> None:
         self._learner, self._is_prioritized = experiment.learner, experiment.replay.prioritized
         self._learned_frames = experiment.agent.learned_frames
-        self._agent, self._strategy, self._workers = agent, strategy, workers
-        self._importance_exponent, self._zeros, self._compiled = importance_exponent, zeros, compiled
+        self._agent, self._strategy, self._workers, self._unpack = agent, strategy, workers, unpack
+        self._replay, self._zeros, self._compiled = experiment.replay, zeros, compiled
         self._replicas = strategy.num_replicas_in_sync // (workers.size if workers else 1)  # of this process
         # Nothing here is Python control flow on tensors: without autograph's rewriting, tracing is twice as fast.
         # A concrete function of flat tensors is called in half the time: no structure is matched against a signature.
@@ -95,7 +95,9 @@ class GradientLoop:
         if workers and self._is_prioritized:  # once a call, as in every step workers would wait for each other
             from agents import importance
 
-            smallest = importance.smallest_learned(batches[1], self._is_learned(batches[0]))
+            numbers = tf.reshape(tf.range(batches[1].shape.num_elements()), batches[1].shape)
+            trajectories = self._unpack(batches[0], numbers) if self._unpack else batches[0]
+            smallest = importance.smallest_learned(batches[1], self._is_learned(trajectories))
             batches = *batches, tf.reduce_min(workers.everyones(smallest), axis=0)
         zero, count = tf.zeros(()), self._learner.steps_per_call
         totals: Any = zero, zero, zero, zero, zero, tf.constant(-np.inf)
@@ -122,7 +124,7 @@ class GradientLoop:
         self, k: tf.Tensor, totals: tuple[tf.Tensor, ...], flags: Any, _: Any, batches: Any, priorities: Any
     ) -> Any:
         position = k + self._pointers_first() if self._compiled else k
-        batch = tf.nest.map_structure(lambda leaf: tf.gather(leaf, position), batches)
+        batch = self._batch(batches, position)
         of_replicas = self._strategy.run(self._gradient_step, args=(batch,))
         step = _StepResult(*(self._of_all_replicas(result) for result in of_replicas))
         newest = tf.reshape(step.td_error, [-1]), tf.reshape(step.q, [-1])
@@ -135,9 +137,17 @@ class GradientLoop:
         q_max = tf.maximum(totals[-1], tf.where(applied, tf.reduce_max(step.q_max), -np.inf))
         written = []
         for array in priorities:
-            priority = tf.reshape(step.priority, [-1])
-            written.append(array.write(k, _writable(priority, applied)))
+            from agents.priorities import writable
+
+            written.append(array.write(k, writable(tf.reshape(step.priority, [-1]), applied)))
         return k + 1, (*sums, q_max), flags.write(k, tf.cast(applied, tf.float32)), newest, batches, written
+
+    def _batch(self, batches: Any, position: tf.Tensor) -> Any:
+        if not self._unpack:
+            return tf.nest.map_structure(lambda leaf: tf.gather(leaf, position), batches)
+        (packed, *others), size = batches, self._learner.batch_size
+        one = self._unpack(packed, (position * size + tf.range(size))[tf.newaxis])
+        return tf.nest.map_structure(lambda leaf: leaf[0], one), *(tf.gather(leaf, position) for leaf in others)
 
     def _of_all_replicas(self, result: Any) -> Any:
         """A result of each replica, beside each other in a first dimension; what is empty stays so."""
@@ -150,7 +160,8 @@ class GradientLoop:
             from agents import importance
 
             learned = self._is_learned(trajectory)
-            weights = importance.weights_of(relative, self._importance_exponent(), learned, *smallest)
+            exponent = importance.exponent(self._replay, self._agent.train_step_counter)
+            weights = importance.weights_of(relative, exponent, learned, *smallest)
         if self._replicas > 1:
             share = self._learner.batch_size // self._replicas
             start = tf.distribute.get_replica_context().replica_id_in_sync_group % self._replicas * share
@@ -180,23 +191,3 @@ class GradientLoop:
         """
         firsts = [tf.reshape(variable, [-1])[0] for variable in self._agent.variables if variable.dtype == tf.float32]
         return tf.cast(tf.math.is_nan(tf.add_n(firsts)), tf.int32)  # an addend of 0 that XLA cannot fold away
-
-
-def _writable(priority: tf.Tensor, applied: tf.Tensor) -> tf.Tensor:
-    """The priorities of a step to write back; 0 for those of a skipped step that a table does not take."""
-    from agents.priorities import LARGEST
-
-    return tf.where(applied | (priority <= LARGEST), priority, 0.0)
-
-
-def set_compiler_flags() -> None:
-    """Puts the flags that suit small networks before the user's own; XLA reads them when it first compiles.
-
-    One thread: the products of small networks take less time than handing parts of them to other threads does, and
-    replay has use for these.
-    No tree reductions: for norms, biases and means of this size they take longer than the sums that they replace.
-    """
-    ours = "--xla_cpu_multi_thread_eigen=false --xla_disable_hlo_passes=tree_reduction_rewriter"
-    given = os.environ.get("XLA_FLAGS", "")
-    if ours not in given:
-        os.environ["XLA_FLAGS"] = f"{ours} {given}".rstrip()

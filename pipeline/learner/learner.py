@@ -12,16 +12,17 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from agents import Specs, build, losses
+from agents import Specs, build
 from agents.builder import LearningAgent
 from pipeline.acting import network_program
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment
-from pipeline.learner.gradient_loop import CallResult, GradientLoop, Workers, set_compiler_flags
+from pipeline.learner.gradient_loop import CallResult, GradientLoop, Workers
 from pipeline.messages.contents import Array, Variables
 from pipeline.records.counters import Counters
 from pipeline.replay.frames import FrameLayout
-from pipeline.replay.sampling import Sample, decode
+from pipeline.replay.sampling import Sample, decode, is_packed, item_shape
+from pipeline.runtime.process import set_compiler_flags
 
 log = logging.getLogger(__name__)
 
@@ -89,12 +90,20 @@ class Learner:
         """
         self._experiment, self._share, self._layout = experiment, share, FrameLayout.of(experiment, specs)
         self._strategy, self._replicas = strategy, strategy.num_replicas_in_sync
-        refuse_uneven(experiment, self._replicas)
+        if self._replicas > 1 or experiment.agent.batch_parts > 1:
+            from pipeline.experiment.validation_without_table import refuse_uneven
+
+            refuse_uneven(experiment, self._replicas)
         try:
             with self._together(), strategy.scope():
                 self.agent = self._built(experiment.learner.precision)
         except ImportError as error:  # of `agent.torso`
             raise UsageError(str(error)) from None
+        self._unpack: Callable[[tf.Tensor, tf.Tensor], Any] | None = None
+        if is_packed(share) and not experiment.mixes:
+            from pipeline.acting.frame_stacks import unpacked
+
+            self._unpack = partial(unpacked, lambda windows: decode(windows, self._layout)[0], share.window)
         self._program = self._acting_program(self._layout.agent_specs)
         self._gradient_steps = 0
         self._call: Callable[[Any], CallResult] | None = None
@@ -132,16 +141,6 @@ class Learner:
     def gradient_steps(self) -> int:
         """Gradient steps taken, those before a resume included."""
         return self._gradient_steps
-
-    def importance_exponent(self) -> tf.Tensor:
-        """float32 []: beta at the next gradient step."""
-        replay = self._experiment.replay
-        return losses.linear_schedule(
-            replay.importance_exponent,
-            replay.importance_exponent_final,
-            replay.importance_exponent_steps,
-            self.agent.train_step_counter,
-        )
 
     def choose_loop(self) -> Callable[[Any], CallResult]:
         """Compiles the loop around the gradient steps as configured, and returns it.
@@ -254,31 +253,23 @@ class Learner:
 
     def _loop(self, compiled: bool) -> GradientLoop:
         return GradientLoop(
-            self._share, self.agent, self._strategy, self._workers, self.importance_exponent, self._zeros(), compiled
+            self._share, self.agent, self._strategy, self._workers, self._zeros(), compiled, self._unpack
         )
+
+    def trajectory(self, sample: Sample) -> Any:
+        """The `Trajectory` [K, B, T, ...] of a sample, which may be packed."""
+        if self._unpack is None:
+            return sample.trajectory
+        shape = sample.gradient_steps.shape
+        return self._unpack(sample.trajectory, tf.reshape(tf.range(shape.num_elements()), shape))
 
     def _zeros(self) -> Any:
         learner, layout = self._share.learner, self._layout
         shape = (learner.steps_per_call, learner.batch_size, self._experiment.window, layout.num_bytes)
-        trajectory, _ = decode(tf.zeros(shape, tf.uint8), layout)
-        return trajectory, tf.ones(shape[:2])
-
-
-def refuse_uneven(experiment: Experiment, replicas: int) -> None:
-    """Refuses a batch that does not divide among so many replicas, or their shares into minibatches.
-
-    Raises:
-      UsageError: says which.
-    """
-    if experiment.learner.batch_size % replicas:
-        raise UsageError(
-            f"learner.batch_size={experiment.learner.batch_size} does not divide among {replicas} replicas"
-        )
-    if (share := experiment.learner.batch_size // replicas) % experiment.agent.batch_parts:
-        raise UsageError(
-            f"agent.minibatches={getattr(experiment.agent, 'minibatches', 1)} does not divide the {share} sequences of "
-            f"each of {replicas} replicas: change it, collect.lanes or collect.collectors"
-        )
+        if self._unpack is not None:
+            items = (self._share.items_per_call, *item_shape(self._share, layout))
+            return tf.zeros(items, tf.uint8), tf.ones(shape[:2])
+        return decode(tf.zeros(shape, tf.uint8), layout)[0], tf.ones(shape[:2])
 
 
 def _seconds(call: GradientLoop, batch: Any) -> float:

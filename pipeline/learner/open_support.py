@@ -1,4 +1,4 @@
-"""Decides the support that a config leaves open, by the first rewards that are learned from."""
+"""What is seen of rewards in samples: the support that a config leaves open is decided by the first of them."""
 
 import logging
 from typing import Any
@@ -12,11 +12,20 @@ from pipeline.experiment.sections import Experiment
 from pipeline.learner.divergence import ValueSentinel
 from pipeline.learner.learner import Learner
 from pipeline.records.counters import Counters
+from pipeline.replay.frames import FrameLayout
 from pipeline.replay.sampling import Sample
 
 log = logging.getLogger(__name__)
 
 _ALL_ZERO = 'all rewards learned from so far are 0: agent.v_min or v_max = "auto" is decided by the first other one'
+
+
+def largest_reward(sample: Sample, layout: FrameLayout) -> float:
+    """The largest absolute reward of a sample's frames, which are of the layout."""
+    rewards = getattr(sample.trajectory, "reward", None)
+    if rewards is None:  # packed
+        rewards = sample.trajectory.numpy().view(layout.dtype)["reward"]
+    return float(np.abs(rewards).max())
 
 
 class OpenSupport:
@@ -45,7 +54,7 @@ class OpenSupport:
         """Takes what the next call learns from."""
         if self._counters.support is not None:
             return
-        agent, trajectory = self._agent, sample.trajectory
+        agent, trajectory = self._agent, self._learner.trajectory(sample)
         rewards = trajectory.reward.numpy()[trajectory.step_type.numpy() != StepType.LAST]
         if agent.reward_clip:
             rewards = np.clip(rewards, -agent.reward_clip, agent.reward_clip)

@@ -2,14 +2,13 @@
 
 import logging
 
-import numpy as np
-
 from agents import Specs
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
 from pipeline.learner.divergence import SkippedUpdates, ValueSentinel, Verdict
 from pipeline.learner.learner import Learner, Outcome
 from pipeline.records.counters import Counters
+from pipeline.replay.frames import FrameLayout
 from pipeline.replay.sampling import Sample
 
 log = logging.getLogger(__name__)
@@ -31,6 +30,7 @@ class Recovery:
     ) -> None:
         self._experiment, self._run, self._learner, self._counters = experiment, run, learner, counters
         self._updates = SkippedUpdates(experiment.learner)
+        self._layout = FrameLayout.of(experiment, specs)
         self.sentinel = ValueSentinel(experiment, max(specs.action_sizes, default=specs.num_actions))
         self._skipped_here = 0
 
@@ -58,8 +58,9 @@ class Recovery:
         if len(outcome.skipped) < steps:
             counters = self._counters
             if self._experiment.is_offline:  # no collector reports rewards
-                largest = float(np.abs(sample.trajectory.reward.numpy()).max())
-                counters.largest_reward = max(counters.largest_reward, largest)
+                from pipeline.learner.open_support import largest_reward
+
+                counters.largest_reward = max(counters.largest_reward, largest_reward(sample, self._layout))
             self.sentinel.see_rewards(counters.largest_reward)
             for text in self.sentinel.see_values(outcome.q_mean, outcome.q_max, self._learner.gradient_steps):
                 log.warning("%s", text)
@@ -80,6 +81,7 @@ class Recovery:
         number = self._learner.gradient_steps - self._experiment.learner.steps_per_call + position + 1
         from pipeline.learner import bad_batches  # of use when one is found
 
+        sample = sample._replace(trajectory=self._learner.trajectory(sample))
         path = bad_batches.write(self._run.bad_batches, number, bad_batches.arrays_of(sample, position))
         log.warning("%d updates skipped, as loss or gradient was not finite; the first's batch is %s", count, path)
 

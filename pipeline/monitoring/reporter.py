@@ -195,7 +195,8 @@ class Reporter:
         if (priorities := self.outcome.priorities) is not None and self._priorities is not None:
             from pipeline.monitoring.seldom import priorities_now
 
-            scalars |= priorities_now(priorities, counters, self._learner, self._replay, self._priorities)
+            of_run = self._experiment, counters, self._learner, self._replay, self._priorities
+            scalars |= priorities_now(priorities, *of_run)
         return scalars
 
     def _show_histograms(self) -> None:

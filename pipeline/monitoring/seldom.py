@@ -10,7 +10,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from agents import importance
 from pipeline.experiment.run_directory import RunDirectory
+from pipeline.experiment.sections import Experiment
 from pipeline.learner.learner import Learner
 from pipeline.messages.contents import CollectorReport
 from pipeline.monitoring import metrics
@@ -56,22 +58,29 @@ def mirrored_now(run: RunDirectory, counters: Counters, warnings: list[str]) -> 
 
 
 def priorities_now(
-    priorities: NDArray[np.float32], counters: Counters, learner: Learner, replay: "Replay", writer: "PriorityWriter"
+    priorities: NDArray[np.float32],
+    experiment: Experiment,
+    counters: Counters,
+    learner: Learner,
+    replay: "Replay",
+    writer: "PriorityWriter",
 ) -> dict[str, float]:
     """Of a prioritised replay.
 
     Args:
       priorities: of the newest call.
+      experiment: the run.
       counters: of the run: what new items get.
       learner: whose importance exponent, beta, is that of now.
       replay: that counts items whose priorities found their server away.
       writer: that knows, of the newest call's draws, the share of items without a priority of their own.
     """
+    exponent = importance.exponent(experiment.replay, learner.agent.train_step_counter)
     return {
         "priority/mean": float(priorities.mean()),
         "priority/maximum": float(priorities.max()),
         "priority/of_new_items": counters.largest_priority,
-        "priority/importance_exponent": float(learner.importance_exponent()),
+        "priority/importance_exponent": float(exponent),
         "priority/skipped_items": float(replay.skipped_priorities),
         "priority/unjudged_share": writer.unjudged_share,
     }

@@ -15,7 +15,7 @@ from agents import Specs
 from pipeline.experiment.sections import Experiment
 from pipeline.records.counters import NOTHING, Tally
 from pipeline.replay.frames import FrameLayout
-from pipeline.replay.sampling import COLUMN, Sample, arrange, draws_ahead, priorities_of_items
+from pipeline.replay.sampling import COLUMN, Sample, arrange, draws_ahead
 
 REFUSALS = (RuntimeError, ValueError, IndexError, PermissionError)
 """What Reverb raises, by the kind of what went wrong."""
@@ -94,8 +94,9 @@ class TableClient:
           keys: uint64 [items], of `Sample.keys`.
           priorities: float32 [K, B], not negative. An item takes the mean of its windows'.
         """
-        of_items = priorities_of_items(priorities, len(keys))
-        updates = dict(zip(keys.tolist(), of_items.tolist(), strict=True))
+        from agents.priorities import of_items
+
+        updates = dict(zip(keys.tolist(), of_items(priorities, len(keys)).tolist(), strict=True))
         self.client.mutate_priorities(self._layout.table, updates)
 
     def give_priorities(self, sample: Sample, priorities: NDArray[np.float32]) -> None:

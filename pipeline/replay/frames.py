@@ -46,6 +46,7 @@ class FrameLayout:
         ]
         self.dtype = np.dtype(fields)
         self.num_bytes = self.dtype.itemsize
+        self.version_bytes = slice(self.num_bytes - 4, self.num_bytes)  # where "gradient_steps" lies
 
     @classmethod
     def of(cls, experiment: Experiment, specs: Specs) -> "FrameLayout":

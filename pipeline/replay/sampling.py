@@ -2,9 +2,7 @@
 
 from typing import Any, NamedTuple
 
-import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 from tf_agents.trajectories import Trajectory
 
 from pipeline.experiment.sections import Experiment
@@ -18,7 +16,7 @@ class Sample(NamedTuple):
     """The batches of one fused call."""
 
     trajectory: Any
-    """`Trajectory` [K, B, T, ...]."""
+    """`Trajectory` [K, B, T, ...]; if `is_packed`, the items as drawn, uint8 [items, item_length, lanes, bytes]."""
     gradient_steps: tf.Tensor
     """int32 [K, B]: how many gradient steps the weights that acted had taken."""
     relative_probability: tf.Tensor
@@ -32,6 +30,11 @@ class Sample(NamedTuple):
 def item_shape(experiment: Experiment, layout: FrameLayout) -> tuple[int, int, int]:
     """Shape of one item's bytes: frames, lanes, bytes of a frame."""
     return experiment.item_length, experiment.lanes_per_item, layout.num_bytes
+
+
+def is_packed(experiment: Experiment) -> bool:
+    """Whether samples keep whole items: stacks have each frame several times, so they are made batch by batch."""
+    return experiment.environment.frame_stack > 1 and experiment.learner.local_steps == 1
 
 
 def draws_ahead(experiment: Experiment) -> tuple[int, int]:
@@ -50,6 +53,7 @@ def arrange(
     frames: tf.Tensor,
     relative_probability: tf.Tensor,
     keys: tf.Tensor,
+    shards: Any = (),
 ) -> Sample:
     """Cuts the items of a call into windows and spreads these: window i is of item i modulo the number of items.
 
@@ -57,32 +61,31 @@ def arrange(
       experiment: sizes and window.
       layout: of the frames.
       batch_size: B, windows of a batch.
-      frames: uint8 [items, item_length, lanes, bytes].
+      frames: uint8 [items, item_length, lanes, bytes]; kept as they are if `is_packed`.
       relative_probability: float32 [items], of each item's windows.
       keys: uint64 [items].
+      shards: see `Sample`.
     """
-    steps, window = experiment.steps_per_item, experiment.window
-    by_lane = tf.transpose(frames, (2, 0, 1, 3))
     # Items of a dataset may be longer than is needed: its run may have learned from longer windows.
+    steps, window, items = experiment.steps_per_item, experiment.window, frames[:, : experiment.item_length]
+    packed = is_packed(experiment)
+    by_lane = tf.transpose(items[..., layout.version_bytes] if packed else items, (2, 0, 1, 3))
     windows = tf.stack([by_lane[:, :, step : step + window] for step in range(steps)])
-    shape = (experiment.learner.steps_per_call, batch_size, window, layout.num_bytes)
-    return sample_of(layout, tf.reshape(windows, shape), relative_probability, keys)
+    windows = tf.reshape(windows, (experiment.learner.steps_per_call, batch_size, window, windows.shape[-1]))
+    decoded = (items, tf.bitcast(windows[:, :, layout.stack - 1], tf.int32)) if packed else decode(windows, layout)
+    return _sample(*decoded, relative_probability, keys, shards)
 
 
 def sample_of(
     layout: FrameLayout, windows: tf.Tensor, relative_probability: tf.Tensor, keys: tf.Tensor, shards: Any = ()
 ) -> Sample:
     """Decodes a call's windows uint8 [K, B, T, bytes] that `arrange` has spread, or that are spread as it does."""
-    shape = windows.shape[:2]
-    relative = tf.tile(relative_probability, [shape.num_elements() // keys.shape[0]])
-    return Sample(*decode(windows, layout), tf.reshape(relative, shape), keys, shards)
+    return _sample(*decode(windows, layout), relative_probability, keys, shards)
 
 
-def priorities_of_items(priorities: NDArray[np.float32], items: int) -> NDArray[np.float32]:
-    """Priority of each item drawn for a call: the mean of its windows' of [K, B], within what a table takes."""
-    from agents.priorities import bounded
-
-    return bounded(priorities.reshape(-1, items).mean(axis=0))
+def _sample(trajectory: Any, versions: tf.Tensor, relative: tf.Tensor, keys: tf.Tensor, shards: Any) -> Sample:
+    spread = tf.tile(relative, [versions.shape.num_elements() // keys.shape[0]])
+    return Sample(trajectory, versions, tf.reshape(spread, versions.shape), keys, shards)
 
 
 def decode(frames: tf.Tensor, layout: FrameLayout) -> tuple[Trajectory, tf.Tensor]:

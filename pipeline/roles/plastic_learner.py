@@ -43,7 +43,7 @@ class PlasticLearner(Learner):
             self._plasticity.reset(config.reset_keep, seed)
             log.info("gradient step %d: the dense layers begin anew", self.gradient_steps)
         elif is_due(config.redo_period):
-            observation = tf.nest.map_structure(lambda leaf: leaf[0, :, 0], sample.trajectory.observation)
+            observation = tf.nest.map_structure(lambda leaf: leaf[0, :, 0], self.trajectory(sample).observation)
             network_input = observation[0] if self._layout.agent_specs.masked else observation
             number = self._plasticity.recycle(network_input, config.redo_threshold, seed)
             log.info("gradient step %d: %d dormant units begin anew", self.gradient_steps, number)

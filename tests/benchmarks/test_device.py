@@ -25,11 +25,11 @@ def test_every_form_has_its_row(tmp_path: Path) -> None:
         (loop, precision, place)
         for loop in ("compiled", "plain")
         for precision in ("float32", "bfloat16")
-        for place in ("resident", "from_host")
+        for place in ("resident", "from_host", "prefetched")
     }
     assert all(row["gradient_steps_per_second"] > 0 and row["bytes_of_a_call"] > 0 for row in result["rows"])
     assert result["accelerators"] == []
-    assert "8 rows in" in done.stdout
+    assert "12 rows in" in done.stdout
 
 
 @pytest.mark.slow

@@ -112,11 +112,29 @@ def draw() -> Callable[..., dict[str, Any]]:
         assert info.current_size >= info.rate_limiter_info.min_size_to_sample, "drawing would wait for ever"
         samples = list(server.dataset().take(calls).as_numpy_iterator())
         names = ("step_type", "next_step_type", "reward", "discount", "action", "observation")
-        fields = {name: [getattr(sample.trajectory, name) for sample in samples] for name in names}
+        trajectories = [_trajectory(server, sample) for sample in samples]
+        fields = {name: [getattr(trajectory, name) for trajectory in trajectories] for name in names}
         fields["gradient_steps"] = [sample.gradient_steps for sample in samples]
         return {name: _flat(parts) for name, parts in fields.items()}
 
     return from_server
+
+
+def _trajectory(server: Any, sample: Any) -> Any:
+    """The trajectory of a sample, which may be packed, as the learner's program makes it."""
+    if not isinstance(sample.trajectory, np.ndarray):
+        return sample.trajectory
+    import tensorflow as tf
+
+    from pipeline.acting.frame_stacks import unpacked
+    from pipeline.replay.sampling import decode
+
+    def decoded(windows: Any) -> Any:
+        return decode(windows, server._layout)[0]
+
+    numbers = np.arange(sample.gradient_steps.size, dtype=np.int32).reshape(sample.gradient_steps.shape)
+    made = unpacked(decoded, server._experiment.window, tf.constant(sample.trajectory), tf.constant(numbers))
+    return tf.nest.map_structure(lambda leaf: leaf.numpy(), made)
 
 
 def _flat(parts: list[Any]) -> Any:

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from agents import Specs
 from pipeline.experiment.sections import Experiment
+from pipeline.experiment.validation_without_table import refuse_uneven
 from pipeline.learner.gradient_loop import CallResult
-from pipeline.learner.learner import Learner, refuse_uneven
+from pipeline.learner.learner import Learner
 from pipeline.learner.workers.collectives import Team
 from pipeline.learner.workers.local_steps import LocalSteps
 from pipeline.learner.workers.team import pays_from, share

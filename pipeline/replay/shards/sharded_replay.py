@@ -17,11 +17,12 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from agents import Specs
+from agents.priorities import of_items
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment
 from pipeline.records.counters import Seen, Tally
 from pipeline.replay.frames import FrameLayout
-from pipeline.replay.sampling import Sample, item_shape, priorities_of_items, sample_of
+from pipeline.replay.sampling import Sample, arrange, is_packed, item_shape, sample_of
 from pipeline.replay.shards import permits, stalls
 from pipeline.replay.shards.learner_permits import Allowance
 from pipeline.replay.shards.remote_replay import watched
@@ -119,11 +120,11 @@ class ShardedReplay:
           priorities: float32 [K, B], not negative. An item takes the mean of its windows'.
           shards: int32 [items], of `Sample.shards`.
         """
-        of_items = priorities_of_items(priorities, len(keys))
+        new = of_items(priorities, len(keys))
         writes: dict[Future[None], int] = {}
         for shard in self._shards:
             mine = shards == shard.number
-            if updates := dict(zip(keys[mine].tolist(), of_items[mine].tolist(), strict=True)):
+            if updates := dict(zip(keys[mine].tolist(), new[mine].tolist(), strict=True)):
                 if (write := shard.write(updates)) is None:
                     self.skipped_priorities += len(updates)
                 else:
@@ -208,6 +209,8 @@ class ShardedReplay:
     def _draw(self) -> tuple[NDArray[Any], ...] | None:
         """Windows, relative probability, key and shard of the items of a call; None if there will be none.
 
+        If `is_packed`, the items' frames in the place of windows.
+
         They come in random order, so that a batch has items of all shards. What a shard that goes away owes is drawn
         from the others.
         """
@@ -228,7 +231,7 @@ class ShardedReplay:
                     if self._experiment.replay.prioritized:
                         relative[at] = share * present * part.probability
                     drawn += part.size
-        return self._cut(frames), relative, keys, owners
+        return frames if is_packed(self._experiment) else self._cut(frames), relative, keys, owners
 
     def _masses(self) -> NDArray[np.float64] | None:
         """The shards' masses, once one is above 0; None after `stop`."""
@@ -262,14 +265,19 @@ class ShardedReplay:
 
     def _to_sample(self) -> Callable[..., Sample]:
         """Makes a `Sample` of what `_draw` gives. It is traced once: to look for a trace costs as much as to run it."""
+        experiment, packed = self._experiment, is_packed(self._experiment)
 
-        def sample(windows: tf.Tensor, relative: tf.Tensor, keys: tf.Tensor, shards: tf.Tensor) -> Sample:
+        def sample(drawn: tf.Tensor, relative: tf.Tensor, keys: tf.Tensor, shards: tf.Tensor) -> Sample:
             with tf.device("CPU:0"):
-                return sample_of(self._layout, windows, relative, keys, shards)
+                if packed:
+                    return arrange(experiment, self._layout, self._batch_size, drawn, relative, keys, shards)
+                return sample_of(self._layout, drawn, relative, keys, shards)
 
-        items, window = (self.items_per_call,), self._experiment.window
-        windows = (self._experiment.learner.steps_per_call, self._batch_size, window, self._layout.num_bytes)
-        shapes = ((windows, tf.uint8), (items, tf.float32), (items, tf.uint64), (items, tf.int32))
+        items: tuple[int, ...] = (self.items_per_call,)
+        calls, window = experiment.learner.steps_per_call, experiment.window
+        windows = (calls, self._batch_size, window, self._layout.num_bytes)
+        frames = (*items, *self._item_shape)
+        shapes = ((frames if packed else windows, tf.uint8), (items, tf.float32), (items, tf.uint64), (items, tf.int32))
         specs = [tf.TensorSpec(shape, dtype) for shape, dtype in shapes]
         traced: Callable[..., Sample] = tf.function(sample, autograph=False).get_concrete_function(*specs)
         return traced

@@ -12,10 +12,10 @@ from agents.specs import ArraySpec, Specs
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.replay_section import ReplayConfig
 from pipeline.experiment.sections import Experiment, LearnerConfig
-from pipeline.learner.gradient_loop import set_compiler_flags
 from pipeline.learner.learner import Learner
 from pipeline.replay.frames import FrameLayout
 from pipeline.replay.sampling import Sample, decode
+from pipeline.runtime.process import set_compiler_flags
 
 SPECS = Specs(ArraySpec((3,), "float32"), num_actions=2, masked=False)
 
