@@ -89,23 +89,36 @@ class FrameStack:
         return self._stacks
 
 
-def unpacked(decode: Callable[[Any], Any], window: int, frames: Any, numbers: Any) -> Any:
+def unpacked(
+    decode: Callable[[Any], Any], window: int, batch_size: int, frames: Any, position: Any | None = None
+) -> Any:
     """Windows of whole items, decoded, with their stacks: for the learner's program, where each frame comes once.
+
+    Window i of a call is of item i modulo their number; first come all lanes of the items' first step, then those of
+    the second.
 
     Args:
       decode: makes a nest of tensors [K, B, T, ...] of windows uint8 [K, B, window, bytes].
       window: frames of a window.
+      batch_size: B.
       frames: uint8 [items, item_length, lanes, bytes], of a call of the learner.
-      numbers: int32 [K, B], of the windows. Number i is of item i modulo their number; then come all lanes of the
-        items' first step, then those of the second.
+      position: int32 [], of a batch in the call.
+
+    Returns:
+      Tensors [K, B, T, ...] of all batches, or of a position's [B, T, ...].
     """
     import tensorflow as tf
 
     items, length, lanes, num_bytes = frames.shape
+    if position is None:
+        numbers = tf.reshape(tf.range(items * lanes * (length - window + 1)), (-1, batch_size))
+    else:
+        numbers = (position * batch_size + tf.range(batch_size))[tf.newaxis]
     turn, item = numbers // items, numbers % items
     first = (item * length + turn // lanes) * lanes + turn % lanes
     rows = first[..., tf.newaxis] + tf.range(window) * lanes
-    return decode(tf.gather(tf.reshape(frames, (-1, num_bytes)), rows))
+    decoded = decode(tf.gather(tf.reshape(frames, (-1, num_bytes)), rows))
+    return decoded if position is None else tf.nest.map_structure(lambda leaf: leaf[0], decoded)
 
 
 def stack_windows(leaf: Any, is_first: Any, frames: int) -> Any:

@@ -210,8 +210,7 @@ class SharedReplay(EmbeddedReplay):
 
         trajectory, ours = decoded(tf.constant(self.rows.windows(rows))), drawn.trajectory
         if is_packed(self._whole):
-            numbers = tf.reshape(tf.range(calls * most), (calls, most))
-            ours = unpacked(decoded, self._whole.window, ours, numbers)
+            ours = unpacked(decoded, self._whole.window, most, ours)
 
         def joined(ours: tf.Tensor, theirs: tf.Tensor) -> tf.Tensor:
             return tf.concat([ours[:, :collected], theirs], axis=1)

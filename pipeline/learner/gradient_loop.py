@@ -60,8 +60,8 @@ class GradientLoop:
       workers: that take them together; None takes them alone.
       zeros: a trajectory [K, B, T, ...] and relative probabilities [K, B], of the shapes and dtypes to come.
       compiled: by XLA; it takes one replica.
-      unpack: makes trajectories [K, B, T, ...] of what `zeros` has in their place and of the windows' numbers
-        int32 [K, B] in the call; None where `zeros` has trajectories.
+      unpack: makes trajectories [K, B, T, ...] of what `zeros` has in their place, or with a position that of its
+        batch, [B, T, ...]; None where `zeros` has trajectories.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class GradientLoop:
         workers: Workers | None,
         zeros: Any,
         compiled: bool,
-        unpack: Callable[[Any, tf.Tensor], Any] | None = None,
+        unpack: Callable[..., Any] | None = None,
     ) -> None:
         self._learner, self._is_prioritized = experiment.learner, experiment.replay.prioritized
         self._learned_frames = experiment.agent.learned_frames
@@ -95,8 +95,7 @@ class GradientLoop:
         if workers and self._is_prioritized:  # once a call, as in every step workers would wait for each other
             from agents import importance
 
-            numbers = tf.reshape(tf.range(batches[1].shape.num_elements()), batches[1].shape)
-            trajectories = self._unpack(batches[0], numbers) if self._unpack else batches[0]
+            trajectories = self._unpack(batches[0]) if self._unpack else batches[0]
             smallest = importance.smallest_learned(batches[1], self._is_learned(trajectories))
             batches = *batches, tf.reduce_min(workers.everyones(smallest), axis=0)
         zero, count = tf.zeros(()), self._learner.steps_per_call
@@ -145,9 +144,8 @@ class GradientLoop:
     def _batch(self, batches: Any, position: tf.Tensor) -> Any:
         if not self._unpack:
             return tf.nest.map_structure(lambda leaf: tf.gather(leaf, position), batches)
-        (packed, *others), size = batches, self._learner.batch_size
-        one = self._unpack(packed, (position * size + tf.range(size))[tf.newaxis])
-        return tf.nest.map_structure(lambda leaf: leaf[0], one), *(tf.gather(leaf, position) for leaf in others)
+        packed, *others = batches
+        return self._unpack(packed, position), *(tf.gather(leaf, position) for leaf in others)
 
     def _of_all_replicas(self, result: Any) -> Any:
         """A result of each replica, beside each other in a first dimension; what is empty stays so."""

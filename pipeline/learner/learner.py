@@ -99,11 +99,12 @@ class Learner:
                 self.agent = self._built(experiment.learner.precision)
         except ImportError as error:  # of `agent.torso`
             raise UsageError(str(error)) from None
-        self._unpack: Callable[[tf.Tensor, tf.Tensor], Any] | None = None
+        self._unpack: Callable[..., Any] | None = None
         if is_packed(share) and not experiment.mixes:
             from pipeline.acting.frame_stacks import unpacked
 
-            self._unpack = partial(unpacked, lambda windows: decode(windows, self._layout)[0], share.window)
+            of_call = share.window, share.learner.batch_size
+            self._unpack = partial(unpacked, lambda windows: decode(windows, self._layout)[0], *of_call)
         self._program = self._acting_program(self._layout.agent_specs)
         self._gradient_steps = 0
         self._call: Callable[[Any], CallResult] | None = None
@@ -258,10 +259,7 @@ class Learner:
 
     def trajectory(self, sample: Sample) -> Any:
         """The `Trajectory` [K, B, T, ...] of a sample, which may be packed."""
-        if self._unpack is None:
-            return sample.trajectory
-        shape = sample.gradient_steps.shape
-        return self._unpack(sample.trajectory, tf.reshape(tf.range(shape.num_elements()), shape))
+        return sample.trajectory if self._unpack is None else self._unpack(sample.trajectory)
 
     def _zeros(self) -> Any:
         learner, layout = self._share.learner, self._layout

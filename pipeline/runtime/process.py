@@ -43,8 +43,7 @@ def interruption() -> Interruption:
 def set_compiler_flags() -> None:
     """Puts the flags that suit small networks before the user's own; XLA reads them when it first compiles.
 
-    One thread: the products of small networks take less time than handing parts of them to other threads does, and
-    replay has use for these.
+    One thread: small networks' products take less time than handing parts of them to threads that replay has use for.
     No tree reductions: for norms, biases and means of this size they take longer than the sums that they replace.
     """
     ours = "--xla_cpu_multi_thread_eigen=false --xla_disable_hlo_passes=tree_reduction_rewriter"

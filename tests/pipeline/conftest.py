@@ -132,8 +132,8 @@ def _trajectory(server: Any, sample: Any) -> Any:
     def decoded(windows: Any) -> Any:
         return decode(windows, server._layout)[0]
 
-    numbers = np.arange(sample.gradient_steps.size, dtype=np.int32).reshape(sample.gradient_steps.shape)
-    made = unpacked(decoded, server._experiment.window, tf.constant(sample.trajectory), tf.constant(numbers))
+    batch_size = sample.gradient_steps.shape[1]
+    made = unpacked(decoded, server._experiment.window, batch_size, tf.constant(sample.trajectory))
     return tf.nest.map_structure(lambda leaf: leaf.numpy(), made)
 
 
