@@ -6,9 +6,12 @@ Example:
 Runs that the file of results has are not run again.
 """
 
+import itertools
 import json
 import sys
+import tempfile
 from dataclasses import asdict
+from pathlib import Path
 
 from absl import flags
 
@@ -36,11 +39,11 @@ def main(_: list[str]) -> int:
     seeds = combinations.seeds(_SEEDS.value)
     path = ROOT / _RESULTS.value
     done = {(result.task, result.seed) for result in report.read(path)}
-    for name in _TASKS.value:
-        for seed in seeds:
+    with tempfile.TemporaryDirectory(prefix="reverb-dqn-datasets-") as datasets:
+        for name, seed in itertools.product(_TASKS.value, seeds):
             if (name, seed) in done:
                 continue
-            result = run(name, seed, tuple(_SET.value))
+            result = run(name, seed, tuple(_SET.value), Path(datasets))
             json_lines.append(path, result)
             print(json.dumps({**asdict(result), "curve": len(result.curve)}), flush=True)
     if _DOCS.value:

@@ -6,10 +6,14 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 import pipeline
+from agents.struct_types import prepared
 from pipeline.acting import stored_policies
 from pipeline.evaluator.evaluation import play
 from pipeline.experiment.run_directory import RunDirectory
+from pipeline.records.results import Summary
 
 SEED = 12_345
 """Of the episodes that score."""
@@ -26,6 +30,7 @@ class Task:
       source: of the target.
       lines: of TOML that override the config.
       dataset: config of the run whose replay is learned from; empty of a task with collectors.
+      dataset_lines: of TOML that override that run's config.
       episodes: that score the final policy.
     """
 
@@ -35,6 +40,7 @@ class Task:
     source: str
     lines: tuple[str, ...] = ()
     dataset: str = ""
+    dataset_lines: tuple[str, ...] = ()
     episodes: int = 100
 
 
@@ -51,6 +57,7 @@ CARTPOLES = (
 ON_POLICY = ("cartpole_ppo", "cartpole_reinforce", "cartpole_pqn")
 OFFLINE = ("cartpole_cql", "cartpole_iql", "cartpole_behaviour_cloning")
 FULL = ("stop.target_return=500", "evaluation.episodes=500")  # stops once 500 greedy episodes are perfect
+WHOLE = ("stop.target_return=1e9",)  # a run that stops at its target has seen little of what it was learning
 NEARLY_FULL = ("stop.target_return=490", "evaluation.episodes=100")
 HIDDEN_VELOCITIES = (
     'environment.id=""',
@@ -61,7 +68,14 @@ TASKS = {
     **{name: Task(name, 500.0, 50_000, "the largest return there is", FULL) for name in CARTPOLES},
     **{name: Task(name, 475.0, 300_000, "the return that gymnasium calls solved", NEARLY_FULL) for name in ON_POLICY},
     **{
-        name: Task(name, 475.0, 120_000, "what the run that made the dataset stops at, if it does", dataset="cartpole")
+        name: Task(
+            name,
+            475.0,
+            120_000,
+            "the return that gymnasium calls solved; the data are the replay of a whole run of `cartpole`",
+            dataset="cartpole",
+            dataset_lines=WHOLE,
+        )
         for name in OFFLINE
     },
     "acrobot": Task("acrobot", -85.0, 100_000, "RL Baselines3 Zoo, tuned DQN: -76.6"),
@@ -135,16 +149,27 @@ class Result:
     best_return: float | None = None
 
 
-def run(name: str, seed: int, lines: tuple[str, ...]) -> Result:
-    """Trains one seed of a task within its budget and scores its final policy, and the best one beside it."""
+def run(name: str, seed: int, lines: tuple[str, ...], datasets: Path) -> Result:
+    """Trains one seed of a task within its budget and scores its final policy, and the best one beside it.
+
+    Args:
+      name: a key of `TASKS`.
+      seed: of the run, and of the one that makes its dataset.
+      lines: of TOML that override the task's config, not that of its dataset.
+      datasets: folder of the runs that datasets are of: tasks of one dataset and seed learn from the same run.
+    """
     task = TASKS[name]
     # Collectors take some steps more before they hear of the end; those are to be within the budget too.
     budget = (f"stop.environment_steps={int(task.steps * 0.95)}", "collect.report_seconds=0.05")
     with tempfile.TemporaryDirectory(prefix="reverb-dqn-") as folder:
         overrides, taken = (*budget, *task.lines, *lines), 0
         if task.dataset:
-            source = Path(folder) / "source"
-            taken = pipeline.train(pipeline.load(task.dataset, overrides, seed), source).environment_steps
+            data = pipeline.load(task.dataset, (*budget, *task.dataset_lines), seed)
+            source = datasets / "-".join((task.dataset, str(seed), *budget, *task.dataset_lines))
+            if not source.exists():
+                pipeline.train(data, source)
+            made = msgspec.json.decode(RunDirectory(source).summary.read_bytes(), type=prepared(Summary))
+            taken = made.environment_steps
             overrides = (*task.lines, *lines, f"offline.dataset={json.dumps(str(source))}")
         experiment = pipeline.load(task.config, overrides, seed)
         directory = RunDirectory(Path(folder) / "run")
