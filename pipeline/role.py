@@ -296,8 +296,9 @@ def _check(experiment: Experiment, shards: list[str]) -> None:
             raise UsageError("several learners draw from a replay of its own: leave --embedded out")
         if cluster.index != INDEX.value:
             raise UsageError(f"--index={INDEX.value}, and TF_CONFIG has task.index={cluster.index}: give both the same")
-    elif ROLE.value == "learner" and INDEX.value:
-        raise UsageError(f"--index={INDEX.value} of a learner: several of them need TF_CONFIG")
+    elif ROLE.value == "learner" and (INDEX.value or experiment.learner.local_steps > 1):
+        steps = f"learner.local_steps={experiment.learner.local_steps}"
+        raise UsageError(f"--index={INDEX.value} and {steps} of a learner: several of them need TF_CONFIG")
     if ROLE.value in ("replay", "learner") and not (cluster and not cluster.is_chief):
         _required(RUN_DIR, "where should its files be?")
     if ROLE.value == "evaluator" and not experiment.evaluates:

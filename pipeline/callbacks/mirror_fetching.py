@@ -75,6 +75,8 @@ def _placed(experiment: Experiment, run: RunDirectory) -> Experiment:
     mirror = experiment.checkpoint.mirror
     if "://" in mirror:
         return experiment
+    if re.match(r"[a-z][a-z0-9+.-]+:", mirror):
+        raise UsageError(f"{FIELD}={mirror!r}: a URL has two slashes behind its colon, such as s3://bucket/prefix")
     folder = Path(mirror).expanduser().resolve()
     if folder.is_relative_to(run.path) or run.path.is_relative_to(folder):
         raise UsageError(f"{FIELD}={mirror!r} and the run directory {run.path} are within each other: choose another")

@@ -29,7 +29,7 @@ from pipeline.command import refuse_more, run_command
 from pipeline.drill import faults, small_disk
 from pipeline.drill.faults import Drilled, DrillFailure
 from pipeline.experiment.config import UsageError, load
-from pipeline.experiment.run_directory import RunDirectory, write_json
+from pipeline.experiment.run_directory import RunDirectory, refuse_no_folder, write_json
 from pipeline.messages.ports import free_port
 from pipeline.records.results import Summary
 
@@ -252,6 +252,7 @@ def main(arguments: list[str]) -> int:
     if experiment.stop.target_return is None:
         raise UsageError(f"{_CONFIG.value} has no stop.target_return: a drill has to see that the run solves its task")
     folder = Path(_RUN_DIR.value).resolve()
+    refuse_no_folder(folder, "--run_dir")
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} is not empty: choose another --run_dir")
     try:

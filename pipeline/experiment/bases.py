@@ -3,12 +3,15 @@
 Imported for a config that has some.
 """
 
+import ast
+import contextlib
+import json
 import math
 import os
 import re
 import shlex
 import tomllib
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -187,7 +190,7 @@ def understood(
         words = in_words(str(error))
         field = re.sub(r"^unknown field '([\w.]+)'.*|^([\w.]+)[^\w.].*", r"\1\2", words)
         for line in reversed(lines):
-            if any(name == field or name.startswith(f"{field}.") for name in line.names()):
+            if any(f"{name}.".startswith(f"{field}.") or field.startswith(f"{name}.") for name in line.names()):
                 if not line.label:  # from Python, where the field's name says which argument it is
                     raise UsageError(words) from None
                 advice = "" if words.startswith("unknown") else _advice(field, kind)
@@ -239,7 +242,7 @@ class _Line(NamedTuple):
 
     def _read(self, name: str, value: Any, kind: str) -> Any:
         if name == "agent.kind":
-            return str(value).strip("\"'")
+            return str(value).strip(_QUOTES)
         if name.startswith(FREE):  # what an environment takes
             return _guessed(self.label, name, self.value) if self.name else value
         wanted = type_of(name, kind)
@@ -252,8 +255,8 @@ class _Line(NamedTuple):
             return found[0]
         if not found and not self.name:
             return value  # it is refused by the words for its range or type
-        lines = [f"--set={name}={one!r}" for one in found]
-        several = f"it may mean {' or '.join(lines)}" if found else _advice(name, kind)
+        meant = " or ".join(f"--set={name}={one!r}" for one in found)
+        several = f"it may mean {meant}" if found else _advice(name, kind)
         raise UsageError(f"{self.label}: {name} takes {words_of(wanted)}: {several}")
 
 
@@ -265,7 +268,7 @@ def _leaves(tables: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]
             yield f"{prefix}{key}", value
 
 
-_TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+_TRUE, _FALSE, _QUOTES = ("true", "yes", "on", "1"), ("false", "no", "off", "0"), "\"'"
 _GROUPS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
 
 
@@ -279,11 +282,18 @@ def readings(value: Any, kind: Any, *, is_text: bool) -> list[Any]:
     """
     if not is_text:
         try:
-            return [msgspec.to_builtins(msgspec.convert(value, kind))]
+            return [_as_lists(msgspec.to_builtins(msgspec.convert(value, kind)))]
         except msgspec.ValidationError:
             pass
     bare: Any = msgspec.inspect.type_info(kind)
     return _as(value, bare)
+
+
+def _as_lists(value: Any) -> Any:
+    """A value whose tuples are lists, as TOML has them."""
+    if isinstance(value, dict):
+        return {key: _as_lists(item) for key, item in value.items()}
+    return [_as_lists(item) for item in value] if isinstance(value, tuple | list) else value
 
 
 def _as(value: Any, kind: Any) -> list[Any]:
@@ -295,7 +305,7 @@ def _as(value: Any, kind: Any) -> list[Any]:
         return _as_list(value, kind.item_type)
     if isinstance(value, list | dict):
         return []
-    text = str(value).strip().strip("\"'").strip()
+    text = str(value).strip().strip(_QUOTES).strip()
     if isinstance(kind, msgspec.inspect.BoolType):
         return [text.lower() in _TRUE] if text.lower() in _TRUE + _FALSE else []
     if isinstance(kind, msgspec.inspect.LiteralType):
@@ -324,20 +334,24 @@ def _numbers(text: str, *, of_int: bool = False) -> list[float]:
         return [grouped] if of_int or text.count(",") > 1 else [grouped, float(text.replace(",", "."))]
     if not of_int and re.fullmatch(r"[+-]?\d+,\d+", text):
         text = text.replace(",", ".")
-    try:
-        number = float(text)
-    except ValueError:
-        return []
-    return [number] if math.isfinite(number) else []
+    with contextlib.suppress(ValueError):
+        return [float(text)] if math.isfinite(float(text)) else []
+    return []
 
 
 def _guessed(label: str, name: str, text: str) -> Any:
-    """An argument of an environment, whose type nobody here knows: a truth value, or a word."""
+    """An argument of an environment, of a type that nobody here knows: a truth value, a word, or a table of JSON."""
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
+    readers: list[Callable[[str], Any]] = [json.loads, ast.literal_eval]
+    for read_as in readers if text[0] in "{[(" else ():
+        with contextlib.suppress(ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+            return _as_lists(read_as(text))
+    if name in FREE:
+        raise UsageError(f"{label}: it takes a table, such as --set='{name}={{size = 4}}'")
     if not re.fullmatch(r"[A-Za-z_][\w./:-]*", text) or text in ("None", "nan", "inf"):
-        quoted = text.strip("\"'")
-        raise UsageError(f"{label}: what it means is not clear: text is written --set='{name}=\"{quoted}\"'")
+        copied = f"{name}={json.dumps(text.strip(_QUOTES), ensure_ascii=False)}"
+        raise UsageError(f"{label}: what it means is not clear: text is written --set={shlex.quote(copied)}")
     return text
 
 

@@ -11,6 +11,17 @@ if TYPE_CHECKING:  # `pipeline.Run` reads a run where nothing but NumPy and Tens
     from pipeline.experiment.sections import Experiment
 
 
+def refuse_no_folder(folder: Path, flag: str) -> None:
+    """Refuses a place where no folder can be: below a file, or a URL, of which a path keeps one slash."""
+    for path in (folder, *folder.parents):
+        if path.exists() and not path.is_dir():
+            raise UsageError(f"{flag}={folder} cannot be: {path} is a file")
+        if path.name.endswith(":") and not path.exists():
+            raise UsageError(
+                f"{flag} is a URL ({path.name}//...), not a folder: checkpoint.mirror brings checkpoints there"
+            )
+
+
 class RunDirectory:
     """Paths of one run."""
 
@@ -51,9 +62,7 @@ class RunDirectory:
         Raises:
           UsageError: the directory holds another run, or cannot be resumed with this experiment.
         """
-        for path in (self.path, *self.path.parents):
-            if path.exists() and not path.is_dir():
-                raise UsageError(f"--run_dir={self.path} cannot be: {path} is a file")
+        refuse_no_folder(self.path, "--run_dir")
         if not self.config.exists():
             if self.path.exists() and any(self.path.iterdir()):
                 raise UsageError(f"{self.path} is not empty and holds no run: choose another --run_dir")

@@ -84,9 +84,8 @@ LAUNCHERS: Mapping[str, str] = {
     "inline": "pipeline.launchers.inline",
     "ray": "pipeline.launchers.ray_cluster",
 }
-"""Modules, imported when chosen: `run(launch)` of each runs an experiment to its end, shows its progress, and returns
-the exit code. Those in `ELASTIC` have a function `joined`, too, of what a run joins first. One that is not ours is a
-function, or what has one; `separate = True` of either says what `SEPARATE` says of ours."""
+"""Modules, imported when chosen: `run(launch)` runs an experiment to its end, shows how it goes, returns the exit code.
+Those in `ELASTIC` have `joined`, of what a run joins first. A user's own is a function or has one, maybe `separate`."""
 
 SEPARATE = frozenset({"local"})
 """Those whose roles are all processes of this machine beside the caller's: a network namespace can hold them."""
@@ -174,14 +173,15 @@ def launch(
     started = time.time() if started is None else started
     if not isinstance(launcher, str):
         raise UsageError(f"no launcher {launcher!r}; there are {', '.join(LAUNCHERS)}")
-    is_own = launcher not in LAUNCHERS
-    is_separate = launcher in SEPARATE or (is_own and bool(getattr(_module(launcher), "separate", False)))
+    is_separate = launcher in SEPARATE or bool(getattr(_module(launcher), "separate", False))
     validate(experiment)
     if launcher not in ELASTIC and experiment.collectors > experiment.collect.collectors:
         raise UsageError(
             f"collect.max_collectors={experiment.collect.max_collectors} is for nodes that join a run of "
             f"--launcher=ray: set it to 0 with --launcher={launcher}"
         )
+    if (steps := experiment.learner.local_steps) > 1:
+        raise UsageError(f"learner.local_steps={steps} is of several learners, and --launcher={launcher} starts one")
     if launcher != "local" and experiment.collect.inference == "central":
         raise UsageError(f"--launcher={launcher} starts no acting server: set collect.inference='local'")
     _refuse_within_run()

@@ -4,7 +4,10 @@ Each collector of a host or a rack that asks a relay is one less that asks the r
 """
 
 import logging
+import sys
 import threading
+from collections.abc import Sequence
+from typing import Any
 
 from pipeline.messages.channel import Publisher
 from pipeline.messages.contents import VARIABLES_TABLE, WEIGHTS_TABLE, Variables
@@ -39,6 +42,20 @@ class Relay:
             self._given = newest
 
 
+_NO_BOUND = sys.float_info.max
+
+
+def newest_server(tables: Sequence[str], port: int) -> Any:
+    """A server of byte tables each of which keeps its newest item."""
+    reverb = native.reverb_bindings()
+
+    def table(name: str) -> Any:
+        limiter = reverb.RateLimiter(1.0, 1, -_NO_BOUND, _NO_BOUND)
+        return reverb.Table(name, reverb.LifoSelector(), reverb.FifoSelector(), 1, 0, limiter, [], None)
+
+    return reverb.Server([table(name) for name in tables], port, None)
+
+
 def run_relay(
     address: str, port: int, private: str, seconds: float, interrupted: threading.Event, recorder: Recorder
 ) -> int:
@@ -58,7 +75,7 @@ def run_relay(
     """
     refuse_used_port(port)
     with guarding(port, private):
-        server = native.newest_server((VARIABLES_TABLE, WEIGHTS_TABLE), port)
+        server = newest_server((VARIABLES_TABLE, WEIGHTS_TABLE), port)
     reader = VariablesReader(address, seconds)
     reader.wait(_CONNECT_SECONDS, "the relay")
     handing_on = Relay(reader, f"127.0.0.1:{port}")

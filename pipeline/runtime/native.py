@@ -12,7 +12,6 @@ import ctypes
 import importlib.util
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,7 +23,6 @@ from pipeline.runtime.notices import without_notices
 
 _TFLITE = "tensorflow.lite.python.interpreter_wrapper._pywrap_tensorflow_interpreter_wrapper"
 _REVERB = "reverb.libpybind"
-_NO_BOUND = sys.float_info.max
 _BUILTIN_OPERATIONS = 1  # tf.lite.experimental.OpResolverType.BUILTIN
 
 
@@ -79,17 +77,6 @@ def flush(writer: Any, unconfirmed: int, milliseconds: int) -> bool:
             raise
         return False
     return True
-
-
-def newest_server(tables: Sequence[str], port: int) -> Any:
-    """A server of byte tables each of which keeps its newest item."""
-    reverb = _load(_REVERB)
-
-    def table(name: str) -> Any:
-        limiter = reverb.RateLimiter(1.0, 1, -_NO_BOUND, _NO_BOUND)
-        return reverb.Table(name, reverb.LifoSelector(), reverb.FifoSelector(), 1, 0, limiter, [], None)
-
-    return reverb.Server([table(name) for name in tables], port, None)
 
 
 class Interpreter:

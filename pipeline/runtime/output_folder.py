@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.experiment.config import UsageError
+from pipeline.experiment.run_directory import refuse_no_folder
 
 
 def refuse_taken(folder: Path) -> None:
@@ -17,9 +18,7 @@ def refuse_taken(folder: Path) -> None:
     """
     if folder.is_symlink() or (folder.is_dir() and any(folder.iterdir())):
         raise UsageError(f"--out={folder} exists and is not empty: choose another, as nothing is replaced")
-    for path in (folder, *folder.parents):
-        if path.exists() and not path.is_dir():
-            raise UsageError(f"--out={folder} cannot be: {path} is a file")
+    refuse_no_folder(folder, "--out")
     there = next(path for path in (folder.absolute().parent, *folder.absolute().parents) if path.exists())
     if not os.access(there, os.W_OK | os.X_OK):
         raise UsageError(f"--out={folder} cannot be written: {there} is not yours to write to")

@@ -11,7 +11,7 @@ from pipeline.datasets import offline
 from pipeline.experiment import config
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.resume import differences
-from pipeline.experiment.run_directory import RunDirectory, write_atomically
+from pipeline.experiment.run_directory import RunDirectory, refuse_no_folder, write_atomically
 from pipeline.experiment.sections import Experiment
 from pipeline.launchers import describe
 from pipeline.records.results import EXIT_CODES, Status, Summary
@@ -136,9 +136,7 @@ def refuse_folder(folder: Path, searched: bool) -> None:
     Raises:
       UsageError: says what is there.
     """
-    for path in (folder, *folder.parents):
-        if path.exists() and not path.is_dir():
-            raise UsageError(f"--out={folder} cannot be: {path} is a file")
+    refuse_no_folder(folder, "--out")
     if not folder.exists():
         return
     names = {path.name for path in folder.iterdir()} - {_LOCK}

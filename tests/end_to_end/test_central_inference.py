@@ -122,9 +122,11 @@ def test_roles_by_hand_act_at_a_server_beside_one_that_acts_by_itself(tmp_path: 
     assert not (tmp_path / "acting.sock").exists()
 
 
-def test_a_launcher_without_an_acting_server_refuses(tmp_path: Path) -> None:
+def test_a_launcher_refuses_what_it_does_not_start(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--launcher=inline starts no acting server"):
         inline(tmp_path / "run", CENTRAL)
+    with pytest.raises(UsageError, match=r"local_steps=2 is of several learners, and --launcher=inline starts one"):
+        inline(tmp_path / "run", "learner.local_steps=2")
     assert not (tmp_path / "run").exists()
 
 
@@ -133,6 +135,7 @@ def test_a_launcher_without_an_acting_server_refuses(tmp_path: Path) -> None:
     [
         (("--role=inference",), "set collect.inference='central'"),
         (("--role=inference", f"--set={CENTRAL}"), "--inference is missing for --role=inference"),
+        (("--role=learner", "--set=learner.local_steps=4"), "several of them need TF_CONFIG"),
         (("--role=collector", f"--set={CENTRAL}", "--inference=10.1.2.3:9"), "is for collectors of its own machine"),
     ],
 )

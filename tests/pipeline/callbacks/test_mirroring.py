@@ -286,6 +286,7 @@ def test_what_cannot_be_a_mirror_is_refused(run: RunDirectory, experiment: Exper
     for mirror, said in (
         ("s3://me:secret@bucket/x", "holds a user or a password"),
         ("nothing://x", "Protocol not known: nothing"),
+        ("s3:/bucket/x", "a URL has two slashes behind its colon"),
         (str(tmp_path / "new" / "mirror"), "within each other"),
         (str(tmp_path), "within each other"),
         (str(tmp_path / "file"), "cannot be written"),

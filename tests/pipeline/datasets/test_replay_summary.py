@@ -108,10 +108,10 @@ def test_a_server_that_does_not_answer_is_a_line_and_no_wait_without_end() -> No
 
 
 def test_a_server_without_experience_is_no_replay(tmp_path: Any) -> None:
-    from pipeline.runtime import native
+    from pipeline.roles import relay_role
 
     port = free_port()
-    server = native.newest_server(["weights"], port)
+    server = relay_role.newest_server(["weights"], port)
     with pytest.raises(UsageError, match="no replay of a run"):
         live_replay.ask([f"{HOST}:{port}"])
     server.Stop()

@@ -27,49 +27,68 @@ def refusal(*lines: str, config: str = "") -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("line", "value"),
-    [
-        ("agent.kind=c51", "c51"),
-        ("agent.kind='c51'", "c51"),
-        ("environment.id=Acrobat-v1", "Acrobat-v1"),
-        ("offline.dataset=", ""),
-        ("agent.loss=MSE", "mse"),
-        ("agent.double=True", True),
-        ("agent.double=FALSE", False),
-        ("agent.double=yes", True),
-        ("agent.double=off", False),
-        ("agent.double=0", False),
-        ("agent.double='true'", True),
-        ("agent.hidden_units=64,64", (64, 64)),
-        ("agent.hidden_units=64, 128", (64, 128)),
-        ("agent.hidden_units=(64, 128)", (64, 128)),
-        ("agent.hidden_units=[64 128]", (64, 128)),
-        ("agent.hidden_units=64", (64,)),
-        ("agent.hidden_units=[64.0]", (64,)),
-        ("replay.capacity=20,000", 20_000),
-        ("replay.capacity=1,000,000", 1_000_000),
-        ("replay.capacity=2e4", 20_000),
-        ("replay.capacity=2E4", 20_000),
-        ("replay.capacity='20000'", 20_000),
-        ("replay.capacity=20000.0", 20_000),
-        ("agent.n_step=+3", 3),
-        ("agent.learning_rate=.5", 0.5),
-        ("agent.learning_rate=5.", 5.0),
-        ("agent.learning_rate=1", 1.0),
-        ("agent.learning_rate=0,001", 0.001),
-        ("stop.target_return=1,000,000", 1e6),
-        ("stop.target_return=475", 475.0),
-        ("environment.kwargs.mode=fast", "fast"),
-        ("environment.kwargs.wide=True", True),
-        ("environment.kwargs.few=2.0", 2.0),
-        ("seed=1e3", 1_000),
-    ],
-)
+READINGS = [
+    ("agent.kind=c51", "c51"),
+    ("agent.kind='c51'", "c51"),
+    ("environment.id=Acrobat-v1", "Acrobat-v1"),
+    ("offline.dataset=", ""),
+    ("agent.loss=MSE", "mse"),
+    ("agent.double=True", True),
+    ("agent.double=FALSE", False),
+    ("agent.double=yes", True),
+    ("agent.double=off", False),
+    ("agent.double=0", False),
+    ("agent.double='true'", True),
+    ("agent.hidden_units=64,64", (64, 64)),
+    ("agent.hidden_units=64, 128", (64, 128)),
+    ("agent.hidden_units=(64, 128)", (64, 128)),
+    ("agent.hidden_units=[64 128]", (64, 128)),
+    ("agent.hidden_units=64", (64,)),
+    ("agent.hidden_units=[64.0]", (64,)),
+    ("replay.capacity=20,000", 20_000),
+    ("replay.capacity=1,000,000", 1_000_000),
+    ("replay.capacity=2e4", 20_000),
+    ("replay.capacity=2E4", 20_000),
+    ("replay.capacity='20000'", 20_000),
+    ("replay.capacity=20000.0", 20_000),
+    ("agent.n_step=+3", 3),
+    ("agent.learning_rate=.5", 0.5),
+    ("agent.learning_rate=5.", 5.0),
+    ("agent.learning_rate=1", 1.0),
+    ("agent.learning_rate=0,001", 0.001),
+    ("stop.target_return=1,000,000", 1e6),
+    ("stop.target_return=475", 475.0),
+    ("environment.kwargs.mode=fast", "fast"),
+    ("environment.kwargs.wide=True", True),
+    ("environment.kwargs.few=2.0", 2.0),
+    ("seed=1e3", 1_000),
+    ('environment.kwargs={"a": 1, "b": [1, 2], "c": {"d": true}}', {"a": 1, "b": [1, 2], "c": {"d": True}}),
+    ("environment.kwargs={'a': True, 'b': (1, 2)}", {"a": True, "b": [1, 2]}),
+    ("environment.kwargs.config={'observation': {'type': 'Kinematics'}}", {"observation": {"type": "Kinematics"}}),
+    ("evaluation.kwargs.sizes=[1, True]", [1, True]),
+]
+
+
+@pytest.mark.parametrize(("line", "value"), READINGS)
 def test_one_reading_is_understood(line: str, value: Any) -> None:
     found = value_of(parse("", (line,)), line.partition("=")[0])
     assert found == value
     assert type(found) is type(value)
+
+
+LISTS = [
+    ("agent.hidden_units=[64, 128]", (64, 128)),
+    ("agent.hidden_units=[]", ()),
+    ("collect.info_keys=['a', 'b']", ("a", "b")),
+    ("agent.n_step_schedule.points=[[500, 10], [1000, 3]]", ((500, 10), (1000, 3))),
+]
+
+
+@pytest.mark.parametrize(("line", "value"), [*READINGS, *LISTS])
+@pytest.mark.parametrize("other", ["replay.initial_priority=LARGEST", "learner.batch_size='64'"])
+def test_what_an_override_says_does_not_depend_on_how_another_one_is_written(line: str, value: Any, other: str) -> None:
+    for lines in ((line, other), (other, line)):
+        assert value_of(parse("", lines), line.partition("=")[0]) == value
 
 
 @pytest.mark.parametrize(
@@ -92,6 +111,9 @@ def test_one_reading_is_understood(line: str, value: Any) -> None:
         ("exploration.epsilon_final=5%", "such as --set=exploration.epsilon_final=0.05"),
         ("environment.kwargs.x=1,5", "text is written --set='environment.kwargs.x=\"1,5\"'"),
         ("environment.kwargs.x=None", "what it means is not clear"),
+        ("environment.kwargs.x={a: 1}", "text is written --set='environment.kwargs.x=\"{a: 1}\"'"),
+        ("environment.kwargs=None", "it takes a table, such as --set='environment.kwargs={size = 4}'"),
+        ('environment.kwargs={"a": null}', "environment.kwargs.a is None, for which TOML has no word"),
         ("agent.kind=dnq", "agent.kind: Invalid value 'dnq' (did you mean 'dqn'?"),
         ("base=cartpole", "a base is named in a config's file"),
         ("n_step=3", "the nearest is 'agent.n_step'"),
@@ -108,10 +130,24 @@ def test_what_has_no_or_several_readings_is_refused_by_the_override(line: str, w
 
 
 def test_a_line_that_a_refusal_gives_can_be_copied() -> None:
-    for line in ("agent.loss=mae", "agent.hidden_units=20,000", "agent.n_step=1k", "agent.learning_rate=1,000"):
+    for line in (
+        "agent.loss=mae",
+        "agent.hidden_units=20,000",
+        "agent.n_step=1k",
+        "agent.learning_rate=1,000",
+    ):
         for copied in re.findall(r"--set=\S+\[.*\]'|--set=\S+", refusal(line).partition(": ")[2]):
             (word,) = shlex.split(copied)
             parse("", (word.removeprefix("--set="),))
+
+
+def test_text_with_quotes_can_be_copied() -> None:
+    for line, kwargs in (
+        ("environment.kwargs.x={'a\": 1}", {"x": "{'a\": 1}"}),
+        ("environment.kwargs=fast", {"size": 4}),
+    ):
+        (word,) = shlex.split(f"--set={refusal(line).rpartition('--set=')[2]}")
+        assert parse("", (word.removeprefix("--set="),)).environment.kwargs == kwargs
 
 
 def test_the_override_that_is_wrong_is_blamed_and_the_file_where_that_is() -> None:

@@ -8,6 +8,7 @@ import pytest
 from pipeline.experiment.config import UsageError, parse
 from pipeline.experiment.run_directory import RunDirectory, write_atomically, write_json
 from pipeline.experiment.sections import Experiment
+from pipeline.runtime.output_folder import refuse_taken
 
 
 @pytest.fixture
@@ -63,6 +64,16 @@ def test_a_file_is_refused(run: RunDirectory) -> None:
 def test_a_directory_below_a_file_is_refused(run: RunDirectory) -> None:
     run.path.parent.touch()
     assert str(run.path) in refusal(run, Experiment())
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/run", "gs:/bucket", "hdfs://"])
+def test_a_url_is_no_directory(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in (Path(url), Path(url).resolve()):
+        assert "--run_dir is a URL (" in refusal(RunDirectory(path), Experiment())
+        with pytest.raises(UsageError, match="--out is a URL"):
+            refuse_taken(path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_directory_that_cannot_be_written_is_refused() -> None:

@@ -67,6 +67,8 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
         make_plan(tmp_path)
     with pytest.raises(UsageError, match="is a file"):
         make_plan(tmp_path / "file" / "sweep")
+    with pytest.raises(UsageError, match="--out is a URL"):
+        make_plan(tmp_path / "s3:" / "sweep")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
