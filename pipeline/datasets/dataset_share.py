@@ -6,6 +6,7 @@ the second form: the share is the config's, whatever the sizes of the two. The d
 directory once, as arrays that are mapped into memory; with `replay.prioritized` its rows have priorities of their own.
 """
 
+import io
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ from agents.priorities import bounded
 from pipeline.acting.frame_stacks import unpacked
 from pipeline.datasets import datasets
 from pipeline.experiment.config import UsageError
-from pipeline.experiment.run_directory import RunDirectory
+from pipeline.experiment.run_directory import RunDirectory, write_atomically
 from pipeline.experiment.sections import Experiment
 from pipeline.experiment.validation_without_table import windows_of
 from pipeline.learner.feeder import Feeder
@@ -30,11 +31,15 @@ from pipeline.replay.embedded import EmbeddedReplay
 from pipeline.replay.frames import FIRST, LAST, MID, FrameLayout
 from pipeline.replay.sampling import Sample, decode, is_packed
 
-_FOLDER, _FRAMES, _ROWS = "dataset", "frames.npy", "rows.npy"
+FOLDER = "dataset"
+"""Of a run's directory: the copy of what it learns from."""
+_FRAMES, _ROWS = "frames.npy", "rows.npy"
 _PRIORITIES = "dataset_priorities.npy"
-"""In the replay's part of a checkpoint."""
+"""In the replay's part of a checkpoint, or beside the copy where the replay writes its own."""
 _DRAWS = 6
 """The stream of `Experiment.seed_of` that the dataset's rows are drawn by."""
+_OF_DATASET = -1
+"""In `SharedSample.shards`."""
 
 
 class SharedSample(NamedTuple):
@@ -49,7 +54,7 @@ class SharedSample(NamedTuple):
     keys: tf.Tensor
     """uint64: of the items drawn, and by priority of each window of the call, in order; a row is a key."""
     shards: Any = ()
-    """By priority int32 [K * B]: 1 of the dataset, else 0."""
+    """By priority int32 [K * B]: -1 of the dataset, else the shard that owns the item, 0 where there is one."""
     rows: Any = ()
     """int64 [K, R]: of the dataset, the last R windows of each batch."""
     left_out: int = 0
@@ -74,11 +79,11 @@ class Rows:
       starts: int64 [N], the first frame of each window.
       window: frames of a window.
       exponent: alpha of P(i) = p_i^alpha / sum p^alpha (Schaul et al. 2016, equation 1); None draws uniformly.
-      seed: of the draws.
+      seed: of the draws; None takes another one each time.
     """
 
     def __init__(
-        self, frames: NDArray[np.void], starts: NDArray[np.int64], window: int, exponent: float | None, seed: int
+        self, frames: NDArray[np.void], starts: NDArray[np.int64], window: int, exponent: float | None, seed: int | None
     ) -> None:
         self._frames, self._starts, self._exponent = frames, starts, exponent
         self._offsets = np.arange(window)
@@ -120,10 +125,129 @@ class Rows:
             return np.where(self._judged, self.priorities, np.float32(np.nan))
 
     def restore(self, state: NDArray[np.float32]) -> None:
-        """Goes on from what `state` gave."""
+        """Goes on from what `state` gave; what so many other rows gave says nothing of these."""
         judged = np.flatnonzero(~np.isnan(state))
-        if len(judged):
+        if len(judged) and len(state) == len(self):
             self.judge(judged, state[judged])
+
+
+class Share:
+    """A learner's share of each batch that is of the dataset: draws rows, joins them to what a replay gives.
+
+    Args:
+      experiment: the run as this learner draws for it: of several learners, its part.
+      layout: of the frames.
+      folder: that holds the dataset, or is to hold a copy of it.
+      is_kept: whether the run has learned from the copy before.
+      gradient_steps: that the share goes on from.
+      seed: of the draws; None takes another one each time.
+      learner: which of several this is. With priorities each has every n-th row for its own.
+      learners: n.
+
+    Raises:
+      UsageError: the dataset cannot be learned from.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        layout: FrameLayout,
+        folder: Path,
+        is_kept: bool,
+        gradient_steps: int,
+        seed: int | None,
+        learner: int = 0,
+        learners: int = 1,
+    ) -> None:
+        self._part, self._layout, self._folder = experiment, layout, folder
+        if not is_kept or not (folder / _ROWS).is_file():
+            _keep(experiment, layout, folder)
+        by_priority = experiment.replay.prioritized
+        starts = np.load(folder / _ROWS)[learner::learners] if by_priority else np.load(folder / _ROWS)
+        if not len(starts):
+            raise UsageError(
+                f"offline.dataset={experiment.offline.dataset!r} holds fewer steps than there are learners"
+            )
+        frames = np.load(folder / _FRAMES, mmap_mode="r").view(layout.dtype)[:, 0]
+        exponent = experiment.replay.priority_exponent if by_priority else None
+        self.rows = Rows(frames, starts, experiment.window, exponent, seed)
+        self.gradient_steps = gradient_steps
+        """Before the call that is drawn next: what the share goes by."""
+
+    def mixed(self, samples: Iterator[Sample]) -> Iterator[Sample]:
+        """`SharedSample`s of what a replay gives, call by call."""
+        for drawn in samples:
+            share = windows_of_dataset(self._part, self.gradient_steps)
+            self.gradient_steps += self._part.learner.steps_per_call
+            with tf.device("CPU:0"):  # as the replay's own samples
+                mixed = self._with_rows(drawn, share)
+            yield mixed  # type: ignore[misc]  # it has all that a `Sample` has
+
+    def judge(
+        self, sample: Sample, priorities: NDArray[np.float32], give: Callable[[Sample, NDArray[np.float32]], None]
+    ) -> None:
+        """Gives the dataset's rows their priorities, and has `give` give the replay's items theirs."""
+        keys, shards = sample.keys.numpy(), sample.shards.numpy()
+        is_row, of_items = shards == _OF_DATASET, bounded(priorities.reshape(-1))
+        if is_row.any():
+            self.rows.judge(keys[is_row].astype(np.int64), of_items[is_row])
+        if not is_row.all():
+            items = sample._replace(keys=tf.constant(keys[~is_row]), shards=tf.constant(shards[~is_row]))
+            give(items, of_items[~is_row].reshape(1, -1))
+
+    def save(self, folder: Path | None = None) -> None:
+        """Writes the rows' priorities, if they have any; into the dataset's folder where no other is given."""
+        if self._part.replay.prioritized:
+            packed = io.BytesIO()
+            np.save(packed, self.rows.state())
+            write_atomically((folder or self._folder) / _PRIORITIES, packed.getvalue())
+
+    def restore(self, folder: Path | None = None) -> None:
+        """Goes on from what `save` wrote, if it has."""
+        if (path := (folder or self._folder) / _PRIORITIES).is_file():
+            self.rows.restore(np.load(path))
+
+    def _with_rows(self, drawn: Sample, share: int) -> SharedSample:
+        """A call's sample, of which `share` windows of each batch are of the dataset."""
+        calls, most = drawn.gradient_steps.shape
+        whole = self._part.learner.batch_size
+        collected = whole - share
+        rows, relative = self.rows.draw(calls * share)
+        rows, relative = rows.reshape(calls, share), relative.reshape(calls, share)
+
+        def decoded(windows: tf.Tensor) -> Any:
+            return decode(windows, self._layout)[0]
+
+        trajectory, ours = decoded(tf.constant(self.rows.windows(rows))), drawn.trajectory
+        if is_packed(self._part):
+            ours = unpacked(decoded, self._part.window, most, ours)
+
+        def joined(ours: tf.Tensor, theirs: tf.Tensor) -> tf.Tensor:
+            return tf.concat([ours[:, :collected], theirs], axis=1)
+
+        mixed = tf.nest.map_structure(joined, ours, trajectory)
+        if getattr(self._part.agent, "demonstrates", False):
+            marks = np.zeros((calls, whole), np.float32)
+            marks[:, collected:] = 1.0
+            mixed = mixed._replace(policy_info=tf.constant(marks))
+        keys, shards = drawn.keys, ()
+        if self._part.replay.prioritized:
+            of_items = drawn.keys.numpy().reshape(calls, most)[:, :collected]
+            keys = tf.constant(np.concatenate([of_items, rows.astype(np.uint64)], axis=1).ravel())
+            owners = np.zeros((calls, most), np.int32)
+            if len(drawn.shards):
+                owners = drawn.shards.numpy().reshape(calls, most)
+            of_rows = np.full((calls, share), _OF_DATASET, np.int32)
+            shards = tf.constant(np.concatenate([owners[:, :collected], of_rows], axis=1).ravel())
+        return SharedSample(
+            mixed,
+            joined(drawn.gradient_steps, tf.gather(drawn.gradient_steps, np.arange(share) % most, axis=1)),
+            joined(drawn.relative_probability, tf.constant(relative)),
+            keys,
+            shards,
+            tf.constant(rows),
+            calls * (most - collected),
+        )
 
 
 class SharedReplay(EmbeddedReplay):
@@ -153,89 +277,26 @@ class SharedReplay(EmbeddedReplay):
         blocking: bool,
         counters: Counters,
     ) -> None:
-        self._whole = experiment
-        layout = FrameLayout.of(experiment, specs)
-        kept = folder.parents[1] / _FOLDER
-        if restore_from is None or not (kept / _ROWS).is_file():
-            _keep(experiment, layout, kept)
-        replay = experiment.replay
-        self.rows = Rows(
-            np.load(kept / _FRAMES, mmap_mode="r").view(layout.dtype)[:, 0],
-            np.load(kept / _ROWS),
-            experiment.window,
-            replay.priority_exponent if replay.prioritized else None,
-            experiment.seed_of(_DRAWS, counters.gradient_steps),
-        )
-        if restore_from is not None and (restore_from / _PRIORITIES).is_file():
-            self.rows.restore(np.load(restore_from / _PRIORITIES))
-        self._begun_at = counters.gradient_steps
+        layout, seed = FrameLayout.of(experiment, specs), experiment.seed_of(_DRAWS, counters.gradient_steps)
+        kept, is_kept = folder.parents[1] / FOLDER, restore_from is not None
+        self.share = Share(experiment, layout, kept, is_kept, counters.gradient_steps, seed)
+        if restore_from is not None:
+            self.share.restore(restore_from)
         super().__init__(experiment.collected, specs, port, folder, restore_from, blocking)
 
     def samples(self) -> Iterator[Sample]:
         """See `Replay.samples`: `SharedSample`s."""
-        steps, at = self._whole.learner.steps_per_call, self._begun_at
-        for drawn in super().samples():
-            share = windows_of_dataset(self._whole, at)
-            at += steps
-            with tf.device("CPU:0"):  # as the replay's own samples
-                mixed = self._with_rows(drawn, share)
-            yield mixed  # type: ignore[misc]  # it has all that a `Sample` has
+        return self.share.mixed(super().samples())
 
     def give_priorities(self, sample: Sample, priorities: NDArray[np.float32]) -> None:
         """See `Replay.give_priorities`: the dataset's rows keep theirs here."""
-        keys, is_row = sample.keys.numpy(), sample.shards.numpy() == 1
-        of_items = bounded(priorities.reshape(-1))
-        if is_row.any():
-            self.rows.judge(keys[is_row].astype(np.int64), of_items[is_row])
-        if not is_row.all():
-            self.update_priorities(keys[~is_row], of_items[~is_row].reshape(1, -1))
+        self.share.judge(sample, priorities, super().give_priorities)
 
     def save(self) -> Path:
         """See `Replay.save`; with the priorities of the dataset's rows."""
         path = super().save()
-        if self._whole.replay.prioritized:
-            np.save(path / _PRIORITIES, self.rows.state())
+        self.share.save(path)
         return path
-
-    def _with_rows(self, drawn: Sample, share: int) -> SharedSample:
-        """A call's sample, of which `share` windows of each batch are of the dataset."""
-        calls, most = drawn.gradient_steps.shape
-        whole = self._whole.learner.batch_size
-        collected = whole - share
-        rows, relative = self.rows.draw(calls * share)
-        rows, relative = rows.reshape(calls, share), relative.reshape(calls, share)
-
-        def decoded(windows: tf.Tensor) -> Any:
-            return decode(windows, self._layout)[0]
-
-        trajectory, ours = decoded(tf.constant(self.rows.windows(rows))), drawn.trajectory
-        if is_packed(self._whole):
-            ours = unpacked(decoded, self._whole.window, most, ours)
-
-        def joined(ours: tf.Tensor, theirs: tf.Tensor) -> tf.Tensor:
-            return tf.concat([ours[:, :collected], theirs], axis=1)
-
-        mixed = tf.nest.map_structure(joined, ours, trajectory)
-        if getattr(self._whole.agent, "demonstrates", False):
-            marks = np.zeros((calls, whole), np.float32)
-            marks[:, collected:] = 1.0
-            mixed = mixed._replace(policy_info=tf.constant(marks))
-        keys, shards = drawn.keys, ()
-        if self._whole.replay.prioritized:
-            of_items = drawn.keys.numpy().reshape(calls, most)[:, :collected]
-            keys = tf.constant(np.concatenate([of_items, rows.astype(np.uint64)], axis=1).ravel())
-            is_row = np.zeros((calls, whole), np.int32)
-            is_row[:, collected:] = 1
-            shards = tf.constant(is_row.ravel())
-        return SharedSample(
-            mixed,
-            joined(drawn.gradient_steps, tf.gather(drawn.gradient_steps, np.arange(share) % most, axis=1)),
-            joined(drawn.relative_probability, tf.constant(relative)),
-            keys,
-            shards,
-            tf.constant(rows),
-            calls * (most - collected),
-        )
 
 
 class MarkedLearner(Learner):
@@ -247,7 +308,7 @@ class MarkedLearner(Learner):
 
 
 class CountingFeeder(Feeder):
-    """A `Feeder` that counts what it hands out: the dataset's windows, and those that the share had no room for.
+    """A `Feeder` that counts what it hands out, see `count`.
 
     Args:
       samples: of a `SharedReplay`.
@@ -261,12 +322,20 @@ class CountingFeeder(Feeder):
 
     def draw(self, timeout: float) -> Sample | None:
         """See `Feeder.draw`."""
-        sample = super().draw(timeout)
-        if sample is not None:
-            of_dataset: Any = sample  # a `SharedSample`
-            self._counters.dataset_windows += int(np.prod(of_dataset.rows.shape))
-            self._counters.discarded += of_dataset.left_out
-        return sample
+        return count(super().draw(timeout), self._counters)
+
+
+def count(sample: Sample | None, counters: Counters, learners: int = 1) -> Sample | None:
+    """Counts a `SharedSample` for so many learners: windows of the dataset, and those that the share had no room for.
+
+    Returns:
+      The sample.
+    """
+    if sample is not None:
+        of_dataset: Any = sample
+        counters.dataset_windows += learners * int(np.prod(of_dataset.rows.shape))
+        counters.discarded += learners * of_dataset.left_out
+    return sample
 
 
 def _keep(experiment: Experiment, layout: FrameLayout, folder: Path) -> None:

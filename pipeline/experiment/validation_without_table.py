@@ -96,7 +96,6 @@ def of_share(
             "offline.dataset=''",
         ),
         (agent.offline_only, f"{kind} learns from a dataset alone: set offline.share=1.0"),
-        (experiment.replay.shards > 0, "a dataset is read in the learner's process: set replay.shards=0"),
         (
             getattr(agent, "stored_state", False),
             "agent.stored_state=true would start sequences from states of another run's network: set "

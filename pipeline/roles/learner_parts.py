@@ -156,7 +156,7 @@ def _open(
     if place.addresses:
         from pipeline.roles import separate_replay
 
-        replay: Replay = separate_replay.rejoin(experiment, learners, specs, place.addresses, ledger)
+        replay: Replay = separate_replay.rejoin(experiment, learners, specs, place.addresses, ledger, run, bool(found))
     else:
         replay = _start(experiment, specs, run, place, ledger, found)
     return _Opened(ledger, records, replay, state, is_judged_anew)
@@ -202,20 +202,17 @@ def _learner(
     counters: Counters,
 ) -> tuple[Learner, Feeder]:
     """The learner and what feeds it: alone, or as the chief of a team."""
-    early = not experiment.replay.prioritized
-    agent: Any = experiment.agent
-    make, feeder = Learner, Feeder(samples, early)
     if experiment.mixes:
-        from pipeline.datasets.dataset_share import CountingFeeder, MarkedLearner
+        from pipeline.roles import separate_replay
 
-        feeder = CountingFeeder(samples, early, counters)
-        make = MarkedLearner if getattr(agent, "demonstrates", False) else Learner
-    if team is None and any(getattr(agent, name, 0) for name in ("redo_period", "reset_period")):
+        return separate_replay.learner_and_feeder(experiment, specs, samples, team, counters)
+    early = not experiment.replay.prioritized
+    if team is None and any(getattr(experiment.agent, name, 0) for name in ("redo_period", "reset_period")):
         from pipeline.roles.plastic_learner import PlasticLearner
 
-        return PlasticLearner(experiment, specs), feeder
+        return PlasticLearner(experiment, specs), Feeder(samples, early)
     if team is None:
-        return make(experiment, specs), feeder
+        return Learner(experiment, specs), Feeder(samples, early)
     from pipeline.learner.workers.team_feeder import TeamFeeder
     from pipeline.learner.workers.team_learner import TeamLearner
 

@@ -61,7 +61,8 @@ def run_replay(
     def start(found: Checkpoint | None) -> None:
         source = found.replay if found else None
         folder = checkpoint_writer.reverb_folder(run.checkpoints)
-        servers.append(SeparateServer(experiment, specs, port, folder, source, shard=shard))
+        of_table = experiment.collected if experiment.mixes else experiment  # the rest of a batch is of a dataset
+        servers.append(SeparateServer(of_table, specs, port, folder, source, shard=shard))
 
     if not (resume and restore(run.checkpoints, start)):
         start(None)

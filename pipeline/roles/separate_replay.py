@@ -1,23 +1,45 @@
-"""How a learner finds a replay in processes of its own, which may have gone on while there was no learner."""
+"""How a learner finds a replay in processes of its own, which may have gone on without one, and a dataset beside it.
+
+Each of several learners draws its part of a batch with the same share of the dataset, from a copy of its own. With
+priorities the learners divide the rows among them, so that each row has one learner who knows its newest priority.
+"""
 
 import contextlib
 import logging
 import queue
+import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from agents import Specs
+from pipeline.datasets import offline
+from pipeline.datasets.dataset_share import FOLDER, CountingFeeder, MarkedLearner, Share, count
+from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
+from pipeline.learner.feeder import Feeder
+from pipeline.learner.learner import Learner
 from pipeline.learner.workers import team
 from pipeline.messages.addresses import respelled
 from pipeline.messages.channel import take
 from pipeline.messages.contents import VARIABLES_TABLE, Announcement
-from pipeline.records.counters import NOTHING, Tally
+from pipeline.records.counters import NOTHING, Counters, Tally
 from pipeline.records.ledger import Ledger
+from pipeline.replay.frames import FrameLayout
 from pipeline.replay.replay import Replay
+from pipeline.replay.sampling import Sample
 from pipeline.replay.shards.remote_replay import RemoteReplay, tables_of
 from pipeline.replay.shards.sharded_replay import ShardedReplay
 from pipeline.runtime import native
+
+if TYPE_CHECKING:
+    from pipeline.learner.workers.collectives import Team
+    from pipeline.learner.workers.team_feeder import TeamFeeder
+    from pipeline.learner.workers.team_learner import TeamLearner
 
 log = logging.getLogger(__name__)
 
@@ -25,15 +47,27 @@ _TRIES = 6
 _HEAR_SECONDS = 10.0
 
 
-def rejoin(experiment: Experiment, learners: int, specs: Specs, addresses: Sequence[str], ledger: Ledger) -> Replay:
+def rejoin(
+    experiment: Experiment,
+    learners: int,
+    specs: Specs,
+    addresses: Sequence[str],
+    ledger: Ledger,
+    run: RunDirectory,
+    is_resumed: bool,
+) -> Replay:
     """The replay of a run that the chief begins or goes on with; what the servers have is entered into the ledger.
 
     Raises:
       TimeoutError: a server does not answer.
-      UsageError: a server is of another experiment.
+      UsageError: a server is of another experiment, or `offline.dataset` cannot be learned from.
     """
-    inserted, sampled = ledger.counters.taken_before
-    replay = find_replay(experiment, specs, addresses, learners, Tally(inserted, sampled, 0))
+    if experiment.mixes:
+        share = share_of_chief(experiment, learners, specs, run, is_resumed, ledger.counters)
+        replay = replay_beside(experiment, specs, addresses, learners, share)
+    else:
+        inserted, sampled = ledger.counters.taken_before
+        replay = find_replay(experiment, specs, addresses, learners, Tally(inserted, sampled, 0))
     ledger.see_servers(replay.seen())
     ledger.accept_learner_restart(replay.tally())
     return replay
@@ -85,3 +119,160 @@ def _announced_life(address: str) -> int:
             log.warning("what the replay at %s has for an announcement is none, and is passed over: %s", address, said)
             return -1
     raise TimeoutError(f"the replay at {address} has an announcement of a learner, and did not give it {_TRIES} times")
+
+
+def share_of_chief(
+    experiment: Experiment, learners: int, specs: Specs, run: RunDirectory, is_resumed: bool, counters: Counters
+) -> Share:
+    """The share of a lone learner or of the first of several, with a copy of the dataset in the run's directory.
+
+    Raises:
+      UsageError: the dataset cannot be learned from.
+    """
+    if not is_resumed:
+        offline.refuse_unlike(experiment, specs)
+    part, layout, folder = team.share(experiment, learners), FrameLayout.of(experiment, specs), run.path / FOLDER
+    share = Share(part, layout, folder, is_resumed, counters.gradient_steps, None, 0, learners)
+    if is_resumed:
+        share.restore()
+    return share
+
+
+def share_of_worker(experiment: Experiment, specs: Specs, cluster: team.Cluster) -> Share:
+    """The share of a learner that is not the chief, with a copy of the dataset that goes with this process.
+
+    Raises:
+      UsageError: the dataset cannot be learned from.
+    """
+    offline.refuse_unlike(experiment, specs)
+    learners = len(cluster.addresses)
+    part, layout = team.share(experiment, learners), FrameLayout.of(experiment, specs)
+    with tempfile.TemporaryDirectory(prefix="dataset-") as folder:  # its pages stay mapped without a name
+        return Share(part, layout, Path(folder), False, 0, None, cluster.index, learners)
+
+
+class SharedRemoteReplay(RemoteReplay):
+    """A `RemoteReplay` of what collectors store, with a share of each batch from a dataset.
+
+    Args:
+      experiment: as this learner draws for it.
+      specs: of its environment.
+      address: of the server.
+      share: of this learner.
+
+    Raises:
+      TimeoutError: as `RemoteReplay`, and so is UsageError.
+    """
+
+    def __init__(self, experiment: Experiment, specs: Specs, address: str, share: Share) -> None:
+        self.share = share
+        super().__init__(experiment.collected, specs, address)
+
+    def samples(self) -> Iterator[Sample]:
+        """See `Replay.samples`: `SharedSample`s."""
+        return self.share.mixed(super().samples())
+
+    def give_priorities(self, sample: Sample, priorities: NDArray[np.float32]) -> None:
+        """See `Replay.give_priorities`: the dataset's rows keep theirs here."""
+        self.share.judge(sample, priorities, super().give_priorities)
+
+    def save(self) -> None:
+        """See `Replay.save`: the server writes its own checkpoints, and here are the priorities of the rows."""
+        self.share.save()
+
+
+class SharedShardedReplay(ShardedReplay):
+    """A `ShardedReplay` of what collectors store, with a share of each batch from a dataset.
+
+    Args:
+      experiment: the run.
+      specs: of its environment.
+      addresses: of the shards.
+      learners: that draw equal shares of each batch.
+      share: of this learner.
+
+    Raises:
+      TimeoutError: as `ShardedReplay`, and so is UsageError.
+    """
+
+    def __init__(
+        self, experiment: Experiment, specs: Specs, addresses: Sequence[str], learners: int, share: Share
+    ) -> None:
+        self.share = share
+        super().__init__(experiment.collected, specs, addresses, learners)
+
+    def samples(self) -> Iterator[Sample]:
+        """See `Replay.samples`: `SharedSample`s."""
+        return self.share.mixed(super().samples())
+
+    def give_priorities(self, sample: Sample, priorities: NDArray[np.float32]) -> None:
+        """See `Replay.give_priorities`: the dataset's rows keep theirs here."""
+        self.share.judge(sample, priorities, super().give_priorities)
+
+    def save(self) -> None:
+        """See `Replay.save`: the servers write their own checkpoints, and here are the priorities of the rows."""
+        self.share.save()
+
+
+def replay_beside(
+    experiment: Experiment, specs: Specs, addresses: Sequence[str], learners: int, share: Share
+) -> Replay:
+    """A replay in processes of its own, and a dataset beside it.
+
+    Raises:
+      TimeoutError: a server does not answer.
+      UsageError: a server is of another experiment.
+    """
+    if len(addresses) > 1:
+        return SharedShardedReplay(experiment, specs, addresses, learners, share)
+    return SharedRemoteReplay(team.share(experiment, learners), specs, addresses[0], share)
+
+
+def learner_and_feeder(
+    experiment: Experiment,
+    specs: Specs,
+    samples: Callable[[], Iterator[Sample]],
+    learners: "Team | None",
+    counters: Counters,
+) -> tuple[Learner, Feeder]:
+    """The learner of a run that learns beside a dataset and what feeds it, alone or as the chief of a team."""
+    agent, early = experiment.agent, not experiment.replay.prioritized
+    if learners is not None:
+        learner = team_learner(experiment, specs, learners)
+        return learner, _counting_team_feeder(samples, learner, learners, early, counters)
+    feeder = CountingFeeder(samples, early, counters)
+    if any(getattr(agent, name, 0) for name in ("redo_period", "reset_period")):
+        from pipeline.roles.plastic_learner import PlasticLearner
+
+        return PlasticLearner(experiment, specs), feeder
+    return (MarkedLearner if getattr(agent, "demonstrates", False) else Learner)(experiment, specs), feeder
+
+
+def team_learner(experiment: Experiment, specs: Specs, learners: "Team") -> "TeamLearner":
+    """A learner of several, of a kind that may tell demonstrations from other windows."""
+    from pipeline.learner.workers.team_learner import TeamLearner
+
+    if not getattr(experiment.agent, "demonstrates", False):
+        return TeamLearner(experiment, specs, learners)
+
+    class MarkedTeamLearner(MarkedLearner, TeamLearner):
+        """A `MarkedLearner` of several."""
+
+    return MarkedTeamLearner(experiment, specs, learners)
+
+
+def _counting_team_feeder(
+    samples: Callable[[], Iterator[Sample]], learner: "TeamLearner", learners: "Team", early: bool, counters: Counters
+) -> "TeamFeeder":
+    from pipeline.learner.workers.team_feeder import TeamFeeder
+
+    class CountingTeamFeeder(TeamFeeder):
+        """Counts what the chief draws, and what the others have drawn when all learn."""
+
+        def draw(self, timeout: float) -> Sample | None:
+            return count(super().draw(timeout), counters)
+
+        def next(self, timeout: float) -> Sample | None:
+            return count(super().next(timeout), counters, learners.size - 1)
+
+    return CountingTeamFeeder(samples, learner, learners, early)

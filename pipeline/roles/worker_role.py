@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from agents import Specs
 from pipeline.experiment.sections import Experiment
@@ -13,7 +14,10 @@ from pipeline.learner.workers.team_learner import TeamLearner
 from pipeline.messages.contents import TOLD_TO_LEAVE
 from pipeline.records.recorder import Recorder
 from pipeline.replay.sampling import Sample
-from pipeline.roles.separate_replay import find_replay
+from pipeline.roles.separate_replay import find_replay, replay_beside, share_of_worker, team_learner
+
+if TYPE_CHECKING:
+    from pipeline.datasets.dataset_share import Share
 
 _WAIT_SECONDS = 0.1
 
@@ -40,15 +44,24 @@ def run_worker(
       TimeoutError: a server of the replay does not answer.
       WorkerLost: another learner is gone.
     """
-    replay = find_replay(experiment, specs, addresses, team.size)
-    learner = TeamLearner(experiment, specs, team)
+    share: Share | None = None
+    if experiment.mixes:
+        share = share_of_worker(experiment, specs, team.cluster)
+        replay = replay_beside(experiment, specs, addresses, team.size, share)
+        learner = team_learner(experiment, specs, team)
+    else:
+        replay = find_replay(experiment, specs, addresses, team.size)
+        learner = TeamLearner(experiment, specs, team)
     learner.choose_loop()
     feeder = Feeder(replay.samples, early=not experiment.replay.prioritized)
-    feeder.start()
+    if share is None:
+        feeder.start()
     sample: Sample | None = None
+    is_awaited = share is not None
+    """Whether the chief's state may still come, whose gradient steps a share of a dataset goes by."""
     while True:
         recorder.beat()
-        sample = sample or feeder.draw(_WAIT_SECONDS)
+        sample = sample or (None if is_awaited else feeder.draw(_WAIT_SECONDS))
         wish = Wish.STOP if interrupted.is_set() else Wish.WAIT if sample is None else Wish.LEARN
         decided = team.agree(wish)
         if decided >= Wish.STOP:
@@ -56,6 +69,9 @@ def run_worker(
             return 0 if decided == Wish.FINISH else TOLD_TO_LEAVE
         if decided == Wish.TAKE_STATE:
             learner.share_state()
+        elif share is not None and is_awaited:
+            share.gradient_steps, is_awaited = learner.gradient_steps, False
+            feeder.start()
         elif decided == Wish.LEARN and sample is not None:
             outcome = learner.learn(sample)
             recorder.advance(learner.gradient_steps)

@@ -271,6 +271,61 @@ def test_learners_that_learn_together_begin_with_the_weights_of_another_run(
     assert (result.stop_reason, result.started_anew) == ("gradient_steps", [])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("shards", [1, 2])
+def test_learners_that_learn_together_share_a_dataset(tmp_path: Path, start: Callable[..., Role], shards: int) -> None:
+    assert inline(tmp_path / "before", *SMALL, "stop.environment_steps=600", "evaluation.episodes=0") == 0
+    more = (
+        f"offline.dataset='{tmp_path / 'before'}'",
+        "offline.share=0.75",
+        "offline.share_final=0.25",
+        "offline.share_decay_steps=160",
+        "learner.batch_size=64",
+        "collect.collectors=1",
+        "agent.margin=0.8",
+        "replay.prioritized=true",
+        "stop.environment_steps=1_000_000",
+        "evaluation.episodes=0",
+    )
+    flags = flags_of(*more, shards=shards)
+    learner_dir, addresses = tmp_path / "learner", [f"127.0.0.1:{free_port()}" for _ in range(2)]
+    others = [start("replay", flags, shard, f"--run_dir={tmp_path / f'replay-{shard}'}") for shard in range(shards)]
+    others.append(start("collector", flags))
+
+    def learner(index: int) -> Role:
+        task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        own = [f"--run_dir={learner_dir}"] if index == 0 else []
+        return start("learner", flags, index, "--resume", *own, TF_CONFIG=json.dumps(task))
+
+    def steps() -> int:
+        newest = checkpoint.newest(learner_dir / "checkpoints")
+        return newest.counters.gradient_steps if newest else 0
+
+    team = [learner(index) for index in range(2)]
+    wait_until(lambda: steps() > 80, "the chief has written a checkpoint", *team)
+    team[1].process.kill()  # amid the decay: both begin anew
+    team[1].process.wait()
+    kept = steps()
+    team[1] = learner(1)
+    wait_until(lambda: steps() > max(400, kept + 80), "they go on", *team)
+    team[0].process.send_signal(signal.SIGTERM)
+    assert [role.wait() for role in (*team, *others)] == [1, 7, *[7] * (shards + 1)], team[0].words() + team[1].words()
+    result = summary(learner_dir)
+    account = result.account
+    assert account is not None
+    assert account.unaccounted == 0
+    assert account.learned == result.gradient_steps * 64, "by the chief for both"
+    assert account.prefetched >= 0, "no more was learned from or thrown away than was drawn"
+    assert account.drawn == account.learned + account.prefetched + account.discarded + account.drained
+    # Of 32 windows of each learner 24 at first, 8 after 160 steps, and 8 gradient steps a call.
+    of_calls = [int(32 * (0.75 - 0.5 * min(1.0, at / 160)) + 0.5) * 8 * 2 for at in range(0, result.gradient_steps, 8)]
+    ahead = result.dataset_windows - sum(of_calls)  # of calls that the end let nobody learn from, by the chief alone
+    assert ahead in range(0, 20 * 64 + 1, 64), (result.dataset_windows, sum(of_calls))
+    weights = [role.log.read_text().rpartition(" with the weights ")[2].split()[0] for role in team]
+    assert len(set(weights)) == 1, "all hold one network, optimizer and target included"
+    assert (learner_dir / "dataset" / "dataset_priorities.npy").is_file()
+
+
 def test_the_learners_process_can_be_the_replay_and_roles_of_another_experiment_take_no_part(
     tmp_path: Path, start: Callable[..., Role]
 ) -> None:

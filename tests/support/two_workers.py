@@ -14,16 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 from kinds import changed, config_of, specs_of
 from samples import part, random_sample
 
-from pipeline.experiment.replay_section import ReplayConfig
+from pipeline.experiment.replay_section import OfflineConfig, ReplayConfig
 from pipeline.experiment.sections import Experiment, LearnerConfig
 from pipeline.learner.learner import Learner
 from pipeline.learner.workers.collectives import Team
 from pipeline.learner.workers.team import Cluster, Wish, WorkerLost, await_peers
 from pipeline.learner.workers.team_learner import TeamLearner
 from pipeline.replay.sampling import Sample
+from pipeline.roles import separate_replay
 from pipeline.runtime.process import interruption
 
 STEPS, BATCH, CALLS = 4, 16, 3
@@ -35,10 +37,13 @@ VARIANTS = {
     "r2d2": changed(config_of("r2d2"), {"sequence": 2, "burn_in": 1, "period": 1}),
     "q_learning": config_of("q_learning"),
     "dqn_local": changed(config_of("dqn"), {"normalize_observations": True}),
+    "dqn_share": changed(config_of("dqn"), {"margin": 0.8, "one_step_weight": 1.0}),
 }
-PRIORITIZED = {"dqn", "rainbow", "r2d2", "dqn_local"}
+PRIORITIZED = {"dqn", "rainbow", "r2d2", "dqn_local", "dqn_share"}
 LOCAL_STEPS = {"dqn_local": 2}
 """`learner.local_steps` of the variants that have some."""
+SHARE = {"dqn_share": 0.5}
+"""`offline.share` of the variants that learn beside demonstrations."""
 SUPPORT = -8.0, 8.0
 """That the chief decides where a variant leaves it open."""
 
@@ -50,11 +55,17 @@ def experiment_of(name: str) -> Experiment:
             batch_size=BATCH, steps_per_call=STEPS, loop="plain", local_steps=LOCAL_STEPS.get(name, 1)
         ),
         replay=ReplayConfig(prioritized=name in PRIORITIZED, lanes_per_item=1),
+        offline=OfflineConfig(dataset="demonstrations" * (name in SHARE), share=SHARE.get(name, 1.0)),
     )
 
 
 def batches_of(name: str) -> Sample:
-    return random_sample(VARIANTS[name], STEPS, BATCH, BAD)
+    """Of those beside demonstrations, the second half of each worker's windows are demonstrations."""
+    sample = random_sample(VARIANTS[name], STEPS, BATCH, BAD)
+    if name not in SHARE:
+        return sample
+    marks = tf.constant([[0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0] * 2] * STEPS)
+    return sample._replace(trajectory=sample.trajectory._replace(policy_info=marks))
 
 
 def arrays(learner: Learner) -> dict[str, np.ndarray]:
@@ -68,10 +79,8 @@ def say(**what: Any) -> None:
 
 def train(name: str, team: Team, folder: Path, index: int) -> TeamLearner:
     """Trains a variant on this worker's half, and writes what became of it."""
-    learner, sample = (
-        TeamLearner(experiment_of(name), specs_of(VARIANTS[name].kind), team),
-        part(batches_of(name), index, 2),
-    )
+    make = separate_replay.team_learner if name in SHARE else TeamLearner
+    learner, sample = make(experiment_of(name), specs_of(VARIANTS[name].kind), team), part(batches_of(name), index, 2)
     if VARIANTS[name].open_fields:
         if team.cluster.is_chief:
             learner.set_support(*SUPPORT)

@@ -21,6 +21,7 @@ import msgspec
 from agents.struct_types import prepared
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment
+from pipeline.experiment.validation_without_table import windows_of
 from pipeline.messages import role_words
 
 log = logging.getLogger(__name__)
@@ -135,8 +136,6 @@ def share(experiment: Experiment, workers: int) -> Experiment:
         )
     if any(getattr(experiment.agent, name, 0) for name in ("redo_period", "reset_period")):
         raise UsageError("one learner renews its network: set agent.redo_period=0 and agent.reset_period=0")
-    if experiment.mixes:
-        raise UsageError("offline.share is of one learner, who reads the dataset: start one, without TF_CONFIG")
     if learner.batch_size % workers:
         raise UsageError(f"learner.batch_size={learner.batch_size} does not divide among {workers} learners")
     if learner.steps_per_call % learner.local_steps:
@@ -148,13 +147,29 @@ def share(experiment: Experiment, workers: int) -> Experiment:
         learner=msgspec.structs.replace(learner, batch_size=learner.batch_size // workers),
         replay=msgspec.structs.replace(experiment.replay, steps_per_item=experiment.steps_per_item),
     )
-    if (drawn := part.learner.batch_size * learner.steps_per_call) % part.windows_per_item:
+    of_replay = part
+    if experiment.mixes:
+        _refuse_uneven_share(experiment, workers)
+        of_replay = part.collected
+    if (drawn := of_replay.learner.batch_size * learner.steps_per_call) % part.windows_per_item:
         raise UsageError(
             f"each of {workers} learners draws {drawn} windows a call, which are not whole items of "
             f"{part.windows_per_item}: change learner.batch_size, learner.steps_per_call, replay.lanes_per_item or "
             "replay.steps_per_item"
         )
     return part
+
+
+def _refuse_uneven_share(experiment: Experiment, workers: int) -> None:
+    """Refuses a share of a dataset that is not as many windows for each learner."""
+    offline, whole = experiment.offline, experiment.learner.batch_size
+    ends = {"share": offline.share} | ({"share_final": offline.share_final} if offline.share_decay_steps else {})
+    for name, share in ends.items():
+        if (windows := windows_of(share, whole)) % workers:
+            raise UsageError(
+                f"offline.{name}={share:g} is {windows} windows of learner.batch_size={whole}, which do not divide "
+                f"among {workers} learners: change one of them"
+            )
 
 
 def pays_from(sum_seconds: float, learners: int, local_steps: int) -> float:

@@ -55,6 +55,8 @@ def sizes(experiment: Experiment) -> Sizes:
     changes. How many items a call takes does not matter for that: a learner takes permits one by one, and keeps what is
     left of one for its next call.
     """
+    if experiment.mixes:  # permits are of what is drawn of the replay
+        experiment = experiment.collected
     replay, per_item, per_call = experiment.replay, experiment.windows_per_item, experiment.items_per_call
     # The inserts of one call are fine enough; neither a step of a collector nor an item is ever told apart.
     wanted = min(_FEW_TRANSITIONS // per_item, int(per_call / replay.samples_per_insert))

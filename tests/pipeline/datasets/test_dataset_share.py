@@ -9,19 +9,22 @@ import msgspec
 import numpy as np
 import pytest
 import small_runs
+import tensorflow as tf
 from small_runs import TINY
 
 import pipeline
 from pipeline import environments
-from pipeline.datasets import dataset_export, dataset_share, offline
-from pipeline.datasets.dataset_share import Rows, SharedReplay, windows_of_dataset
+from pipeline.datasets import dataset_export, offline
+from pipeline.datasets.dataset_share import Rows, Share, SharedReplay, windows_of_dataset
 from pipeline.experiment.config import UsageError, parse
 from pipeline.experiment.sections import Experiment
+from pipeline.learner.workers import team
 from pipeline.messages.ports import free_port
 from pipeline.records import checkpoint
 from pipeline.records.counters import Counters
 from pipeline.replay.embedded import EmbeddedReplay
 from pipeline.replay.frames import LAST, FrameLayout
+from pipeline.replay.sampling import Sample, decode
 
 pytestmark = pytest.mark.xdist_group("dataset share")  # one dataset for all
 COMMON = (
@@ -87,6 +90,48 @@ def test_rows_that_nobody_has_judged_have_the_largest_priority() -> None:
     np.testing.assert_array_equal(again.priorities, fresh.priorities)
     again.judge(np.array([2]), np.array([0.5], np.float32))
     np.testing.assert_array_equal(again.priorities, [8, 0.25, 0.5])
+    fewer = Rows(found._frames, found._starts[:2], 2, 1.0, 0)
+    fewer.restore(fresh.state())
+    np.testing.assert_array_equal(fewer.priorities, [1, 1])
+
+
+def test_several_learners_divide_the_rows_that_have_priorities(dataset: Path, tmp_path: Path) -> None:
+    def shares(count: int, *lines: str) -> list[Share]:
+        part = team.share(of(dataset, "offline.share=0.5", *lines), count)
+        layout = FrameLayout.of(part, environments.describe(part.environment))
+        at = [tmp_path / str(index) for index in range(count)]
+        return [Share(part, layout, folder, False, 0, None, index, count) for index, folder in enumerate(at)]
+
+    (alone,) = shares(1, "replay.prioritized=true")
+    starts = [share.rows._starts.tolist() for share in shares(2, "replay.prioritized=true")]
+    assert sorted(starts[0] + starts[1]) == alone.rows._starts.tolist()
+    assert abs(len(starts[0]) - len(starts[1])) <= 1
+    # By equal chances a row needs no owner.
+    assert [len(share.rows) for share in shares(2, "replay.lanes_per_item=1")] == [len(alone.rows)] * 2
+
+
+def test_priorities_reach_rows_and_the_items_of_each_shard(dataset: Path, tmp_path: Path) -> None:
+    experiment = of(dataset, "offline.share=0.5", "replay.prioritized=true", "learner.batch_size=4")
+    layout = FrameLayout.of(experiment, environments.describe(experiment.environment))
+    share = Share(experiment, layout, tmp_path / "kept", False, 0, None)
+    windows = decode(tf.constant(share.rows.windows(np.zeros((8, 2), np.int64))), layout)
+    keys, shards = np.arange(100, 116, dtype=np.uint64), np.tile(np.array([0, 2], np.int32), 8)
+    drawn = Sample(*windows, tf.ones((8, 2)), tf.constant(keys), tf.constant(shards))
+    (mixed,) = share.mixed(iter([drawn]))
+    np.testing.assert_array_equal(mixed.shards.numpy().reshape(8, 4), [[0, 2, -1, -1]] * 8)
+    given: list[tuple[Sample, Any]] = []
+    priorities = np.arange(1, 33, dtype=np.float32).reshape(8, 4)
+    share.judge(mixed, priorities, lambda sample, of_items: given.append((sample, of_items)))
+    ((sample, of_items),) = given
+    np.testing.assert_array_equal(sample.keys.numpy(), keys)
+    np.testing.assert_array_equal(sample.shards.numpy(), shards)
+    np.testing.assert_array_equal(of_items.reshape(8, 2), priorities[:, :2])
+    rows = mixed.keys.numpy().reshape(8, 4)[:, 2:].astype(np.int64)
+    assert share.rows.priorities[rows[-1, -1]] == 32.0
+    share.save()
+    again = Share(experiment, layout, tmp_path / "kept", True, 0, None)
+    again.restore()
+    np.testing.assert_array_equal(again.rows.state(), share.rows.state())
 
 
 def replay_of(experiment: Experiment, tmp_path: Path) -> SharedReplay:
@@ -117,8 +162,8 @@ def test_the_rows_are_the_windows_of_an_offline_run(form: str, dataset: Path, tm
     expected: set[tuple[int, ...]] = set()
     for sample in server.dataset().take(80):
         expected |= transitions(sample.trajectory)
-    frames = shared.rows.windows(np.arange(len(shared.rows)))
-    trajectory, _ = dataset_share.decode(frames[np.newaxis], shared._layout)
+    frames = shared.share.rows.windows(np.arange(len(shared.share.rows)))
+    trajectory, _ = decode(tf.constant(frames[np.newaxis]), shared._layout)
     found = transitions(trajectory)
     shared.stop()
     server.stop()
@@ -198,14 +243,14 @@ def test_each_batch_has_the_share_and_keys_of_the_rows(dataset: Path, tmp_path: 
     np.testing.assert_array_equal(first.trajectory.policy_info.numpy(), [[0.0] * 8 + [1.0] * 8] * 8)
     keys, shards = first.keys.numpy().reshape(8, 16), first.shards.numpy().reshape(8, 16)
     np.testing.assert_array_equal(keys[:, 8:], first.rows.numpy())
-    np.testing.assert_array_equal(shards, [[0] * 8 + [1] * 8] * 8)
+    np.testing.assert_array_equal(shards, [[0] * 8 + [-1] * 8] * 8)
     shared.give_priorities(first, np.arange(128, dtype=np.float32).reshape(8, 16) + 1.0)
-    judged = shared.rows.state()
+    judged = shared.share.rows.state()
     last = first.rows.numpy()[-1, -1]
     assert judged[last] == 128.0
     of_rows = first._replace(keys=first.keys[-1:], shards=first.shards[-1:])  # as where only rows have no priority yet
     shared.give_priorities(of_rows, np.full((1, 1), 7.0, np.float32))
-    assert shared.rows.state()[last] == 7.0
+    assert shared.share.rows.state()[last] == 7.0
     shared.stop()
 
 
@@ -214,7 +259,6 @@ def test_each_batch_has_the_share_and_keys_of_the_rows(dataset: Path, tmp_path: 
     [
         (('agent.kind="ppo"', 'exploration.strategy="boltzmann"'), r"set\s+offline\.dataset=''"),
         (('agent.kind="iql"',), r"learns from a dataset alone: set offline\.share=1\.0"),
-        (("replay.shards=1",), r"set replay\.shards=0"),
         (("offline.share=0.01",), r"offline\.share=0\.01 is no window of learner\.batch_size=16"),
         (("offline.share=0.99",), r"leaves no window of learner\.batch_size=16 to collectors"),
         (("offline.share_final=0.1",), r"set offline\.share_decay_steps, too"),
@@ -251,9 +295,19 @@ def test_other_kinds_learn_beside_a_dataset(lines: tuple[str, ...], dataset: Pat
 
 
 @pytest.mark.slow
-def test_roles_in_processes_hold_the_ratio_of_both(dataset: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "replay",
+    [(), ("replay.shards=1",), ("replay.shards=2", "replay.prioritized=true", "agent.margin=0.8")],
+    ids=["in the learner", "of its own", "two by priority"],
+)
+def test_roles_in_processes_hold_the_ratio_of_both(replay: tuple[str, ...], dataset: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    lines = ("offline.share=0.5", f"offline.dataset={json.dumps(str(dataset))}", "stop.environment_steps=4_000")
+    lines = (
+        "offline.share=0.5",
+        f"offline.dataset={json.dumps(str(dataset))}",
+        "stop.environment_steps=4_000",
+        *replay,
+    )
     done = small_runs.train(run, *SMALL, *lines, "stop.target_return=1e9", "learner.steps_per_call=4")
     assert done.returncode == 0, done.stdout + done.stderr
     summary = json.loads((run / "summary.json").read_text())

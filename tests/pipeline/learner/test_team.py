@@ -23,6 +23,7 @@ from kinds import specs_of
 from samples import part
 
 from agents import PpoConfig
+from pipeline.datasets.dataset_share import MarkedLearner
 from pipeline.experiment.config import UsageError, parse
 from pipeline.experiment.sections import LearnerConfig
 from pipeline.learner.learner import Learner
@@ -100,6 +101,27 @@ def test_a_share_differs_in_the_batch_alone() -> None:
 def test_work_that_cannot_be_shared_is_refused(overrides: tuple[str, ...], count: int, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         team.share(parse("", overrides), count)
+
+
+BESIDE = ('offline.dataset="demonstrations"', "offline.share=0.75")
+
+
+def test_each_learner_draws_the_share_of_a_dataset() -> None:
+    experiment = parse("", (*BESIDE, "learner.batch_size=256", "collect.lanes=4"))
+    of_one = team.share(experiment, 4)
+    assert (of_one.learner.batch_size, of_one.collected.learner.batch_size) == (64, 16)
+    assert of_one.steps_per_item == experiment.steps_per_item
+    assert of_one.collected.replay.samples_per_insert == experiment.collected.replay.samples_per_insert
+    assert of_one.collected.items_per_call == experiment.collected.items_per_call / 4
+
+
+def test_learners_whose_share_of_a_dataset_is_not_even_are_refused() -> None:
+    lines = (*BESIDE, "learner.batch_size=64", "collect.lanes=1")
+    with pytest.raises(UsageError, match=r"offline\.share=0\.3 is 19 windows of learner\.batch_size=64, .* 2 learners"):
+        team.share(parse("", (*lines, "offline.share=0.3")), 2)
+    decaying = (*lines, "offline.share_final=0.05", "offline.share_decay_steps=100")
+    with pytest.raises(UsageError, match=r"offline\.share_final=0\.05 is 3 windows"):
+        team.share(parse("", decaying), 2)
 
 
 def test_on_policy_kinds_are_refused() -> None:
@@ -259,7 +281,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
 @pytest.fixture(scope="module")
 def revived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     """What became of two workers, of which the second was killed and started again."""
-    with training(tmp_path_factory.mktemp("revived"), "q_learning", "r2d2", "rainbow") as found:
+    with training(tmp_path_factory.mktemp("revived"), "q_learning", "r2d2", "rainbow", "dqn_share") as found:
         found.kill(1)
         third = found.start(1, life=1)  # at once: the first may not have noticed yet
         found.wait_for(0, "lost")
@@ -273,7 +295,8 @@ def by_variant(said: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 def check_against_one_learner(pair: Pair, variant: str) -> None:
     """Holds what both workers made of a variant against a learner that has the whole batches."""
-    learner = Learner(two_workers.experiment_of(variant), specs_of(two_workers.VARIANTS[variant].kind), ["CPU:0"])
+    make = MarkedLearner if variant in two_workers.SHARE else Learner
+    learner = make(two_workers.experiment_of(variant), specs_of(two_workers.VARIANTS[variant].kind), ["CPU:0"])
     if two_workers.VARIANTS[variant].open_fields:
         learner.set_support(*two_workers.SUPPORT)
     start = two_workers.arrays(learner)
