@@ -186,7 +186,7 @@ def launch(
         raise UsageError(f"--launcher={launcher} starts no acting server: set collect.inference='local'")
     _refuse_within_run()
     if resume:
-        from pipeline.launchers.conclusion import ended
+        from pipeline.launchers.conclusion import ended, forget_lost
     run = RunDirectory(run_dir.resolve())
     mirrored: AbstractContextManager[None] = nullcontext()
     if experiment.agent.initial_policy or experiment.offline.dataset or experiment.checkpoint.mirror:
@@ -236,6 +236,8 @@ def launch(
         try:
             run.create(experiment)
             write_json(run.specs, specs)
+            if resume:
+                forget_lost(run)
             mark_rest_ended(run.recorders)
             given = Launch(experiment, run, started, resume, private, cluster, checked, world, callbacks, asked)
             if callbacks is not None:

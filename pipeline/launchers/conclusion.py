@@ -13,7 +13,9 @@ from pipeline.experiment.config import UsageError
 from pipeline.experiment.run_directory import RunDirectory, write_json
 from pipeline.experiment.sections import Experiment
 from pipeline.monitoring.console import Console, one_line, read
+from pipeline.records import checkpoint
 from pipeline.records.ended import reached_end
+from pipeline.records.recorder import Recorder
 from pipeline.records.results import EXIT_CODES, Status, Summary
 
 _OF_CODE = {2: "refused", 3: "stalled", 4: "diverged"}
@@ -41,6 +43,20 @@ def ended(experiment: Experiment, run: RunDirectory) -> bool:
     if words := reached_end(experiment, run, judged_by(experiment)):
         print(words)
     return bool(words)
+
+
+def forget_lost(run: RunDirectory) -> None:
+    """Has a run that left no checkpoint begin anew: nothing is left of what its steps taught, so they are not counted.
+
+    What it had counted and how it was evaluated goes; the command says so.
+    """
+    if any(checkpoint.exists(folder) for folder in (run.checkpoints, *run.path.glob("replay-*/checkpoints"))):
+        return
+    steps = sum(Recorder(path).counts.environment_steps for path in run.recorders.glob("collector-*"))
+    for path in (*run.recorders.iterdir(), run.evaluations):
+        path.unlink(missing_ok=True)
+    if steps:
+        print(f"no checkpoint had been written: the run begins anew, without its {steps:,} environment steps of before")
 
 
 def conclude(console: Console, run: RunDirectory, experiment: Experiment, code: int, reason: str, by: str = "") -> int:

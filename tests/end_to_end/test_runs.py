@@ -28,6 +28,7 @@ from small_runs import (
 )
 
 from pipeline.records import checkpoint
+from pipeline.records.recorder import Recorder
 
 SUMMARY_FIELDS = {
     "solved", "stop_reason", "seed", "environment_steps", "gradient_steps", "episodes", "mean_return",
@@ -36,11 +37,37 @@ SUMMARY_FIELDS = {
 }  # fmt: skip
 
 
+def collected(run_dir: Path) -> int:
+    """Environment steps by a run's collectors on their own account, also before the learner hears of them."""
+    return sum(Recorder(path).counts.environment_steps for path in (run_dir / "recorders").glob("collector-*"))
+
+
 @pytest.fixture
 def run_dir(tmp_path: Path) -> Iterator[Path]:
     path = tmp_path / "run"
     yield path
     wait_until(lambda: not processes_of(path), 60, "all processes of the run have ended")
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_before_its_first_checkpoint_begins_anew(run_dir: Path) -> None:
+    lines = (*ENDLESS[:-1], "stop.environment_steps=2_000", "checkpoint.every_seconds=1e6", "evaluation.every_steps=10")
+    running = start(run_dir, *lines)
+    wait_until(lambda: collected(run_dir) >= 500, 200, "it collects")
+    running.kill()
+    running.wait()
+    wait_until(lambda: not processes_of(run_dir), 60, "all processes have ended with the command")
+    assert checkpoint.newest(run_dir / "checkpoints") is None
+    assert not (run_dir / "summary.json").exists()
+    done = train(run_dir, *lines, flags=("--resume",))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"the run begins anew, without its [\d,]+ environment steps of before", done.stdout)
+    found = summary(run_dir)
+    assert found["gradient_steps"] > 100
+    assert 2_000 <= found["environment_steps"] < 2_100
+    assert found["account"]["lost"] == {}
+    steps = [json.loads(line)["environment_steps"] for line in (run_dir / "evaluations.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps), "what was evaluated before is not of this run"
 
 
 @pytest.mark.xdist_group("trained")
