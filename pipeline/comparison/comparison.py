@@ -184,7 +184,9 @@ def _scaled(members: dict[str, list[_Run]]) -> dict[str, list[_Run]]:
 def _statistic(compared: Sequence[GroupCurve], is_iqm: bool) -> str:
     """What sums the groups up, in words."""
     several = [group.final.is_range for group in compared if len(group.runs) > 1]
-    if several and all(several):
+    if not several:
+        return "one run" if len(compared) == 1 else "one run of each"
+    if all(several):
         return "mean, least to largest run"
     words = "interquartile mean, 95 % stratified bootstrap interval" if is_iqm else "mean, 95 % t interval"
     return f"{words}; of two runs their range" if any(several) else words

@@ -170,12 +170,12 @@ class Study:
     def importance(self) -> dict[str, float]:
         """By field, its share in what tells the better trials from the others: PED-ANOVA (Watanabe et al. 2023).
 
-        Empty where fewer than four complete trials, or equal ones, say nothing.
+        Empty where a single field, fewer than four complete trials, or equal ones, say nothing.
         """
         import optuna
 
         complete = [trial for trial in self.trials() if trial.state == "complete"]
-        if len(complete) < 4 or len({trial.objective for trial in complete}) < 2:
+        if len(self._space) < 2 or len(complete) < 4 or len({trial.objective for trial in complete}) < 2:
             return {}
         evaluator = optuna.importance.PedAnovaImportanceEvaluator()
         return dict(optuna.importance.get_param_importances(self._study, evaluator=evaluator))

@@ -84,6 +84,8 @@ def test_runs_are_found_grouped_and_summed_up(tmp_path: Path) -> None:
     assert line.split() == ["agent.kind=dqn", "2", "6.5", "6", "to", "7", "(min,", "max)"]
     assert found.statistic == "mean, least to largest run"
     assert other.split() == ["agent.kind=iqn", "1", "2", "-"]
+    alone = comparison.compare(comparison.find([str(tmp_path / "other")]))
+    assert alone.statistic == "one run"
 
 
 def test_runs_of_several_environments_are_scaled_and_resampled_within_each(tmp_path: Path) -> None:

@@ -278,6 +278,14 @@ def test_a_grid_tries_every_point_once_and_fewer_by_chance(tmp_path: Path) -> No
     assert sorted(values_of(5, "some")) == [1, 2, 3, 4, 5], "more may be asked for"
 
 
+def test_of_one_field_nothing_is_more_important(tmp_path: Path) -> None:
+    study = Searching(make_plan(tmp_path / "search", N_STEP, method="tpe")).study
+    for _ in range(6):
+        trial = study.ask()
+        study.tell(trial.number, float(trial.values["agent.n_step"]), "complete")
+    assert study.importance() == {}, "100 % of itself says nothing"
+
+
 def test_what_matters_is_found_important(tmp_path: Path) -> None:
     plan = make_plan(tmp_path / "search", N_STEP, "agent.discount={low=0.5, high=0.9}", method="tpe")
     study = Searching(plan).study
