@@ -15,7 +15,7 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
-from pipeline import Run
+from pipeline import Run, UsageError
 
 SOURCE = "reverb_dqn.run_dir"
 MOST = 500  # of what MLflow takes in one request, some less
@@ -65,7 +65,11 @@ def main() -> None:
     parser.add_argument("--experiment", default="reverb-dqn")
     parser.add_argument("--every", type=float, default=5.0, help="seconds between two looks at a run that goes on")
     options = parser.parse_args()
-    client, run = MlflowClient(options.store), Run(options.run_dir)
+    try:
+        run = Run(options.run_dir)
+    except UsageError as error:
+        parser.error(str(error))
+    client = MlflowClient(options.store)
     run_id = find_or_create(client, options.experiment, run)
     sent: dict[str, int] = {}
     while True:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import wandb
 
-from pipeline import Run
+from pipeline import Run, UsageError
 
 STEPS = "steps"
 
@@ -42,7 +42,10 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path(), help="where wandb keeps its files")
     parser.add_argument("--every", type=float, default=5.0, help="seconds between two looks at a run that goes on")
     options = parser.parse_args()
-    run = Run(options.run_dir)
+    try:
+        run = Run(options.run_dir)
+    except UsageError as error:
+        parser.error(str(error))
     identity = hashlib.sha256(str(run.path).encode()).hexdigest()[:12]
     kept = options.folder / f"sent-{identity}.json"
     sent: dict[str, float] = json.loads(kept.read_text()) if kept.is_file() else {}

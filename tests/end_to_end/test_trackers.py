@@ -23,14 +23,19 @@ pytestmark = [
 ]
 
 
-def send(example: str, folder: Path, *arguments: object) -> str:
-    """Runs an example in the trackers' environment; what it printed."""
+def track(example: str, folder: Path, *arguments: object) -> "subprocess.CompletedProcess[str]":
+    """Runs an example in the trackers' environment."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     environment |= {"PYTHONPATH": str(ROOT), "WANDB_MODE": "offline", "WANDB_SILENT": "true"}
     command = [str(PYTHON), str(ROOT / "examples" / example), *map(str, arguments)]
-    done = subprocess.run(
+    return subprocess.run(
         command, capture_output=True, text=True, timeout=280, check=False, cwd=folder, env=environment
     )
+
+
+def send(example: str, folder: Path, *arguments: object) -> str:
+    """What an example printed."""
+    done = track(example, folder, *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -60,3 +65,12 @@ def test_wandb_has_each_step_once(trained: Path, tmp_path: Path) -> None:
     assert last == {tag: curve.x[-1] for tag, curve in pipeline.Run(run).curves().items()}
     assert "0 steps sent" in send("track_wandb.py", tmp_path, run, f"--folder={tmp_path}")
     assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
+
+
+@pytest.mark.parametrize("example", ["track_mlflow.py", "track_wandb.py"])
+def test_what_is_no_run_is_refused_in_one_line_and_nothing_is_written(example: str, tmp_path: Path) -> None:
+    done = track(example, tmp_path, tmp_path / "none")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].endswith(f"error: {tmp_path / 'none'} holds no run: there is no config.toml")
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
