@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 _MOST = 2**31 - 1
 _MOST_RELAYS = 64
 _AGAIN_SECONDS = 1.0
+_REFUSED = 2
+"""Exit code of a role that could not take part as it was started."""
 
 
 class FarRoles:
@@ -137,6 +139,8 @@ class FarRoles:
         if not self._is_of_this_run(words):
             return
         self._logs.write(words)
+        if words.role == "collector" and words.exit_code == _REFUSED:
+            self._note_refused(words.index)
         fault = words.fault
         if (before := self._faults.pop(words.name, "")) and before in self._warnings:
             self._warnings.remove(before)
@@ -151,6 +155,12 @@ class FarRoles:
                 write_json(roles_file(self._run), self._roles)
             except OSError as error:
                 log.error("%s could not be written: %s", roles_file(self._run), error)
+
+    def _note_refused(self, index: int) -> None:
+        """A collector that was refused has come and left: no steps of the run's budget are kept for it."""
+        counters, name = self._counters, f"collector-{index}."
+        if not any(process.startswith(name) for process in [*counters.processes, *counters.left]):
+            counters.left.append(f"{name}refused")
 
     def _is_of_this_run(self, words: RoleWords) -> bool:
         """Whether the run can have such a role: files are made for no other."""

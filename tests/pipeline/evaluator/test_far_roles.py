@@ -19,9 +19,11 @@ from pipeline.experiment import config
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.messages import role_words
 from pipeline.messages.channel import Sender
-from pipeline.messages.contents import REPORTS_TABLE, Array, CollectorReport, Evaluation, Report, Variables
+from pipeline.messages.contents import REPORTS_TABLE, Array, CollectorReport, Counts, Evaluation, Report, Variables
 from pipeline.messages.role_words import RoleLogs, RoleWords, Words, where_roles
 from pipeline.records.counters import Counters
+from pipeline.records.ledger import Ledger
+from pipeline.records.step_budget import NEWCOMER
 from pipeline.runtime import native
 
 
@@ -44,15 +46,17 @@ class Directory:
     def __init__(self, path: Path) -> None:
         self.run, self.warnings, self.passed = RunDirectory(path), list[str](), list[Report]()
         self.roles = path / "roles.json"
-        self.experiment = config.load("cartpole", ("collect.collectors=2",))
+        self.experiment = config.load(
+            "cartpole", ("collect.collectors=2", "collect.lanes=4", "stop.environment_steps=1000")
+        )
         self.run.create(self.experiment)
         self.begin()
 
     def begin(self) -> None:
         published = Variables(9, 9, program=b"the learner's", weights=weights(9))
-        self.counters = Counters()
+        self.ledger = Ledger(self.experiment, Counters())
         of_run = self.experiment, self.run, lambda: published, self.warnings, self.passed.append
-        self.far = FarRoles(*of_run, self.counters)
+        self.far = FarRoles(*of_run, self.ledger.counters)
 
     def best(self) -> Policy:
         return stored_policies.load(self.run.policies / "best")
@@ -225,7 +229,34 @@ def test_what_is_no_report_is_counted_and_those_that_follow_are_taken(
     sender.close()
     assert directory.passed == [collected(1, begun=7)]
     refused = len(strange) + 2 - 1  # weights of another network have a word of their own
-    assert directory.counters.refused_reports == refused
+    assert directory.ledger.counters.refused_reports == refused
     (warning,) = directory.warnings
     assert warning.startswith(f"reports that are none have come, and were refused: {refused}, the newest one: ")
     assert "collector 0 has 6 windows confirmed of 5 begun" in warning
+
+
+def test_no_steps_are_kept_for_a_collector_that_was_refused(directory: Directory) -> None:
+    """The other one takes them all; started again, that one is heard of before it gets any."""
+    ledger, taken = directory.ledger, 0
+    ledger.start_training()
+
+    def takes_what_it_may() -> int:
+        nonlocal taken
+        for _ in range(20):
+            ledger.count("collector-0.7", Counts(environment_steps=taken))
+            ledger.hear("collector-0.7")
+            taken = (ledger.allowances() or {}).get("collector-0.7", 0) // 4 * 4
+        return taken
+
+    directory.far.accept(words(index=0, exit_code=1, reason="it crashed"))
+    assert takes_what_it_may() == 500
+    for _ in range(2):
+        directory.far.accept(words(index=1, exit_code=2, reason="another config"))
+    assert takes_what_it_may() == 1_000
+    assert (ledger.allowances() or {})[NEWCOMER] == 0
+
+
+def test_a_collector_that_came_before_it_was_refused_has_come_once(directory: Directory) -> None:
+    directory.ledger.count("collector-0.7", Counts())
+    directory.far.accept(words(index=0, exit_code=2, reason="another config"))
+    assert directory.ledger.counters.left == []
