@@ -9,7 +9,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -17,23 +17,59 @@ import msgspec
 from pipeline.acting.sent_policies import SentPolicy
 from pipeline.experiment.run_directory import RunDirectory, write_json
 from pipeline.experiment.sections import Experiment
-from pipeline.messages.addresses import respelled
+from pipeline.messages.addresses import is_socket, port_of, respelled
 from pipeline.messages.channel import take
 from pipeline.messages.contents import REPORTS_TABLE, CollectorReport, Evaluation, Filmstrip, Report, Variables
 from pipeline.messages.role_words import RoleLogs, RoleWords, WhereRole, roles_file, where_roles
+from pipeline.messages.traffic import Arrivals, Departures
 from pipeline.records.counters import Counters
 from pipeline.runtime import native
 
 if TYPE_CHECKING:
     from pipeline.evaluator.judge import Judge
+    from pipeline.replay.replay import Replay
 
 log = logging.getLogger(__name__)
 
 _MOST = 2**31 - 1
 _MOST_RELAYS = 64
 _AGAIN_SECONDS = 1.0
+_BYTES_SECONDS = 2.0
 _REFUSED = 2
 """Exit code of a role that could not take part as it was started."""
+
+
+class BytesAtReplay:
+    """Bytes that collectors have sent, as the replay's servers count them.
+
+    Args:
+      replay: of the run. What this process itself has sent to servers elsewhere is taken off; behind a proxy of its own
+        it is among the rest.
+      goes_on: count from now on: what was before has been counted.
+    """
+
+    def __init__(self, replay: "Replay", goes_on: bool) -> None:
+        self._replay, self._at = replay, -math.inf
+        ports = [port_of(each, "--replay") for each in replay.addresses if not is_socket(each)]
+        self._here = [] if replay.seen() else [Arrivals(port) for port in ports]
+        self._own, self._there = Departures(ports), dict[str, int]()
+        self._given = 0
+        if goes_on:
+            self.more()
+
+    def more(self) -> int:
+        """How many have come since the last call; asked for anew only now and then."""
+        if time.monotonic() - self._at < _BYTES_SECONDS:
+            return 0
+        self._at = time.monotonic()
+        total = sum(arrivals.read()[1] for arrivals in self._here)
+        for seen in self._replay.seen():
+            self._there[seen.served.identity] = max(seen.served.received, self._there.get(seen.served.identity, 0))
+        if self._there:
+            total += sum(self._there.values()) - self._own.read()[0]
+        more = max(0, total - self._given)
+        self._given += more
+        return more
 
 
 class FarRoles:
@@ -60,6 +96,8 @@ class FarRoles:
         self._experiment, self._run = experiment, run
         self._published, self._warnings, self._hand_on = published, warnings, hand_on
         self._counters, self._refusals = counters, ""
+        self._replay: Replay | None = None
+        self._bytes: BytesAtReplay | None = None
         self._guard = threading.Lock()
         self._logs = RoleLogs(run.logs)
         self._judge: Judge | None = None
@@ -68,9 +106,10 @@ class FarRoles:
         self._roles = where_roles(run)
         self._faults: dict[str, str] = {}
 
-    def listen(self, addresses: Sequence[str]) -> None:
-        """Takes the reports that come to servers, in threads that never end."""
-        for address in addresses:
+    def listen(self, replay: "Replay") -> None:
+        """Takes the reports that come to the servers of a replay, in threads that never end."""
+        self._replay = replay
+        for address in replay.addresses:
             threading.Thread(target=self._listen, args=(address,), name="reports", daemon=True).start()
 
     def _listen(self, address: str) -> None:
@@ -90,6 +129,7 @@ class FarRoles:
         """
         if isinstance(report, CollectorReport):
             _refuse_impossible(self._experiment, report)
+            report = self._with_bytes(report)
         if isinstance(report, SentPolicy):
             with self._guard:
                 self._keep(report)
@@ -102,6 +142,15 @@ class FarRoles:
             # An evaluator that was started anew elsewhere does not know how good others were.
             report = msgspec.structs.replace(report, is_best=self._is_best)
         self._hand_on(report)
+
+    def _with_bytes(self, report: CollectorReport) -> CollectorReport:
+        """A report whose bytes are counted once: at the replay, where a proxy keeps collectors from counting theirs."""
+        if self._bytes is None and report.windows and not report.bytes_sent and self._replay is not None:
+            self._bytes = BytesAtReplay(self._replay, goes_on=self._counters.bytes_sent > 0)
+        if self._bytes is None:
+            return report
+        self._counters.bytes_sent += self._bytes.more()
+        return msgspec.structs.replace(report, bytes_sent=0)
 
     def _refuse(self, error: Exception) -> None:
         """Counts and shows that somebody has sent what is no report; who it was is not known."""

@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 VARIABLES_TABLE, WEIGHTS_TABLE, REPORTS_TABLE, SERVER_TABLE = "variables", "weights", "reports", "server"
-"""Tables of the replay's server: the newest announcement, the newest weights, reports, what the server says of itself.
-"""
+"""Tables of the replay's server: newest announcement, newest weights, reports, what the server says of itself."""
 TOLD_TO_LEAVE = 7
 """Exit code of a role whose learner has left before the run had reached its stop condition, and may come back."""
 
@@ -63,8 +62,7 @@ class Announcement(msgspec.Struct, frozen=True):
     ended: bool = False
     """The learner has left too: replays of their own may end."""
     allowances: dict[str, int] | None = None
-    """Of a run with a budget of environment steps: how many each collector process may have taken, see
-    `pipeline.records.step_budget`."""
+    """With a budget of environment steps, how many each process may have taken: see `pipeline.records.step_budget`."""
     is_collected: bool = False
     """The budget of environment steps is spent: collectors complete what they have begun and step no more."""
 
@@ -128,6 +126,8 @@ class Served(msgspec.Struct, frozen=True):
     sampled: int
     is_stored: bool = False
     """Said for a checkpoint that is being written: a server that goes on from it says so, too, for a moment."""
+    received: int = 0
+    """Bytes that have come to it over TCP, of all roles."""
 
 
 class Counts(msgspec.Struct, frozen=True):
@@ -235,12 +235,11 @@ class Evaluation(msgspec.Struct, frozen=True, tag="evaluation"):
 
 
 class Filmstrip(msgspec.Struct, frozen=True, tag="filmstrip"):
-    """Pictures of an episode by the weights of one version."""
+    """Pictures of an episode by the weights of one version; width and height are in pixels."""
 
     environment_steps: int
     gradient_steps: int
     width: int
-    """In pixels."""
     height: int
     png: bytes
 

@@ -8,6 +8,7 @@ import ctypes
 import os
 import socket
 import struct
+from collections.abc import Collection
 
 _DESCRIPTORS = "/proc/self/fd"
 _BYTES = struct.Struct("120x2Q")
@@ -59,6 +60,70 @@ class Traffic:
         except OSError:
             return None
         return inode, _BYTES.unpack(self._buffer.raw)
+
+
+class Arrivals(Traffic):
+    """Bytes that other processes have sent to a server of this one, and got from it, over TCP; see `Traffic`.
+
+    Through a proxy, which is a process of its own on the server's host, they come by TCP whatever is before it.
+
+    Args:
+      port: that the server listens on.
+    """
+
+    def __init__(self, port: int) -> None:
+        super().__init__()
+        self._port = port
+        self._own: set[tuple[str, int]] = set()
+
+    def read(self) -> tuple[int, int]:
+        """Bytes that the server has sent and received so far."""
+        names = (_names(int(name)) for name in os.listdir(_DESCRIPTORS))
+        self._own = {name[0] for name in names if name is not None}
+        return super().read()
+
+    def _connection(self, descriptor: int) -> tuple[int, tuple[int, int]] | None:
+        found = _names(descriptor)
+        if found is None or found[0][1] != self._port or found[1] in self._own:
+            return None
+        return super()._connection(descriptor)
+
+
+class Departures(Traffic):
+    """Bytes of this process's connections to servers at some ports; see `Traffic`.
+
+    Args:
+      ports: of the servers.
+    """
+
+    def __init__(self, ports: Collection[int]) -> None:
+        super().__init__()
+        self._ports = ports
+
+    def _connection(self, descriptor: int) -> tuple[int, tuple[int, int]] | None:
+        found = _names(descriptor)
+        return None if found is None or found[1][1] not in self._ports else super()._connection(descriptor)
+
+
+def _names(descriptor: int) -> tuple[tuple[str, int], tuple[str, int]] | None:
+    """Address and port of both ends of a TCP connection, this process's first; None of another file."""
+    try:
+        copy = os.dup(descriptor)
+    except OSError:  # it has been closed
+        return None
+    try:
+        found = socket.socket(fileno=copy)
+    except OSError:
+        os.close(copy)
+        return None
+    with found:
+        if found.family not in (socket.AF_INET, socket.AF_INET6):
+            return None
+        try:
+            ours, theirs = found.getsockname(), found.getpeername()
+        except OSError:
+            return None
+    return (ours[0].removeprefix("::ffff:"), ours[1]), (theirs[0].removeprefix("::ffff:"), theirs[1])
 
 
 def _sum(*counts: tuple[int, int]) -> tuple[int, int]:

@@ -120,7 +120,7 @@ class Status(msgspec.Struct, frozen=True):
     dropped_episodes: int = 0
     newest_fault: str = ""
     bytes_per_transition: float | None = None
-    """Sent by collectors over TCP, reports included, for each window confirmed; None while neither are counted."""
+    """Sent by collectors over TCP, as they or else the replay count, for each window confirmed; None before that."""
     mirrored_gradient_steps: int | None = None
     refused_reports: int = 0
     bottleneck: str = ""

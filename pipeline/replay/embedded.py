@@ -48,6 +48,7 @@ class EmbeddedReplay(TableClient):
         super().__init__(
             experiment, specs, self.server.address, self.restored if experiment.agent.on_policy else NOTHING
         )
+        self.publication_addresses = sorted({self.server.address, self.server.weights_address})
 
     def seen(self) -> Sequence[Seen]:
         """See `Replay.seen`: there is no server in another process."""

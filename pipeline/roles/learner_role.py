@@ -90,7 +90,7 @@ class LearningProcess:
             from pipeline.evaluator.far_roles import FarRoles
 
             of_run = self._experiment, self._run, lambda: self._published, self._reporter.warnings
-            FarRoles(*of_run, self._reports.put, self.ledger.counters).listen(self.replay.addresses)
+            FarRoles(*of_run, self._reports.put, self.ledger.counters).listen(self.replay)
         self._feeder.start()
         self._reporter.phase = "compiling"
         self._write_status()

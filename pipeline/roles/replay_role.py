@@ -10,6 +10,7 @@ from agents import Specs
 from pipeline.experiment import config
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
+from pipeline.messages.traffic import Arrivals
 from pipeline.messages.variables_reader import VariablesReader
 from pipeline.records import checkpoint_writer
 from pipeline.records.checkpoint import Checkpoint, restore
@@ -27,6 +28,8 @@ _POLL_SECONDS = 0.1
 _RETRY_SECONDS = 30.0
 _READ_SECONDS = 0.05
 _ANSWER_SECONDS = 2
+_TOLD_SECONDS = 2.0
+"""Between two counts of the bytes that have come."""
 
 
 def run_replay(
@@ -72,6 +75,7 @@ def run_replay(
     reader = VariablesReader(server.address, _READ_SECONDS)
     handing_on = Relay(reader, server.weights_address) if experiment.replay.weights_port else None
     saver, code = _Saver(experiment, run, server), 0
+    arrivals, told_at = Arrivals(port), 0.0
     while not interrupted.is_set():
         recorder.beat()
         if (newest := reader.newest) is not None and newest.ended:
@@ -80,6 +84,9 @@ def run_replay(
         if handing_on is not None:
             handing_on.tend()
         saver.tend()
+        if time.monotonic() - told_at >= _TOLD_SECONDS:
+            server.say_received(arrivals.read()[1])
+            told_at = time.monotonic()
         interrupted.wait(_POLL_SECONDS if handing_on is None else _READ_SECONDS)
     server.forget_messages()  # who finds them after a restart would leave at once
     saver.finish(recorder)

@@ -1,5 +1,6 @@
 """A replay's server in a process of its own: one of one or several that hold a run's experience together."""
 
+import threading
 import uuid
 from pathlib import Path
 from typing import Any
@@ -52,15 +53,25 @@ class SeparateServer(ReplayServer):
             sampled = permits * sizes(experiment).sampled_items
         self.client.reset(SERVER_TABLE)
         self._served = Served(uuid.uuid4().hex, self.restored.inserted, sampled)
-        self._sender = Sender(self.address, SERVER_TABLE)
-        self._sender.send(self._served, _SAY_SECONDS)
+        self._sender, self._guard = Sender(self.address, SERVER_TABLE), threading.Lock()
+        self._say()
+
+    def say_received(self, received: int) -> None:
+        """Says how many bytes have come over TCP."""
+        if received != self._served.received:
+            self._say(received=received)
 
     def checkpoint(self) -> Path:
         """See `ReplayServer`; one who restores it, and has not yet said who it is, is not taken for this server."""
-        self._sender.send(msgspec.structs.replace(self._served, is_stored=True), _SAY_SECONDS)
+        self._say(is_stored=True)
         try:
             return super().checkpoint()
         finally:
+            self._say(is_stored=False)
+
+    def _say(self, **more: int) -> None:
+        with self._guard:  # checkpoints have a thread of their own
+            self._served = msgspec.structs.replace(self._served, **more)
             self._sender.send(self._served, _SAY_SECONDS)
 
     def stop(self) -> None:

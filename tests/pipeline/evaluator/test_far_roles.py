@@ -211,7 +211,7 @@ def test_what_is_no_report_is_counted_and_those_that_follow_are_taken(
     directory: Directory, serve: Any, make_experiment: Any, counting_specs: Any
 ) -> None:
     replay = serve(make_experiment(), counting_specs)
-    directory.far.listen([replay.address])
+    directory.far.listen(replay)
     insert(replay.address, np.full(64, 255, np.uint8))  # a length beyond all
     insert(replay.address, np.zeros(3, np.uint8))
     sender = Sender(replay.address, REPORTS_TABLE)

@@ -183,3 +183,33 @@ def test_a_collectors_reports_say_what_has_passed(
     assert sent == sorted(sent)
     publisher.close()
     relay.close()
+
+
+def test_a_server_counts_what_other_processes_send_it_and_not_what_its_own_does(run_python: Callable[..., str]) -> None:
+    code = """
+import subprocess, sys
+from pipeline.messages.traffic import Arrivals, Departures
+with socket.create_server(("127.0.0.1", 0)) as server:
+    port = server.getsockname()[1]
+    arrivals, departures, others = Arrivals(port), Departures([port]), Departures([port + 1])
+    own = socket.create_connection(("127.0.0.1", port))
+    from_own, _ = server.accept()
+    send(own, from_own, 5_000)
+    program = f"import socket; c = socket.create_connection(('127.0.0.1', {port})); c.sendall(bytes(70_000)); input()"
+    other = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE)
+    from_other, _ = server.accept()
+    received = 0
+    while received < 70_000:
+        received += len(from_other.recv(70_000))
+    assert 70_000 <= arrivals.read()[1] <= 70_002, arrivals.read()
+    assert 5_000 <= departures.read()[0] <= 5_002, departures.read()
+    assert others.read() == (0, 0)
+    files = len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        arrivals.read()
+    assert len(os.listdir("/proc/self/fd")) == files, "nothing stays open"
+    other.communicate(b"\\n")
+    from_other.close()
+    assert 70_000 <= arrivals.read()[1] <= 70_002, "of a connection that has ended, too"
+    """
+    run_python(SOCKETS + code)

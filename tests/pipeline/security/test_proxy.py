@@ -26,6 +26,7 @@ import reverb
 from relay import Relay
 
 from agents import Specs
+from pipeline.evaluator.far_roles import BytesAtReplay
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment
 from pipeline.messages.addresses import Addresses
@@ -209,7 +210,7 @@ def test_a_collector_runs_through_the_proxies_to_its_last_report(
     site: Site, connect: Any, publish: Any, receive: Any
 ) -> None:
     proxy, codes, reports = connect(site.port), [], receive(site.server.address)
-    publisher = Publisher([site.server.server.weights_address])
+    publisher = Publisher(site.server.publication_addresses)  # as a learner's process with a replay of its own
     assert publisher.publish(publish(site.specs), True)
 
     def collect() -> None:
@@ -225,6 +226,8 @@ def test_a_collector_runs_through_the_proxies_to_its_last_report(
     assert codes == [0]
     assert reports[-1].unconfirmed == 0
     assert reports[-1].windows == site.server.tally().inserted * site.experiment.windows_per_item
+    assert BytesAtReplay(site.server, goes_on=False).more() > 100 * len(reports), "though it came through a proxy"
+    assert BytesAtReplay(site.server, goes_on=True).more() == 0, "what was before has been counted"
 
 
 def test_the_replay_keeps_weights_apart_and_frees_both_ports(
