@@ -63,10 +63,11 @@ class BytesAtReplay:
             return 0
         self._at = time.monotonic()
         total = sum(arrivals.read()[1] for arrivals in self._here)
-        for seen in self._replay.seen():
-            self._there[seen.served.identity] = max(seen.served.received, self._there.get(seen.served.identity, 0))
-        if self._there:
-            total += sum(self._there.values()) - self._own.read()[0]
+        self._own.read()
+        for served in (seen.served for seen in self._replay.seen()):
+            others = sum(count for peer, count in served.received.items() if peer not in self._own.names)
+            self._there[served.identity] = max(others, self._there.get(served.identity, 0))
+        total += sum(self._there.values())
         more = max(0, total - self._given)
         self._given += more
         return more

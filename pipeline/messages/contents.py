@@ -126,8 +126,8 @@ class Served(msgspec.Struct, frozen=True):
     sampled: int
     is_stored: bool = False
     """Said for a checkpoint that is being written: a server that goes on from it says so, too, for a moment."""
-    received: int = 0
-    """Bytes that have come to it over TCP, of all roles."""
+    received: dict[str, int] = {}
+    """Bytes that have come to it over TCP, by address and port of who sent them."""
 
 
 class Counts(msgspec.Struct, frozen=True):

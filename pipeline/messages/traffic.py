@@ -75,6 +75,8 @@ class Arrivals(Traffic):
         super().__init__()
         self._port = port
         self._own: set[tuple[str, int]] = set()
+        self.received: dict[str, int] = {}
+        """By each peer that there has been, as "address:port", when it was last looked at."""
 
     def read(self) -> tuple[int, int]:
         """Bytes that the server has sent and received so far."""
@@ -86,7 +88,10 @@ class Arrivals(Traffic):
         found = _names(descriptor)
         if found is None or found[0][1] != self._port or found[1] in self._own:
             return None
-        return super()._connection(descriptor)
+        counted = super()._connection(descriptor)
+        if counted is not None:
+            self.received[_name(found[1])] = counted[1][1]
+        return counted
 
 
 class Departures(Traffic):
@@ -99,10 +104,19 @@ class Departures(Traffic):
     def __init__(self, ports: Collection[int]) -> None:
         super().__init__()
         self._ports = ports
+        self.names: set[str] = set()
+        """Under which the servers see them, as in `Arrivals.received`."""
 
     def _connection(self, descriptor: int) -> tuple[int, tuple[int, int]] | None:
         found = _names(descriptor)
-        return None if found is None or found[1][1] not in self._ports else super()._connection(descriptor)
+        if found is None or found[1][1] not in self._ports:
+            return None
+        self.names.add(_name(found[0]))
+        return super()._connection(descriptor)
+
+
+def _name(end: tuple[str, int]) -> str:
+    return f"{end[0]}:{end[1]}"
 
 
 def _names(descriptor: int) -> tuple[tuple[str, int], tuple[str, int]] | None:

@@ -85,7 +85,8 @@ def run_replay(
             handing_on.tend()
         saver.tend()
         if time.monotonic() - told_at >= _TOLD_SECONDS:
-            server.say_received(arrivals.read()[1])
+            arrivals.read()
+            server.say_received(dict(arrivals.received))
             told_at = time.monotonic()
         interrupted.wait(_POLL_SECONDS if handing_on is None else _READ_SECONDS)
     server.forget_messages()  # who finds them after a restart would leave at once

@@ -56,8 +56,8 @@ class SeparateServer(ReplayServer):
         self._sender, self._guard = Sender(self.address, SERVER_TABLE), threading.Lock()
         self._say()
 
-    def say_received(self, received: int) -> None:
-        """Says how many bytes have come over TCP."""
+    def say_received(self, received: dict[str, int]) -> None:
+        """Says how many bytes have come over TCP; see `Served.received`."""
         if received != self._served.received:
             self._say(received=received)
 
@@ -69,7 +69,7 @@ class SeparateServer(ReplayServer):
         finally:
             self._say(is_stored=False)
 
-    def _say(self, **more: int) -> None:
+    def _say(self, **more: Any) -> None:
         with self._guard:  # checkpoints have a thread of their own
             self._served = msgspec.structs.replace(self._served, **more)
             self._sender.send(self._served, _SAY_SECONDS)

@@ -203,6 +203,9 @@ with socket.create_server(("127.0.0.1", 0)) as server:
         received += len(from_other.recv(70_000))
     assert 70_000 <= arrivals.read()[1] <= 70_002, arrivals.read()
     assert 5_000 <= departures.read()[0] <= 5_002, departures.read()
+    (peer,) = arrivals.received
+    assert peer == "127.0.0.1:%d" % from_other.getpeername()[1]
+    assert departures.names == {"127.0.0.1:%d" % own.getsockname()[1]}
     assert others.read() == (0, 0)
     files = len(os.listdir("/proc/self/fd"))
     for _ in range(20):
