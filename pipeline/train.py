@@ -70,7 +70,8 @@ def main(arguments: list[str]) -> int:
     if name is None and _RESUME.value and run.config.is_file():
         name = str(run.config)
     if name is None:
-        raise UsageError("--config is missing: give a path or the name of a shipped config")
+        none = f"{run.path} holds no run to go on, and " if _RESUME.value else ""
+        raise UsageError(f"{none}--config is missing: give a path or the name of a shipped config")
     if _LAUNCHER.value not in ELASTIC and (_RAY_ADDRESS.value or _SHARED_RUN_DIR.value):
         raise UsageError("--ray_address and --shared_run_dir are for --launcher=ray: leave them out")
     asked = _asked(run)

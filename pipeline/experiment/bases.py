@@ -112,10 +112,8 @@ def lines_of(overrides: Any) -> tuple[str | Mapping[str, Any], ...]:
     if isinstance(overrides, Mapping):
         overrides = (overrides,)
     if isinstance(overrides, str | bytes) or not isinstance(overrides, Sequence):
-        raise UsageError(
-            f"overrides are a list of lines, such as ['agent.n_step=3'], or a table, such as {{'agent.n_step': 3}}, "
-            f"not of type {type(overrides).__name__}"
-        )
+        examples = "lines, such as ['agent.n_step=3'], or a table, such as {'agent.n_step': 3}"
+        raise UsageError(f"overrides are a list of {examples}, not of type {type(overrides).__name__}")
     return tuple(_line(line) for line in overrides)
 
 
@@ -130,6 +128,8 @@ def _line(line: Any) -> str | Mapping[str, Any]:
         return _nested(line, "")
     if not isinstance(line, str):
         raise UsageError(f"an override is a line of TOML or a table, not of type {type(line).__name__}: {line!r:.60}")
+    if not line.strip():
+        raise UsageError("an override (--set) is empty: write section.field=value, such as agent.n_step=3")
     return str(line)
 
 
@@ -182,8 +182,7 @@ def understood(
     whole = tree
     for line in lines:
         whole = overlaid(whole, line.read_for(kind))
-    if seed is not None:
-        whole["seed"] = seed
+    whole = whole if seed is None else whole | {"seed": seed}
     try:
         return typed(plain(whole, ""))
     except (UsageError, msgspec.ValidationError) as error:
@@ -220,7 +219,9 @@ class _Line(NamedTuple):
             if not re.fullmatch(r"[\w-]+(\.[\w-]+)*", name) or "\n" in line:
                 raise UsageError(f"{label}: not TOML: {error} (strings need quotes)") from None
             if not equals:
-                raise UsageError(f"{label}: has no value: {_advice(name, 'dqn')}") from None
+                raise UsageError(
+                    f"{label}: has no value: {_advice(name, 'dqn') or 'write section.field=value'}"
+                ) from None
             return cls(label, {}, name, value)
 
     def names(self) -> Iterator[str]:

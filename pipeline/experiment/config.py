@@ -135,7 +135,7 @@ def _experiment(text: str, source: str, path: Path | None, overrides: Overrides,
         from pipeline.experiment import bases
 
         tree = bases.resolved(tree, source, path)
-    if type(overrides) is not tuple or not all(type(line) is str for line in overrides):
+    if type(overrides) is not tuple or not all(type(line) is str and line.strip() for line in overrides):
         from pipeline.experiment.bases import lines_of
 
         overrides = lines_of(overrides)

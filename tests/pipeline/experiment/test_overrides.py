@@ -100,6 +100,7 @@ def test_what_an_override_says_does_not_depend_on_how_another_one_is_written(lin
         ("agent.n_step=", "has no value: such as --set=agent.n_step=1"),
         ("collect.info_keys=", "has no value: such as --set='collect.info_keys=[]'"),
         ("agent.n_step", "has no value: such as --set=agent.n_step=1"),
+        ("agent", "has no value: write section.field=value"),
         ("agent.n_step=2.5", "Expected `int`, got `float` (such as --set=agent.n_step=1)"),
         ("agent.n_step=0", "agent.n_step: Expected `int` >= 1 (such as --set=agent.n_step=1)"),
         ("agent.n_step=True", "agent.n_step takes integer"),
@@ -127,6 +128,11 @@ def test_what_has_no_or_several_readings_is_refused_by_the_override(line: str, w
     message = refusal(line)
     assert message.startswith(f"--set={line}")
     assert words in message
+
+
+@pytest.mark.parametrize("empty", ["", " ", "\n"])
+def test_an_empty_override_is_refused(empty: str) -> None:
+    assert "an override (--set) is empty" in refusal("agent.n_step=3", empty)
 
 
 def test_a_line_that_a_refusal_gives_can_be_copied() -> None:
