@@ -151,7 +151,25 @@ def share_of_worker(experiment: Experiment, specs: Specs, cluster: team.Cluster)
         return Share(part, layout, Path(folder), False, 0, None, cluster.index, learners)
 
 
-class SharedRemoteReplay(RemoteReplay):
+class _BesideDataset:
+    """What a replay does that gives a share of each batch from a dataset; comes before the replay's class."""
+
+    share: Share
+
+    def samples(self) -> Iterator[Sample]:
+        """See `Replay.samples`: `SharedSample`s."""
+        return self.share.mixed(super().samples())  # type: ignore[misc]
+
+    def give_priorities(self, sample: Sample, priorities: NDArray[np.float32]) -> None:
+        """See `Replay.give_priorities`: the dataset's rows keep theirs here."""
+        self.share.judge(sample, priorities, super().give_priorities)  # type: ignore[misc]
+
+    def save(self) -> None:
+        """See `Replay.save`: servers write checkpoints of their own, and here are the priorities of the rows."""
+        self.share.save()
+
+
+class SharedRemoteReplay(_BesideDataset, RemoteReplay):
     """A `RemoteReplay` of what collectors store, with a share of each batch from a dataset.
 
     Args:
@@ -168,20 +186,8 @@ class SharedRemoteReplay(RemoteReplay):
         self.share = share
         super().__init__(experiment.collected, specs, address)
 
-    def samples(self) -> Iterator[Sample]:
-        """See `Replay.samples`: `SharedSample`s."""
-        return self.share.mixed(super().samples())
 
-    def give_priorities(self, sample: Sample, priorities: NDArray[np.float32]) -> None:
-        """See `Replay.give_priorities`: the dataset's rows keep theirs here."""
-        self.share.judge(sample, priorities, super().give_priorities)
-
-    def save(self) -> None:
-        """See `Replay.save`: the server writes its own checkpoints, and here are the priorities of the rows."""
-        self.share.save()
-
-
-class SharedShardedReplay(ShardedReplay):
+class SharedShardedReplay(_BesideDataset, ShardedReplay):
     """A `ShardedReplay` of what collectors store, with a share of each batch from a dataset.
 
     Args:
@@ -200,18 +206,6 @@ class SharedShardedReplay(ShardedReplay):
     ) -> None:
         self.share = share
         super().__init__(experiment.collected, specs, addresses, learners)
-
-    def samples(self) -> Iterator[Sample]:
-        """See `Replay.samples`: `SharedSample`s."""
-        return self.share.mixed(super().samples())
-
-    def give_priorities(self, sample: Sample, priorities: NDArray[np.float32]) -> None:
-        """See `Replay.give_priorities`: the dataset's rows keep theirs here."""
-        self.share.judge(sample, priorities, super().give_priorities)
-
-    def save(self) -> None:
-        """See `Replay.save`: the servers write their own checkpoints, and here are the priorities of the rows."""
-        self.share.save()
 
 
 def replay_beside(
