@@ -51,7 +51,7 @@ class Ledger:
         self._first_train_seconds, self._first_windows = counters.train_seconds, counters.windows
         self._seen: dict[str, CollectorReport] = {}  # of processes that have not left
         self._heard: dict[str, float] = {}
-        self._most_begun = 0  # between two reports of a collector
+        self._most_begun = self._unwatched = 0  # windows: between two reports of a collector; while no learner looked
         self._epsilon, self._credit = 1.0, 0.0
         self.fault = ""
         """What ended a collector, if something did."""
@@ -153,24 +153,27 @@ class Ledger:
             losses.add_replay_restart(self._experiment, self.counters, restored_items, drawn)
         self._first_environment_steps = self.counters.environment_steps
 
-    def accept_learner_restart(self, tally: Tally) -> None:
+    def accept_learner_restart(self, tally: Tally, new_items: int) -> None:
         """Takes what a replay in processes of its own has, which went on while there was no learner."""
         from pipeline.records import losses
 
+        self._unwatched = new_items * self._experiment.windows_per_item
         losses.add_learner_restart(self._experiment, self.counters, tally)
         self._first_environment_steps = self.counters.environment_steps
 
-    def see_servers(self, seen: Sequence[Seen], asked: float = 0.0) -> None:
+    def see_servers(self, seen: Sequence[Seen], asked: float = 0.0) -> int:
         """Takes what servers in processes of their own have, if there are any; see `losses.update_from_servers`."""
-        if seen:
-            from pipeline.records import losses
+        if not seen:
+            return 0
+        from pipeline.records import losses
 
-            losses.update_from_servers(self._experiment, self.counters, seen, asked)
+        return losses.update_from_servers(self._experiment, self.counters, seen, asked)
 
     def close_silent_collectors(self) -> None:
         """Takes the newest report of each collector that has not said goodbye as its last: the run ends."""
         for process in list(self.counters.processes):
-            self.counters.unreported += 2 * self._most_begun
+            # Who was not heard since the learner is there may have told of all these a learner that was killed.
+            self.counters.unreported += 2 * self._most_begun + (0 if process in self._seen else self._unwatched)
             self.counters.interruptions += 1
             self._leave(process, SILENT)
 

@@ -49,7 +49,7 @@ def add_learner_restart(experiment: Experiment, counters: Counters, tally: Tally
     counters.discarded = drawn + counters.dataset_windows - counters.learned - counters.drained
 
 
-def update_from_servers(experiment: Experiment, counters: Counters, seen: Sequence[Seen], asked: float = 0.0) -> None:
+def update_from_servers(experiment: Experiment, counters: Counters, seen: Sequence[Seen], asked: float = 0.0) -> int:
     """Takes what the servers of a replay in processes of their own have, in the order of their shards.
 
     One that was restarted has lost what its checkpoint did not hold. How much it took after it last answered is known
@@ -60,7 +60,11 @@ def update_from_servers(experiment: Experiment, counters: Counters, seen: Sequen
       counters: of the run.
       seen: of each server, when it last answered.
       asked: monotonic time; a server that has not answered since may have gone with what it took meanwhile.
+
+    Returns:
+      Items that the servers have taken since they were last looked at.
     """
+    new_items = 0
     for shard, (served, tally, _, at) in enumerate(map(msgspec.structs.astuple, seen)):
         if shard == len(counters.servers):
             is_old = counters.items or served.inserted  # and this learner, without a checkpoint, sees it first
@@ -68,6 +72,7 @@ def update_from_servers(experiment: Experiment, counters: Counters, seen: Sequen
         known = counters.servers[shard]
         is_other = known.identity != served.identity and not experiment.agent.on_policy
         confirmed, unsettled = known.confirmed, known.unsettled
+        new_items += max(0, tally.inserted - min(known.inserted, served.inserted if is_other else known.inserted))
         if (known.identity, known.inserted) != (served.identity, tally.inserted):
             confirmed = known.looked  # of the look before: what was confirmed by then is in this answer
         if is_other:
@@ -85,6 +90,7 @@ def update_from_servers(experiment: Experiment, counters: Counters, seen: Sequen
         )
     if asked:
         _count_unseen_draws(experiment, counters, sum(server.sampled for server in counters.servers))
+    return new_items
 
 
 def correct(experiment: Experiment, counters: Counters, unaccounted: int) -> int:

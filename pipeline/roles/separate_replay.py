@@ -68,8 +68,8 @@ def rejoin(
     else:
         inserted, sampled = ledger.counters.taken_before
         replay = find_replay(experiment, specs, addresses, learners, Tally(inserted, sampled, 0))
-    ledger.see_servers(replay.seen())
-    ledger.accept_learner_restart(replay.tally())
+    new_items = ledger.see_servers(replay.seen())
+    ledger.accept_learner_restart(replay.tally(), new_items)
     return replay
 
 

@@ -3,9 +3,11 @@
 A slow ledger beside it follows every item by name.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -134,8 +136,12 @@ class Run:
                 self.ledger.accept_ended(process, counts, -9)
             for index in range(SHARDS):
                 self.report(index)
-            self.answer(0)
-            self.ledger.accept_learner_restart(self.tally)
+            self.rejoin()
+
+    def rejoin(self) -> None:
+        assert self.ledger is not None
+        new_items = self.ledger.see_servers([server.seen for server in self.servers])
+        self.ledger.accept_learner_restart(self.tally, new_items)
 
     def end(self, is_clean: bool) -> None:
         """The collectors leave: with all that they have confirmed, or without."""
@@ -199,3 +205,26 @@ def test_every_window_is_stored_or_lost_to_something_with_a_name(events: Any, is
     assert found.drawn == found.learned + found.prefetched + found.discarded
     assert found.prefetched >= 0, "no more was learned from than was drawn"
     assert found.discarded >= 0
+
+
+@pytest.mark.parametrize("is_server_killed", [False, True])
+def test_what_a_killed_learner_alone_heard_of_a_far_collector_was_begun(is_server_killed: bool) -> None:
+    run = play_first(("collect", "insert", "confirm", "report", "answer", "save_learner", "collect_much", "report"))
+    if is_server_killed:
+        run.save_server(0)
+        run.kill_server(0)
+    run.ledger = Ledger(EXPERIMENT, msgspec.json.decode(run.saved, type=Counters))  # and the collector is gone, too
+    run.rejoin()
+    run.ledger.close_silent_collectors()
+    counters = run.ledger.counters
+    assert losses.correct(EXPERIMENT, counters, account(EXPERIMENT, counters, run.tally).unaccounted) == 0
+    found = account(EXPERIMENT, counters, run.tally)
+    assert (found.begun, sum(found.lost.values()), found.unaccounted) == (len(run.begun) * PER_ITEM, 0, 0)
+
+
+def play_first(names: Sequence[str]) -> Run:
+    """Events of the first collector, its server and the learner."""
+    run = Run()
+    for name in names:
+        getattr(run, name)(0)
+    return run
