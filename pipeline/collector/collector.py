@@ -60,14 +60,14 @@ class Collector:
         self._experiment, self.index, self._process, collect = experiment, index, process, experiment.collect
         lanes = collect.lanes
         self._random = np.random.default_rng([experiment.seed, 1, index, incarnation])
+        self._layout = FrameLayout.of(experiment, specs)
+        self._writer = FrameWriter.of(experiment, self._layout, address)  # first: its server may have gone
         self._environment = environments.make(
             experiment.environment, lanes, collect.faulty_episodes, masked=specs.masked, info_keys=collect.info_keys
         )
-        self._layout = FrameLayout.of(experiment, specs)
         self._frames = self._layout.empty(lanes)
         self._fields = {name: self._frames[name] for name, _ in self._layout.fields()}  # views
         self._observed = {name: self._fields[self._layout.leaf_field(name)] for name in specs.leaves()}
-        self._writer = FrameWriter.of(experiment, self._layout, address)
         self._permits, self._spent = permits, 0
         self._bonus = _novelty_bonus(experiment, specs, experiment.seed_of(4, index, incarnation))
         self._writer.initial_priority = variables.initial_priority

@@ -90,7 +90,11 @@ def run_collector(
 
         make = functools.partial(CentralCollector, inference, keep_waiting)
     others = {"incarnation": incarnation, "traffic": Traffic(), "permits": permits}
-    collector = make(experiment, specs, index, process, addresses.frames, newest, **others)
+    collector = when_there(
+        addresses.frames,
+        f"collector {index}",
+        lambda: make(experiment, specs, index, process, addresses.frames, newest, **others),
+    )
     sender = Sender(addresses.reports, REPORTS_TABLE)
     gc.freeze()  # what is here now stays: collections need not look at it again
     fault: EnvironmentFault | None = None
@@ -121,6 +125,25 @@ def run_collector(
         raise fault
     newest = reader.newest or newest
     return newest.exit_code if newest.stopping else 0
+
+
+def when_there(address: str, who: str, make: Callable[[], Collector]) -> Collector:
+    """Makes a collector, once more where the replay's server was killed between two of its answers.
+
+    Args:
+      address: of the server.
+      who: waits for it.
+      make: makes the collector.
+
+    Raises:
+      TimeoutError: the server did not come back.
+    """
+    try:
+        return make()
+    except RuntimeError as error:  # Reverb's binding has no types of its own for what its connections meet
+        log.warning("is made once more when the replay at %s answers: %s", address, error)
+        wait_for_server(address, _CONNECT_SECONDS, who)
+        return make()
 
 
 def _collect(

@@ -135,7 +135,7 @@ def test_a_sweep_that_was_killed_and_interrupted_goes_on(out: Path) -> None:
     wait_until(lambda: not processes_of(out), "nothing is left of a killed sweep")
 
     sweep = start("pipeline.sweep", *flags)
-    wait_until(lambda: all((run / "recorders" / "learner.1").exists() for run in runs), "both runs have gone on")
+    wait_until(lambda: all(map(processes_of, runs)), "both runs have gone on, or begun anew")
     code, output = run("pipeline.sweep", *flags)
     assert (code, output) == (2, f"error: {out} is in use by a sweep: wait for its end, or choose another --out\n")
     sweep.send_signal(signal.SIGTERM)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import collectors_ending
 import numpy as np
 import pytest
+import reverb
 from environments_for_tests import LANES_APART, episode_length, is_truncation, reward_of
 
 from agents import Specs
@@ -21,6 +23,7 @@ from pipeline.experiment.config import dump
 from pipeline.experiment.sections import Experiment
 from pipeline.messages.ports import free_port
 from pipeline.replay.frames import FIRST, LAST
+from pipeline.roles.collector_role import when_there
 
 ROOT = Path(environments.__file__).parent.parent.parent
 LANES = 4
@@ -379,3 +382,25 @@ def test_a_collector_runs_until_it_is_told_to_leave(endings: dict[str, Any], ins
 @pytest.mark.parametrize(("ending", "code"), [("told to end", 0), ("its replay is gone", 3)])
 def test_a_collector_that_is_held_back_ends_in_time(endings: dict[str, Any], ending: str, code: int) -> None:
     assert endings[ending] == code
+
+
+def test_a_collector_is_made_again_where_the_replay_was_killed_between_two_answers() -> None:
+    port, servers = free_port(), list[Any]()
+
+    def serve() -> None:
+        servers.append(reverb.Server([reverb.Table.queue("frames", 1)], port))
+
+    def make() -> Any:
+        if not servers:
+            threading.Timer(0.5, serve).start()
+            raise RuntimeError("Connection reset by peer")
+        return servers[0]
+
+    def fail() -> Any:
+        raise RuntimeError("an error of its own")
+
+    made: Any = when_there(f"127.0.0.1:{port}", "collector 0", make)
+    assert made is servers[0]
+    with pytest.raises(RuntimeError, match="of its own"):  # it is not about the server
+        when_there(f"127.0.0.1:{port}", "collector 0", fail)
+    made.stop()

@@ -105,7 +105,7 @@ import tensorflow as tf
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
-from kinds import VARIANTS, specs_of
+from kinds import FEW, specs_of
 from samples import random_sample
 from pipeline.experiment.sections import Experiment, LearnerConfig
 from pipeline.learner.learner import Learner
