@@ -96,7 +96,7 @@ def sweep(
         own = range(1 if search else 3) if seeds is None else [_seed(seed) for seed in _list("seeds", seeds)]
         if not own:
             raise UsageError("seeds: give one at least")
-        lines = tuple(line if isinstance(line, str) else _as_lines(line) for line in lines_of(overrides))
+        lines = tuple(line if isinstance(line, str) else _as_lines(line) for line in lines_of(overrides) if line)
         if search is None:
             axes = [Axis(field, _list(f"grid[{field!r}]", values)) for field, values in (grid or {}).items()]
             return run_grid(Plan(folder, source, lines, combinations.product(axes), own), axes, parallel)

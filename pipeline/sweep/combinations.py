@@ -77,7 +77,7 @@ def loaded(source: str, overrides: Sequence[str], tried: Combination) -> Experim
       UsageError: the config does not take the values; a mistake in them begins with their combination.
     """
     try:
-        return config.load(source, (*overrides, tried.line), seed=0)
+        return config.load(source, (*overrides, tried.line) if tried.values else tuple(overrides), seed=0)
     except UsageError as error:
         label = f"--set={' '.join(tried.line.split())}"
         words = str(error)

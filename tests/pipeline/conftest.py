@@ -106,35 +106,19 @@ def receive() -> Callable[..., list[CollectorReport]]:
 @pytest.fixture
 def draw() -> Callable[..., dict[str, Any]]:
     """Transitions that the learner would get in some calls, by field: NumPy arrays [transitions, T, ...]."""
+    from samples import trajectory_of
 
     def from_server(server: Any, calls: int) -> dict[str, Any]:
         info = server.info()
         assert info.current_size >= info.rate_limiter_info.min_size_to_sample, "drawing would wait for ever"
         samples = list(server.dataset().take(calls).as_numpy_iterator())
         names = ("step_type", "next_step_type", "reward", "discount", "action", "observation")
-        trajectories = [_trajectory(server, sample) for sample in samples]
+        trajectories = [trajectory_of(server, sample) for sample in samples]
         fields = {name: [getattr(trajectory, name) for trajectory in trajectories] for name in names}
         fields["gradient_steps"] = [sample.gradient_steps for sample in samples]
         return {name: _flat(parts) for name, parts in fields.items()}
 
     return from_server
-
-
-def _trajectory(server: Any, sample: Any) -> Any:
-    """The trajectory of a sample, which may be packed, as the learner's program makes it."""
-    if not isinstance(sample.trajectory, np.ndarray):
-        return sample.trajectory
-    import tensorflow as tf
-
-    from pipeline.acting.frame_stacks import unpacked
-    from pipeline.replay.sampling import decode
-
-    def decoded(windows: Any) -> Any:
-        return decode(windows, server._layout)[0]
-
-    batch_size = sample.gradient_steps.shape[1]
-    made = unpacked(decoded, server._experiment.window, batch_size, tf.constant(sample.trajectory))
-    return tf.nest.map_structure(lambda leaf: leaf.numpy(), made)
 
 
 def _flat(parts: list[Any]) -> Any:

@@ -7,7 +7,8 @@ import tensorflow as tf
 from kinds import experience, specs_of
 
 from agents import Specs
-from pipeline.replay.sampling import Sample
+from pipeline.acting.frame_stacks import unpacked
+from pipeline.replay.sampling import Sample, decode
 
 
 def random_sample(config: Any, steps: int, batch: int, bad: int, specs: Specs | None = None) -> Sample:
@@ -52,3 +53,16 @@ def part(sample: Sample, index: int, parts: int) -> Sample:
         gradient_steps=cut(sample.gradient_steps),
         relative_probability=cut(sample.relative_probability),
     )
+
+
+def trajectory_of(server: Any, sample: Any) -> Any:
+    """The trajectory of a sample, which may be packed, as the learner's program makes it."""
+    if not isinstance(sample.trajectory, np.ndarray):
+        return sample.trajectory
+
+    def decoded(windows: Any) -> Any:
+        return decode(windows, server._layout)[0]
+
+    batch_size = sample.gradient_steps.shape[1]
+    made = unpacked(decoded, server._experiment.window, batch_size, tf.constant(sample.trajectory))
+    return tf.nest.map_structure(lambda leaf: leaf.numpy(), made)

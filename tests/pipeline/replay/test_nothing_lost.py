@@ -10,6 +10,7 @@ from environments_for_tests import LANES_APART, episode_length, is_truncation, r
 from environments_that_fail import Unreliable
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from samples import trajectory_of
 
 import agents
 from agents import Specs
@@ -50,7 +51,7 @@ def everything_in(server: Any) -> dict[str, Any]:
     items: dict[int, list[tuple[Any, ...]]] = {}
     stored = server.info().current_size
     for sample in server.dataset().as_numpy_iterator():
-        trajectory = sample.trajectory
+        trajectory = trajectory_of(server, sample)
         fields = trajectory.observation, trajectory.step_type, trajectory.reward, trajectory.discount, trajectory.action
         flat = [field.reshape(-1, *field.shape[2:]) for field in fields]
         for position, key in enumerate(sample.keys):
@@ -356,7 +357,7 @@ def test_a_collector_judges_the_windows_that_padding_completes(
     run(collector, 3)
     errors, relative = {}, {}
     for sample in server.dataset().take(10).as_numpy_iterator():
-        trajectory = sample.trajectory
+        trajectory = trajectory_of(server, sample)
         q_tm1 = (trajectory.action[..., 0] == 0).astype(float)
         error = np.abs(trajectory.reward[..., 0] + 0.5 * trajectory.discount[..., 0] - q_tm1)
         error[trajectory.step_type[..., 0] == LAST] = 0.0
