@@ -345,7 +345,7 @@ def _guessed(label: str, name: str, text: str) -> Any:
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     readers: list[Callable[[str], Any]] = [json.loads, ast.literal_eval]
-    for read_as in readers if text[0] in "{[(" else ():
+    for read_as in readers if text.startswith(("{", "[", "(")) else ():
         with contextlib.suppress(ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
             return _as_lists(read_as(text))
     if name in FREE:

@@ -112,6 +112,7 @@ def test_what_an_override_says_does_not_depend_on_how_another_one_is_written(lin
         ("exploration.epsilon_final=5%", "such as --set=exploration.epsilon_final=0.05"),
         ("environment.kwargs.x=1,5", "text is written --set='environment.kwargs.x=\"1,5\"'"),
         ("environment.kwargs.x=None", "what it means is not clear"),
+        ("environment.kwargs.x=", "text is written --set='environment.kwargs.x=\"\"'"),
         ("environment.kwargs.x={a: 1}", "text is written --set='environment.kwargs.x=\"{a: 1}\"'"),
         ("environment.kwargs=None", "it takes a table, such as --set='environment.kwargs={size = 4}'"),
         ('environment.kwargs={"a": null}', "environment.kwargs.a is None, for which TOML has no word"),
