@@ -250,7 +250,21 @@ class Share:
         )
 
 
-class SharedReplay(EmbeddedReplay):
+class BesideDataset:
+    """What a replay does that gives a share of each batch from a dataset; comes before the replay's class."""
+
+    share: Share
+
+    def samples(self) -> Iterator[Sample]:
+        """See `Replay.samples`: `SharedSample`s."""
+        return self.share.mixed(super().samples())  # type: ignore[misc]
+
+    def give_priorities(self, sample: Sample, priorities: NDArray[np.float32]) -> None:
+        """See `Replay.give_priorities`: the dataset's rows keep theirs here."""
+        self.share.judge(sample, priorities, super().give_priorities)  # type: ignore[misc]
+
+
+class SharedReplay(BesideDataset, EmbeddedReplay):
     """An `EmbeddedReplay` of what collectors store, with a share of each batch from a dataset.
 
     Args:
@@ -283,14 +297,6 @@ class SharedReplay(EmbeddedReplay):
         if restore_from is not None:
             self.share.restore(restore_from)
         super().__init__(experiment.collected, specs, port, folder, restore_from, blocking)
-
-    def samples(self) -> Iterator[Sample]:
-        """See `Replay.samples`: `SharedSample`s."""
-        return self.share.mixed(super().samples())
-
-    def give_priorities(self, sample: Sample, priorities: NDArray[np.float32]) -> None:
-        """See `Replay.give_priorities`: the dataset's rows keep theirs here."""
-        self.share.judge(sample, priorities, super().give_priorities)
 
     def save(self) -> Path:
         """See `Replay.save`; with the priorities of the dataset's rows."""

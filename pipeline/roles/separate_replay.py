@@ -13,12 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from agents import Specs
 from pipeline.datasets import offline
-from pipeline.datasets.dataset_share import FOLDER, CountingFeeder, MarkedLearner, Share, count
+from pipeline.datasets.dataset_share import FOLDER, BesideDataset, CountingFeeder, MarkedLearner, Share, count
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
 from pipeline.learner.feeder import Feeder
@@ -151,25 +148,15 @@ def share_of_worker(experiment: Experiment, specs: Specs, cluster: team.Cluster)
         return Share(part, layout, Path(folder), False, 0, None, cluster.index, learners)
 
 
-class _BesideDataset:
-    """What a replay does that gives a share of each batch from a dataset; comes before the replay's class."""
-
-    share: Share
-
-    def samples(self) -> Iterator[Sample]:
-        """See `Replay.samples`: `SharedSample`s."""
-        return self.share.mixed(super().samples())  # type: ignore[misc]
-
-    def give_priorities(self, sample: Sample, priorities: NDArray[np.float32]) -> None:
-        """See `Replay.give_priorities`: the dataset's rows keep theirs here."""
-        self.share.judge(sample, priorities, super().give_priorities)  # type: ignore[misc]
+class _ServersElsewhere(BesideDataset):
+    """A `BesideDataset` whose servers are elsewhere."""
 
     def save(self) -> None:
         """See `Replay.save`: servers write checkpoints of their own, and here are the priorities of the rows."""
         self.share.save()
 
 
-class SharedRemoteReplay(_BesideDataset, RemoteReplay):
+class SharedRemoteReplay(_ServersElsewhere, RemoteReplay):
     """A `RemoteReplay` of what collectors store, with a share of each batch from a dataset.
 
     Args:
@@ -187,7 +174,7 @@ class SharedRemoteReplay(_BesideDataset, RemoteReplay):
         super().__init__(experiment.collected, specs, address)
 
 
-class SharedShardedReplay(_BesideDataset, ShardedReplay):
+class SharedShardedReplay(_ServersElsewhere, ShardedReplay):
     """A `ShardedReplay` of what collectors store, with a share of each batch from a dataset.
 
     Args:
