@@ -83,8 +83,8 @@ def of_role(
 class Mirror:
     """A thread that brings what a run writes to its mirror.
 
-    It takes the newest checkpoint alone: those that were written and replaced meanwhile are left out and counted. What
-    fails is tried again, later each time, with what is newest then.
+    It takes the newest checkpoint, and then the best one's: those that were written and replaced meanwhile are left out
+    and counted. What fails is tried again, later each time, with what is newest then.
 
     Args:
       experiment: with `checkpoint.mirror`.
@@ -177,7 +177,7 @@ class Mirror:
                 while name := self._missing(under, folder):
                     what = f"checkpoint {name}"
                     self._send_checkpoint(under, folder, name)
-                what = "the removal of old checkpoints"
+                what = "the best checkpoint, or the removal of old ones,"
                 self._tidy(under, folder)
             self._attempts = 0
             self._note(msgspec.structs.replace(self._state, warning=self._behind()))
@@ -227,6 +227,18 @@ class Mirror:
 
     def _send_checkpoint(self, under: str, folder: Path, name: str) -> None:
         began, last = time.monotonic(), self._newest.get(under)
+        if (size := self._bring(under, folder, name)) is None:
+            return  # it has been replaced by a newer one
+        self._newest[under] = name
+        if under == self._own:
+            left_out = newness(name)[0] - newness(last)[0] - 1 if last else 0
+            seconds = time.monotonic() - began
+            state = msgspec.structs.replace(self._state, gradient_steps=newness(name)[1], seconds=seconds, size=size)
+            self._state = msgspec.structs.replace(state, left_out=state.left_out + left_out)
+            log.info("checkpoint %s: %.1f MiB brought to %s in %.2f s", name, size / 2**20, self._store.url, seconds)
+
+    def _bring(self, under: str, folder: Path, name: str) -> int | None:
+        """Brings a checkpoint there; its bytes, or None if it is here no more."""
         staged = self._run.path / _STAGED / (under or "run") / name
         if not staged.is_dir():  # the run may remove its own meanwhile
             shutil.rmtree(staged.parent, ignore_errors=True)
@@ -236,26 +248,24 @@ class Mirror:
                 shutil.rmtree(staged.parent, ignore_errors=True)
                 if (folder / name).exists():
                     raise
-                return  # it has been replaced by a newer one
+                return None
         if self._done[:2] != (under, name):
             self._done = under, name, set()
         size = self._store.upload(staged, under, name, self._done[2])
-        self._newest[under] = name
         shutil.rmtree(staged.parent, ignore_errors=True)
-        if under == self._own:
-            left_out = newness(name)[0] - newness(last)[0] - 1 if last else 0
-            seconds = time.monotonic() - began
-            state = msgspec.structs.replace(self._state, gradient_steps=newness(name)[1], seconds=seconds, size=size)
-            self._state = msgspec.structs.replace(state, left_out=state.left_out + left_out)
-            log.info("checkpoint %s: %.1f MiB brought to %s in %.2f s", name, size / 2**20, self._store.url, seconds)
+        return size
 
     def _tidy(self, under: str, folder: Path) -> None:
-        """Removes there what has been removed here, and notes which checkpoint is the best one's."""
+        """Has the best one's checkpoint there, too, and removes there what has been removed here."""
         here, best = {path.name for path in paths(folder)}, ""
         with contextlib.suppress(OSError):
             best = (folder / "best").readlink().name
         if under in self._newest and self._tidied.get(under) != (here, best):
             there = self._store.checkpoints(under)
+            if best in here and best not in there and self._bring(under, folder, best) is not None:
+                there.append(best)
+                if under == self._own and self._state.left_out:
+                    self._state = msgspec.structs.replace(self._state, left_out=self._state.left_out - 1)
             if best in here and best in there:
                 self._store.point_at_best(best, under)
             kept = (here & set(there)) | {self._newest[under]}

@@ -137,6 +137,19 @@ def test_a_resume_on_an_empty_disk_has_all(
     assert {path: path.stat().st_mtime_ns for path in new.path.rglob("*")} == before, "there is nothing newer"
 
 
+def test_the_best_is_there_though_newer_ones_were_written_before_it_was_seen(
+    run: RunDirectory, experiment: Experiment, tmp_path: Path
+) -> None:
+    best, _, newest = (write(run, steps, 10) for steps in (10, 20, 30))
+    with beside(experiment, run):
+        pass
+    assert names(tmp_path / "mirror" / "checkpoints") == sorted([best, newest, "best"])
+    assert (noted(run).gradient_steps, noted(run).left_out) == (30, 0)
+    new = RunDirectory(tmp_path / "elsewhere" / "run")
+    prepare(experiment, new, resume=True)
+    assert names(new.checkpoints) == [best, newest]
+
+
 def test_what_is_cut_off_or_damaged_is_not_taken(
     run: RunDirectory, experiment: Experiment, mirrored: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
