@@ -35,6 +35,7 @@ _EXPLANATION = """\
   evaluator.pem  of an evaluator on another host
   metrics.pem    of the proxies that show metrics: copy it to each host
   operator.pem   of whoever reads metrics, such as Prometheus
+  inference.pem  of the acting server's proxy: copy it to its host
 Each .pem but ca.pem holds a private key: copy it over ssh, keep its mode 600. {then}"""
 
 

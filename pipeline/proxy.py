@@ -5,6 +5,9 @@ Examples, for a run with --set=replay.port=9000 --set=replay.weights_port=9001:
                            --replay_port=9000 --weights_port=9001
   on a collector's host  python -m pipeline.proxy --side=client --certificates=certificates --role=collector \\
                            --connect=learner-host:9443 --sockets=/run/user/1000/replay
+  beside the acting server, for collectors of other hosts, which then have --connect_inference=learner-host:9444
+                         python -m pipeline.proxy --side=inference --certificates=certificates --listen=0.0.0.0:9444 \\
+                           --inference=unix:/run/user/1000/acting.sock
   for Prometheus         python -m pipeline.proxy --side=metrics --certificates=certificates --listen=0.0.0.0:9464 \\
                            --sockets=/run/user/1000/metrics --roles=collector-0,collector-1
 
@@ -21,23 +24,31 @@ from absl import flags
 
 from pipeline.command import refuse_more, run_command
 from pipeline.experiment.config import UsageError
+from pipeline.messages.addresses import host_of, is_socket, parse
 from pipeline.runtime.process import interruption
-from pipeline.security.certificate_authority import CLIENTS, METRICS, REPLAY, Authority, canonical_host
-from pipeline.security.haproxy import ClientSide, Credentials, MetricsSide, Proxy, ServerSide, Side
+from pipeline.security.certificate_authority import CLIENTS, INFERENCE, METRICS, REPLAY, Authority, canonical_host
+from pipeline.security.haproxy import Proxy
+from pipeline.security.haproxy_sides import ClientSide, Credentials, InferenceSide, MetricsSide, ServerSide, Side
+from pipeline.security.loopback import guard_of
 
 _SIDE = flags.DEFINE_enum(
     "side",
     None,
-    ["server", "client", "metrics"],
-    "server: of the replay; client: of other hosts; metrics: of any host, for operators.",
+    ["server", "client", "inference", "metrics"],
+    "server: of the replay; client: of other hosts; inference: of the acting server; metrics: of any host, for "
+    "operators.",
 )
 _CERTIFICATES = flags.DEFINE_string("certificates", None, "Folder with ca.pem and the role's .pem file.")
 _LISTEN = flags.DEFINE_string(
-    "listen", "0.0.0.0:9443", "HOST:PORT of a server or metrics side for other hosts; port 0: a free one."
+    "listen", "0.0.0.0:9443", "HOST:PORT that a side other than client listens on, for other hosts; port 0: a free one."
 )
 _REPLAY_PORT = flags.DEFINE_integer("replay_port", 0, "The run's replay.port, of a server side.")
 _WEIGHTS_PORT = flags.DEFINE_integer("weights_port", 0, "The run's replay.weights_port, of a server side.")
 _CONNECT = flags.DEFINE_string("connect", None, "HOST:PORT of the server side, as its certificate names it.")
+_CONNECT_INFERENCE = flags.DEFINE_string(
+    "connect_inference", "", "HOST:PORT of the inference side, for a client side whose collectors act there."
+)
+_INFERENCE = flags.DEFINE_string("inference", None, "Of an inference side: the acting server's own --inference.")
 _ROLE = flags.DEFINE_enum("role", "collector", list(CLIENTS), "Whose certificate a client side shows.")
 _SOCKETS = flags.DEFINE_string("sockets", None, "Folder for the sockets of a client side, which its roles connect to.")
 _ROLES = flags.DEFINE_list("roles", [], "Of a metrics side: whose sockets are in --sockets, such as collector-0.")
@@ -54,17 +65,21 @@ def main(arguments: list[str]) -> int:
     """Keeps a proxy running until SIGINT or SIGTERM."""
     refuse_more(arguments)
     if _SIDE.value is None:
-        raise UsageError("--side is missing: server on the replay's host, client on others, metrics for operators")
+        raise UsageError("--side is missing: server on the replay's host, client on others, inference, or metrics")
     interrupted = interruption()
     proxy = Proxy(_SIDES[_SIDE.value](), Path(_LOG.value))
     try:
         proxy.start()
         if _SIDE.value == "server":
             print(f"lets roles in at {proxy.address}", flush=True)
+        elif _SIDE.value == "inference":
+            print(f"lets collectors in to the acting server at {proxy.address}", flush=True)
         elif _SIDE.value == "metrics":
             print(f"shows operators https://{proxy.address}/{_ROLES.value[0]}/metrics and others", flush=True)
         else:
-            print(f"the replay is at {proxy.address}, for weights and reports at {proxy.messages_address}", flush=True)
+            acting = f", the acting server at {proxy.inference_address}" if proxy.inference_address else ""
+            replay = f"the replay is at {proxy.address}, for weights and reports at {proxy.messages_address}"
+            print(f"{replay}{acting}", flush=True)
         return _watch(proxy, interrupted)
     finally:
         proxy.stop()
@@ -100,7 +115,21 @@ def _client_side() -> ClientSide:
     if not _SOCKETS.value:
         raise UsageError("--sockets is missing: a folder for the sockets that this host's roles connect to")
     host, port = _host_and_port("connect", _CONNECT.value or "")
-    return ClientSide(_credentials(_ROLE.value), Path(_SOCKETS.value), host, port)
+    inference = "", 0
+    if _CONNECT_INFERENCE.value:
+        if _ROLE.value != "collector":
+            raise UsageError(f"--connect_inference is for collectors, not for --role={_ROLE.value}: leave it out")
+        inference = _host_and_port("connect_inference", _CONNECT_INFERENCE.value)
+    return ClientSide(_credentials(_ROLE.value), Path(_SOCKETS.value), host, port, *inference)
+
+
+def _inference_side() -> InferenceSide:
+    if not _INFERENCE.value:
+        raise UsageError("--inference is missing: where does the acting server listen, unix:/path or 127.0.0.1:PORT?")
+    (inference,) = parse(_INFERENCE.value, "--inference")
+    if not is_socket(inference) and guard_of(host_of(inference), "off") != "loopback":
+        raise UsageError(f"--inference={inference}: the acting server of this host is at unix:/path or 127.0.0.1:PORT")
+    return InferenceSide(_credentials(INFERENCE), *_host_and_port("listen", _LISTEN.value), inference)
 
 
 def _metrics_side() -> MetricsSide:
@@ -116,7 +145,12 @@ def _metrics_side() -> MetricsSide:
     return MetricsSide(_credentials(METRICS), host, port, Path(_SOCKETS.value).absolute(), roles)
 
 
-_SIDES: dict[str, Callable[[], Side]] = {"server": _server_side, "client": _client_side, "metrics": _metrics_side}
+_SIDES: dict[str, Callable[[], Side]] = {
+    "server": _server_side,
+    "client": _client_side,
+    "inference": _inference_side,
+    "metrics": _metrics_side,
+}
 
 
 def _credentials(role: str) -> Credentials:

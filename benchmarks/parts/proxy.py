@@ -27,7 +27,8 @@ from pipeline.messages.ports import free_port
 from pipeline.replay.frames import FrameLayout
 from pipeline.runtime import native
 from pipeline.security.certificate_authority import REPLAY, Authority
-from pipeline.security.haproxy import ClientSide, Credentials, Proxy, ServerSide
+from pipeline.security.haproxy import Proxy
+from pipeline.security.haproxy_sides import ClientSide, Credentials, ServerSide
 
 _SERVE = flags.DEFINE_list("serve", [], "Of the replay's own process: its ports.")
 _SECONDS = flags.DEFINE_float("seconds", 2.0, "Of one measurement.", lower_bound=0.01)

@@ -203,15 +203,15 @@ def refuse_place(experiment: Experiment, role: str, address: str) -> None:
         raise UsageError(f"--role={role} with an acting server: set collect.inference='central' of all roles, too")
     if is_central and not address:
         raise UsageError(
-            f"--inference is missing for --role={role}: host:port or unix:/path of the acting server of this machine "
+            f"--inference is missing for --role={role}: host:port or unix:/path of the acting server, or of its proxy "
             "(or --set=collect.inference='local', with which a collector acts by itself)"
         )
     if address and not is_socket(address):
         (checked,) = parse(address, "--inference")
         if guard_of(host_of(checked), "off") != "loopback":
             raise UsageError(
-                f"--inference={address}: the acting server is for collectors of its own machine, at 127.0.0.1:PORT or "
-                "unix:/path: collectors of other machines have --set=collect.inference='local'"
+                f"--inference={address}: the acting server is at 127.0.0.1:PORT or unix:/path of its own machine, and "
+                "collectors of others reach it at a socket of pipeline.proxy (docs/several_hosts.md)"
             )
 
 

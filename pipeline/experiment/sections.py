@@ -112,7 +112,7 @@ class CollectConfig(Config, frozen=True):
     ] = 1
     inference: Annotated[
         Literal["local", "central"],
-        Meta(description="Who computes actions: each collector by itself, or one acting server for all of a machine."),
+        Meta(description="Who computes actions: each collector by itself, or one acting server for all of them."),
     ] = "local"
     devices: Annotated[
         str,

@@ -2,7 +2,8 @@
 
 A folder holds the authority (`ca.pem`, `ca.key`) and for each role one file of key and certificate (`collector.pem`).
 The role is the certificate's common name. Only the replay's certificate is good for a server, and only the others' for
-a client, so that a collector's key cannot pose as the replay; that of metrics is a server's under a name of its own.
+a client, so that a collector's key cannot pose as the replay; those of the acting server and of metrics are a server's,
+each under a name of its own.
 """
 
 import datetime
@@ -32,7 +33,12 @@ METRICS, OPERATOR = "metrics", "operator"
 """Who shows the metrics of any host's roles, and who may read them."""
 METRICS_HOST = "metrics.reverb-dqn.invalid"
 """The name in the certificate of the first: nobody's host has it, so that it cannot pose as the replay."""
-ROLES = (REPLAY, *CLIENTS, METRICS, OPERATOR)
+INFERENCE = "inference"
+"""Who passes collectors of other hosts on to the acting server."""
+INFERENCE_HOST = "inference.reverb-dqn.invalid"
+"""The name in its certificate, nobody's host either: collectors know it by that, wherever it is."""
+ROLES = (REPLAY, *CLIENTS, METRICS, OPERATOR, INFERENCE)
+_NAMES = {METRICS: METRICS_HOST, INFERENCE: INFERENCE_HOST}
 
 _CLOCK_SKEW = datetime.timedelta(minutes=10)
 """Certificates are good from a little before now: the hosts' clocks differ."""
@@ -133,7 +139,7 @@ class Authority:
         end = min(now + datetime.timedelta(days=days), authority.not_valid_after_utc)
         for role in ROLES:
             key = ec.generate_private_key(ec.SECP256R1())
-            own_names = {REPLAY: names, METRICS: [x509.DNSName(METRICS_HOST)]}.get(role, [])
+            own_names = names if role == REPLAY else [x509.DNSName(_NAMES[role])] if role in _NAMES else []
             purpose = ExtendedKeyUsageOID.SERVER_AUTH if own_names else ExtendedKeyUsageOID.CLIENT_AUTH
             builder = (
                 _begin(_name(role), key, authority.subject, now, end)

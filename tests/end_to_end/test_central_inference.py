@@ -136,7 +136,7 @@ def test_a_launcher_refuses_what_it_does_not_start(tmp_path: Path) -> None:
         (("--role=inference",), "set collect.inference='central'"),
         (("--role=inference", f"--set={CENTRAL}"), "--inference is missing for --role=inference"),
         (("--role=learner", "--set=learner.local_steps=4"), "several of them need TF_CONFIG"),
-        (("--role=collector", f"--set={CENTRAL}", "--inference=10.1.2.3:9"), "is for collectors of its own machine"),
+        (("--role=collector", f"--set={CENTRAL}", "--inference=10.1.2.3:9"), "at a socket of pipeline.proxy"),
     ],
 )
 @pytest.mark.slow

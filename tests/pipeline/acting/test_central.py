@@ -325,8 +325,8 @@ def test_a_state_of_a_lane_that_is_not_there_is_refused() -> None:
         ("central", "collector", "", "--inference is missing for --role=collector"),
         ("local", "inference", "unix:/tmp/a", "set collect.inference='central'"),
         ("local", "collector", "unix:/tmp/a", "set collect.inference='central'"),
-        ("central", "collector", "10.0.0.1:9000", "is for collectors of its own machine"),
-        ("central", "inference", "0.0.0.0:9000", "is for collectors of its own machine"),
+        ("central", "collector", "10.0.0.1:9000", "at a socket of pipeline.proxy"),
+        ("central", "inference", "0.0.0.0:9000", "of its own machine"),
         ("central", "collector", "nonsense", "is not host:port"),
     ],
 )

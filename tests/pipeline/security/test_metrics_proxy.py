@@ -12,8 +12,19 @@ from cryptography import x509
 
 from pipeline.messages import listening
 from pipeline.messages.pages import Page, Pages
-from pipeline.security.certificate_authority import CLIENTS, METRICS, METRICS_HOST, OPERATOR, REPLAY, ROLES, Authority
-from pipeline.security.haproxy import Credentials, MetricsSide, Proxy, ServerSide
+from pipeline.security.certificate_authority import (
+    CLIENTS,
+    INFERENCE,
+    INFERENCE_HOST,
+    METRICS,
+    METRICS_HOST,
+    OPERATOR,
+    REPLAY,
+    ROLES,
+    Authority,
+)
+from pipeline.security.haproxy import Proxy
+from pipeline.security.haproxy_sides import Credentials, MetricsSide, ServerSide
 
 SECONDS = 30.0
 
@@ -117,7 +128,7 @@ def test_the_certificate_of_metrics_is_no_hosts(shown: Proxy, certificates: Auth
             names[role] = set(found.get_values_for_type(x509.DNSName))
         except x509.ExtensionNotFound:
             continue
-    assert names == {REPLAY: {"localhost", "127.0.0.1"}, METRICS: {METRICS_HOST}}
+    assert names == {REPLAY: {"localhost", "127.0.0.1"}, METRICS: {METRICS_HOST}, INFERENCE: {INFERENCE_HOST}}
 
 
 def test_an_operator_calls_nothing_of_a_replay(certificates: Authority, tmp_path: Path) -> None:

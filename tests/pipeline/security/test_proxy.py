@@ -45,9 +45,10 @@ from pipeline.replay.frames import MID, FrameLayout
 from pipeline.replay.writer import FrameWriter
 from pipeline.roles.collector_role import run_collector
 from pipeline.runtime import native
-from pipeline.security import certificate_authority, haproxy
+from pipeline.security import certificate_authority, haproxy, haproxy_sides
 from pipeline.security.certificate_authority import CLIENTS, REPLAY, Authority
-from pipeline.security.haproxy import METHODS, ClientSide, Credentials, Proxy, ServerSide
+from pipeline.security.haproxy import Proxy
+from pipeline.security.haproxy_sides import METHODS, ClientSide, Credentials, ServerSide
 
 ROOT = Path(__file__).resolve().parents[3]
 SERVICE = "/deepmind.reverb.ReverbService/"
@@ -359,7 +360,7 @@ def test_a_collector_changes_nothing_but_by_inserting(site: Site, connect: Any) 
     assert "Reset 403" in site.log.read_text()
 
 
-@pytest.mark.parametrize("role", haproxy.UNTRUSTED_READERS)
+@pytest.mark.parametrize("role", haproxy_sides.UNTRUSTED_READERS)
 def test_who_needs_the_weights_alone_reads_nothing_else(role: str, site: Site, connect: Any, run_python: Any) -> None:
     write(FrameWriter.of(site.experiment, site.layout(), site.server.address), frames_of(site, MARKER), 20)
     assert Sender(site.server.address, REPORTS_TABLE).send(EVALUATION, 30)
@@ -536,9 +537,9 @@ def test_a_stream_may_be_silent_longer_than_a_request_may_take(
     def hurried(timeout: re.Match[str]) -> str:
         return f"timeout {timeout[1]} {int(timeout[2]) * 1000 // hurry}ms"
 
-    settings = re.sub(r"timeout (\S+) (\d+)s", hurried, haproxy._COMMON)
-    assert settings != haproxy._COMMON
-    monkeypatch.setattr(haproxy, "_COMMON", settings)
+    settings = re.sub(r"timeout (\S+) (\d+)s", hurried, haproxy_sides._COMMON)
+    assert settings != haproxy_sides._COMMON
+    monkeypatch.setattr(haproxy_sides, "_COMMON", settings)
     site = make_site()
     writer = FrameWriter.of(site.experiment, site.layout(), connect(site.port).address)
     write(writer, frames_of(site), 10)
@@ -577,7 +578,8 @@ def test_a_proxy_ends_with_its_owner(tmp_path: Path, certificates: Authority) ->
     code = """
         import sys, os, time
         from pathlib import Path
-        from pipeline.security.haproxy import *
+        from pipeline.security.haproxy import Proxy
+        from pipeline.security.haproxy_sides import Credentials, ServerSide
         folder = Path(sys.argv[1])
         side = ServerSide(Credentials(folder / "ca.pem", folder / "replay.pem"), "127.0.0.1", 0, 1, 2)
         proxy = Proxy(side, Path(os.devnull))
@@ -665,6 +667,9 @@ def test_the_command_keeps_a_proxy_running(site: Site, certificates: Authority, 
         (["--side=server", "--replay_port=9000", "--weights_port=9001", "--listen=here"], "not HOST:PORT"),
         (["--side=server", "--replay_port=9000", "--weights_port=9001"], "--certificates is missing"),
         (["--side=client"], "--sockets is missing"),
+        (["--side=inference"], "--inference is missing"),
+        (["--side=inference", "--inference=10.0.0.1:9"], "of this host is at unix:/path"),
+        (["--side=client", "--sockets=s", "--connect=h:1", "--role=learner", "--connect_inference=h:2"], "collectors"),
         (["--side=client", "--sockets=s"], "not HOST:PORT"),
         (["--side=client", "--sockets=s", "--connect=h:1", "--role=king"], "king"),
         (["--side=client", "--sockets=s", "--connect=h:1", "--certificates=none"], "is missing"),
