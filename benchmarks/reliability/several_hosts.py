@@ -3,12 +3,13 @@
 Example:
   python -m benchmarks.reliability.several_hosts --folder=runs/several-hosts --write
 
-Replay and learner are on one host, collectors on two and the evaluator on a fourth, in network namespaces on a bridge;
-the roles are started one by one, and pipeline.proxy speaks TLS between the hosts. The link of one collectors' host is
-cut and restored, then everything on the other one is killed at once and the host comes back. The evaluator's host joins
-last: only then can the run be solved. With --write the results go into docs/several_hosts.md. The exit code is 0
-only if all of it held: nobody else stood still, both hosts contribute again soon, the run is solved, the ledger
-balances to the unit, Reverb's own ports are out of reach, and nothing but TLS crosses the bridge.
+Replay, learner and acting server are on one host, collectors on two and the evaluator on a fourth, in network
+namespaces on a bridge; the roles are started one by one, and pipeline.proxy speaks TLS between the hosts. One host's
+collector has its actions from the acting server. The link of that host is cut and restored, then everything on the
+other one is killed at once and the host comes back. The evaluator's host joins last: only then can the run be solved.
+With --write the results go into docs/several_hosts.md. The exit code is 0 only if all of it held: nobody else stood
+still, both hosts contribute again soon, the run is solved, the ledger balances to the unit, Reverb's own ports are out
+of reach, nothing but TLS crosses the bridge, and the acting server was asked for each of that collector's steps.
 """
 
 import subprocess
@@ -25,10 +26,12 @@ from absl import flags
 from benchmarks.pages import DOCS, write_between
 from benchmarks.reliability.hosts import hosts, unavailable
 from benchmarks.reliability.site import (
+    CENTRAL,
     COLLECTORS,
     CUT,
     EVALUATOR,
     KILLED,
+    LANES,
     LEARNER,
     POLL_SECONDS,
     PROXY_PORT,
@@ -75,6 +78,10 @@ class Report(msgspec.Struct):
     """And until weights reached it."""
     host_back_seconds: float = 0.0
     """From the start of the processes of the host that had gone down until frames of theirs were stored."""
+    windows_of_central: int = 0
+    """Stored of the collector that acts at the acting server, when an operator looked at that."""
+    answered: int = 0
+    """Of its lanes' steps, those that the acting server had chosen actions for by then."""
     metrics: dict[str, int] = {}
     """By role, how many values of it an operator on another host has read."""
     wire: Seen | None = None
@@ -139,7 +146,8 @@ class Trial:
             f"--certificates={site.certificates(LEARNER, 'replay')}",
             f"--replay_port={REPLAY_PORT}", f"--weights_port={WEIGHTS_PORT}",
         )  # fmt: skip
-        site.start_metrics(LEARNER, "replay-0", "learner-0")
+        site.start_acting_server(here)
+        site.start_metrics(LEARNER, "replay-0", "learner-0", "inference-0")
         self._collectors = {host: site.start_collector(host) for host in COLLECTORS}
         site.wait_until(
             lambda: site.gradient_steps() > 0 and all(self._stored(host) > _FIRST_TRANSITIONS for host in COLLECTORS),
@@ -219,10 +227,14 @@ class Trial:
     def _read_metrics(self) -> None:
         """Reads, on a host without a role so far, what every role of the others shows."""
         site, report = self._site, self._report
-        roles = {"replay-0": LEARNER, "learner-0": LEARNER, **{f"collector-{COLLECTORS[at]}": at for at in COLLECTORS}}
+        roles = dict.fromkeys(("replay-0", "learner-0", "inference-0"), LEARNER)
+        roles |= {f"collector-{COLLECTORS[at]}": at for at in COLLECTORS}
+        report.windows_of_central = self._stored(CENTRAL)
         for role, host in roles.items():
             text = site.read(EVALUATOR, host, f"/{role}/metrics")
-            report.metrics[role] = sum(not line.startswith("#") for line in text.splitlines())
+            values = dict(line.rpartition(" ")[::2] for line in text.splitlines() if not line.startswith("#"))
+            report.metrics[role] = len(values)
+            report.answered += sum(int(float(values[name])) * LANES for name in values if "inference_requests" in name)
             if site.read(EVALUATOR, host, f"/{role}/readyz") != "ok\n" or "reverb_dqn_health_shows_work" not in text:
                 report.problems.append(f"an operator does not see that {role} on {host} is at work: {text[:200]}")
 
@@ -254,6 +266,10 @@ class Trial:
         longest = max(report.frames_back_seconds, report.weights_back_seconds)
         if longest > _MOST_BACK_SECONDS:
             problems.append(f"the host that was cut off was back after {longest:.1f} s")
+        if report.answered < report.windows_of_central:
+            problems.append(
+                f"{report.windows_of_central} windows, and the acting server was asked {report.answered} times"
+            )
         if wire.clear:
             problems.append(f"not all is TLS: {wire.clear[:3]}")
         if wire.records < 100 or wire.skipped > sum(wire.sent.values()) / 100:
@@ -282,6 +298,7 @@ def rows(report: Report, sent: float, received: float) -> list[str]:
         f"transitions from the other host; nobody there stood still for more than {report.standstill_seconds:.1f} s |",
         f"| after its restoration, frames were stored again | after {report.frames_back_seconds:.1f} s |",
         f"| and weights arrived | after {report.weights_back_seconds:.1f} s |",
+        f"| steps of that host's collector that the acting server chose the actions of | {report.answered:,} |",
         f"| new processes on the host that had gone down contributed | after {report.host_back_seconds:.1f} s |",
         f"| metrics, read by TLS from a fourth host | "
         f"{', '.join(f'{count} values of {role}' for role, count in report.metrics.items())} |",

@@ -14,13 +14,19 @@ from benchmarks.reliability.hosts import Host
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.records.recorder import Recorder
 from pipeline.records.results import Status
-from pipeline.security.certificate_authority import METRICS, METRICS_HOST, OPERATOR
+from pipeline.security.certificate_authority import INFERENCE, METRICS, METRICS_HOST, OPERATOR
 
 LEARNER, CUT, KILLED, EVALUATOR = "learner", "collectors-a", "collectors-b", "evaluator"
 COLLECTORS = {CUT: 0, KILLED: 1}
 """Number of the collector on each of their hosts."""
-REPLAY_PORT, WEIGHTS_PORT, PROXY_PORT, METRICS_PORT = 9000, 9001, 9443, 9464
+CENTRAL = CUT
+"""The host whose collector acts at the acting server; the other's acts by itself."""
+REPLAY_PORT, WEIGHTS_PORT, PROXY_PORT, INFERENCE_PORT, METRICS_PORT = 9000, 9001, 9443, 9444, 9464
+_ACTS_THERE = "--set=collect.inference='central'"
+LANES = 16
+"""Of each collector."""
 _CHANGES = (
+    f"collect.lanes={LANES}",
     f"replay.weights_port={WEIGHTS_PORT}",
     'replay.private="loopback"',
     "collect.collectors=2",
@@ -107,13 +113,28 @@ class Site:
 
     def start_proxy(self, host: str, role: str) -> Sequence[str]:
         """Starts the proxy of a host that is not the learner's; returns its roles' flags."""
-        sockets = self.sockets(host)
+        sockets, is_central = self.sockets(host), host == CENTRAL
         self.start(
             host, "proxy", "pipeline.proxy", "--side=client", f"--certificates={self.certificates(host, role)}",
             f"--role={role}", f"--connect={LEARNER}:{PROXY_PORT}", f"--sockets={sockets}",
+            *([f"--connect_inference={LEARNER}:{INFERENCE_PORT}"] if is_central else []),
         )  # fmt: skip
-        frames, messages = (f"unix:{sockets / name}.sock" for name in ("frames", "messages"))
-        return f"--replay={frames}", f"--weights={messages}", f"--reports={messages}"
+        frames, messages, acting = (f"unix:{sockets / name}.sock" for name in ("frames", "messages", "acting"))
+        theirs = (_ACTS_THERE, f"--inference={acting}") if is_central else ()
+        return f"--replay={frames}", f"--weights={messages}", f"--reports={messages}", *theirs
+
+    def start_acting_server(self, replay: str) -> None:
+        """Starts the acting server on the learner's host, and what lets collectors of other hosts in to it.
+
+        Args:
+          replay: its flag for the replay's server.
+        """
+        place = f"--inference=unix:{self.sockets(LEARNER) / 'own' / 'acting.sock'}"
+        self.start_role(LEARNER, "inference", replay, _ACTS_THERE, place)
+        self.start(
+            LEARNER, "inference-proxy", "pipeline.proxy", "--side=inference", f"--listen=0.0.0.0:{INFERENCE_PORT}",
+            f"--certificates={self.certificates(LEARNER, INFERENCE)}", place,
+        )  # fmt: skip
 
     def start_metrics(self, host: str, *roles: str) -> None:
         """Starts what shows operators the metrics of a host's roles."""

@@ -210,12 +210,13 @@ def _client(side: ClientSide, descriptors: list[int]) -> list[str]:
         there = f"{_address(side.inference_host, side.inference_port)} {_tls(side.credentials)}"
         sections += [
             "frontend acting",
-            *_requests_of_collectors("clitcpka"),
+            *_bytes_alone("clitcpka"),
             f"    bind fd@{acting[0]}",
             "    option dontlognull",
+            *_log_of_bytes(),
             "    default_backend acting",
             "backend acting",
-            *_requests_of_collectors("srvtcpka"),
+            *_bytes_alone("srvtcpka"),
             f"    server acting {there} verifyhost {INFERENCE_HOST} tcp-ut {SILENT_SECONDS}s",
         ]
     return sections
@@ -227,27 +228,33 @@ def _inference(side: InferenceSide, descriptor: int) -> list[str]:
     target = f"unix@{_quoted(Path(at.removeprefix('unix:')).absolute())}" if is_socket(at) else at
     return [
         "frontend collectors",
-        *_requests_of_collectors("clitcpka"),
+        *_bytes_alone("clitcpka"),
+        *_log_of_bytes(),
         f"    bind fd@{descriptor} {_tls(side.credentials)} tcp-ut {SILENT_SECONDS}s",
         *_few_of_one_peer(side.connections_per_peer),
         "    tcp-request content set-var(txn.role) ssl_c_s_dn(CN)",
         "    tcp-request content reject unless { var(txn.role) -m str collector }",
         "    default_backend acting",
         "backend acting",
-        *_requests_of_collectors("srvtcpka"),
+        *_bytes_alone("srvtcpka"),
         f"    server acting {target}",
     ]
 
 
-def _requests_of_collectors(keep_alive: str) -> list[str]:
-    """Settings of a stream of bytes; a peer that vanished is noticed, though who waits for an answer sends nothing."""
+def _bytes_alone(keep_alive: str) -> list[str]:
+    """Passes bytes; a peer that vanished is noticed, though who waits for an answer sends nothing."""
     return [
         "    mode tcp",
-        '    log-format "%ci:%cp [%t] %[var(txn.role)] acting server: %B bytes %ts"',
-        "    option dontlog-normal",
         f"    {keep_alive}-idle {SILENT_SECONDS}s",
         f"    {keep_alive}-intvl 5s",
         f"    {keep_alive}-cnt 3",
+    ]
+
+
+def _log_of_bytes() -> list[str]:
+    return [
+        '    log-format "%ci:%cp [%t] %[var(txn.role)] acting server: %B bytes %ts"',
+        "    option dontlog-normal",
     ]
 
 
