@@ -22,9 +22,9 @@ def test_lines_of_logs_that_are_looked_for_are_of_modules_that_there_are() -> No
 @pytest.mark.parametrize(
     ("flags", "rows"),
     [
-        (("--transports=640", "--repeats=1"), 4),
+        (("--transports=640", "--repeats=1"), 5),
         (("--config=cartpole", "--lanes=4", "--lane_groups", "--seconds=0.05", "--repeats=1"), 3),
-        (("--config=cartpole", "--lanes=4", "--collectors=1", "--seconds=0.2", "--repeats=1"), 2),
+        (("--config=cartpole", "--lanes=4", "--collectors=1", "--seconds=0.2", "--repeats=1"), 3),
     ],
 )
 def test_acting_servers_are_measured(flags: tuple[str, ...], rows: int) -> None:
