@@ -217,15 +217,6 @@ class Learner:
         """Decides the ends of a categorical agent's support that the config leaves open."""
         self.agent.set_support(low, high)  # type: ignore[attr-defined]  # of no other kind
 
-    def roll_back(self, state: Mapping[str, NDArray[Any]], learning_rate_factor: float) -> None:
-        """Takes weights, optimizer and target network from what `state` gave, and lowers the step size.
-
-        See `stored_state.roll_back`.
-        """
-        from pipeline.learner.stored_state import roll_back
-
-        roll_back(self.agent, dict(self._named_variables()), state, learning_rate_factor)
-
     def state(self) -> dict[str, Array]:
         """A copy of everything that training changes: weights, target, optimizer, normalisation and counters, by name.
 
@@ -233,7 +224,7 @@ class Learner:
         """
         return {
             name: Array.of(self._strategy.experimental_local_results(variable)[0].numpy())
-            for name, variable in self._named_variables()
+            for name, variable in self.named_variables()
         }
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
@@ -244,10 +235,11 @@ class Learner:
         """
         from pipeline.learner.stored_state import assign
 
-        assign(dict(self._named_variables()), state)
+        assign(dict(self.named_variables()), state)
         self._gradient_steps = int(self.agent.train_step_counter.numpy())
 
-    def _named_variables(self) -> Iterator[tuple[str, tf.Variable]]:
+    def named_variables(self) -> Iterator[tuple[str, tf.Variable]]:
+        """The variables of `state`."""
         # TensorFlow numbers the layers of a process, whichever agent they are of: the order of the agent's is its own.
         for index, variable in enumerate(self.agent.variables):
             yield f"{index:03d} {_LAYER_NUMBER.sub('', variable.name.partition(':')[0])}", variable

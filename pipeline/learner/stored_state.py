@@ -78,7 +78,8 @@ def roll_back_to_newest(
     """
 
     def use(found: Checkpoint) -> None:
-        learner.roll_back(found.learner_state(), experiment.learner.rollback_learning_rate_factor)
+        factor = experiment.learner.rollback_learning_rate_factor
+        roll_back(learner.agent, dict(learner.named_variables()), found.learner_state(), factor)
         if (support := counters.support) is not None:  # the checkpoint may be older
             learner.set_support(*support)
 

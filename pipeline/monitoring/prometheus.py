@@ -96,6 +96,7 @@ def of_run(scalars: Mapping[str, float], status: Status | None, servers: Sequenc
             Number("run/environment_steps", float(status.environment_steps)),
             Number("run/episodes", float(status.episodes)),
             Number("run/refused_reports", float(status.refused_reports)),
+            Number("run/refused_draws", float(status.refused_draws)),
         ]
         if status.account is not None:
             for field, count in msgspec.structs.asdict(status.account).items():

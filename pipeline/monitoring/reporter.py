@@ -82,6 +82,7 @@ class Reporter:
             self._processes["supervisor"] = parent
         command_line = shlex.join(self._processes.get("supervisor", self._processes["learner"]).cmdline())
         self._last_tally: Tally | None = None  # of the run's end
+        self._refused_before = ledger.counters.refused_draws
         self._collectors: dict[int, CollectorReport] = {}  # the newest report of each
         self.metrics.show(dashboards.beginning(experiment, command_line, run.path), self._progress)
 
@@ -147,6 +148,7 @@ class Reporter:
         loss = self.outcome.loss if self.outcome else None
         waits = self.waits.learner(), self.waits.collectors()
         slowest = bottleneck(self._experiment, *waits) if self.phase == "learning" else ""
+        self._ledger.counters.refused_draws = self._refused_before + self._replay.refused.count
         warnings, mirrored = self._warnings_now(), dict[str, float]()
         if self._experiment.checkpoint.mirror:
             from pipeline.monitoring.seldom import mirrored_now
@@ -183,7 +185,7 @@ class Reporter:
         if self._ratio is not None and self.phase == "learning":
             ratio = self._ratio.warning(counters.windows, counters.learned)
         now = [*self._ledger.warnings(), ratio, self._saver.warning, self.metrics.warning, self._unwritten]
-        now += [*self._recovery.warnings, self._replay.warning, self._learner.warning]
+        now += [*self._recovery.warnings, self._replay.warning, self._replay.refused.warning, self._learner.warning]
         return [*self.warnings, *filter(None, now)]
 
     def _learner_scalars(self) -> dict[str, float]:

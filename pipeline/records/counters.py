@@ -125,6 +125,8 @@ class Counters(msgspec.Struct):
     """Checkpoints that could not be written."""
     refused_reports: int = 0
     """Messages among the reports that no role of the run can have sent."""
+    refused_draws: int = 0
+    """Draws that met an item that no role of the run can have written; what was drawn with it is thrown away, too."""
     mirrored_gradient_steps: int | None = None
     """Of the newest checkpoint in `checkpoint.mirror`."""
 

@@ -74,6 +74,7 @@ class Summary(msgspec.Struct, frozen=True):
     """Why the run ended, where its stop condition does not say it; also checkpoints that could not be written."""
     failed_checkpoints: int = 0
     refused_reports: int = 0
+    refused_draws: int = 0
     mirrored_gradient_steps: int | None = None
     """Of the newest checkpoint in `checkpoint.mirror`; None without one."""
     support: tuple[float, float] | None = None
@@ -123,6 +124,7 @@ class Status(msgspec.Struct, frozen=True):
     """Sent by collectors over TCP, as they or else the replay count, for each window confirmed; None before that."""
     mirrored_gradient_steps: int | None = None
     refused_reports: int = 0
+    refused_draws: int = 0
     bottleneck: str = ""
     """The role that the others wait for, and what to change; empty while it is not known."""
     support: tuple[float, float] | None = None

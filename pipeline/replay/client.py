@@ -3,6 +3,8 @@
 `pipeline.replay.server` is the server's side, `pipeline.replay.writer` the collectors'.
 """
 
+import itertools
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -17,8 +19,42 @@ from pipeline.records.counters import NOTHING, Tally
 from pipeline.replay.frames import FrameLayout
 from pipeline.replay.sampling import COLUMN, Sample, arrange, draws_ahead
 
+log = logging.getLogger(__name__)
+
 REFUSALS = (RuntimeError, ValueError, IndexError, PermissionError)
 """What Reverb raises, by the kind of what went wrong."""
+_MOST_REFUSED = 1_000
+
+
+class RefusedDraws:
+    """Passes over draws that met an item of a form that no role of the run writes, and counts them."""
+
+    def __init__(self) -> None:
+        self.count, self.warning = 0, ""
+        self._numbers = itertools.count(1)  # drawn by several threads of shards
+
+    def without(self, drawn: Iterator[Any]) -> Iterator[Any]:
+        """What a dataset gives, but for such draws. Raises what they raise when nothing else comes."""
+        in_a_row = 0
+        while True:
+            try:
+                element = next(drawn)
+            except StopIteration:
+                return
+            except tf.errors.InvalidArgumentError as error:  # a server takes from any peer what its signature forbids
+                if in_a_row == _MOST_REFUSED:
+                    raise
+                in_a_row += 1
+                self._refuse(error)
+            else:
+                in_a_row = 0
+                yield element
+
+    def _refuse(self, error: Exception) -> None:
+        self.count = next(self._numbers)
+        if self.count & (self.count - 1) == 0:  # the 1st, 2nd, 4th, 8th ...
+            self.warning = f"draws of items that none of the run's roles has written, passed over: {self.count} or more"
+            log.warning("%s; the newest: %s", self.warning, error)
 
 
 class TableClient:
@@ -41,6 +77,7 @@ class TableClient:
         self.items_per_call = experiment.items_per_call
         self.skipped_priorities = 0
         """Items whose priorities were not written, as their server was away."""
+        self.refused = RefusedDraws()
         self._experiment, self._layout, self._before = experiment, FrameLayout.of(experiment, specs), before
 
     def dataset(self, address: str = "") -> tf.data.Dataset:
@@ -85,23 +122,15 @@ class TableClient:
 
     def samples(self) -> Iterator[Sample]:
         """What the learner draws, without end; waits while there is nothing to draw."""
-        return iter(self.dataset())
-
-    def update_priorities(self, keys: NDArray[np.uint64], priorities: NDArray[np.float32]) -> None:
-        """Gives the items drawn for a call the priorities of their windows; items that have left are ignored.
-
-        Args:
-          keys: uint64 [items], of `Sample.keys`.
-          priorities: float32 [K, B], not negative. An item takes the mean of its windows'.
-        """
-        from agents.priorities import of_items
-
-        updates = dict(zip(keys.tolist(), of_items(priorities, len(keys)).tolist(), strict=True))
-        self.client.mutate_priorities(self._layout.table, updates)
+        return self.refused.without(iter(self.dataset()))
 
     def give_priorities(self, sample: Sample, priorities: NDArray[np.float32]) -> None:
         """See `Replay.give_priorities`."""
-        self.update_priorities(sample.keys.numpy(), priorities)
+        from agents.priorities import of_items
+
+        keys = np.asarray(sample.keys)
+        updates = dict(zip(keys.tolist(), of_items(priorities, len(keys)).tolist(), strict=True))
+        self.client.mutate_priorities(self._layout.table, updates)
 
     def tally(self) -> Tally:
         """Items that the experience table has taken and given since the run began, and those that it has."""

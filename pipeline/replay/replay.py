@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.records.counters import Seen, Tally
+from pipeline.replay.client import RefusedDraws
 from pipeline.replay.sampling import Sample
 
 
@@ -24,6 +25,7 @@ class Replay(Protocol):
     """Items that are drawn for one call of the learner."""
     skipped_priorities: int
     """Of items whose server was away when they came."""
+    refused: RefusedDraws
 
     @property
     def warning(self) -> str:

@@ -73,17 +73,11 @@ def arrange(
     windows = tf.stack([by_lane[:, :, step : step + window] for step in range(steps)])
     windows = tf.reshape(windows, (experiment.learner.steps_per_call, batch_size, window, windows.shape[-1]))
     decoded = (items, tf.bitcast(windows[:, :, layout.stack - 1], tf.int32)) if packed else decode(windows, layout)
-    return _sample(*decoded, relative_probability, keys, shards)
+    return sample_of(*decoded, relative_probability, keys, shards)
 
 
-def sample_of(
-    layout: FrameLayout, windows: tf.Tensor, relative_probability: tf.Tensor, keys: tf.Tensor, shards: Any = ()
-) -> Sample:
-    """Decodes a call's windows uint8 [K, B, T, bytes] that `arrange` has spread, or that are spread as it does."""
-    return _sample(*decode(windows, layout), relative_probability, keys, shards)
-
-
-def _sample(trajectory: Any, versions: tf.Tensor, relative: tf.Tensor, keys: tf.Tensor, shards: Any) -> Sample:
+def sample_of(trajectory: Any, versions: tf.Tensor, relative: tf.Tensor, keys: tf.Tensor, shards: Any = ()) -> Sample:
+    """A call's `Sample` of what `decode` gives of windows that are spread as `arrange` does."""
     spread = tf.tile(relative, [versions.shape.num_elements() // keys.shape[0]])
     return Sample(trajectory, versions, tf.reshape(spread, versions.shape), keys, shards)
 

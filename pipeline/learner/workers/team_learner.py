@@ -58,7 +58,7 @@ class TeamLearner(Learner):
     def choose_loop(self) -> Callable[[Any], CallResult]:
         """See `Learner.choose_loop`; warns if so many learners take fewer gradient steps than one would."""
         self._call = super().choose_loop()
-        variables = [variable for _, variable in self._named_variables()]
+        variables = [variable for _, variable in self.named_variables()]
         learners, steps = self._team.size, self._experiment.learner.local_steps
         state = [self._strategy.experimental_local_results(variable)[0].numpy() for variable in variables]
         started = time.perf_counter()
@@ -95,7 +95,7 @@ class TeamLearner(Learner):
 
     def share_state(self) -> None:
         """Gives all workers the chief's state; once it has taken that of a checkpoint, or has rolled back."""
-        variables = [variable for _, variable in self._named_variables()]
+        variables = [variable for _, variable in self.named_variables()]
         local = [self._strategy.experimental_local_results(variable)[0].numpy() for variable in variables]
         for variable, value in zip(variables, self._team.of_chief(local), strict=True):
             variable.assign(value)

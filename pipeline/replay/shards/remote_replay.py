@@ -51,7 +51,7 @@ class RemoteReplay(TableClient):
     def samples(self) -> Iterator[Sample]:
         """See `Replay.samples`; goes on with the process that follows one that has ended."""
         for spelling in respelled(self.address):
-            identity, stream = self._watch.identity, Stream(self.dataset(spelling))
+            identity, stream = self._watch.identity, Stream(self.refused.without(iter(self.dataset(spelling))))
             while self._watch.identity == identity:
                 if (sample := stream.next(_POLL_SECONDS)) is not None:
                     yield sample
@@ -77,18 +77,18 @@ class RemoteReplay(TableClient):
         assert seen is not None
         return seen.info[self._layout.table]
 
-    def update_priorities(self, keys: NDArray[np.uint64], priorities: NDArray[np.float32]) -> None:
-        """See `TableClient.update_priorities`; a server that is away gets none."""
-        if not self._watch.is_away:
-            try:
-                super().update_priorities(keys, priorities)
-            except REFUSALS:
-                if not self._watch.wait(time.monotonic() + _FRESH_SECONDS):
-                    self.skipped_priorities += len(keys)
-                    return
+    def give_priorities(self, sample: Sample, priorities: NDArray[np.float32]) -> None:
+        """See `Replay.give_priorities`; a server that is away gets none."""
+        items = len(sample.keys)
+        if self._watch.is_away:
+            self.skipped_priorities += items
+            return
+        try:
+            super().give_priorities(sample, priorities)
+        except REFUSALS:
+            if self._watch.wait(time.monotonic() + _FRESH_SECONDS):
                 raise
-        else:
-            self.skipped_priorities += len(keys)
+            self.skipped_priorities += items
 
     @property
     def warning(self) -> str:

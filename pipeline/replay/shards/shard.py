@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pipeline.messages.addresses import respelled
 from pipeline.records.counters import Tally
-from pipeline.replay.client import REFUSALS
+from pipeline.replay.client import REFUSALS, RefusedDraws
 from pipeline.replay.sampling import COLUMN
 from pipeline.replay.shards.watcher import Watch
 
@@ -81,6 +81,7 @@ class Shard:
       watch: of its server.
       table: its experience table.
       item_shape: of the bytes of an item: frames, lanes, bytes of a frame.
+      refused: counts draws of other items.
       block: items that are fetched together.
       in_flight: items that the server is asked for ahead.
       exponent: alpha of a prioritised replay; None is a uniform one.
@@ -92,13 +93,14 @@ class Shard:
         watch: Watch,
         table: str,
         item_shape: tuple[int, int, int],
+        refused: RefusedDraws,
         block: int,
         in_flight: int,
         exponent: float | None,
     ) -> None:
         self.number, self.address = number, watch.address
         self._table, self._item_shape, self._block, self._in_flight = table, item_shape, block, in_flight
-        self._exponent = exponent
+        self._exponent, self._refused = exponent, refused
         self._client = reverb.Client(watch.address)
         self.watch = watch
         self._closing = threading.Event()
@@ -226,7 +228,7 @@ class Shard:
     def _read(self, reader: Reader) -> None:
         """Keeps some blocks of items at hand, of one life of the server; it may wait in vain for one that is gone."""
         try:
-            for block in self._dataset(reader.spelling).as_numpy_iterator():
+            for block in self._refused.without(self._dataset(reader.spelling).as_numpy_iterator()):
                 if not self._offer(reader, block):
                     return
         except tf.errors.OpError as error:

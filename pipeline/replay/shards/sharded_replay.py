@@ -21,8 +21,9 @@ from agents.priorities import of_items
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment
 from pipeline.records.counters import Seen, Tally
+from pipeline.replay.client import RefusedDraws
 from pipeline.replay.frames import FrameLayout
-from pipeline.replay.sampling import Sample, arrange, is_packed, item_shape, sample_of
+from pipeline.replay.sampling import Sample, arrange, decode, is_packed, item_shape, sample_of
 from pipeline.replay.shards import permits, stalls
 from pipeline.replay.shards.learner_permits import Allowance
 from pipeline.replay.shards.remote_replay import watched
@@ -68,6 +69,7 @@ class ShardedReplay:
         self.items_per_call = drawn // experiment.windows_per_item
         self.skipped_priorities = 0
         """Of items whose shard was away when they came."""
+        self.refused = RefusedDraws()
         self._experiment, self._layout = experiment, FrameLayout.of(experiment, specs)
         self._item_shape = item_shape(experiment, self._layout)
         self._random = np.random.default_rng()  # as what the shards give has no seed either
@@ -80,6 +82,7 @@ class ShardedReplay:
                 watched(address, self._layout.table),
                 self._layout.table,
                 self._item_shape,
+                self.refused,
                 block=block,
                 in_flight=min(_MOST_IN_FLIGHT, max(8, block)),
                 exponent=replay.priority_exponent if replay.prioritized else None,
@@ -271,7 +274,7 @@ class ShardedReplay:
             with tf.device("CPU:0"):
                 if packed:
                     return arrange(experiment, self._layout, self._batch_size, drawn, relative, keys, shards)
-                return sample_of(self._layout, drawn, relative, keys, shards)
+                return sample_of(*decode(drawn, self._layout), relative, keys, shards)
 
         items: tuple[int, ...] = (self.items_per_call,)
         calls, window = experiment.learner.steps_per_call, experiment.window

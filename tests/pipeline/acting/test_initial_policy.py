@@ -193,7 +193,7 @@ def test_every_sort_of_network_begins_as_a_checkpoint_left_it(lines: tuple[str, 
     unlike = {"moment", "updates", "gradient_steps"}
     target = getattr(learner.agent, "_target_q_network", None)
     of_target = {id(variable) for variable in getattr(target, "variables", ())}
-    for name, variable in learner._named_variables():
+    for name, variable in learner.named_variables():
         if id(variable) not in of_target and not any(word in name for word in unlike):
             np.testing.assert_array_equal(variable.numpy(), state[name], err_msg=name)
     _, of_policy = begun(first, *lines)

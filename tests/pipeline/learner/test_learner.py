@@ -13,6 +13,7 @@ from pipeline.experiment.config import UsageError
 from pipeline.experiment.replay_section import ReplayConfig
 from pipeline.experiment.sections import Experiment, LearnerConfig
 from pipeline.learner.learner import Learner
+from pipeline.learner.stored_state import roll_back
 from pipeline.replay.frames import FrameLayout
 from pipeline.replay.sampling import Sample, decode
 from pipeline.runtime.process import set_compiler_flags
@@ -106,7 +107,7 @@ def test_a_rollback_restores_all_bits_but_the_count_and_the_step_size() -> None:
         learner.learn(sample)
         taken = learner.gradient_steps
         assert any((value != good[name]).any() for name, value in state_of(learner).items())
-        learner.roll_back(saved, 0.5)
+        roll_back(learner.agent, dict(learner.named_variables()), saved, 0.5)
         assert learner.gradient_steps == learner.agent.train_step_counter.numpy() == taken == 3 * (1 + rollbacks)
         assert float(learner.agent.learning_rate) == pytest.approx(0.5 * 0.5**rollbacks)
         changed = [name for name, value in state_of(learner).items() if (value != good[name]).any()]

@@ -106,9 +106,7 @@ def test_an_item_takes_the_mean_of_its_transitions_priorities(
     # The learner's write-back: what each transition of the call turned out to be worth.
     learned = np.random.default_rng(3).uniform(0.5, 5.0, (steps, 4)).astype(np.float32)
     (sample,) = samples
-    server.update_priorities(
-        sample.keys, learned[sample.gradient_steps, sample.trajectory.action[:, :, 0]].astype(np.float32)
-    )
+    server.give_priorities(sample, learned[sample.gradient_steps, sample.trajectory.action[:, :, 0]].astype(np.float32))
     seen = np.zeros((steps, 4), bool)
     seen[started, lanes] = True
     expected = np.where(of_items(seen) > 0, of_items(learned), expected)
@@ -124,12 +122,12 @@ def test_no_priority_poisons_the_table(serve: Serve, make_experiment: MakeExperi
     keys, first = np.unique(sample.keys, return_index=True)
     assert len(keys) == 4
     start_of = dict(zip(keys, sample.gradient_steps.ravel()[first], strict=True))
-    server.update_priorities(keys, np.float32([[0.0, np.nan, np.inf, 3.0]]))
-    server.update_priorities(np.uint64([1, 2]), np.float32([[1.0, 1.0]]))  # of items that never were
+    server.give_priorities(sample._replace(keys=keys), np.float32([[0.0, np.nan, np.inf, 3.0]]))
+    server.give_priorities(sample._replace(keys=np.uint64([1, 2])), np.float32([[1.0, 1.0]]))  # of none
     steps, _, relative, _ = drawn_from(server, 5)
     assert np.isfinite(relative).all()
     assert set(steps) == {start_of[keys[3]]}, "what is no number is as good as never drawn again"
-    server.update_priorities(keys[3:], np.float32([[0.0]]))
+    server.give_priorities(sample._replace(keys=keys[3:]), np.float32([[0.0]]))
     steps, _, _, _ = drawn_from(server, 5)
     assert set(steps) == set(start_of.values()), "all alike"
     assert SMALLEST < 1e-3
@@ -209,7 +207,7 @@ def test_a_checkpoint_goes_on_with_another_exponent_and_its_priorities(
     frames = np.stack([layout.empty(experiment.collect.lanes) for _ in range(40)])
     write_frames(server, experiment, layout, frames)
     sample = next(iter(server.dataset()))
-    server.update_priorities(sample.keys.numpy(), np.full(sample.relative_probability.shape, 9.0, np.float32))
+    server.give_priorities(sample, np.full(sample.relative_probability.shape, 9.0, np.float32))
     stored = {
         item.info.key: item.info.priority for item in server.client.sample(layout.table, 200, emit_timesteps=False)
     }

@@ -5,15 +5,16 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import held_back as held_back_program
 import numpy as np
 import pytest
+import tensorflow as tf
 from environments_for_tests import LANES_APART, episode_length, is_truncation, reward_of
-from replay_writing import write_frames
+from replay_writing import STRANGE, write_as_stranger, write_frames
 
 from agents import ArraySpec, Specs
 from pipeline.collector.collector import Collector
@@ -284,6 +285,36 @@ def test_samples_have_the_shapes_of_a_fused_call(
     assert gradient_steps.shape == relative_probability.shape == (3, 8)
     assert keys.shape == (6,)  # items of 4 lanes
     assert shards == ()
+
+
+@pytest.mark.parametrize("columns", STRANGE, ids=lambda columns: "-".join(str(np.asarray(c).dtype) for c in columns))
+@pytest.mark.parametrize("prioritized", [False, True])
+def test_what_a_stranger_inserts_is_passed_over_and_counted(
+    serve: Serve, make_experiment: MakeExperiment, counting_specs: Specs, columns: Sequence[Any], prioritized: bool
+) -> None:
+    experiment = make_experiment("learner.batch_size=8", f"replay.prioritized={str(prioritized).lower()}")
+    layout, server = FrameLayout(counting_specs), serve(experiment, counting_specs)
+    write_frames(server, experiment, layout, numbered_frames(layout, 4, 30))
+    write_as_stranger(server.address, layout.table, columns)
+    stored = server.size()
+    samples = server.samples()
+    while not server.refused.count:
+        assert next(samples).trajectory.observation.shape[1] == 8
+    assert "none of the run's roles" in server.refused.warning
+    for _ in range(5):
+        assert next(samples).gradient_steps.numpy().max() < 30
+    assert server.size() == stored, "it stays until others take its place"
+
+
+def test_a_table_of_a_strangers_items_alone_ends_the_draw(
+    serve: Serve, make_experiment: MakeExperiment, counting_specs: Specs
+) -> None:
+    layout, server = FrameLayout(counting_specs), serve(make_experiment("replay.min_size=4"), counting_specs)
+    for _ in range(4):
+        write_as_stranger(server.address, layout.table, STRANGE[0])
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        next(server.samples())
+    assert server.refused.count == 1_000
 
 
 # The table

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import reverb
 from replay_hosting import hosted
-from replay_writing import write_frames
+from replay_writing import STRANGE, write_as_stranger, write_frames
 
 from agents import Specs
 from pipeline.experiment.config import UsageError, parse
@@ -33,8 +33,16 @@ CALL = ("learner.batch_size=64", "learner.steps_per_call=25", "replay.min_size=1
 UNIFORM = (*CALL, "collect.lanes=4", "replay.shards=3", "replay.capacity=30000")
 PRIORITIZED = (*CALL, "collect.lanes=1", "replay.shards=2", "replay.prioritized=true")
 GROWING = (*CALL, "collect.lanes=4", "replay.shards=2")
+VISITED = (*GROWING, "learner.steps_per_call=2")
 LIMITED = (*CALL, "collect.lanes=4", "replay.shards=2", "replay.samples_per_insert=4.0")
-GROUPS = {"uniform": UNIFORM, "prioritized": PRIORITIZED, "growing": GROWING, "empty": LIMITED, "one-sided": LIMITED}
+GROUPS = {
+    "uniform": UNIFORM,
+    "prioritized": PRIORITIZED,
+    "growing": GROWING,
+    "visited": VISITED,
+    "empty": LIMITED,
+    "one-sided": LIMITED,
+}
 BLOCKING = ("empty", "one-sided")
 
 
@@ -284,6 +292,23 @@ class Learning:
             permits.confirm(self._thread.is_alive)
             time.sleep(0.01)
         permits.close()
+
+
+def test_what_a_stranger_inserts_into_one_shard_is_passed_over_and_counted(
+    addresses: dict[str, list[str]], connect: Callable[..., ShardedReplay], counting_specs: Specs
+) -> None:
+    experiment, table = parse("", VISITED), FrameLayout(counting_specs).table
+    for shard, address in enumerate(addresses["visited"]):
+        permit(experiment, addresses["visited"][0], fill(experiment, counting_specs, address, shard, items=50))
+    write_as_stranger(addresses["visited"][1], table, STRANGE[0])
+    shards = connect(experiment, addresses["visited"])
+    samples, go_on = shards.samples(), until(SECONDS)
+    while not shards.refused.count:
+        next(samples)
+        assert go_on()
+    found = calls(samples, 5)
+    assert set(found["shard"]) == {0, 1}
+    assert "none of the run's roles" in shards.refused.warning
 
 
 def test_the_ratio_is_kept_though_one_shard_gets_nothing(
