@@ -25,7 +25,7 @@ import threading
 import time
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import msgspec
 from absl import flags
@@ -48,6 +48,7 @@ from pipeline.records.results import ENVIRONMENT_FAULT
 from pipeline.runtime import belongings
 from pipeline.runtime.lasting_output import LastingOutput
 from pipeline.runtime.process import die_with_parent, interruption, quieten_gym
+from pipeline.runtime.stop_signals import Interrupted
 from pipeline.security.loopback import guard_of
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ LOST = flags.DEFINE_integer("lost", 0, "How often this learner has lost another 
 
 log = logging.getLogger("role")
 
+_EXIT_CODES = (UsageError, 2), (TimeoutError, 3), (Interrupted, 1), (environments.EnvironmentFault, ENVIRONMENT_FAULT)
 _EXIT_SECONDS = 3.0
 """For what has been left to be done at exit, by an environment or a library: it may wait for ever."""
 _MOST_LOST = 20
@@ -207,7 +209,7 @@ def _relay(experiment: Experiment, addresses: Addresses, interrupted: threading.
 
     (listen,) = parse(LISTEN.value, "--listen")
     port, private = port_of(listen, "--listen"), guard_of(host_of(listen), experiment.replay.private)
-    return run_relay(addresses.weights, port, private, experiment.collect.variables_seconds, interrupted, _recorder())
+    return run_relay(addresses.weights, port, private, experiment.collect, interrupted, _recorder())
 
 
 _ROLES = {"replay": _serve, "learner": _learn, "collector": _collect, "evaluator": _evaluate, "relay": _relay}
@@ -350,8 +352,7 @@ def main(arguments: list[str]) -> int:
     if ROLE.value != "replay" and not EMBEDDED.value:  # else it is its own server
         time_out_connections((*addresses.shards, addresses.weights, addresses.reports))
     belongings.keep_generated_code()
-    out: Any = LastingOutput(sys.stdout)
-    sys.stdout = out  # an environment that prints has no fault if the log's disk is full
+    sys.stdout = cast(Any, LastingOutput(sys.stdout))  # who prints has no fault if the log's disk is full
     interrupted, started, code = interruption(), time.monotonic(), 1
     recorder, reason, health = _recorder(), "", _health(experiment)
     recorder.show_calls()
@@ -360,8 +361,8 @@ def main(arguments: list[str]) -> int:
         with shown(health, source, at, manager), mirrored:
             code = _ROLES[ROLE.value](experiment, addresses, interrupted, health)
         recorder.conclude(code)
-    except (UsageError, TimeoutError, environments.EnvironmentFault) as error:
-        code = 2 if isinstance(error, UsageError) else 3 if isinstance(error, TimeoutError) else ENVIRONMENT_FAULT
+    except (UsageError, TimeoutError, Interrupted, environments.EnvironmentFault) as error:
+        code = next(code for kind, code in _EXIT_CODES if isinstance(error, kind))
         reason = str(error)
         recorder.conclude(code)
     except workers.WorkerLost as lost:

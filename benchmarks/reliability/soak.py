@@ -102,7 +102,7 @@ def main(_: list[str]) -> int:
     run.start()
     assert run.supervisor is not None
     looks: dict[str, list[Look]] = {}
-    kills, kill_at, progress = 0, time.monotonic(), Progress(run)
+    kills, kill_at, progress = 0, time.monotonic(), Progress(run.status)
     while run.supervisor.poll() is None:
         time.sleep(0.5)
         look(run, looks)
@@ -112,7 +112,7 @@ def main(_: list[str]) -> int:
             kill(("collector", "evaluator", "learner")[kills % 3])(run, by_chance)
         except RunIsOver:  # its roles leave: what is left to do is to wait for its end
             break
-        kills, kill_at, progress = kills + 1, time.monotonic() + _KILL_SECONDS.value, Progress(run)
+        kills, kill_at, progress = kills + 1, time.monotonic() + _KILL_SECONDS.value, Progress(run.status)
     if (code := run.supervisor.wait()) != 0:
         raise UsageError(f"the run ended with exit code {code}: {run.output} says why")
     summary = msgspec.json.decode(run_dir.summary.read_bytes(), type=Summary)

@@ -195,7 +195,7 @@ class Drill:
 
     def _wait_for_progress(self, seconds: float) -> bool:
         """Waits until the run collects and learns, by its status; false if it does not in time."""
-        return self._drilled.goes_on_until(faults.Progress(self._drilled).is_seen, seconds)
+        return self._drilled.goes_on_until(faults.Progress(self._drilled.status).is_seen, seconds)
 
     def _solve(self) -> Summary | None:
         drilled = self._drilled

@@ -157,15 +157,19 @@ class Drilled:
 
 
 class Progress:
-    """Tells whether a run collects and learns, from its status now and later."""
+    """Tells whether a run collects and learns, from its status now and later.
 
-    def __init__(self, run: Drilled) -> None:
-        self._run = run
-        self._first = run.status()
+    Args:
+      status: reads it.
+    """
+
+    def __init__(self, status: Callable[[], Status | None]) -> None:
+        self._status = status
+        self._first = status()
 
     def is_seen(self) -> bool:
         """Whether the run has collected and learned since this was made, or since its learner took steps back."""
-        first, now = self._first, self._run.status()
+        first, now = self._first, self._status()
         if first is None or now is None or not 0 < first.gradient_steps <= now.gradient_steps:
             self._first = now  # nothing has been learned yet, or a learner took gradient steps back
             return False

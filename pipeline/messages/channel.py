@@ -15,6 +15,7 @@ import numpy as np
 from agents.struct_types import prepared
 from pipeline.messages.contents import VARIABLES_TABLE, WEIGHTS_TABLE, Variables
 from pipeline.runtime import native
+from pipeline.runtime.stop_signals import refuse_to_wait
 
 ANSWER_SECONDS = 2.0
 _FIRST_ANSWER_SECONDS = 5.0
@@ -181,6 +182,7 @@ def wait_for_server(address: str, seconds: float, who: str) -> None:
 
     Raises:
       TimeoutError: it did not within `seconds`; says who waited for what.
+      Interrupted: a signal has asked this process to stop.
     """
     deadline, spellings = time.monotonic() + seconds, _spellings(address)
     while not (_accepts(address) and server_answers(native.reverb_client(next(spellings)), _FIRST_ANSWER_SECONDS)):
@@ -188,6 +190,7 @@ def wait_for_server(address: str, seconds: float, who: str) -> None:
             raise TimeoutError(
                 f"{who} waited {seconds:.0f} s for the replay server at {address}, which does not answer"
             )
+        refuse_to_wait()
         time.sleep(0.05)
 
 

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 VARIABLES_TABLE, WEIGHTS_TABLE, REPORTS_TABLE, SERVER_TABLE = "variables", "weights", "reports", "server"
 """Tables of the replay's server: newest announcement, newest weights, reports, what the server says of itself."""
+INTERRUPTED = 1
+"""Exit code of a role that a signal has told to leave: the run goes on, and the role is to be started again."""
 TOLD_TO_LEAVE = 7
 """Exit code of a role whose learner has left before the run had reached its stop condition, and may come back."""
 

@@ -15,6 +15,7 @@ from pipeline.messages.channel import ANSWER_SECONDS, server_answers, take
 from pipeline.messages.contents import VARIABLES_TABLE, WEIGHTS_TABLE, Announcement, Variables, Weights
 from pipeline.runtime import native
 from pipeline.runtime.signs_of_life import RunningClock
+from pipeline.runtime.stop_signals import refuse_to_wait
 
 log = logging.getLogger(__name__)
 
@@ -59,9 +60,13 @@ class VariablesReader:
 
         Raises:
           TimeoutError: there was none within `seconds`.
+          Interrupted: a signal has asked this process to stop.
         """
-        if not self._arrived.wait(seconds) or self._newest is None:
-            raise TimeoutError(f"{who} waited {seconds:.0f} s for the learner's first weights at {self._address}")
+        deadline = time.monotonic() + seconds
+        while not self._arrived.wait(min(_PROBE_SECONDS, seconds)) or self._newest is None:
+            refuse_to_wait()
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{who} waited {seconds:.0f} s for the learner's first weights at {self._address}")
         return self._newest
 
     def join(self, experiment: Experiment, seconds: float, who: str) -> Variables:
@@ -90,6 +95,7 @@ class VariablesReader:
                     raise
             if time.monotonic() - began > seconds:
                 raise TimeoutError(f"{who} waited {seconds:.0f} s for a learner's first weights at {self._address}")
+            refuse_to_wait()
             time.sleep(_MOST_HURRY_SECONDS)
 
     def newer_than(self, version: tuple[int, int, int], keep_waiting: Callable[[], bool]) -> Variables | None:

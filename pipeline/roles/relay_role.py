@@ -9,8 +9,9 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
+from pipeline.experiment.sections import CollectConfig
 from pipeline.messages.channel import Publisher
-from pipeline.messages.contents import VARIABLES_TABLE, WEIGHTS_TABLE, Variables
+from pipeline.messages.contents import INTERRUPTED, VARIABLES_TABLE, WEIGHTS_TABLE, Variables
 from pipeline.messages.ports import refuse_used_port
 from pipeline.messages.variables_reader import VariablesReader
 from pipeline.records.recorder import Recorder
@@ -20,6 +21,8 @@ from pipeline.security.privacy import guarding
 log = logging.getLogger(__name__)
 
 _CONNECT_SECONDS = 300.0
+_GONE_SECONDS = 5.0
+"""Of a run that stops: without an answer of the server after which that has left."""
 
 
 class Relay:
@@ -57,7 +60,7 @@ def newest_server(tables: Sequence[str], port: int) -> Any:
 
 
 def run_relay(
-    address: str, port: int, private: str, seconds: float, interrupted: threading.Event, recorder: Recorder
+    address: str, port: int, private: str, collect: CollectConfig, interrupted: threading.Event, recorder: Recorder
 ) -> int:
     """Relays until the run ends; returns the exit code.
 
@@ -65,26 +68,33 @@ def run_relay(
       address: of the server to fetch from.
       port: to listen on.
       private: as `replay.private`.
-      seconds: between fetches.
+      collect: has the seconds between fetches, and those without an answer after which it gives up.
       interrupted: ends it.
       recorder: says that it is alive.
 
     Raises:
-      TimeoutError: there is nothing to fetch.
+      TimeoutError: there is nothing to fetch, or the server has not answered for `collect.away_seconds`.
       UsageError: the port is in use.
     """
     refuse_used_port(port)
     with guarding(port, private):
         server = newest_server((VARIABLES_TABLE, WEIGHTS_TABLE), port)
-    reader = VariablesReader(address, seconds)
+    reader = VariablesReader(address, collect.variables_seconds)
     reader.wait(_CONNECT_SECONDS, "the relay")
     handing_on = Relay(reader, f"127.0.0.1:{port}")
     log.info("relays %s on port %d", address, port)
-    while not interrupted.wait(seconds):
+    while not interrupted.wait(collect.variables_seconds):
         recorder.beat()
         handing_on.tend()
-        if (newest := reader.newest) is not None and newest.ended:
+        is_stopping = (newest := reader.newest) is not None and newest.stopping
+        try:  # a server that leaves with the learner may not have been heard to say so
+            reader.refuse_silence(_GONE_SECONDS if is_stopping else collect.away_seconds, "the relay")
+        except TimeoutError:
+            if is_stopping:
+                break
+            raise
+        if newest is not None and newest.ended:
             break
     server.Stop()
     newest = reader.newest
-    return newest.exit_code if newest is not None and newest.ended else 0
+    return newest.exit_code if newest is not None and newest.stopping else INTERRUPTED

@@ -10,6 +10,7 @@ from agents import Specs
 from pipeline.experiment import config
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
+from pipeline.messages.contents import INTERRUPTED
 from pipeline.messages.traffic import Arrivals
 from pipeline.messages.variables_reader import VariablesReader
 from pipeline.records import checkpoint_writer
@@ -74,12 +75,11 @@ def run_replay(
     log.info("shard %d of the replay listens on port %d", shard, port)
     reader = VariablesReader(server.address, _READ_SECONDS)
     handing_on = Relay(reader, server.weights_address) if experiment.replay.weights_port else None
-    saver, code = _Saver(experiment, run, server), 0
+    saver = _Saver(experiment, run, server)
     arrivals, told_at = Arrivals(port), 0.0
     while not interrupted.is_set():
         recorder.beat()
         if (newest := reader.newest) is not None and newest.ended:
-            code = newest.exit_code
             break
         if handing_on is not None:
             handing_on.tend()
@@ -89,9 +89,15 @@ def run_replay(
             server.say_received(dict(arrivals.received))
             told_at = time.monotonic()
         interrupted.wait(_POLL_SECONDS if handing_on is None else _READ_SECONDS)
+    newest = reader.newest
+    if newest is None or not newest.ended:
+        from pipeline.replay.shards.severing import sever
+
+        log.info("takes nothing more: the next start goes on from the checkpoint that is written now")
+        sever(port)
     server.forget_messages()  # who finds them after a restart would leave at once
     saver.finish(recorder)
-    return code
+    return newest.exit_code if newest is not None and newest.stopping else INTERRUPTED
 
 
 def _numbers(server: SeparateServer) -> "list[Number]":

@@ -16,6 +16,20 @@ _HOLD_SECONDS = 1.0
 _POLL_SECONDS = 0.02
 
 
+class Interrupted(Exception):
+    """A signal has asked this process to stop while it waited for another one."""
+
+
+def refuse_to_wait() -> None:
+    """Is called again and again by whoever waits for another process before it has anything to hand over.
+
+    Raises:
+      Interrupted: a signal has asked this process to stop.
+    """
+    if any(held.requests for held in _held):
+        raise Interrupted("asked to leave while it waited for others")
+
+
 class Interruption(threading.Event):
     """An event that SIGTERM, SIGINT and SIGHUP set, from `hold` until `release`.
 

@@ -175,7 +175,8 @@ def test_the_units_of_systemd_fit_each_other() -> None:
     assert (service["Type"], proxy["Type"]) == ("notify", "exec")
     assert float(service["WatchdogSec"]) >= 60.0
     assert float(service["TimeoutStartSec"]) >= 2 * 300 + 600, "for what it waits for, and its first sign of life"
-    assert (service["Restart"], proxy["Restart"]) == ("on-failure", "on-failure")
+    assert (service["Restart"], proxy["Restart"]) == ("on-failure", "always")
+    assert service["RestartForceExitStatus"] == "SIGTERM", "systemd takes it for a clean end, whoever has sent it"
     assert service["RestartPreventExitStatus"].split() == ["2", "4", "6"]
     assert service["User"] == proxy["User"]
     learner_host, collectors_host = arguments_of("run.conf")

@@ -19,6 +19,7 @@ from small_runs import inline
 import pipeline
 from pipeline import UsageError
 from pipeline.experiment.run_directory import RunDirectory
+from pipeline.messages.contents import INTERRUPTED, TOLD_TO_LEAVE
 from pipeline.messages.ports import free_port
 from pipeline.records import checkpoint
 from pipeline.records.results import Status, Summary
@@ -356,6 +357,76 @@ def test_a_relay_hands_the_publications_on(tmp_path: Path, start: Callable[..., 
     assert [role.wait() for role in (collector, evaluator)] == [0, 0]
     relay.process.terminate()
     assert relay.wait() == 0
+
+
+def listens_to_notice(role: Role) -> bool:
+    """Whether the process has a handler of SIGTERM by now, rather than ending by it."""
+    caught = Path(f"/proc/{role.process.pid}/status").read_text().partition("SigCgt:")[2].split()[0]
+    return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
+
+
+@pytest.mark.slow
+def test_roles_that_are_given_notice_are_to_be_started_again_and_lose_nothing(
+    tmp_path: Path, start: Callable[..., Role]
+) -> None:
+    central, relay = "collect.inference='central'", f"127.0.0.1:{free_port()}"
+    flags = flags_of("collect.report_seconds=1.0", "stop.environment_steps=0", "evaluation.images=false", shards=2)
+    at = f"--set={central}", f"--inference=unix:{tmp_path / 'acting.sock'}"
+    more: dict[str, tuple[str, ...]] = {
+        **{f"replay-{shard}": (f"--run_dir={tmp_path / f'replay-{shard}'}", "--resume") for shard in range(2)},
+        "collector-0": at,
+        "collector-1": (f"--weights={relay}",),
+        "evaluator-0": (),
+        "relay-0": (f"--listen={relay}",),
+        "inference-0": at,
+        "learner-0": (f"--run_dir={tmp_path / 'learner'}", "--resume"),
+    }
+    roles: dict[str, Role] = {}
+
+    def begin(*names: str) -> None:
+        for name in names:
+            role, _, index = name.partition("-")
+            roles[name] = start(role, flags, int(index), *more[name])
+
+    def give_notice(*names: str) -> None:
+        for name in names:
+            wait_until(lambda name=name: listens_to_notice(roles[name]), f"{name} listens", roles[name])  # type: ignore[misc]
+            roles[name].process.send_signal(signal.SIGTERM)
+        codes = {name: roles[name].wait() for name in names}
+        assert codes == dict.fromkeys(names, INTERRUPTED), "0 would mean that the run has reached its stop condition"
+
+    def goes_on(after: str) -> None:
+        first = status(tmp_path / "learner")
+
+        def both() -> bool:
+            nonlocal first
+            now = status(tmp_path / "learner")
+            if first is None or now is None or not first.gradient_steps:
+                first = now
+                return False
+            grown = now.environment_steps - first.environment_steps, now.gradient_steps - first.gradient_steps
+            return grown > (1_000, 400) and grown[1] > 400
+
+        wait_until(both, f"the run goes on after {after}", roles["learner-0"])
+
+    others = [name for name in more if not name.startswith(("replay", "learner"))]
+    begin(*others)
+    give_notice(*others)  # while they wait for the replay, and for less than the 300 s of that
+    begin(*more)
+    goes_on("the start")
+    give_notice(*others)
+    begin(*others)
+    goes_on("notice to all but the replay's servers")
+    give_notice("replay-0", "replay-1")
+    begin("replay-0", "replay-1")
+    goes_on("notice to the replay's servers")
+    give_notice("learner-0")
+    left = {name: role.wait() for name, role in roles.items() if name != "learner-0"}
+    assert left == dict.fromkeys(left, TOLD_TO_LEAVE), "the run may be resumed"
+    account = summary(tmp_path / "learner").account
+    assert account is not None
+    assert account.unaccounted == account.in_flight == 0, account
+    assert not any(account.lost.values()), account
 
 
 def reading(module: str, *arguments: str, folder: Path) -> str:

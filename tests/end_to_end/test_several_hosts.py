@@ -41,3 +41,19 @@ def test_a_run_outlives_a_link_that_is_cut_and_a_host_that_goes_down(tmp_path: P
     assert report["wire"]["clear"] == []
     assert set(report["metrics"]) == {"replay-0", "learner-0", "inference-0", "collector-0", "collector-1"}
     assert report["answered"] >= report["windows_of_central"] > 0
+
+
+def test_a_proxy_that_is_given_notice_and_a_host_that_is_lost_come_back_and_the_ledger_balances(tmp_path: Path) -> None:
+    folder = tmp_path / "preemption"
+    command = [sys.executable, "-m", "benchmarks.reliability.preemption", f"--folder={folder}"]
+    result = subprocess.run(
+        [*command, "--ways=hand", "--roles=proxy-collectors"],
+        capture_output=True, text=True, check=False, cwd=ROOT, timeout=280, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout + result.stderr
+    notice, loss = (json.loads(line) for line in (folder / "preemption.jsonl").read_text().splitlines())
+    assert (notice["fault"], notice["code"], notice["operator"]) == ("SIGTERM", 0, "")
+    assert not any(notice["lost"].values())
+    assert (loss["what"], loss["code"]) == ("proxy of collectors + collector", None)
+    assert set(loss["lost"]) <= {"collector fell silent"}
+    assert f"| by hand | {loss['what']} | host lost |" in result.stdout

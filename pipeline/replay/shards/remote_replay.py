@@ -20,6 +20,7 @@ from pipeline.replay.frames import FrameLayout
 from pipeline.replay.sampling import Sample
 from pipeline.replay.shards.sample_stream import Stream
 from pipeline.replay.shards.watcher import Watch
+from pipeline.runtime.stop_signals import refuse_to_wait
 
 _FRESH_SECONDS = 5.0
 _POLL_SECONDS = 0.1
@@ -168,5 +169,6 @@ def tables_of(address: str) -> Mapping[str, Any]:
             if time.monotonic() > deadline:
                 words = f"the learner waited {CONNECT_SECONDS:.0f} s for the replay at {address} to say what it holds"
                 raise TimeoutError(f"{words}: {error}") from None
+            refuse_to_wait()
             time.sleep(_POLL_SECONDS)
     raise AssertionError("addresses have spellings without end")

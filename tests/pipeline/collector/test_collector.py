@@ -21,6 +21,7 @@ from pipeline.collector.collector import Collector
 from pipeline.environments import EnvironmentFault
 from pipeline.experiment.config import dump
 from pipeline.experiment.sections import Experiment
+from pipeline.messages.contents import INTERRUPTED
 from pipeline.messages.ports import free_port
 from pipeline.replay.frames import FIRST, LAST
 from pipeline.roles.collector_role import when_there
@@ -379,7 +380,7 @@ def test_a_collector_runs_until_it_is_told_to_leave(endings: dict[str, Any], ins
 
 
 @pytest.mark.xdist_group("endings of collectors")
-@pytest.mark.parametrize(("ending", "code"), [("told to end", 0), ("its replay is gone", 3)])
+@pytest.mark.parametrize(("ending", "code"), [("told to end", INTERRUPTED), ("its replay is gone", 3)])
 def test_a_collector_that_is_held_back_ends_in_time(endings: dict[str, Any], ending: str, code: int) -> None:
     assert endings[ending] == code
 
