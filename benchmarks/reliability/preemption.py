@@ -195,7 +195,7 @@ class Trial:
 def runs_of(way: str) -> dict[str, tuple[dict[str, Plan], list[Case]]]:
     """The runs of a way of launching, by name: their hosts, unless they are nodes of Ray, and what is done in them.
 
-    Nobody says of a collector that goes with its host what it had begun, before the run ends: that case is the last.
+    What a collector that goes with its host had begun is known when the run ends: that case is the last one.
     """
     notices: tuple[str, ...] = ("collector-0", "evaluator-0", "replay-1", "replay-0", "learner-0")
     losses: tuple[str, ...] = ("replay-1", "collector-0", "learner-0")
@@ -217,12 +217,12 @@ def rows(costs: Iterable[Cost], ends: Iterable[Ended]) -> list[str]:
     """The results as lines of Markdown."""
     ends = list(ends)
     lines = table(
-        "| launched | what | fault | seconds until the run collects and learns again | until the role is at work again "
-        "| exit code | windows lost | gradient steps lost | somebody has to |",
+        "| launched | what | fault | run goes on, s | back at work, s | exit code | windows lost | gradient steps lost "
+        "| somebody has to |",
         (
             (
                 cost.way, cost.what, cost.fault, f"{cost.run_seconds:.1f}", f"{cost.role_seconds:.1f}",
-                "" if cost.code is None else cost.code,
+                "killed" if cost.code is None else cost.code,
                 ", ".join(f"{count:,} ({name})" for name, count in cost.lost.items() if count) or "0",
                 f"{cost.gradient_steps:,}", cost.operator or "do nothing",
             )

@@ -7,16 +7,18 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 from benchmarks.pages import ROOT
-from benchmarks.reliability.launchings import SECONDS, ByHand, Plan
+from benchmarks.reliability.launchings import POLL_SECONDS, SECONDS, ByHand, Plan
 
 _SYSTEMD = Path("/lib/systemd/systemd")
 _BOOT = Path(__file__).with_name("boot.sh")
+_GONE_SECONDS = 10.0
 _METRICS = "/run/reverb-dqn-metrics"
 """Where the units have the sockets of metrics."""
 
@@ -46,6 +48,12 @@ class BySystemd(ByHand):
         assert groups is not None
         self._group = groups / f"reverb-dqn-{os.getpid()}"
 
+    def start(self) -> None:
+        """See `ByHand`."""
+        self._group.mkdir()
+        self._stack.callback(_remove, self._group)  # once the hosts are gone
+        super().start()
+
     def boot(self, host: str) -> None:
         """Starts systemd on a host, and with it what is enabled there."""
         plan, etc = self.plans[host], self.folder / host / "etc"
@@ -57,9 +65,7 @@ class BySystemd(ByHand):
         proxy = " ".join(plan.proxy).format(run="/run/reverb-dqn")
         (etc / "proxy.conf").write_text(f"{path}\nARGUMENTS={proxy}\n")
         group = self._group / host
-        if not group.exists():
-            group.mkdir(parents=True)
-            self._stack.callback(_remove, group)
+        group.mkdir(exist_ok=True)
         enabled = [_unit(role) for role in self.everything(host)]
         made = [str(ROOT), sys.base_prefix, str(Path(sys.prefix) / "lib"), str(self.folder / host)]
         enter = ["sh", "-c", 'echo $$ >"$0"/cgroup.procs && exec "$@"', str(group)]
@@ -142,6 +148,12 @@ def _groups() -> Path | None:
 
 
 def _remove(group: Path) -> None:
-    for folder in sorted((path for path in group.rglob("*") if path.is_dir()), reverse=True):
-        folder.rmdir()
-    group.rmdir()
+    for folder in sorted((path for path in (group, *group.rglob("*")) if path.is_dir()), reverse=True):
+        deadline = time.monotonic() + _GONE_SECONDS
+        while folder.exists():
+            try:
+                folder.rmdir()
+            except OSError:  # what was killed has not gone yet
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(POLL_SECONDS)

@@ -15,7 +15,7 @@ import numpy as np
 from agents.struct_types import prepared
 from pipeline.messages.contents import VARIABLES_TABLE, WEIGHTS_TABLE, Variables
 from pipeline.runtime import native
-from pipeline.runtime.stop_signals import refuse_to_wait
+from pipeline.runtime.stop_signals import held
 
 ANSWER_SECONDS = 2.0
 _FIRST_ANSWER_SECONDS = 5.0
@@ -177,12 +177,25 @@ def server_answers(client: Any, timeout: float = 1.0) -> bool:
     return True
 
 
+class Interrupted(Exception):
+    """A signal has asked this process to stop while it waited for another one."""
+
+
+def refuse_to_wait() -> None:
+    """Is called again and again by who waits for another process before it has anything to hand over.
+
+    Raises:
+      Interrupted: a signal has asked this process to stop.
+    """
+    if any(interruption.requests for interruption in held):
+        raise Interrupted("asked to leave while it waited for others")
+
+
 def wait_for_server(address: str, seconds: float, who: str) -> None:
     """Waits until the replay server answers.
 
     Raises:
       TimeoutError: it did not within `seconds`; says who waited for what.
-      Interrupted: a signal has asked this process to stop.
     """
     deadline, spellings = time.monotonic() + seconds, _spellings(address)
     while not (_accepts(address) and server_answers(native.reverb_client(next(spellings)), _FIRST_ANSWER_SECONDS)):

@@ -11,11 +11,10 @@ from pipeline import UsageError
 from pipeline.experiment.resume import refuse_other_config
 from pipeline.experiment.sections import Experiment
 from pipeline.messages.addresses import accepts, respelled
-from pipeline.messages.channel import ANSWER_SECONDS, server_answers, take
+from pipeline.messages.channel import ANSWER_SECONDS, refuse_to_wait, server_answers, take
 from pipeline.messages.contents import VARIABLES_TABLE, WEIGHTS_TABLE, Announcement, Variables, Weights
 from pipeline.runtime import native
 from pipeline.runtime.signs_of_life import RunningClock
-from pipeline.runtime.stop_signals import refuse_to_wait
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +59,6 @@ class VariablesReader:
 
         Raises:
           TimeoutError: there was none within `seconds`.
-          Interrupted: a signal has asked this process to stop.
         """
         deadline = time.monotonic() + seconds
         while not self._arrived.wait(min(_PROBE_SECONDS, seconds)) or self._newest is None:

@@ -16,20 +16,6 @@ _HOLD_SECONDS = 1.0
 _POLL_SECONDS = 0.02
 
 
-class Interrupted(Exception):
-    """A signal has asked this process to stop while it waited for another one."""
-
-
-def refuse_to_wait() -> None:
-    """Is called again and again by whoever waits for another process before it has anything to hand over.
-
-    Raises:
-      Interrupted: a signal has asked this process to stop.
-    """
-    if any(held.requests for held in _held):
-        raise Interrupted("asked to leave while it waited for others")
-
-
 class Interruption(threading.Event):
     """An event that SIGTERM, SIGINT and SIGHUP set, from `hold` until `release`.
 
@@ -56,7 +42,7 @@ class Interruption(threading.Event):
             # Were it ignored, as a parent may have left it, the exit codes of processes started here would be lost.
             self._before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._take_back()
-            _held.append(self)
+            held.append(self)
         return self
 
     @property
@@ -85,7 +71,7 @@ class Interruption(threading.Event):
     def release(self) -> None:
         """Gives the signals back to the handlers that there were before."""
         if self._before:
-            _held.remove(self)
+            held.remove(self)
             for number, handler in self._before.items():
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
             self._before = {}
@@ -114,15 +100,15 @@ class Interruption(threading.Event):
             self._asked, self._asked_at = self._asked + 1, time.monotonic()
 
 
-_held: list[Interruption] = []
+held: list[Interruption] = []
 _masks: dict[int, Any] = {}
 """Of threads that fork now: the signals that were blocked before."""
 
 
 def _before_fork() -> None:
     # One that reaches the new process before its handlers are its own would be lost there.
-    if _held:
-        _masks[threading.get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, _held[-1].numbers)
+    if held:
+        _masks[threading.get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, held[-1].numbers)
 
 
 def _after_fork_in_parent() -> None:
@@ -131,8 +117,8 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    while _held:
-        _held.pop().forget()
+    while held:
+        held.pop().forget()
     _after_fork_in_parent()
 
 

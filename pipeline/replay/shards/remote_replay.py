@@ -12,7 +12,7 @@ from agents import Specs
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment
 from pipeline.messages.addresses import respelled
-from pipeline.messages.channel import wait_for_server
+from pipeline.messages.channel import refuse_to_wait, wait_for_server
 from pipeline.messages.contents import SERVER_TABLE
 from pipeline.records.counters import NOTHING, Seen, Tally
 from pipeline.replay.client import REFUSALS, TableClient
@@ -20,7 +20,6 @@ from pipeline.replay.frames import FrameLayout
 from pipeline.replay.sampling import Sample
 from pipeline.replay.shards.sample_stream import Stream
 from pipeline.replay.shards.watcher import Watch
-from pipeline.runtime.stop_signals import refuse_to_wait
 
 _FRESH_SECONDS = 5.0
 _POLL_SECONDS = 0.1
