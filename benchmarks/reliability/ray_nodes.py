@@ -41,7 +41,7 @@ class ByRay:
     def start(self) -> None:
         """Makes the cluster, and starts the run."""
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-        os.environ["RAY_raylet_start_wait_time_s"] = "120"  # on a busy machine; read when Ray is imported
+        os.environ["RAY_raylet_start_wait_time_s"] = "120"  # noqa: SIM112
         os.environ["PYTHONPATH"] = str(ROOT)
         self._begin()
 
