@@ -9,7 +9,8 @@ collector has its actions from the acting server. The link of that host is cut a
 other one is killed at once and the host comes back. The evaluator's host joins last: only then can the run be solved.
 With --write the results go into docs/several_hosts.md. The exit code is 0 only if all of it held: nobody else stood
 still, both hosts contribute again soon, the run is solved, the ledger balances to the unit, Reverb's own ports are out
-of reach, nothing but TLS crosses the bridge, and the acting server was asked for each of that collector's steps.
+of reach, nothing but TLS crosses the bridge, the acting server was asked for each of that collector's steps, and the
+policy that the far evaluator has left in the learner's directory plays as well.
 """
 
 import subprocess
@@ -59,6 +60,7 @@ _NAMED = {SILENT, UNCONFIRMED}
 _SETTLE_SECONDS = 1.0
 _DOWN_SECONDS = 3.0
 _FIRST_TRANSITIONS = 2_000
+_EPISODES = 20
 _MOST_STANDSTILL_SECONDS = 10.0
 _MOST_BACK_SECONDS = 20.0
 
@@ -84,6 +86,8 @@ class Report(msgspec.Struct):
     """Of its lanes' steps, those that the acting server had chosen actions for by then."""
     metrics: dict[str, int] = {}
     """By role, how many values of it an operator on another host has read."""
+    played_return: float = 0.0
+    """Mean of the episodes that the policy in the learner's directory has played after the run."""
     wire: Seen | None = None
     """What crossed the learner's interface."""
     summary: Summary | None = None
@@ -131,6 +135,7 @@ class Trial:
         output, _ = wire.process.communicate(timeout=SECONDS)
         report.wire = msgspec.json.decode(output.splitlines()[-1], type=Seen)
         report.summary = msgspec.json.decode(site.run.summary.read_bytes(), type=Summary)
+        report.played_return = site.played_return(_EPISODES)
         self._check(report.wire, report.summary)
         return report
 
@@ -256,6 +261,8 @@ class Trial:
         report, problems = self._report, self._report.problems
         if not summary.solved:
             problems.append(f"the run was not solved: {summary.stop_reason}, mean return {summary.mean_return}")
+        if report.played_return < (summary.mean_return or 0.0) / 2.0:
+            problems.append(f"the policy in the learner's directory plays for {report.played_return:.0f}")
         account = summary.account
         if account is None or account.unaccounted or account.in_flight:
             problems.append(f"the ledger does not balance: {account}")
@@ -303,6 +310,7 @@ def rows(report: Report, sent: float, received: float) -> list[str]:
         f"| metrics, read by TLS from a fourth host | "
         f"{', '.join(f'{count} values of {role}' for role, count in report.metrics.items())} |",
         f"| solved | after {summary.train_seconds:.0f} s and {summary.environment_steps:,} environment steps |",
+        f"| {_EPISODES} episodes of the policy in the learner's directory | mean return {report.played_return:.0f} |",
         f"| windows | {summary.account.begun:,} = {summary.account.stored:,} stored + lost: {lost} |",
         f"| bytes for each window | {sent:.0f} sent by the collectors' hosts, {received:.0f} by the learner's |",
     ]

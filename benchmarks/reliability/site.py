@@ -1,5 +1,6 @@
 """The hosts of a run on several hosts, what runs on each of them, and what there is to see of it."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -196,6 +197,19 @@ class Site:
                 raise RuntimeError(f"waited {time.monotonic() - started:.0f} s until {what}\n{words}")
             time.sleep(POLL_SECONDS)
         return time.monotonic() - started
+
+    def played_return(self, episodes: int) -> float:
+        """The mean return of so many episodes by the best policy in the learner's directory, played on its host.
+
+        Raises:
+          RuntimeError: none could be played.
+        """
+        flags = f"--run_dir={self.run.path}", f"--episodes={episodes}"
+        process = self.start(LEARNER, "evaluate", "pipeline.evaluate", *flags, stdout=subprocess.PIPE, text=True)
+        output, _ = process.process.communicate(timeout=SECONDS)
+        if process.process.returncode != 0:
+            raise RuntimeError(f"no policy plays: {process.words()}")
+        return float(json.loads(output.splitlines()[-1])["mean_return"])
 
     def forget(self, host: str) -> None:
         """Takes the processes of a host out of the book: it has gone down."""

@@ -36,6 +36,7 @@ def test_a_run_outlives_a_link_that_is_cut_and_a_host_that_goes_down(tmp_path: P
     assert report["gradient_steps_while_cut"] > 0
     assert report["windows_while_cut"] > 0
     assert report["summary"]["solved"]
+    assert report["played_return"] > 0.0
     account = report["summary"]["account"]
     assert (account["unaccounted"], account["in_flight"]) == (0, 0)
     assert report["wire"]["clear"] == []
