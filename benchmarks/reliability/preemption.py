@@ -101,7 +101,8 @@ class Trial:
     def __init__(self, way: "ByHand | ByRay", run: str, keep: Callable[[Any], None]) -> None:
         self._way, self._run, self._keep = way, run, keep
         self._lost: dict[str, int] = {}
-        self._costs: list[Cost] = []
+        self._cost: Cost | None = None
+        """Of the newest case, whose losses are not all known yet."""
 
     def do(self, cases: Sequence[Case]) -> None:
         """Starts the run, does all of it, and ends the run."""
@@ -110,7 +111,8 @@ class Trial:
         try:
             self._settle()
             for case in cases:
-                self._costs.append(self._do(case))
+                self._keep_cost()
+                self._do(case)
                 self._settle()
         except TimeoutError as error:
             problems.append(str(error))
@@ -124,9 +126,13 @@ class Trial:
         problems += way.wrong_ends(codes)
         if account is not None:
             self._take_lost(account.lost)
-        for cost in self._costs:
-            self._keep(cost)
+        self._keep_cost()
         self._keep(Ended(way.name, self._run, summary, problems))
+
+    def _keep_cost(self) -> None:
+        if self._cost is not None:
+            self._keep(self._cost)
+            self._cost = None
 
     def _settle(self) -> None:
         """Waits until all roles are at work and the run goes on, and takes what the last case has lost by now."""
@@ -139,20 +145,19 @@ class Trial:
             self._take_lost(status.account.lost)
 
     def _take_lost(self, lost: dict[str, int]) -> None:
-        if self._costs:
-            new = {name: count - self._lost.get(name, 0) for name, count in lost.items()}
-            cost = self._costs[-1]
-            for name, count in new.items():
-                cost.lost[name] = cost.lost.get(name, 0) + count
+        if self._cost is not None:
+            of_it = self._cost.lost
+            for name, count in lost.items():
+                of_it[name] = of_it.get(name, 0) + count - self._lost.get(name, 0)
         self._lost = dict(lost)
 
-    def _do(self, case: Case) -> Cost:
+    def _do(self, case: Case) -> None:
         way = self._way
         host, before = way.host_of(case.role), way.status()
         struck = way.everything(host) if case.fault == LOSS else [case.role]
         what = " + ".join(_NAMES.get(role, role) for role in struck)
         print(f"{way.name}: {case.fault} of {what}", flush=True)
-        cost = Cost(way.name, self._run, what, case.fault, operator="")
+        cost = self._cost = Cost(way.name, self._run, what, case.fault)
         old = {role: way.identity(role) for role in struck}
         began = time.monotonic()
         if case.fault == NOTICE:
@@ -185,11 +190,7 @@ class Trial:
             cost.problem = str(error)
             print(cost.problem, flush=True)
             raise
-        finally:
-            if cost.problem:
-                self._costs.append(cost)
         cost.operator = way.asked_of_operator(case.fault == LOSS)
-        return cost
 
 
 def runs_of(way: str) -> dict[str, tuple[dict[str, Plan], list[Case]]]:
@@ -262,9 +263,11 @@ def main(arguments: list[str]) -> int:
                 (end.way, end.run) == (_WORDS[way], name) for end in json_lines.read(ends_file, Ended)
             ):
                 continue
+            others = [cost for cost in json_lines.read(results, Cost) if (cost.way, cost.run) != (_WORDS[way], name)]
             place = folder / f"{way}-{name}"
             shutil.rmtree(place, ignore_errors=True)
             place.mkdir(parents=True)
+            json_lines.write(results, others)  # without those of a call that was interrupted
             with ExitStack() as stack:
                 Trial(_make(way, place, plans, stack), name, keep).do(wanted)
     costs, ends = json_lines.read(results, Cost), json_lines.read(ends_file, Ended)
