@@ -29,7 +29,9 @@ _MOST_REFUSED = 1_000
 class RefusedDraws:
     """Passes over draws that met an item of a form that no role of the run writes, and counts them."""
 
-    def __init__(self) -> None:
+    def __init__(self, experiment: Experiment) -> None:
+        # On-policy a round would wait for what is thrown away: the next learner begins it anew.
+        self._most = 0 if experiment.agent.on_policy else _MOST_REFUSED
         self.count, self.warning = 0, ""
         self._numbers = itertools.count(1)  # drawn by several threads of shards
 
@@ -42,7 +44,7 @@ class RefusedDraws:
             except StopIteration:
                 return
             except tf.errors.InvalidArgumentError as error:  # a server takes from any peer what its signature forbids
-                if in_a_row == _MOST_REFUSED:
+                if in_a_row == self._most:
                     raise
                 in_a_row += 1
                 self._refuse(error)
@@ -77,7 +79,7 @@ class TableClient:
         self.items_per_call = experiment.items_per_call
         self.skipped_priorities = 0
         """Items whose priorities were not written, as their server was away."""
-        self.refused = RefusedDraws()
+        self.refused = RefusedDraws(experiment)
         self._experiment, self._layout, self._before = experiment, FrameLayout.of(experiment, specs), before
 
     def dataset(self, address: str = "") -> tf.data.Dataset:

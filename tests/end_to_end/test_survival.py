@@ -306,6 +306,12 @@ def test_on_policy_both_sides_begin_anew_after_a_kill(drilled: Callable[..., Dri
 
 
 @pytest.mark.slow
+def table_of(run: Drilled) -> str:
+    """Name of a run's table of experience."""
+    experiment = run.run.experiment()
+    return FrameLayout.of(experiment, environments.describe(experiment.environment)).table
+
+
 def test_a_malformed_item_of_a_peer_is_passed_over(drilled: Callable[..., Drilled]) -> None:
     """The server takes what its signature forbids: who draws it throws the draw away, and says so."""
     port = free_port()
@@ -313,11 +319,10 @@ def test_a_malformed_item_of_a_peer_is_passed_over(drilled: Callable[..., Drille
     wait(run, lambda: learns(run) and run.saved() is not None, "there is a checkpoint")
     learner = only(run, "learner")
     experiment = run.run.experiment()
-    table = FrameLayout.of(experiment, environments.describe(experiment.environment)).table
     with socket.create_connection(("127.0.0.1", port), 10.0) as peer:
         peer.sendall(b"\x00garbage that is no HTTP/2" * 1000)
     for columns in STRANGE * 2:
-        write_as_stranger(f"127.0.0.1:{port}", table, columns)
+        write_as_stranger(f"127.0.0.1:{port}", table_of(run), columns)
     wait(run, lambda: getattr(run.status(), "refused_draws", 0) > 0, "the learner has met such an item")
     before = run.status()
     assert before is not None
@@ -329,3 +334,19 @@ def test_a_malformed_item_of_a_peer_is_passed_over(drilled: Callable[..., Drille
     assert summary.account is not None
     strangers = len(STRANGE) * 2 * experiment.windows_per_item  # nobody has begun what is counted as stored
     assert -strangers <= summary.account.unaccounted <= 0
+
+
+def test_a_malformed_item_on_policy_costs_one_restart(drilled: Callable[..., Drilled]) -> None:
+    """What is drawn with it is what the round waits for, so the round begins anew."""
+    port = free_port()
+    run = drilled(f"replay.port={port}", 'replay.private="loopback"', config="cartpole_ppo", base=ON_POLICY)
+    wait(run, lambda: learns(run) and run.saved() is not None, "there is a checkpoint")
+    learner = only(run, "learner")
+    write_as_stranger(f"127.0.0.1:{port}", table_of(run), STRANGE[0])
+    wait(run, lambda: not learner.is_running(), "the learner has met the item")
+    before = run.status()
+    assert before is not None
+    wait(run, lambda: learns(run, before.gradient_steps + 20), "another learner goes on")
+    account = ended(run).account
+    assert account is not None
+    assert abs(account.unaccounted) <= run.run.experiment().windows_per_item, "a stranger's item is nobody's"

@@ -69,7 +69,7 @@ class ShardedReplay:
         self.items_per_call = drawn // experiment.windows_per_item
         self.skipped_priorities = 0
         """Of items whose shard was away when they came."""
-        self.refused = RefusedDraws()
+        self.refused = RefusedDraws(experiment)
         self._experiment, self._layout = experiment, FrameLayout.of(experiment, specs)
         self._item_shape = item_shape(experiment, self._layout)
         self._random = np.random.default_rng()  # as what the shards give has no seed either
