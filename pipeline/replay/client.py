@@ -30,8 +30,7 @@ class RefusedDraws:
     """Passes over draws that met an item of a form that no role of the run writes, and counts them."""
 
     def __init__(self, experiment: Experiment) -> None:
-        # On-policy a round would wait for what is thrown away: the next learner begins it anew.
-        self._most = 0 if experiment.agent.on_policy else _MOST_REFUSED
+        self._most = 0 if experiment.agent.on_policy else _MOST_REFUSED  # there a round would wait for what is lost
         self.count, self.warning = 0, ""
         self._numbers = itertools.count(1)  # drawn by several threads of shards
 
