@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +35,17 @@ class Process:
       flags: of it.
       folder: for its log.
       namespace: of the network, in which it is to run; None leaves it in this process's.
+      environment: variables over those of this process.
     """
 
     def __init__(
-        self, name: str, module: str, flags: Sequence[str], folder: Path, namespace: Namespace | None = None
+        self,
+        name: str,
+        module: str,
+        flags: Sequence[str],
+        folder: Path,
+        namespace: Namespace | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.name, self._log = name, folder / f"{name}.log"
         self._answers: list[str] = []
@@ -59,7 +66,7 @@ class Process:
                 stderr=log,
                 text=True,
                 cwd=ROOT,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                env={**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})},
             )
         self._usage = psutil.Process(self._process.pid)
         threading.Thread(target=self._read, name=f"answers of {name}", daemon=True).start()
@@ -122,6 +129,17 @@ class Process:
             if time.monotonic() > deadline:
                 raise self.failed(f"was waited for {_START_SECONDS:.0f} s until it says {words!r}")
             time.sleep(_POLL_SECONDS)
+
+    def wait(self, seconds: float) -> int:
+        """Waits until it has ended; its exit code.
+
+        Raises:
+          Failed: it has not.
+        """
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise self.failed(f"was waited for {seconds:.0f} s and has not ended") from None
 
     def failed(self, how: str) -> Failed:
         """What to raise, with the end of its log."""

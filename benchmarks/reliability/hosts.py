@@ -4,6 +4,7 @@ Nothing of it lies in this machine's own network or has a name there, so that an
 once. A process that waits for this one's end holds each host: all of it is gone when this one is, however it ends.
 """
 
+import json
 import os
 import shutil
 import signal
@@ -149,6 +150,12 @@ class Host:
                 command += ["tbf", "rate", f"{rate:.0f}bps", "burst", f"{max(16_384, rate / 100):.0f}"]
                 command += ["latency", "200ms"]
             subprocess.run(command, check=True, capture_output=True, timeout=_SECONDS)
+
+    def sent(self) -> int:
+        """Bytes that it has sent since it started, with all headers."""
+        command = [*self._machine.prefix, "ip", "-json", "-stats", "link", "show", "dev", "eth0"]
+        done = subprocess.run(command, check=True, capture_output=True, timeout=_SECONDS)
+        return int(json.loads(done.stdout)[0]["stats64"]["tx"]["bytes"])
 
     def kill(self) -> None:
         """Ends every process at once, as when the machine goes down: the others hear nothing of it.

@@ -6,6 +6,9 @@ import math
 import pytest
 
 from benchmarks.scaling import model
+from benchmarks.scaling.learners import model as of_learners
+from benchmarks.scaling.learners.report import learning_table, links_table, steps_table
+from benchmarks.scaling.learners.teams import Shape, shapes_of_links, shapes_of_steps
 from benchmarks.scaling.model import COLLECTOR, LEARNER, RELAY, SHARD, Demand, Host, Run, UnitCosts
 from benchmarks.scaling.results import Measurement, append, by_repeat, drop, medians, read
 
@@ -97,3 +100,31 @@ def test_results_are_kept_as_they_come_and_replaced_by_part(tmp_path: pytest.Tem
     assert medians(by_repeat(read(path), "units")) == {"a": {"x": 1.0}, "b": {"x": 1.0}}
     drop(path, "units")
     assert [one.part for one in read(path)] == ["runs"]
+
+
+def test_what_several_learners_cost_and_send() -> None:
+    assert of_learners.passed(2, 1_000) == pytest.approx(1_000)  # a half in each of two rounds
+    assert of_learners.passed(4, 1_000) == pytest.approx(1_500)  # three quarters in each
+    assert of_learners.cpu(10.0, 2, 1, 1e6) == pytest.approx(10.0 + 1.3 + 0.5 + 4.8)
+    assert of_learners.cpu(10.0, 2, 10, 1e6) == pytest.approx(10.0 + (2.5 + 0.5 + 4 * 9.0) / 10)
+    assert of_learners.sent(2, 1, 1e6) == pytest.approx(4e6)
+    assert of_learners.sent(4, 10, 1e6) == pytest.approx(4 * 1.5 * 4e6 / 10)
+    assert of_learners.on_link(4_000, 1.0) == pytest.approx(0.032)
+    assert of_learners.on_link(4_000, 0.0) == 0.0
+
+
+def of_shapes(part: str, shapes: list[Shape]) -> list[Measurement]:
+    values = {"step_ms": 20.0, "cpu_ms": 10.0, "sent": 4e6, "weights": 1e6, "said_least_ms": 4.0, "said_alone_ms": 0.5}
+    return [Measurement(part, shape.name, 0, values, "", "") for shape in shapes]
+
+
+def test_tables_of_several_learners_have_a_row_for_each_of_their_shapes() -> None:
+    steps = steps_table(of_shapes("steps 64x64, 64", shapes_of_steps()))
+    assert len(steps) == 2 + 3
+    assert "| 2, 1 | 10 ms | 16.6 ms | +66% | 1.00 | 4,000.0 kB | 4,000.0 kB | pays from 4 ms, takes 0.5" in steps[2]
+    links = links_table(of_shapes("links", shapes_of_links()))
+    assert len(links) == 2 + 4
+    assert links[-1] == "| 0.1 Gbit/s | 20 ms | 10 ms | 4,000 kB | 320 ms | 340 ms | +1600% |"
+    values = {"environment_steps": 9e3, "solved": 1.0}
+    runs = [Measurement("learning cartpole", "2 learners, 4 local steps", seed, values, "", "") for seed in range(2)]
+    assert learning_table(runs)[2:] == ["| cartpole | 2 learners, 4 local steps | 2 of 2 | 9,000 | 9,000, 9,000 |"]

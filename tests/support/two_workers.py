@@ -6,6 +6,7 @@ which goes on from what the chief has saved. It prints lines of JSON.
 """
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -93,7 +94,8 @@ def train(name: str, team: Team, folder: Path, index: int) -> TeamLearner:
     np.savez(folder / f"{name}-{index}.npz", **arrays(learner))
     np.savez(folder / f"{name}-{index}-start.npz", **before)
     priorities = [outcome.priorities.tolist() for outcome in outcomes if outcome.priorities is not None]
-    say(variant=name, figures=[outcome[:5] for outcome in outcomes], priorities=priorities, skipped=outcomes[0].skipped)
+    said = {"warning": learner.warning, "skipped": outcomes[0].skipped}
+    say(variant=name, figures=[outcome[:5] for outcome in outcomes], priorities=priorities, **said)
     return learner
 
 
@@ -152,4 +154,5 @@ def main(index: int, ports: list[str], folder: Path, variants: list[str], life: 
 
 
 if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO)
     main(int(sys.argv[1]), sys.argv[2].split(","), Path(sys.argv[3]), sys.argv[4].split(","), int(sys.argv[5]))

@@ -42,34 +42,43 @@ class LocalSteps:
     ) -> None:
         self._team, self._strategy, self._variables = team, strategy, variables
         self._call, self._steps = call, steps
-        self._flat = tf.function(self._flatten, autograph=False)
-        self._assign = tf.function(self._take, autograph=False)
+        # All parts and means of a call are one program: a mean that Python makes takes several times as long.
+        self._program = tf.function(self._steps_of_call, autograph=False)
 
     def __call__(self, batches: Any) -> CallResult:
         """Takes the steps of K batches, m at a time; the figures are over all learners, the rest is this one's."""
-        count, results = tf.nest.flatten(batches)[-1].shape[0], []
-        for first in range(0, count, self._steps):
-            part = batches
-            if count > self._steps:
-                part = tf.nest.map_structure(lambda leaf, at=first: leaf[at : at + self._steps], batches)
-                if first:
-                    self._average(())
-            results.append(self._call(part))
-        # The figures travel with the last mean, each learner's in a place of its own: every sum waits for the network.
-        own = np.stack([result.figures.numpy() for result in results])
-        placed = np.zeros((self._team.size, *own.shape), np.float32)
-        placed[self._team.cluster.index] = own
-        figures = combined(np.reshape(self._average(placed.ravel()), placed.shape))
-        written = tf.concat([r.priorities for r in results], 0) if results[0].priorities != () else ()
-        return CallResult(tf.constant(figures), results[-1].td_errors, results[-1].q_values, written)
+        figures, *others = self._program(*tf.nest.flatten(batches))
+        return CallResult(tf.constant(combined(figures.numpy())), *others)
 
-    def _average(self, more: Any) -> NDArray[np.float32]:
-        """Takes the mean of all learners' states, and returns the sum of some numbers more: one vector travels."""
-        flat = self._flat()
-        numbers = flat.shape[0]
-        summed = self._team.sum(tf.concat([flat, more], 0) if len(more) else flat)
-        self._assign(summed[:numbers])
-        return np.asarray(summed[numbers:]) if len(more) else np.zeros(0, np.float32)
+    def _steps_of_call(self, *leaves: tf.Tensor) -> CallResult:
+        """As `__call__`, with the figures as each learner has them, float32 [learners, parts, 5 + m]."""
+        steps, batch = self._steps, leaves[-1].shape[1]
+        count = leaves[-1].shape[0] // steps
+        parts = [tf.reshape(leaf, (count, steps, *leaf.shape[1:])) for leaf in leaves]
+        own, is_prioritized = _FIGURES + steps, False
+        is_mine = tf.constant([[index == self._team.cluster.index] for index in range(self._team.size)])
+
+        def take(index: tf.Tensor, figures: Any, _: tf.Tensor, __: tf.Tensor, priorities: Any) -> Any:
+            nonlocal is_prioritized
+            result = self._call([tf.gather(part, index) for part in parts])
+            # Figures travel with the mean, each learner's in a place of its own: every sum waits for the network.
+            mine = tf.where(is_mine, result.figures, 0.0)
+            summed = self._team.sum(tf.concat([self._flatten(), tf.reshape(mine, [-1])], 0))
+            numbers = summed.shape[0] - self._team.size * own
+            self._take(summed[:numbers])
+            if is_prioritized := not isinstance(result.priorities, tuple):
+                priorities = priorities.write(index, result.priorities)
+            everyones = tf.reshape(summed[numbers:], (self._team.size, own))
+            return index + 1, figures.write(index, everyones), result.td_errors, result.q_values, priorities
+
+        arrays = [
+            tf.TensorArray(tf.float32, count, element_shape=shape) for shape in ((self._team.size, own), (steps, batch))
+        ]
+        state: Any = (tf.constant(0), arrays[0], tf.zeros((batch,)), tf.zeros((batch,)), arrays[1])
+        done = tf.while_loop(lambda index, *_: index < count, take, state, maximum_iterations=count)
+        _, figures, td_errors, q_values, priorities = done
+        of_learners = tf.transpose(figures.stack(), (1, 0, 2))
+        return CallResult(of_learners, td_errors, q_values, priorities.concat() if is_prioritized else ())
 
     def _flatten(self) -> tf.Tensor:
         """This learner's share of the sum, float32 [numbers]: floats divided by n, counts as the chief has them."""

@@ -186,6 +186,23 @@ def pays_from(sum_seconds: float, learners: int, local_steps: int) -> float:
     return sum_seconds / local_steps * learners / (learners - 1)
 
 
+def warning_of(alone: float, sum_seconds: float, learners: int, local_steps: int) -> str:
+    """What to say of learners that take fewer gradient steps together than one alone; empty if they pay.
+
+    Args:
+      alone: seconds of a gradient step of one.
+      sum_seconds: see `pays_from`, as the others.
+      learners: of them.
+      local_steps: of them.
+    """
+    if alone >= (least := pays_from(sum_seconds, learners, local_steps)):
+        return ""
+    return (
+        f"{learners} learners pay from about {1e3 * least:.2g} ms a gradient step of one alone; this network takes "
+        f"about {1e3 * alone:.2g} ms: start one, without TF_CONFIG, or raise learner.local_steps={local_steps}"
+    )
+
+
 def await_peers(cluster: Cluster, interrupted: threading.Event, seconds: float = 300.0) -> bool:
     """Waits until all workers wait here: each calls on the others at their addresses, and answers at its own.
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import statistics
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -19,11 +18,14 @@ from pipeline.learner.gradient_loop import CallResult
 from pipeline.learner.learner import Learner
 from pipeline.learner.workers.collectives import Team
 from pipeline.learner.workers.local_steps import LocalSteps
-from pipeline.learner.workers.team import pays_from, share
+from pipeline.learner.workers.team import share, warning_of
 
 log = logging.getLogger(__name__)
 
-_SUMS = 6
+_SUMS, _SUMMED = 10, 1_000_000
+"""Of one program that measures a sum, at most: sums, and numbers of all of them."""
+_TRIES, _TRY_SECONDS = 10, 1.0
+"""Calls beyond the first one that measure one thing, and their seconds: at most."""
 
 
 class TeamLearner(Learner):
@@ -42,6 +44,7 @@ class TeamLearner(Learner):
 
     def __init__(self, experiment: Experiment, specs: Specs, team: Team) -> None:
         self._team, part, steps = team, share(experiment, team.size), experiment.learner.local_steps
+        self._specs = specs
         self.is_shared = True
         """Whether all workers have the chief's state: not after it has taken that of a checkpoint."""
         if steps == 1:
@@ -57,41 +60,41 @@ class TeamLearner(Learner):
 
     def choose_loop(self) -> Callable[[Any], CallResult]:
         """See `Learner.choose_loop`; warns if so many learners take fewer gradient steps than one would."""
-        self._call = super().choose_loop()
+        self._call = call = super().choose_loop()
         variables = [variable for _, variable in self.named_variables()]
         learners, steps = self._team.size, self._experiment.learner.local_steps
-        state = [self._strategy.experimental_local_results(variable)[0].numpy() for variable in variables]
-        started = time.perf_counter()
-        with self._together():
-            self._call(self._zeros()).figures.numpy()
-        of_step = (time.perf_counter() - started) / self._share.learner.steps_per_call
-        for variable, value in zip(variables, state, strict=True):
-            variable.assign(value)
+        if steps > 1:
+            state = [self._strategy.experimental_local_results(variable)[0].numpy() for variable in variables]
+            of_call = _least_seconds(call, self._zeros())
+            for variable, value in zip(variables, state, strict=True):
+                variable.assign(value)
+            self._call = LocalSteps(self._team, self._strategy, variables, call, steps)
+        else:
+            of_call = _least_seconds(_Alone(self._share, self._specs, self._zeros()).choose_loop(), self._zeros())
         travels = variables if steps > 1 else self.agent.acting_model.trainable_weights
         sum_seconds = self._seconds_of_a_sum(sum(variable.shape.num_elements() for variable in travels))
-        if steps > 1:
-            self._call = LocalSteps(self._team, self._strategy, variables, self._call, steps)
-        else:
-            of_step -= sum_seconds
-        alone, least = max(0.0, of_step) * learners, pays_from(sum_seconds, learners, steps)
-        log.info("a sum over the %d learners takes %.2g ms", learners, 1e3 * sum_seconds)
-        if alone < least:
-            self.warning = (
-                f"{learners} learners pay from about {1e3 * least:.2g} ms a gradient step of one alone; this network "
-                f"takes about {1e3 * alone:.2g} ms: start one, without TF_CONFIG, or raise learner.local_steps={steps}"
-            )
-            log.warning("%s", self.warning)
+        alone = of_call / self._share.learner.steps_per_call * learners
+        told = "a sum over the %d learners takes %.2g ms, and a gradient step of one alone about %.2g ms"
+        log.info(told, learners, 1e3 * sum_seconds, 1e3 * alone)
+        if warning := warning_of(alone, sum_seconds, learners, steps):
+            self.warning = warning
+            log.warning("%s", warning)
         return self._call
 
     def _seconds_of_a_sum(self, numbers: int) -> float:
-        """What a sum of so many numbers over all learners takes; the median of some."""
-        flat, seconds = tf.zeros((numbers,)), []
-        for _ in range(_SUMS):
-            started = time.perf_counter()
-            with self._together():
-                self._team.sum(flat).numpy()
-            seconds.append(time.perf_counter() - started)
-        return statistics.median(seconds[1:])  # the first is traced
+        """What a sum of so many numbers over all learners takes, amid a program."""
+        count = max(1, min(_SUMS, _SUMMED // numbers))
+
+        def sums(flat: tf.Tensor) -> Any:
+            state = tf.constant(0), flat
+            return tf.while_loop(lambda k, _: k < count, lambda k, flat: (k + 1, self._team.sum(flat)), state)[1]
+
+        program, flat = tf.function(sums, autograph=False), tf.zeros((numbers,))
+        with self._together():
+            program(flat).numpy()  # is traced
+            first = _seconds(program, flat)
+            of_all = float(self._team.sum(tf.constant([first]))[0]) / self._team.size  # all make as many calls
+            return min([first, *(_seconds(program, flat) for _ in range(_tries(of_all)))]) / count
 
     def share_state(self) -> None:
         """Gives all workers the chief's state; once it has taken that of a checkpoint, or has rolled back."""
@@ -124,3 +127,40 @@ class TeamLearner(Learner):
 
     def _acting_program(self, specs: Specs) -> bytes:
         return super()._acting_program(specs) if self._team.cluster.is_chief else b""
+
+
+class _Alone(Learner):
+    """A learner that takes the gradient steps of a share without the others: what they take is measured.
+
+    Args:
+      share: of the run's experiment.
+      specs: of its environment.
+      zeros: of a call.
+    """
+
+    def __init__(self, share: Experiment, specs: Specs, zeros: Any) -> None:
+        self._of_call = zeros
+        super().__init__(share, specs)
+
+    def _zeros(self) -> Any:
+        return self._of_call
+
+    def _acting_program(self, specs: Specs) -> bytes:
+        return b""
+
+
+def _seconds(call: Callable[[Any], Any], value: Any) -> float:
+    started = time.perf_counter()
+    result = call(value)
+    (result.figures if isinstance(result, CallResult) else result).numpy()
+    return time.perf_counter() - started
+
+
+def _tries(seconds: float) -> int:
+    return int(min(_TRIES, _TRY_SECONDS / seconds))
+
+
+def _least_seconds(call: Callable[[Any], CallResult], batches: Any) -> float:
+    """Of some calls: what else the machine has to do makes one slower, and never faster."""
+    first = _seconds(call, batches)
+    return min([first, *(_seconds(call, batches) for _ in range(_tries(first)))])

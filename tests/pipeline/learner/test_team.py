@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -229,7 +230,10 @@ class Pair:
         raise AssertionError(f"worker {index} {'ended and' if has_ended else ''} did not say {key!r}: {self.logs()}")
 
     def logs(self) -> str:
-        return "\n\n".join(self._log(index).read_text(errors="replace")[-3000:] for index in (0, 1))
+        return "\n\n".join(self.log(index)[-3000:] for index in (0, 1))
+
+    def log(self, index: int) -> str:
+        return self._log(index).read_text(errors="replace")
 
     def arrays(self, name: str) -> dict[str, np.ndarray]:
         with np.load(self.folder / f"{name}.npz") as stored:
@@ -394,6 +398,37 @@ def test_learners_pay_where_the_sum_takes_less_than_what_they_save() -> None:
     assert team.pays_from(0.003, learners=2, local_steps=1) == pytest.approx(0.006)  # 6 / 2 + 3 = 6
     assert team.pays_from(0.003, learners=4, local_steps=1) == pytest.approx(0.004)  # 4 / 4 + 3 = 4
     assert team.pays_from(0.003, learners=2, local_steps=10) == pytest.approx(0.0006)
+
+
+@pytest.mark.parametrize(
+    ("alone", "sums", "local_steps", "words"),
+    [
+        (0.0001, 0.001, 1, "pay from about 2 ms a gradient step of one alone; this network takes about 0.1 ms"),
+        (0.0001, 0.004, 10, "pay from about 0.8 ms a gradient step of one alone; this network takes about 0.1 ms"),
+        (0.005, 0.012, 1, "pay from about 24 ms a gradient step of one alone; this network takes about 5 ms"),
+        (0.005, 0.012, 10, ""),  # a slow link, and a sum for ten steps
+        (0.02, 0.002, 1, ""),
+    ],
+)
+def test_learners_that_do_not_pay_are_told_so_with_both_figures(
+    alone: float, sums: float, local_steps: int, words: str
+) -> None:
+    said = team.warning_of(alone, sums, learners=2, local_steps=local_steps)
+    assert bool(said) == bool(words)
+    assert words in said
+    assert not said or said.endswith(f"start one, without TF_CONFIG, or raise learner.local_steps={local_steps}")
+
+
+def test_learners_warn_by_what_they_have_measured(pair: Pair) -> None:
+    measured = re.findall(r"a sum over the 2 learners takes (\S+) ms, and .* alone about (\S+) ms", pair.log(0))
+    said = [line["warning"] for line in pair.said(0) if "warning" in line]
+    assert len(measured) == len(said) == len(pair.variants)
+    for (sums, alone), warning, variant in zip(measured, said, pair.variants, strict=True):
+        least = 2 * float(sums) / two_workers.LOCAL_STEPS.get(variant, 1)
+        assert float(sums) > 0.0
+        assert float(alone) > 0.0
+        if abs(float(alone) / least - 1.0) > 0.1:  # figures are rounded
+            assert bool(warning) == (float(alone) < least)
 
 
 def test_local_steps_divide_a_call() -> None:
