@@ -124,7 +124,7 @@ def test_tables_of_several_learners_have_a_row_for_each_of_their_shapes() -> Non
     assert "| 2, 1 | 10 ms | 16.6 ms | +66% | 1.00 | 4,000.0 kB | 4,000.0 kB | pays from 4 ms, takes 0.5" in steps[2]
     links = links_table(of_shapes("links", shapes_of_links()))
     assert len(links) == 2 + 4
-    assert links[-1] == "| 0.1 Gbit/s | 20 ms | 10 ms | 4,000 kB | 320 ms | 340 ms | +1600% |"
+    assert links[-1] == "| 0.1 Gbit/s | 10 ms | 4,000 kB | 20 ms | 20 ms | 320 ms | 340 ms | +1600% |"
     values = {"environment_steps": 9e3, "solved": 1.0}
     runs = [Measurement("learning cartpole", "2 learners, 4 local steps", seed, values, "", "") for seed in range(2)]
     assert learning_table(runs)[2:] == ["| cartpole | 2 learners, 4 local steps | 2 of 2 | 9,000 | 9,000, 9,000 |"]
