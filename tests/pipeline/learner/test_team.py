@@ -209,7 +209,9 @@ class Pair:
         arguments = [str(index), self._ports, str(self.folder), ",".join(self.variants), str(life)]
         # Apart, as TensorFlow's threads may write to the log in the middle of a line.
         with self._log(index).open("ab") as log, self._words(index).open("ab") as words:
-            command = [sys.executable, str(PROGRAM), *arguments]
+            # They learn until they are ended: those of a suite that was killed would go on for ever.
+            tether = [sys.executable, "-m", "pipeline.runtime.ends_with_parent", str(os.getpid())]
+            command = [*tether, sys.executable, str(PROGRAM), *arguments]
             process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}, stdout=words, stderr=log)
         self._processes.append(process)
         self._newest[index] = process
