@@ -1,5 +1,6 @@
 """TF-Agents' tensor specs of an environment, without batch dimensions; apart from `specs`, which has no TensorFlow."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,8 @@ def observation(specs: Specs) -> Any:
 def _tensor_spec(spec: ArraySpec) -> tensor_spec.TensorSpec:
     if spec.dtype == "float32":
         return tensor_spec.TensorSpec(spec.shape, tf.float32)
-    if spec.dtype == "uint8":
-        return tensor_spec.BoundedTensorSpec(spec.shape, tf.uint8, 0, spec.maximum[0])
-    largest = np.asarray(spec.maximum, spec.dtype).reshape(spec.shape)
+    of_all = spec.dtype == "uint8"
+    if len(spec.maximum) != (wanted := 1 if of_all else math.prod(spec.shape)):
+        raise ValueError(f"{spec} has to have {wanted} largest value(s) as its maximum")
+    largest = np.asarray(spec.maximum[0] if of_all else spec.maximum, spec.dtype).reshape(() if of_all else spec.shape)
     return tensor_spec.BoundedTensorSpec(spec.shape, tf.as_dtype(spec.dtype), np.zeros_like(largest), largest)

@@ -140,3 +140,17 @@ def test_pack_is_the_inverse_of_naming_leaves(observation: Any) -> None:
 def test_specs_compare_by_value() -> None:
     assert Specs(ArraySpec((2,), "float32"), 2) == Specs(ArraySpec((2,), "float32"), 2)
     assert Specs(ArraySpec((2,), "float32"), 2) != Specs(ArraySpec((2,), "float32"), 2, masked=True)
+
+
+@pytest.mark.parametrize(
+    ("spec", "wanted"),
+    [
+        (ArraySpec((10, 10, 4), "uint8"), 1),
+        (ArraySpec((10, 10, 4), "uint8", (1, 2)), 1),
+        (ArraySpec((2, 3), "int32", (4,)), 6),
+        (ArraySpec((), "int32"), 1),
+    ],
+)
+def test_arrays_without_their_largest_values_are_refused_in_words(spec: ArraySpec, wanted: int) -> None:
+    with pytest.raises(ValueError, match=f"has to have {wanted} largest"):
+        agents.build("dqn", Specs({"seen": spec}, 2), agents.DqnConfig())

@@ -56,7 +56,8 @@ def learning(told: Mapping[str, Any], team: Team | None) -> Work:
     lines = [*network.lines, f"learner.batch_size={batch}", f"learner.steps_per_call={network.call_steps}"]
     lines += [f"learner.local_steps={told['local_steps']}", "replay.lanes_per_item=1", "collect.lanes=1"]
     experiment = parse("", tuple(lines))
-    specs = Specs(ArraySpec(tuple(network.observation), network.dtype), 4)
+    largest = (1,) if network.dtype == "uint8" else ()
+    specs = Specs(ArraySpec(tuple(network.observation), network.dtype, largest), 4)
     learner = TeamLearner(experiment, specs, team) if team else Learner(experiment, specs)
     sample = random_sample(network, experiment, batch // (team.size if team else 1), index)
     learner.choose_loop()
