@@ -199,7 +199,7 @@ def warning_of(alone: float, sum_seconds: float, learners: int, local_steps: int
         return ""
     return (
         f"{learners} learners pay from about {1e3 * least:.2g} ms a gradient step of one alone; this network takes "
-        f"about {1e3 * alone:.2g} ms: start one, without TF_CONFIG, or raise learner.local_steps={local_steps}"
+        f"about {1e3 * alone:.2g} ms or less: start one, without TF_CONFIG, or raise learner.local_steps={local_steps}"
     )
 
 

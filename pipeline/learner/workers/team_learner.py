@@ -63,20 +63,23 @@ class TeamLearner(Learner):
         self._call = call = super().choose_loop()
         variables = [variable for _, variable in self.named_variables()]
         learners, steps = self._team.size, self._experiment.learner.local_steps
+        state = [self._strategy.experimental_local_results(variable)[0].numpy() for variable in variables]
+        of_step = self._least_seconds(call, self._zeros()) / self._share.learner.steps_per_call
+        for variable, value in zip(variables, state, strict=True):
+            variable.assign(value)
+        travels = variables if steps > 1 else self.agent.acting_model.trainable_weights
+        of_sum = self._seconds_of_a_sum(sum(variable.shape.num_elements() for variable in travels))
         if steps > 1:
-            state = [self._strategy.experimental_local_results(variable)[0].numpy() for variable in variables]
-            of_call = _least_seconds(call, self._zeros())
-            for variable, value in zip(variables, state, strict=True):
-                variable.assign(value)
             self._call = LocalSteps(self._team, self._strategy, variables, call, steps)
         else:
-            of_call = _least_seconds(_Alone(self._share, self._specs, self._zeros()).choose_loop(), self._zeros())
-        travels = variables if steps > 1 else self.agent.acting_model.trainable_weights
-        sum_seconds = self._seconds_of_a_sum(sum(variable.shape.num_elements() for variable in travels))
-        alone = of_call / self._share.learner.steps_per_call * learners
-        told = "a sum over the %d learners takes %.2g ms, and a gradient step of one alone about %.2g ms"
-        log.info(told, learners, 1e3 * sum_seconds, 1e3 * alone)
-        if warning := warning_of(alone, sum_seconds, learners, steps):
+            of_step = max(0.0, of_step - of_sum)
+            if self._share.learner.loop != "plain" and not warning_of(of_step * learners, of_sum, learners, steps):
+                # One alone may have XLA's loop, by which fewer pay: this one has none.
+                alone = _Alone(self._share, self._specs, self._zeros()).choose_loop()
+                of_step = _least_seconds(alone, self._zeros()) / self._share.learner.steps_per_call
+        told = "a sum over the %d learners takes %.2g ms, and a gradient step of one alone about %.2g ms or less"
+        log.info(told, learners, 1e3 * of_sum, 1e3 * of_step * learners)
+        if warning := warning_of(of_step * learners, of_sum, learners, steps):
             self.warning = warning
             log.warning("%s", warning)
         return self._call
@@ -92,9 +95,14 @@ class TeamLearner(Learner):
         program, flat = tf.function(sums, autograph=False), tf.zeros((numbers,))
         with self._together():
             program(flat).numpy()  # is traced
-            first = _seconds(program, flat)
-            of_all = float(self._team.sum(tf.constant([first]))[0]) / self._team.size  # all make as many calls
-            return min([first, *(_seconds(program, flat) for _ in range(_tries(of_all)))]) / count
+        return self._least_seconds(program, flat) / count
+
+    def _least_seconds(self, call: Callable[[Any], Any], value: Any) -> float:
+        """As `_least_seconds`, of what all learners do at once: all make as many calls."""
+        with self._together():
+            first = _seconds(call, value)
+            of_all = float(self._team.sum(tf.constant([first]))[0]) / self._team.size
+            return min([first, *(_seconds(call, value) for _ in range(_tries(of_all)))])
 
     def share_state(self) -> None:
         """Gives all workers the chief's state; once it has taken that of a checkpoint, or has rolled back."""
