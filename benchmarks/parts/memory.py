@@ -30,7 +30,7 @@ def _resident(process: "subprocess.Popen[bytes]") -> float:
 
 
 def main(_: list[str]) -> int:
-    """Runs once and samples twice a second."""
+    """Runs once and samples ten times a second."""
     samples: list[tuple[int, float]] = []
     with tempfile.TemporaryDirectory(prefix="reverb-dqn-") as folder:
         sets = [f"--set={line}" for line in (*FULL_SPEED, f"stop.environment_steps={_STEPS.value}")]
@@ -38,7 +38,7 @@ def main(_: list[str]) -> int:
         run.start()
         assert run.supervisor is not None
         while run.supervisor.poll() is None:
-            time.sleep(0.5)
+            time.sleep(0.1)
             status = run.status()
             if status is not None and status.phase == "learning":
                 with contextlib.suppress(psutil.Error):
