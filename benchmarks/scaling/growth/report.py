@@ -64,6 +64,7 @@ def draw(seen: Mapping[str, Costs], path: Path) -> None:
             axis.set_yscale("log")
             counted_log(axis.xaxis, [float(size) for size in sizes])
             counted_log(axis.yaxis)
+            axis.tick_params(axis="x", labelrotation=30)
             axis.set_xlabel(curve.name)
             axis.set_ylabel("cost of a unit over the least")
             axis.legend(frameon=False)
