@@ -119,25 +119,37 @@ def _name(end: tuple[str, int]) -> str:
     return f"{end[0]}:{end[1]}"
 
 
-def _names(descriptor: int) -> tuple[tuple[str, int], tuple[str, int]] | None:
-    """Address and port of both ends of a TCP connection, this process's first; None of another file."""
+def copy_of_socket(descriptor: int) -> socket.socket | None:
+    """A copy of a TCP socket; None of another file. Others own the descriptor, and may close it at any time."""
     try:
         copy = os.dup(descriptor)
-    except OSError:  # it has been closed
+    except OSError:
         return None
     try:
         found = socket.socket(fileno=copy)
     except OSError:
         os.close(copy)
         return None
+    if found.type == socket.SOCK_STREAM and found.family in (socket.AF_INET, socket.AF_INET6):
+        return found
+    found.close()
+    return None
+
+
+def end_of(name: tuple[str, int]) -> tuple[str, int]:
+    """Address and port of one end; of IPv4 addresses within IPv6 as those of IPv4."""
+    return name[0].removeprefix("::ffff:"), name[1]
+
+
+def _names(descriptor: int) -> tuple[tuple[str, int], tuple[str, int]] | None:
+    """Address and port of both ends of a TCP connection, this process's first; None of another file."""
+    if (found := copy_of_socket(descriptor)) is None:
+        return None
     with found:
-        if found.family not in (socket.AF_INET, socket.AF_INET6):
-            return None
         try:
-            ours, theirs = found.getsockname(), found.getpeername()
+            return end_of(found.getsockname()), end_of(found.getpeername())
         except OSError:
             return None
-    return (ours[0].removeprefix("::ffff:"), ours[1]), (theirs[0].removeprefix("::ffff:"), theirs[1])
 
 
 def _sum(*counts: tuple[int, int]) -> tuple[int, int]:

@@ -9,6 +9,8 @@ import socket
 import time
 from contextlib import suppress
 
+from pipeline.messages.traffic import copy_of_socket, end_of
+
 _DESCRIPTORS = "/proc/self/fd"
 _LOOK_SECONDS = 0.02
 """Between two looks for connections that were being accepted."""
@@ -26,8 +28,8 @@ def sever(port: int) -> None:
 
 def _cut(port: int) -> int:
     """Does so with those that there are; returns their number."""
-    found = [copy for name in os.listdir(_DESCRIPTORS) if (copy := _socket(int(name))) is not None]
-    ends = [(copy, _end(copy.getsockname()), _peer(copy)) for copy in found]
+    found = [copy for name in os.listdir(_DESCRIPTORS) if (copy := copy_of_socket(int(name))) is not None]
+    ends = [(copy, end_of(copy.getsockname()), _peer(copy)) for copy in found]
     own, cut = {ours for _, ours, _ in ends}, 0
     for copy, ours, theirs in ends:
         with copy, suppress(OSError):  # it has ended meanwhile, or is cut already
@@ -37,29 +39,8 @@ def _cut(port: int) -> int:
     return cut
 
 
-def _socket(descriptor: int) -> socket.socket | None:
-    """A copy of a TCP socket; None of another file. Others own the descriptor, and may close it at any time."""
-    try:
-        copy = os.dup(descriptor)
-    except OSError:
-        return None
-    try:
-        found = socket.socket(fileno=copy)
-    except OSError:
-        os.close(copy)
-        return None
-    if found.type == socket.SOCK_STREAM and found.family in (socket.AF_INET, socket.AF_INET6):
-        return found
-    found.close()
-    return None
-
-
 def _peer(copy: socket.socket) -> tuple[str, int] | None:
     """Address and port of the other end; None of one that listens."""
     with suppress(OSError):
-        return _end(copy.getpeername())
+        return end_of(copy.getpeername())
     return None
-
-
-def _end(name: tuple[str, int]) -> tuple[str, int]:
-    return name[0].removeprefix("::ffff:"), name[1]
