@@ -33,7 +33,7 @@ from pipeline.acting.central_words import (
 from pipeline.experiment import config
 from pipeline.experiment.sections import Experiment
 from pipeline.messages import listening
-from pipeline.messages.contents import INTERRUPTED, Variables
+from pipeline.messages.contents import Variables
 from pipeline.messages.variables_reader import VariablesReader
 from pipeline.records.recorder import Recorder
 
@@ -315,7 +315,7 @@ def run_acting_server(
         server.close()
         reader.close()
         listening.close(bound)
-    return newest.exit_code if newest.stopping else INTERRUPTED
+    return newest.exit_code
 
 
 def _in_words(served: Served) -> str:

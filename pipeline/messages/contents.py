@@ -70,8 +70,8 @@ class Announcement(msgspec.Struct, frozen=True):
 
     @property
     def exit_code(self) -> int:
-        """Of a role that leaves as the run stops: a scheduler starts it again with a run that is to go on."""
-        return 0 if self.is_finished else TOLD_TO_LEAVE
+        """Of a role that leaves, told by this or by a signal: a scheduler starts it again if the run is to go on."""
+        return INTERRUPTED if not self.stopping else 0 if self.is_finished else TOLD_TO_LEAVE
 
     def allowance(self, process: str) -> float:
         """How many environment steps a collector process may have taken in all, a vector step under way included."""

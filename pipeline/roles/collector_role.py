@@ -17,7 +17,7 @@ from pipeline.environments import EnvironmentFault
 from pipeline.experiment.sections import Experiment
 from pipeline.messages.addresses import Addresses
 from pipeline.messages.channel import Sender, wait_for_server
-from pipeline.messages.contents import INTERRUPTED, REPORTS_TABLE, CollectorReport, Variables
+from pipeline.messages.contents import REPORTS_TABLE, CollectorReport, Variables
 from pipeline.messages.traffic import Traffic
 from pipeline.messages.variables_reader import VariablesReader
 from pipeline.monitoring.health import Vitals, silence
@@ -124,7 +124,7 @@ def run_collector(
     if fault is not None:
         raise fault
     newest = reader.newest or newest
-    return newest.exit_code if newest.stopping else INTERRUPTED
+    return newest.exit_code
 
 
 def when_there(address: str, who: str, make: Callable[[], Collector]) -> Collector:

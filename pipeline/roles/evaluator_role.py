@@ -16,7 +16,7 @@ from pipeline.evaluator.evaluator import Evaluator
 from pipeline.experiment.sections import Experiment
 from pipeline.messages.addresses import Addresses
 from pipeline.messages.channel import Sender, wait_for_server
-from pipeline.messages.contents import INTERRUPTED, REPORTS_TABLE, Evaluation, Variables
+from pipeline.messages.contents import REPORTS_TABLE, Evaluation, Variables
 from pipeline.messages.variables_reader import VariablesReader
 from pipeline.monitoring.health import Vitals, silence
 from pipeline.records.recorder import Recorder
@@ -113,7 +113,7 @@ def run_evaluator(
         evaluator.close()
         if filmstrips is not None:
             filmstrips.close()
-    return newest.exit_code if newest.stopping else INTERRUPTED
+    return newest.exit_code
 
 
 class FarEvaluator(Evaluator):

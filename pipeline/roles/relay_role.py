@@ -97,4 +97,4 @@ def run_relay(
             break
     server.Stop()
     newest = reader.newest
-    return newest.exit_code if newest is not None and newest.stopping else INTERRUPTED
+    return newest.exit_code if newest is not None else INTERRUPTED

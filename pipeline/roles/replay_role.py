@@ -97,7 +97,7 @@ def run_replay(
         sever(port)
     server.forget_messages()  # who finds them after a restart would leave at once
     saver.finish(recorder)
-    return newest.exit_code if newest is not None and newest.stopping else INTERRUPTED
+    return newest.exit_code if newest is not None else INTERRUPTED
 
 
 def _numbers(server: SeparateServer) -> "list[Number]":
