@@ -96,7 +96,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 def run_python() -> Callable[..., str]:
     """Runs code in a fresh Python process and returns what it printed; what hangs there ends with the timeout."""
 
-    def run(code: str, *arguments: str, timeout: float = 60.0) -> str:
+    def run(code: str, *arguments: str, timeout: float = 600.0) -> str:
         # A process that waits in C++ may hold the interpreter lock: faulthandler ends it all the same, with its stacks.
         watchdog = f"import faulthandler; faulthandler.dump_traceback_later({timeout}, exit=True)\n"
         result = subprocess.run(

@@ -20,7 +20,7 @@ HEAVY = ("tensorflow", "reverb", "tf_agents", "matplotlib", "aiohttp", "ray", "t
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, check=False, timeout=60, cwd=ROOT,
+        [sys.executable, *arguments], capture_output=True, text=True, check=False, cwd=ROOT,
         env={**os.environ, **environment},
     )  # fmt: skip
 
@@ -114,7 +114,7 @@ def test_output_that_nobody_reads_ends_a_command_quietly() -> None:
     with os.fdopen(writer, "w") as output:
         result = subprocess.run(
             [sys.executable, "-m", "pipeline.train", "--help"],
-            stdout=output, stderr=subprocess.PIPE, text=True, check=False, timeout=60, cwd=ROOT,
+            stdout=output, stderr=subprocess.PIPE, text=True, check=False, cwd=ROOT,
         )  # fmt: skip
     assert (result.returncode, result.stderr) == (1, "")
 
@@ -210,7 +210,7 @@ def test_a_command_without_stdout_or_with_a_full_one_says_so_in_one_line(tmp_pat
     for end, code, words in ((">/dev/full", 1, "stdout could not be written"), (">&-", 0, "")):
         result = subprocess.run(
             ["sh", "-c", f"{command} {end}"],
-            capture_output=True, text=True, check=False, timeout=60, cwd=ROOT,
+            capture_output=True, text=True, check=False, cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
         assert result.returncode == code, result.stderr

@@ -23,7 +23,7 @@ SHORT = (
 
 def run(*flags: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "benchmarks.learning.trading", "--coins=3", *flags]
-    return subprocess.run(command, capture_output=True, text=True, timeout=1_200, check=False, cwd=ROOT)
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
 
 
 @pytest.mark.slow  # test_reach.py has the same of its command

@@ -61,7 +61,6 @@ def follow(commands: str, folder: Path) -> str:
         env={**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"},
         capture_output=True,
         text=True,
-        timeout=1_200,
         check=False,
     )
     assert result.returncode == 0, result.stdout + result.stderr

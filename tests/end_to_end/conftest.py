@@ -27,7 +27,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [sys.executable, "-m", "pipeline.train", "--config=cartpole", f"--run_dir={path}"]
     result = subprocess.run(
         [*command, *(f"--set={line}" for line in LINES)],
-        capture_output=True, text=True, timeout=240, check=False, cwd=ROOT,
+        capture_output=True, text=True, check=False, cwd=ROOT,
     )  # fmt: skip
     assert result.returncode == 0, result.stdout + result.stderr
     assert "stopped by: gradient_steps" in result.stdout

@@ -58,7 +58,6 @@ def arguments_of(launcher: str) -> dict[str, Any]:
     return {"launcher": launcher}
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("launcher", tiered(("inline", "local", "ray"), ("inline",)))
 def test_a_run_tells_stops_fails_and_goes_on(launcher: str, tmp_path: Path) -> None:
     run_dir, recording = tmp_path / "run", Recording()
@@ -91,7 +90,6 @@ def test_a_run_tells_stops_fails_and_goes_on(launcher: str, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_runs_in_threads_beside_each_other_and_with_an_event_loop(tmp_path: Path) -> None:
     found: dict[str, pipeline.Summary] = {}
 

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 import small_runs
 from small_runs import SHRUNK, command, environment, inline
+from waiting import SECONDS
 
 from pipeline.drill.faults import Drilled
 from pipeline.experiment.config import UsageError
@@ -18,7 +19,6 @@ from pipeline.experiment.run_directory import RunDirectory
 from pipeline.messages.ports import free_port
 from pipeline.records.results import Summary
 
-SECONDS = 180.0
 CENTRAL = "collect.inference='central'"
 LINES = (
     *SHRUNK[:-1], CENTRAL, "collect.collectors=2", "collect.lanes=4", "replay.samples_per_insert=4",
@@ -35,7 +35,7 @@ def drilled(tmp_path: Path) -> Iterator[Drilled]:
     assert run.supervisor is not None
     run.supervisor.kill()
     run.supervisor.wait()
-    assert run.wait_until(lambda: not run.processes(), 60.0)
+    assert run.wait_until(lambda: not run.processes(), SECONDS)
 
 
 def collected(run: Drilled) -> int:
@@ -108,7 +108,7 @@ def test_roles_by_hand_act_at_a_server_beside_one_that_acts_by_itself(tmp_path: 
                 [*line, *(f"--set={each}" for each in lines)],
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(), cwd=small_runs.ROOT,
             )  # fmt: skip
-        said = {name: process.communicate(timeout=SECONDS)[0] for name, process in started.items()}
+        said = {name: process.communicate()[0] for name, process in started.items()}
     finally:
         for process in started.values():
             process.kill()
@@ -142,7 +142,7 @@ def test_a_launcher_refuses_what_it_does_not_start(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_roles_by_hand_refuse_in_one_line(flags: tuple[str, ...], words: str) -> None:
     line = command("pipeline.role", "--config=cartpole", "--replay=127.0.0.1:9", *flags)
-    done = subprocess.run(line, capture_output=True, text=True, env=environment(), check=False, timeout=SECONDS)
+    done = subprocess.run(line, capture_output=True, text=True, env=environment(), check=False)
     assert done.returncode == 2
     assert words in done.stderr
     assert "Traceback" not in done.stderr

@@ -76,7 +76,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def command(module: str, *flags: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", module, *flags], capture_output=True, text=True, env=environment(), cwd=ROOT, timeout=200
+        [sys.executable, "-m", module, *flags], capture_output=True, text=True, env=environment(), cwd=ROOT
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -5,27 +5,25 @@ import os
 import re
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 from one_after_another import refusals
+from waiting import wait_until
 
 from benchmarks.pages import write_between
 from pipeline.experiment.config import dump, load
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-SECONDS = 420
 
 
 def command(module: str, *flags: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests' / 'support'}"}
     return subprocess.run(
         [sys.executable, "-m", module, *flags],
-        capture_output=True, text=True, check=False, cwd=ROOT, timeout=SECONDS, env=environment,
+        capture_output=True, text=True, check=False, cwd=ROOT, env=environment,
     )  # fmt: skip
 
 
@@ -67,13 +65,6 @@ def _line(process: psutil.Process) -> list[str]:
         return []
 
 
-def wait_until(condition: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + 90.0
-    while not (found := condition()) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return found
-
-
 def test_bad_input_is_one_line_and_nothing_is_written(tmp_path: Path) -> None:
     folder = tmp_path / "drill"
     run_dir = f"--run_dir={folder}"
@@ -94,11 +85,11 @@ def test_a_drill_that_is_killed_takes_its_run_with_it(tmp_path: Path) -> None:
     flags = ("--config=cartpole", f"--run_dir={folder}", "--kills=50")
     drill = subprocess.Popen([sys.executable, "-m", "pipeline.drill", *flags], cwd=ROOT, stdout=subprocess.DEVNULL)
     try:
-        assert wait_until(lambda: len(processes_of(folder)) >= 5), "the roles, their supervisor and the drill run"
+        wait_until(lambda: len(processes_of(folder)) >= 5, "the roles, their supervisor and the drill run")
     finally:
         drill.kill()
         drill.wait()
-    assert wait_until(lambda: not processes_of(folder)), processes_of(folder)
+    wait_until(lambda: not processes_of(folder), "all of them have ended", lambda: f"{processes_of(folder)}")
 
 
 @pytest.mark.slow

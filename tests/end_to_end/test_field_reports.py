@@ -21,7 +21,7 @@ def printed(*arguments: str) -> list[str]:
     path = os.pathsep.join((str(ROOT), str(FOLDER)))
     done = subprocess.run(
         [sys.executable, *arguments],
-        capture_output=True, text=True, check=False, timeout=240, env={**os.environ, "PYTHONPATH": path},
+        capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": path},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()

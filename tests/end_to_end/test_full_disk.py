@@ -5,13 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from waiting import wait_until
 
 from pipeline.records import checkpoint
 
@@ -44,13 +44,6 @@ def runs(run_dir: Path) -> bool:
     )
 
 
-def wait_until(condition: Any, seconds: float, what: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds} s until {what}"
-        time.sleep(0.1)
-
-
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 24 MiB."""
@@ -61,7 +54,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     if mounted.returncode:
         pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
     yield path
-    wait_until(lambda: not runs(path / "run"), 60, "all processes of the run have ended")
+    wait_until(lambda: not runs(path / "run"), "all processes of the run have ended")
     subprocess.run(["umount", "-l", str(path)], check=True)
 
 
@@ -99,17 +92,17 @@ def is_tried_again(run_dir: Path, filler: Path, tried: tuple[int, int]) -> bool:
 def test_a_run_outlives_a_full_disk_and_saves_once_there_is_room(disk: Path) -> None:
     run_dir, filler = disk / "run", disk / "filler"
     process = start(run_dir)
-    wait_until(lambda: checkpoint.newest(run_dir / "checkpoints"), 120, "there is a checkpoint")
+    wait_until(lambda: checkpoint.newest(run_dir / "checkpoints"), "there is a checkpoint")
     use_up(filler)
     before = status(run_dir)["gradient_steps"]
     for _ in range(3):  # what was tried first may have been begun while there was room
         tried = attempts(run_dir)
-        wait_until(lambda tried=tried: is_tried_again(run_dir, filler, tried), 120, "what is due has been tried again")  # type: ignore[misc]
+        wait_until(lambda tried=tried: is_tried_again(run_dir, filler, tried), "what is due has been tried again")  # type: ignore[misc]
     assert process.poll() is None
     assert checkpoint.newest(run_dir / "checkpoints") is not None
     filler.unlink()
-    wait_until(lambda: status(run_dir).get("gradient_steps", 0) > before + 500, 120, "the run is seen to go on")
-    wait_until(lambda: not status(run_dir)["warnings"], 120, "everything is written again")
+    wait_until(lambda: status(run_dir).get("gradient_steps", 0) > before + 500, "the run is seen to go on")
+    wait_until(lambda: not status(run_dir)["warnings"], "everything is written again")
     process.send_signal(signal.SIGTERM)
     assert process.wait(120) == 1
     found = json.loads((run_dir / "summary.json").read_text())
@@ -124,10 +117,10 @@ def test_a_run_outlives_a_full_disk_and_saves_once_there_is_room(disk: Path) -> 
 def test_a_summary_that_cannot_be_written_is_an_error_that_says_so(disk: Path) -> None:
     run_dir = disk / "run"
     process = start(run_dir)
-    wait_until(lambda: checkpoint.newest(run_dir / "checkpoints"), 120, "there is a checkpoint")
+    wait_until(lambda: checkpoint.newest(run_dir / "checkpoints"), "there is a checkpoint")
     use_up(disk / "filler")
     process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=90)
+    output, _ = process.communicate()
     assert process.returncode == 1
     assert "summary.json could not be written" in output
     assert not (run_dir / "summary.json").exists()

@@ -14,7 +14,8 @@ import psutil
 import pytest
 from aiohttp import web
 from object_stores import BUCKET, KEYS, SERVER, Proxy
-from small_runs import gradient_steps, start, summary, train, wait_until
+from small_runs import gradient_steps, start, summary, train
+from waiting import wait_until
 
 from pipeline.records.object_store import Store
 
@@ -103,13 +104,13 @@ def test_a_kill_in_the_middle_of_an_upload_costs_what_came_after_the_last_whole_
     settings = mirror("killed"), "checkpoint.every_seconds=1", "stop.environment_steps=1_000_000_000"
     process = start(tmp_path / "run", *SMALL, *settings)
     try:
-        wait_until(lambda: held, 200.0, "a checkpoint from the third on is on its way")
+        wait_until(lambda: held, "a checkpoint from the third on is on its way")
         before = gradient_steps(tmp_path / "run")
-        wait_until(lambda: gradient_steps(tmp_path / "run") > before, 60.0, "the learner goes on meanwhile")
+        wait_until(lambda: gradient_steps(tmp_path / "run") > before, "the learner goes on meanwhile")
     finally:
         for each in [*psutil.Process(process.pid).children(recursive=True), process]:
             os.kill(each.pid, signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate()
     proxy.treat = lambda request: "pass"
     assert held[0] not in {name.partition("-")[0] for name in store.checkpoints()}
     last = store.checkpoints()[0]

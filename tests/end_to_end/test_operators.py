@@ -23,23 +23,20 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from prometheus_client.parser import text_string_to_metric_families
 from promql import reads
 from small_runs import ENDLESS, ROOT, TAGS, command, environment, tags_of
+from waiting import SECONDS, wait_until
 
 from pipeline.messages.pages import fetched
 from pipeline.messages.ports import free_port
 from pipeline.monitoring.prometheus import name_of
 
-SECONDS = 200.0
 DASHBOARD = ROOT / "docs" / "recipes" / "grafana.json"
 OWN = {"run", "role", "index"}
 
 Labels = tuple[tuple[str, str], ...]
 
 
-def until(holds: Callable[[], Any], what: str, log: Path) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not holds():
-        assert time.monotonic() < deadline, f"waited {SECONDS:.0f} s until {what}\n{log.read_text()[-3000:]}"
-        time.sleep(0.1)
+def end_of(log: Path) -> Callable[[], str]:
+    return lambda: log.read_text()[-3000:]
 
 
 def values_of(text: str) -> dict[tuple[str, Labels], float]:
@@ -95,10 +92,10 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
         )
 
     try:
-        until(lambda: page("/healthz")[0], "there is a page", log)
+        wait_until(lambda: page("/healthz")[0], "there is a page", end_of(log))
         assert page("/readyz")[0] == 503, "the learner has not begun"
         assert page("/healthz") == (200, "ok\n")
-        until(is_whole, "every role has shown what it does", log)
+        wait_until(is_whole, "every role has shown what it does", end_of(log))
         assert page("/readyz") == (200, "ok\n")
         text = page("/metrics")[1]
         results = asked_of_prometheus(port, folder, log) if shutil.which("prometheus") else {}
@@ -132,7 +129,11 @@ def asked_of_prometheus(port: int, folder: Path, log: Path) -> dict[str, int]:
             return 0
 
     try:
-        until(lambda: count("rate(reverb_dqn_process_cpu_seconds[1m])"), "Prometheus has seen the run twice", log)
+        wait_until(
+            lambda: count("rate(reverb_dqn_process_cpu_seconds[1m])"),
+            "Prometheus has seen the run twice",
+            end_of(log),
+        )
         return {expression: count(expression) for _, expression in expressions()}
     finally:
         server.terminate()
@@ -301,14 +302,22 @@ def test_a_role_that_hangs_is_no_more_alive_for_kubernetes_and_systemd(tmp_path:
         start("learner", "--embedded", f"--run_dir={tmp_path / 'learner'}", f"--metrics=unix:{sockets / 'learner'}")
         asked = {"NOTIFY_SOCKET": str(sockets / "notify"), "WATCHDOG_USEC": "1500000"}
         collector = start("collector", f"--metrics=unix:{sockets / 'collector'}", "--run=by-hand", **asked)
-        until(lambda: hears("READY=1"), "systemd hears that the collector is ready", log)
+        wait_until(lambda: hears("READY=1"), "systemd hears that the collector is ready", end_of(log))
         assert fetched(sockets / "collector", "/readyz") == fetched(sockets / "collector", "/healthz") == "ok\n"
         assert 'run="by-hand"' in fetched(sockets / "collector", "/metrics")
         assert 'run="cartpole-0"' in fetched(sockets / "learner", "/metrics")
         assert hears("WATCHDOG=1")
-        until(lambda: not fetched(sockets / "collector", "/healthz"), "its health is no longer 200", log)
+        wait_until(
+            lambda: not fetched(sockets / "collector", "/healthz"),
+            "its health is no longer 200",
+            end_of(log),
+        )
         assert "reverb_dqn_health_alive" in fetched(sockets / "collector", "/metrics"), "and it still says so"
-        until(lambda: hears("") == 0 and any("STATUS=collector-0 has given no" in word for word in heard), "why", log)
+        wait_until(
+            lambda: hears("") == 0 and any("STATUS=collector-0 has given no" in word for word in heard),
+            "why",
+            end_of(log),
+        )
         alive = hears("WATCHDOG=1")
         time.sleep(2.0)
         assert hears("WATCHDOG=1") == alive

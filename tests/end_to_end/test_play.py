@@ -21,7 +21,6 @@ def run(module: str, *flags: str) -> Any:
         [sys.executable, "-m", module, *flags],
         capture_output=True,
         text=True,
-        timeout=200,
         check=False,
         cwd=ROOT,
         env={key: value for key, value in os.environ.items() if key not in ("DISPLAY", "WAYLAND_DISPLAY")},

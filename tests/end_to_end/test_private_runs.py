@@ -16,6 +16,7 @@ import outsiders
 import psutil
 import pytest
 from outsiders import AS_NOBODY, NOBODY, attempt, can, unprivileged
+from waiting import wait_until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SHRUNK = (
@@ -51,26 +52,17 @@ def environment(*first: Path) -> dict[str, str]:
 
 
 def finish(arguments: list[str], *libraries: Path) -> Any:
-    return subprocess.run(
-        arguments, capture_output=True, text=True, timeout=240, env=environment(*libraries), check=False, cwd=ROOT
-    )
+    return subprocess.run(arguments, capture_output=True, text=True, env=environment(*libraries), check=False, cwd=ROOT)
 
 
 def seen_by_the_learner(run_dir: Path) -> Any:
     """What the learner's log says of its server."""
     log = run_dir / "logs" / "learner.log"
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + 600.0
     while not (found := LISTENS.search(log.read_text() if log.exists() else "")):
         assert time.monotonic() < deadline, "the learner has started its server"
         time.sleep(0.1)
     return found
-
-
-def wait_until(condition: Any, seconds: float, what: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds} s until {what}"
-        time.sleep(0.1)
 
 
 def processes_of(run_dir: Path) -> list[psutil.Process]:
@@ -88,7 +80,7 @@ def processes_of(run_dir: Path) -> list[psutil.Process]:
 def run_dir(tmp_path: Path) -> Iterator[Path]:
     path = tmp_path / "run"
     yield path
-    wait_until(lambda: not processes_of(path), 60, "all processes of the run have ended")
+    wait_until(lambda: not processes_of(path), "all processes of the run have ended")
 
 
 @pytest.fixture
@@ -98,7 +90,7 @@ def run_dir_of_nobody() -> Iterator[Path]:
     if os.geteuid() == 0:
         os.chown(folder, NOBODY, NOBODY)
     yield folder / "run"
-    wait_until(lambda: not processes_of(folder / "run"), 60, "all processes of the run have ended")
+    wait_until(lambda: not processes_of(folder / "run"), "all processes of the run have ended")
     shutil.rmtree(folder)
 
 
@@ -127,7 +119,7 @@ def test_an_unprivileged_run_is_out_of_everyones_reach(run_dir_of_nobody: Path) 
         if os.geteuid() == 0:
             assert attempt("127.0.0.1", port, before=AS_NOBODY) == REFUSED, "not by the same user either, from outside"
     finally:
-        output, _ = process.communicate(timeout=240)
+        output, _ = process.communicate()
     assert process.returncode == 0, output
     assert ISOLATED in output
     assert output.count("replay: ") == 1
@@ -157,7 +149,7 @@ def test_a_killed_supervisor_leaves_nothing_running_in_its_namespace(run_dir_of_
     assert len(processes_of(run_dir)) > 3
     process.kill()
     process.wait()
-    wait_until(lambda: not processes_of(run_dir), 60, "the roles have died with their supervisor")
+    wait_until(lambda: not processes_of(run_dir), "the roles have died with their supervisor")
 
 
 @needs_namespaces
@@ -172,7 +164,7 @@ def test_a_collector_that_is_restarted_is_where_the_replay_is(run_dir_of_nobody:
         cwd=ROOT,
     )
     try:
-        wait_until(lambda: gradient_steps(run_dir) > 100, 180, "the run learns")
+        wait_until(lambda: gradient_steps(run_dir) > 100, "the run learns")
         (first,) = collectors_once_inside(run_dir, without=())
         network = os.readlink(f"/proc/{first.pid}/ns/net")
         assert network != os.readlink("/proc/self/ns/net")
@@ -181,7 +173,7 @@ def test_a_collector_that_is_restarted_is_where_the_replay_is(run_dir_of_nobody:
         assert os.readlink(f"/proc/{second.pid}/ns/net") == network
         # Far more than what the first had stored allows, at the ratio of samples to inserts.
         further = gradient_steps(run_dir) + 5_000
-        wait_until(lambda: gradient_steps(run_dir) > further, 180, "the run learns from what the second collects")
+        wait_until(lambda: gradient_steps(run_dir) > further, "the run learns from what the second collects")
     finally:
         process.terminate()
         process.wait(120)
@@ -209,7 +201,7 @@ def collectors_once_inside(run_dir: Path, without: tuple[int, ...]) -> list[psut
         ]
         return bool(found)
 
-    wait_until(is_there, 120, "a collector has started")
+    wait_until(is_there, "a collector has started")
     return found
 
 

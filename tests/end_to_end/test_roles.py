@@ -13,8 +13,10 @@ from typing import Any
 
 import msgspec
 import pytest
+import waiting
 from one_after_another import refusals
 from small_runs import inline
+from waiting import SECONDS
 
 import pipeline
 from pipeline import UsageError
@@ -25,7 +27,6 @@ from pipeline.records import checkpoint
 from pipeline.records.results import Status, Summary
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-SECONDS = 200.0
 SMALL = (
     "learner.steps_per_call=8", 'learner.loop="plain"', "replay.min_size=128", "replay.samples_per_insert=4",
     "evaluation.episodes=2", "evaluation.every_steps=2000", "stop.target_return=1e9", "collect.collectors=2",
@@ -92,11 +93,7 @@ def status(run: Path) -> Status | None:
 
 
 def wait_until(holds: Callable[[], bool], what: str, *roles: Role) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not holds():
-        words = "\n".join(f"{role.name}: {role.words()}" for role in roles)
-        assert time.monotonic() < deadline, f"waited {SECONDS:.0f} s until {what}\n{words}"
-        time.sleep(0.1)
+    waiting.wait_until(holds, what, lambda: "\n".join(f"{role.name}: {role.words()}" for role in roles))
 
 
 def summary(run: Path) -> Summary:
@@ -433,9 +430,7 @@ def reading(module: str, *arguments: str, folder: Path) -> str:
     """What a reading command says, tried from another folder than the clone."""
     command = [sys.executable, "-m", f"pipeline.{module}", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, cwd=folder, env=environment, timeout=SECONDS
-    )
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

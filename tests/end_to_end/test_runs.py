@@ -24,8 +24,8 @@ from small_runs import (
     summary,
     tags_of,
     train,
-    wait_until,
 )
+from waiting import wait_until
 
 from pipeline.records import checkpoint
 from pipeline.records.recorder import Recorder
@@ -46,17 +46,17 @@ def collected(run_dir: Path) -> int:
 def run_dir(tmp_path: Path) -> Iterator[Path]:
     path = tmp_path / "run"
     yield path
-    wait_until(lambda: not processes_of(path), 60, "all processes of the run have ended")
+    wait_until(lambda: not processes_of(path), "all processes of the run have ended")
 
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_before_its_first_checkpoint_begins_anew(run_dir: Path) -> None:
     lines = (*ENDLESS[:-1], "stop.environment_steps=2_000", "checkpoint.every_seconds=1e6", "evaluation.every_steps=10")
     running = start(run_dir, *lines)
-    wait_until(lambda: collected(run_dir) >= 500, 200, "it collects")
+    wait_until(lambda: collected(run_dir) >= 500, "it collects")
     running.kill()
     running.wait()
-    wait_until(lambda: not processes_of(run_dir), 60, "all processes have ended with the command")
+    wait_until(lambda: not processes_of(run_dir), "all processes have ended with the command")
     assert checkpoint.newest(run_dir / "checkpoints") is None
     assert not (run_dir / "summary.json").exists()
     done = train(run_dir, *lines, flags=("--resume",))
@@ -98,7 +98,6 @@ def test_evaluate_scores_the_best_and_the_latest_policy(trained: Path) -> None:
             capture_output=True,
             text=True,
             check=True,
-            timeout=60,
             cwd=ROOT,
         )
         results.append(json.loads(output.stdout.splitlines()[-1]))
@@ -125,7 +124,7 @@ def test_two_collectors_add_up_and_sigterm_saves_what_a_resumed_run_goes_on_from
     def has_begun() -> bool:  # the first collector may fill the replay alone
         return gradient_steps(run_dir) > 100 and "exploration/epsilon/collector-1" in tags_of(own)
 
-    wait_until(has_begun, 180, "both have reported and the run learns")
+    wait_until(has_begun, "both have reported and the run learns")
     process.send_signal(signal.SIGTERM)
     assert process.wait(120) == 1
     before = summary(run_dir)
@@ -134,7 +133,7 @@ def test_two_collectors_add_up_and_sigterm_saves_what_a_resumed_run_goes_on_from
         each = [last_of(own, f"system/{tag}/collector-{index}") for index in (0, 1)]
         assert sum(each) == last_of(run_dir / "tensorboard", f"system/{tag}") == before[tag]
     assert (before["account"]["unaccounted"], before["account"]["lost"]) == (0, {})
-    wait_until(lambda: not processes_of(run_dir), 60, "nothing is left")
+    wait_until(lambda: not processes_of(run_dir), "nothing is left")
 
     # More than the replay's slack lets the learner take before a collector has started.
     budget = f"stop.gradient_steps={before['gradient_steps'] + 800}"
@@ -152,7 +151,7 @@ def test_two_collectors_add_up_and_sigterm_saves_what_a_resumed_run_goes_on_from
 def test_a_killed_run_leaves_nothing_and_goes_on_and_a_second_interrupt_ends_it_at_once(run_dir: Path) -> None:
     endless = (*ENDLESS, "replay.samples_per_insert=8", "checkpoint.every_seconds=0.5")
     process = start(run_dir, *endless)
-    wait_until(lambda: checkpoint.newest(run_dir / "checkpoints"), 180, "there is a checkpoint")
+    wait_until(lambda: checkpoint.newest(run_dir / "checkpoints"), "there is a checkpoint")
     refused = train(run_dir, *endless, flags=("--resume",))
     assert (refused.returncode, refused.stderr.count("in use")) == (2, 1), "one run at a time"
     saved = checkpoint.newest(run_dir / "checkpoints")
@@ -160,17 +159,17 @@ def test_a_killed_run_leaves_nothing_and_goes_on_and_a_second_interrupt_ends_it_
     saved_steps = saved.counters.gradient_steps
     process.kill()
     process.wait()
-    wait_until(lambda: not processes_of(run_dir), 60, "the roles have died with their supervisor")
+    wait_until(lambda: not processes_of(run_dir), "the roles have died with their supervisor")
 
     (run_dir / "status.json").unlink()
     process = start(run_dir, *endless, flags=("--resume",))
-    wait_until(lambda: gradient_steps(run_dir) > saved_steps, 180, "the run has gone on")
+    wait_until(lambda: gradient_steps(run_dir) > saved_steps, "the run has gone on")
     (learner,) = (found for found in psutil.Process(process.pid).children() if "--role=learner" in found.cmdline())
     learner.suspend()  # it does not get as far as to leave by itself
     process.send_signal(signal.SIGINT)
-    wait_until(lambda: is_pending(learner.pid, signal.SIGTERM), 60, "the learner has been asked to leave")
+    wait_until(lambda: is_pending(learner.pid, signal.SIGTERM), "the learner has been asked to leave")
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate()
     assert process.returncode == 1
     assert "interrupted twice: ended without a checkpoint" in output
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_runs import SHRUNK, inline, processes_of, summary, tags_of, train, wait_until
+from small_runs import SHRUNK, inline, processes_of, summary, tags_of, train
+from waiting import wait_until
 
 from pipeline.learner import bad_batches
 from pipeline.records import checkpoint
@@ -16,7 +17,7 @@ from pipeline.records import checkpoint
 def run_dir(tmp_path: Path) -> Iterator[Path]:
     path = tmp_path / "run"
     yield path
-    wait_until(lambda: not processes_of(path), 60, "all processes of the run have ended")
+    wait_until(lambda: not processes_of(path), "all processes of the run have ended")
 
 
 def test_a_stalled_run_says_who_waits_for_whom_and_exits_3(run_dir: Path) -> None:

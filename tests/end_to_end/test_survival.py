@@ -14,6 +14,7 @@ import numpy as np
 import psutil
 import pytest
 from replay_writing import STRANGE, write_as_stranger
+from waiting import SECONDS
 
 from pipeline import environments
 from pipeline.drill.faults import Drilled
@@ -23,7 +24,6 @@ from pipeline.records.results import Summary
 from pipeline.replay.frames import FrameLayout
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-SECONDS = 180.0
 SMALL = (
     "learner.steps_per_call=8", 'learner.loop="plain"', "replay.min_size=128", "replay.samples_per_insert=4",
     "evaluation.episodes=2", "evaluation.every_steps=2000", "stop.environment_steps=0", "stop.target_return=1e9",
@@ -50,7 +50,7 @@ def drilled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         if run.supervisor is not None:
             run.supervisor.kill()
             run.supervisor.wait()
-        assert run.wait_until(lambda run=run: not run.processes(), 60.0)  # type: ignore[misc]
+        assert run.wait_until(lambda run=run: not run.processes(), SECONDS)  # type: ignore[misc]
 
 
 def walk(name: str, **kwargs: str) -> tuple[str, ...]:
@@ -259,7 +259,7 @@ def test_a_killed_supervisor_takes_all_with_it_and_the_run_goes_on(drilled: Call
     assert saved is not None
     second = subprocess.run(
         [sys.executable, "-m", "pipeline.train", f"--run_dir={run.run.path}", "--resume"],
-        capture_output=True, text=True, check=False, cwd=ROOT, timeout=SECONDS,
+        capture_output=True, text=True, check=False, cwd=ROOT,
     )  # fmt: skip
     assert (second.returncode, second.stderr.count("in use")) == (2, 1), "one run at a time"
     run.supervisor.kill()

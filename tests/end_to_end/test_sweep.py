@@ -8,18 +8,17 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 from one_after_another import refusals
+from waiting import SECONDS, wait_until
 
 from pipeline.experiment import config
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-SECONDS = 240
 SHRUNK = (
     "learner.steps_per_call=8",
     'learner.loop="plain"',
@@ -46,7 +45,7 @@ def start(module: str, *flags: str, stdout: int = subprocess.PIPE) -> subprocess
 
 def run(module: str, *flags: str) -> tuple[int, str]:
     process = start(module, *flags)
-    output, _ = process.communicate(timeout=SECONDS)
+    output, _ = process.communicate()
     return process.returncode, output
 
 
@@ -66,18 +65,11 @@ def processes_of(folder: Path) -> list[list[str]]:
     return found
 
 
-def wait_until(holds: Callable[[], bool], what: str, seconds: float = 180.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, f"waited {seconds} s until {what}"
-        time.sleep(0.05)
-
-
 @pytest.fixture
 def out(tmp_path: Path) -> Iterator[Path]:
     path = tmp_path / "sweep"
     yield path
-    wait_until(lambda: not processes_of(path), "all processes of the sweep have ended", 60)
+    wait_until(lambda: not processes_of(path), "all processes of the sweep have ended")
 
 
 def runs_of(out: Path) -> list[Path]:
@@ -139,7 +131,7 @@ def test_a_sweep_that_was_killed_and_interrupted_goes_on(out: Path) -> None:
     code, output = run("pipeline.sweep", *flags)
     assert (code, output) == (2, f"error: {out} is in use by a sweep: wait for its end, or choose another --out\n")
     sweep.send_signal(signal.SIGTERM)
-    output, _ = sweep.communicate(timeout=SECONDS)
+    output, _ = sweep.communicate()
     assert sweep.returncode == 1
     assert "interrupted: the same command goes on" in output
     assert not processes_of(out)

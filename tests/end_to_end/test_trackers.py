@@ -28,9 +28,7 @@ def track(example: str, folder: Path, *arguments: object) -> "subprocess.Complet
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     environment |= {"PYTHONPATH": str(ROOT), "WANDB_MODE": "offline", "WANDB_SILENT": "true"}
     command = [str(PYTHON), str(ROOT / "examples" / example), *map(str, arguments)]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=280, check=False, cwd=folder, env=environment
-    )
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=environment)
 
 
 def send(example: str, folder: Path, *arguments: object) -> str:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from small_runs import ENDLESS, ROOT, command, environment, processes_of, start, summary, train, wait_until
+from small_runs import ENDLESS, ROOT, command, environment, processes_of, start, summary, train
+from waiting import wait_until
 
 import pipeline
 from pipeline.records import checkpoint
@@ -30,7 +31,7 @@ def habit(name: str, **arguments: object) -> tuple[str, ...]:
 def run_dir(tmp_path: Path) -> Iterator[Path]:
     path = tmp_path / "run"
     yield path
-    wait_until(lambda: not processes_of(path), 60, "all processes of the run have ended")
+    wait_until(lambda: not processes_of(path), "all processes of the run have ended")
 
 
 def sleepers(name: str) -> list[int]:
@@ -50,16 +51,16 @@ def test_an_environment_with_every_habit_trains_and_is_evaluated_and_leaves_noth
     assert not sleepers(name)
     scored = subprocess.run(
         command("pipeline.evaluate", f"--run_dir={run_dir}", "--episodes=2", "--policy=latest"),
-        capture_output=True, text=True, check=False, timeout=120, env=environment(), cwd=ROOT,
+        capture_output=True, text=True, check=False, env=environment(), cwd=ROOT,
     )  # fmt: skip
     assert scored.returncode == 0, scored.stderr
     assert '"episodes": 2' in scored.stdout.splitlines()[-1]
-    wait_until(lambda: not sleepers(name), 60, "what the evaluated environment has started has ended")
+    wait_until(lambda: not sleepers(name), "what the evaluated environment has started has ended")
 
 
 def test_a_terminal_that_hangs_up_saves_a_checkpoint_though_the_environment_has_the_signals(run_dir: Path) -> None:
     process = start(run_dir, *SMALL, *habit("Habits", sleeper=f"of {run_dir}"))
-    wait_until(lambda: (run_dir / "policies" / "latest").exists(), 180, "something has been learned")
+    wait_until(lambda: (run_dir / "policies" / "latest").exists(), "something has been learned")
     assert process.stdout is not None
     process.stdout.close()
     for _ in range(2):
@@ -114,7 +115,7 @@ print(error.exit_code, error.summary.dropped_episodes > 0, error)
     lines = (*SMALL, *habit("Exits"))
     result = subprocess.run(
         [sys.executable, "-c", code, str(run_dir), *lines],
-        capture_output=True, text=True, check=False, timeout=200, env=environment(), cwd=ROOT,
+        capture_output=True, text=True, check=False, env=environment(), cwd=ROOT,
     )  # fmt: skip
     assert result.returncode == 0, result.stdout + result.stderr
     last = result.stdout.splitlines()[-1]
@@ -126,7 +127,7 @@ print(error.exit_code, error.summary.dropped_episodes > 0, error)
 
 def test_a_machine_that_stood_still_kills_nobody(run_dir: Path) -> None:
     process = start(run_dir, *SMALL, "collect.stall_seconds=2.0", "learner.silent_seconds=3.0")
-    wait_until(lambda: (run_dir / "policies" / "latest").exists(), 180, "something has been learned")
+    wait_until(lambda: (run_dir / "policies" / "latest").exists(), "something has been learned")
     everyone = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     for each in everyone:
         each.suspend()
@@ -135,7 +136,7 @@ def test_a_machine_that_stood_still_kills_nobody(run_dir: Path) -> None:
         each.resume()
     begun = checkpoint.newest(run_dir / "checkpoints")
     os.kill(process.pid, signal.SIGTERM)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate()
     assert "no sign of life" not in output
     assert (begun, summary(run_dir)["stop_reason"]) == (None, "interrupted")
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from waiting import SECONDS
+
 from pipeline.acting.acting_server import ActingServer
 from pipeline.acting.central_actor import CentralActor
 from pipeline.messages import listening
-
-SECONDS = 60.0
 
 
 class Serving:

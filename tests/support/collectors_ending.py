@@ -15,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from waiting import SECONDS
+
 from agents import ArraySpec, DqnConfig, Specs
 from agents.networks import value_model
 from pipeline.acting import network_program
@@ -29,8 +31,6 @@ from pipeline.runtime import native
 from pipeline.runtime.process import die_with_parent
 
 SPECS = Specs(ArraySpec((4,), "float32"), 3)
-SECONDS = 200.0
-"""Within which what must happen soon has happened, also on a busy machine."""
 OVERRIDES = (
     "environment.import_path='environments_for_tests:Counting'",
     "collect.lanes=4",

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from replay_hosting import Hosted
 from replay_writing import write_frames
+from waiting import SECONDS
 
 from agents import ArraySpec, Specs
 from pipeline.experiment.config import parse
@@ -34,7 +35,6 @@ OVERRIDES = (
 )
 SPECS = Specs(ArraySpec((4,), "float32"), 3)
 ITEMS = (200, 400)
-SECONDS = 120.0
 
 
 def wait_for(condition: Callable[[], Any], what: str) -> None:

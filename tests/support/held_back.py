@@ -15,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from waiting import SECONDS
+
 from agents import ArraySpec, Specs
 from pipeline.experiment.config import parse
 from pipeline.messages.ports import free_port
@@ -26,8 +28,6 @@ SPECS = Specs(ArraySpec((4,), "float32"), 3)
 LAYOUT = FrameLayout(SPECS)
 SIZES = ("collect.lanes=4", "replay.steps_per_item=1", "learner.batch_size=8", "learner.steps_per_call=2")
 LIMITED = ("replay.min_size=40", "replay.samples_per_insert=1.0")
-SECONDS = 120.0
-"""Within which what must happen soon has happened, also on a busy machine."""
 STARTING = threading.Lock()
 FOLDERS = itertools.count()
 CASES: dict[str, Callable[[Path], dict[str, Any]]] = {}

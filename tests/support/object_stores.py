@@ -12,7 +12,7 @@ from pathlib import Path
 
 import aiohttp
 from aiohttp import web
-from small_runs import wait_until
+from waiting import wait_until
 
 SERVER = Path(__file__).resolve().parents[2] / ".store" / "bin" / "moto_server"
 BUCKET = "runs"
@@ -102,7 +102,7 @@ def server(folder: Path, **environment: str) -> Iterator[int]:
         command = [str(SERVER), "-H", "127.0.0.1", "-p", str(port)]
         process = subprocess.Popen(command, stdout=said, stderr=said, env={**os.environ, **environment})
         try:
-            wait_until(lambda: _answers(port), 60.0, "the server of S3 answers")
+            wait_until(lambda: _answers(port), "the server of S3 answers")
             yield port
         finally:
             process.kill()

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
-SECONDS = 240.0
 
 _PROGRAM = """
 import contextlib, importlib, io, json, sys
@@ -62,7 +61,7 @@ def answers(
     }
     done = subprocess.run(
         [sys.executable, "-c", _PROGRAM + then, name, json.dumps([list(line) for line in lines])],
-        capture_output=True, text=True, timeout=SECONDS, check=False, cwd=folder, env=environment,
+        capture_output=True, text=True, check=False, cwd=folder, env=environment,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     found = [Answer(*json.loads(line)) for line in done.stdout.splitlines() if line.startswith("[")]

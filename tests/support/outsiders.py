@@ -17,7 +17,7 @@ AS_NOBODY = f"import encodings.idna, os, socket; os.setgroups([]); os.setgid({NO
 def attempt(host: str, port: int, *prefix: str, before: str = "") -> str:
     """Tries a TCP connection in a process of its own: "in", or what the error was."""
     command = [*prefix, sys.executable, "-I", "-S", "-c", before + CONNECT, host, str(port)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
     return (result.stdout.strip() or result.stderr.strip()).splitlines()[-1]
 
 
@@ -25,7 +25,7 @@ def can(*command: str) -> bool:
     """Whether a command is there and succeeds."""
     if shutil.which(command[0]) is None:
         return False
-    return subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == 0
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def unprivileged(*command: str) -> list[str]:
@@ -72,7 +72,7 @@ def second_host() -> Iterator[SecondHost]:
     ours, theirs = f"{base}.{int(last) + 1}", f"{base}.{int(last) + 2}"
 
     def ip(*arguments: str) -> None:
-        subprocess.run(["ip", *arguments], check=True, capture_output=True, timeout=60)
+        subprocess.run(["ip", *arguments], check=True, capture_output=True)
 
     ip("netns", "add", name)
     try:
@@ -83,7 +83,7 @@ def second_host() -> Iterator[SecondHost]:
         ip("-netns", name, "link", "set", f"{cable}b", "up")
         yield SecondHost(name, ours)
     finally:
-        subprocess.run(["ip", "link", "delete", f"{cable}a"], check=False, capture_output=True, timeout=60)
+        subprocess.run(["ip", "link", "delete", f"{cable}a"], check=False, capture_output=True)
         ip("netns", "delete", name)
 
 

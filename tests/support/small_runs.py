@@ -4,8 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -99,14 +97,6 @@ def processes_of(run_dir: Path) -> list[list[str]]:
         if any(argument == f"--run_dir={run_dir}" for argument in line):
             found.append(line)
     return found
-
-
-def wait_until(condition: Callable[[], Any], seconds: float, what: str) -> None:
-    """Waits until something is so."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds} s until {what}"
-        time.sleep(0.1)
 
 
 def gradient_steps(run_dir: Path) -> int:

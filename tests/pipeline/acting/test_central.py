@@ -5,7 +5,6 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pytest
 from acting import Serving, asking, serving
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from waiting import wait_until
 
 from agents import ArraySpec, Specs, build
 from pipeline.acting import central_actor
@@ -24,7 +24,7 @@ from pipeline.acting.network_program import convert, make_actor
 from pipeline.experiment.config import UsageError, parse
 from pipeline.messages.contents import Array, Variables
 
-LANES, DEADLINE = 4, 60.0
+LANES, DEADLINE = 4, 600.0
 CENTRAL = ("collect.inference='central'", f"collect.lanes={LANES}", "collect.collectors=4")
 SPECS = Specs({"camera": ArraySpec((4, 4, 1), "uint8", (255,)), "speed": ArraySpec((3,), "float32")}, 2)
 KINDS = {
@@ -32,13 +32,6 @@ KINDS = {
     "noisy": ("agent.hidden_units=[8]", "agent.noisy=true", "exploration.strategy='greedy'"),
     "memory": ("agent.kind='r2d2'", "agent.hidden_units=[8]", "agent.lstm_units=6", "replay.steps_per_item=1"),
 }
-
-
-def until(holds: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not holds():
-        assert time.monotonic() < deadline, f"waited {DEADLINE} s until {what}"
-        time.sleep(0.01)
 
 
 def weights_of(model: Any, seed: int) -> tuple[Array, ...]:
@@ -155,10 +148,10 @@ def test_what_a_collector_leaves_half_sent_holds_nothing(experiment: Any, publis
         host, _, port = running.address.rpartition(":")
         with socket.create_connection((host, int(port))) as dying:
             dying.sendall(packed(Hello("dying", LANES)))
-            until(lambda: running.server.served().collectors == 2, "both are connected")
+            wait_until(lambda: running.server.served().collectors == 2, "both are connected")
             dying.sendall(struct.pack("<I", 100) + bytes(10))
             other.q_values(observe(np.random.default_rng(0)))
-        until(lambda: running.server.served().collectors == 1, "the states of the one that died are forgotten")
+        wait_until(lambda: running.server.served().collectors == 1, "the states of the one that died are forgotten")
         other.q_values(observe(np.random.default_rng(0)))
         assert running.server.served().requests == 2
 
@@ -204,12 +197,12 @@ def test_no_more_are_let_in_than_there_may_be(experiment: Any, published: Variab
     with serving(experiment, SPECS, published) as running:
         host, _, port = running.address.rpartition(":")
         there = [socket.create_connection((host, int(port)), DEADLINE) for _ in range(4 + 8)]
-        until(lambda: len(running.server._clients) == len(there), "they are there")
+        wait_until(lambda: len(running.server._clients) == len(there), "they are there")
         with socket.create_connection((host, int(port)), DEADLINE) as one_more:
             assert one_more.recv(1) == b""
         for connection in there:
             connection.close()
-        until(lambda: not running.server._clients, "they have gone")
+        wait_until(lambda: not running.server._clients, "they have gone")
         with asking(running.address, experiment, SPECS) as actor:
             actor.q_values(observe(np.random.default_rng(0)))
 
@@ -268,7 +261,7 @@ def test_collectors_of_other_experiments_are_refused(experiment: Any, published:
         other = parse("", (*CENTRAL, *KINDS["dqn"], "agent.discount=0.5"))
         with pytest.raises(UsageError, match=r"agent\.discount=0\.5"), asking(running.address, other, SPECS):
             pass
-        until(lambda: not running.server._clients, "they have left")
+        wait_until(lambda: not running.server._clients, "they have left")
 
 
 @given(

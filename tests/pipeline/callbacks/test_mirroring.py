@@ -13,7 +13,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFile
 from hypothesis import given
 from hypothesis import strategies as st
-from small_runs import wait_until
+from waiting import wait_until
 
 from pipeline.acting import policy_files
 from pipeline.acting.policy_files import Policy
@@ -32,7 +32,6 @@ from pipeline.records.object_store import Mirrored, Store, stays_within
 from pipeline.records.results import Summary
 
 STATE = {"000 kernel": Array.of(np.arange(6, dtype=np.float32))}
-SECONDS = 60.0
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +85,7 @@ def mirrored(run: RunDirectory, experiment: Experiment) -> Iterator[Callable[[],
             newest = checkpoint_writer.paths(run.checkpoints)[0].name
             return noted(run).gradient_steps == int(newest.rpartition("-")[2]) and not mirror._obstacle()
 
-        wait_until(is_there, SECONDS, "the newest checkpoint is in the mirror")
+        wait_until(is_there, "the newest checkpoint is in the mirror")
         return noted(run)
 
     yield settled
@@ -101,10 +100,9 @@ def test_checkpoints_come_and_go_as_on_disk(run: RunDirectory, mirrored: Any, tm
         for path in (run.checkpoints / name).rglob("*"):
             if path.is_file():
                 assert (there / path.relative_to(run.checkpoints)).read_bytes() == path.read_bytes()
-        wait_until(lambda: (there / "best").exists(), SECONDS, "the best is noted")
+        wait_until(lambda: (there / "best").exists(), "the best is noted")
         wait_until(
             lambda: names(there) == names(run.checkpoints)[:-1],
-            SECONDS,
             f"what has left the disk has left the mirror: {names(there)}",
         )
         assert (there / "best").read_text() == (run.checkpoints / "best").readlink().name
@@ -129,7 +127,7 @@ def test_a_resume_on_an_empty_disk_has_all(
     assert found is not None
     assert found.counters.gradient_steps == 30
     for name in ("config.toml", "policies/best/policy.msgpack", "evaluations.jsonl"):
-        wait_until((tmp_path / "mirror" / name).exists, SECONDS, f"{name} is in the mirror")
+        wait_until((tmp_path / "mirror" / name).exists, f"{name} is in the mirror")
         assert (new.path / name).exists(), name
     assert (new.incarnations("collector-0"), new.incarnations("collector-1")) == (5, 3), "names are not given twice"
     before = {path: path.stat().st_mtime_ns for path in new.path.rglob("*")}
@@ -214,8 +212,8 @@ def test_what_fails_is_tried_again_and_said(
     there.write_text("in the way")
     for steps in (20, 30, 40):
         write(run, steps)
-        wait_until(lambda: noted(run).warning, SECONDS, "the failure is noted")
-    wait_until(lambda: noted(run).failed > 2 and "000004-" in noted(run).warning, SECONDS, "it is tried again")
+        wait_until(lambda: noted(run).warning, "the failure is noted")
+    wait_until(lambda: noted(run).failed > 2 and "000004-" in noted(run).warning, "it is tried again")
     counters, warnings = Counters(), list[str]()
     scalars = mirrored_now(run, counters, warnings)
     assert scalars["system/mirrored_gradient_steps"] == counters.mirrored_gradient_steps == 10

@@ -216,7 +216,6 @@ def test_environments_that_do_not_draw_are_played_and_not_filmed(
             [sys.executable, "-m", "pipeline.play", f"--run_dir={run.path}", "--policy=latest", *flags],
             capture_output=True,
             text=True,
-            timeout=60,
             check=False,
             cwd=ROOT,
             env={

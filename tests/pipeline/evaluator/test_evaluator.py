@@ -330,7 +330,6 @@ def test_the_command_says_in_one_line_that_faults_left_no_result(
         [sys.executable, "-m", "pipeline.evaluate", f"--run_dir={run.path}", "--episodes=4"],
         capture_output=True,
         text=True,
-        timeout=120,
         check=False,
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{SUPPORT}"},

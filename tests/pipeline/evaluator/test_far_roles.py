@@ -222,9 +222,9 @@ def test_what_is_no_report_is_counted_and_those_that_follow_are_taken(
     for each in strange:
         assert sender.send(each, 60.0)
     assert sender.send(collected(1, begun=7), 60.0)
-    deadline = time.monotonic() + 60.0
+    deadline = time.monotonic() + 600.0
     while not directory.passed:
-        assert time.monotonic() < deadline, "waited 60 s for a good report behind bad ones"
+        assert time.monotonic() < deadline, "waited in vain for a good report behind bad ones"
         time.sleep(0.01)
     sender.close()
     assert directory.passed == [collected(1, begun=7)]

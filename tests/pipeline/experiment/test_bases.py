@@ -181,7 +181,7 @@ def test_a_circle_is_refused_with_its_files(write: Write, length: int) -> None:
 def test_a_run_is_refused_in_one_line_with_exit_code_2_and_nothing_written(write: Write, tmp_path: Path) -> None:
     path = write("derived.toml", 'base = "no_such"')
     command = [sys.executable, "-m", "pipeline.train", f"--config={path}", f"--run_dir={tmp_path / 'run'}"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=SHIPPED.parent)
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=SHIPPED.parent)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.startswith(f"error: {path}: no base 'no_such'")
     assert len(result.stderr.splitlines()) == 1

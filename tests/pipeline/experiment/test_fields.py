@@ -18,7 +18,7 @@ ALL = [field for section in fields.sections() for field in section.fields]
 
 def reference(*flags: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pipeline.reference", *flags]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
 
 
 def names_of(table: dict[str, object], prefix: str = "") -> set[str]:

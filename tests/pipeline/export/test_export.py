@@ -237,9 +237,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
         np.savez(folder / "played.npz", **played)
         np.savez(folder / "wanted.npz", **wanted)
     folders = [str(case.folder) for case in made.values()]
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", CHECKER, *folders], capture_output=True, text=True, timeout=120, check=False
-    )
+    done = subprocess.run([sys.executable, "-I", "-c", CHECKER, *folders], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return made
 
@@ -357,7 +355,7 @@ def command(*flags: str) -> subprocess.CompletedProcess[str]:
     line = [sys.executable, "-m", "pipeline.export", *flags]
     folders = f"{ROOT}{os.pathsep}{ROOT / 'tests' / 'support'}"
     return subprocess.run(
-        line, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT,
+        line, capture_output=True, text=True, check=False, cwd=ROOT,
         env={**os.environ, "PYTHONPATH": folders},
     )  # fmt: skip
 

@@ -174,12 +174,10 @@ def test_a_refused_run_writes_nothing(folder: Path) -> None:
 def python(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs Python in a folder of its own."""
 
-    def run(*arguments: str, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         command = [sys.executable, *arguments]
-        return subprocess.run(
-            command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=timeout, check=False
-        )
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
 
     return run
 
@@ -217,7 +215,7 @@ def test_a_script_elsewhere_trains_with_its_neighbours(python: Any, tmp_path: Pa
     (tmp_path / ("pipeline" + ".py")).touch()
     (tmp_path / "agents").mkdir()
     (tmp_path / "agents" / "__init__.py").touch()
-    done = python(str(script), timeout=240)
+    done = python(str(script))
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1] == "environment_steps"
 
@@ -238,7 +236,7 @@ def test_a_class_of_the_program_itself_is_run_inline(python: Any, tmp_path: Path
                 print(pipeline.train(experiment, run, launcher="inline").stop_reason)
         """)
     )
-    done = python(str(script), timeout=240)
+    done = python(str(script))
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1] == "environment_steps"
 

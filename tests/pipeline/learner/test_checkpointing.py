@@ -4,12 +4,13 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from waiting import wait_until
 
 from agents import Specs
 from pipeline.experiment.config import UsageError
@@ -62,19 +63,11 @@ def make_parts(serve: Any, make_experiment: Any, counting_specs: Specs, tmp_path
         parts.saver.close()
 
 
-def until(condition: Callable[[], Any], what: str) -> Any:
-    deadline = time.monotonic() + 60
-    while not (result := condition()):
-        assert time.monotonic() < deadline, f"waited 60 s until {what}"
-        time.sleep(0.01)
-    return result
-
-
 def test_checkpoints_are_due_as_often_as_asked(make_parts: Any) -> None:
     parts = make_parts("checkpoint.every_seconds=0.2", "checkpoint.keep=3")
     assert parts.saver.tend() is None
     for number in (1, 2):
-        saved = until(parts.saver.tend, "a checkpoint is written")
+        saved = wait_until(parts.saver.tend, "a checkpoint is written")
         assert f"{number:06d}-" in saved.path
         found = checkpoint.newest(parts.run.checkpoints)
         assert found is not None
@@ -170,10 +163,10 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_is_tried_again(
     assert found.path == good.path
     assert list(parts.run.checkpoints.glob("*.part")) == []
 
-    until(lambda: parts.saver.tend() or parts.ledger.counters.failed_checkpoints > 1, "it is tried again")
+    wait_until(lambda: parts.saver.tend() or parts.ledger.counters.failed_checkpoints > 1, "it is tried again")
     assert parts.ledger.counters.failed_checkpoints == 2
     filler.unlink()
-    until(parts.saver.tend, "it succeeds")
+    wait_until(parts.saver.tend, "it succeeds")
     assert parts.saver.warning == ""
     found = checkpoint.newest(parts.run.checkpoints)
     assert found is not None

@@ -129,7 +129,7 @@ def test_replicas_learn_as_one_device_does() -> None:
     path = os.pathsep.join(map(str, (ROOT, ROOT / "tests" / "support")))
     environment = {**os.environ, "PYTHONPATH": path}
     command = [sys.executable, "-c", REPLICAS]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     moved, apart = map(float, done.stdout.split()[-2:])
     assert apart < 0.1 * moved, (apart, moved)  # halves of a sum are rounded by themselves

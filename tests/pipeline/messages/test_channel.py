@@ -150,7 +150,7 @@ def test_weights_travel_when_they_have_changed(address: str) -> None:
         version = steps // 3
         publication = Variables(version, steps, program=b"p", weights=weights(version), config="c")
         assert publisher.publish(publication, wait_for_all=True)
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600.0
         while (newest := reader.newest) is None or newest.environment_steps != steps:
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -166,7 +166,7 @@ def test_a_reader_keeps_weights_that_were_replaced_by_none(address: str) -> None
     assert reader.wait(120, "the test") == publication
     announcement = msgspec.structs.replace(publication.parts()[0], stopping=True)  # the weights are known
     assert Sender(address, VARIABLES_TABLE).send(announcement, 120)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600.0
     while reader.newest is None or not reader.newest.stopping:
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -286,9 +286,9 @@ def test_a_reader_that_is_closed_leaves_no_thread(address: str) -> None:
     reader = VariablesReader(address, 1_000.0)  # it would look again in a quarter of an hour
     assert reader.wait(60, "the test") == publication
     reader.close()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600.0
     while left := set(threading.enumerate()) - before:
-        assert time.monotonic() < deadline, f"waited 60 s for the end of {left}"
+        assert time.monotonic() < deadline, f"waited in vain for the end of {left}"
         time.sleep(0.01)
     assert reader.newest == publication
 
@@ -319,7 +319,7 @@ time.sleep(3000)
 '''
 
 def until(condition):
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600.0
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.02)
     return condition()
@@ -371,7 +371,7 @@ os._exit(0)
 
 
 def test_without_its_server_all_that_waits_ends(run_python: Callable[..., str], tmp_path: Any) -> None:
-    found = json.loads(run_python(WITHOUT_A_SERVER, str(tmp_path / "r"), timeout=200.0).splitlines()[-1])
+    found = json.loads(run_python(WITHOUT_A_SERVER, str(tmp_path / "r")).splitlines()[-1])
     assert found == {
         "before": True,
         "first": 1,

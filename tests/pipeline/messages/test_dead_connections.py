@@ -2,10 +2,10 @@
 
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from waiting import wait_until
 
 from pipeline.messages.dead_connections import SILENT_SECONDS, time_out_connections
 
@@ -20,20 +20,13 @@ def limit_of(connection: socket.socket) -> int:
     return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
 
 
-def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30.0
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def test_connections_to_the_port_are_limited_and_no_others(listener: socket.socket) -> None:
     address = listener.getsockname()
     with socket.create_server(("127.0.0.1", 0)) as other, socket.create_connection(other.getsockname()) as elsewhere:
         with socket.create_connection(address) as before:
             time_out_connections([f"127.0.0.1:{address[1]}"])
             with socket.create_connection(address) as after:
-                wait_until(lambda: limit_of(before) == limit_of(after) == 1_000 * SILENT_SECONDS)
+                wait_until(lambda: limit_of(before) == limit_of(after) == 1_000 * SILENT_SECONDS, "both are limited")
         assert limit_of(elsewhere) == 0
 
 

@@ -4,25 +4,17 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from waiting import wait_until
 
 from pipeline.messages.contents import Counts
 from pipeline.monitoring.health import Health, Number, ServiceManager, Watch, absence
 from pipeline.records.counters import NOTHING, Seen
 from pipeline.records.recorder import Recorder
 from pipeline.runtime.signs_of_life import NO_CALL, RESETTING, enter
-
-SECONDS = 60.0
-
-
-def until(holds: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not holds():
-        assert time.monotonic() < deadline, f"waited {SECONDS:.0f} s until {what}"
-        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -64,7 +56,7 @@ def test_a_process_that_hangs_says_where_and_by_which_setting_until_it_goes_on(
     enter(RESETTING)[1] = 3
     recorder.beat()
     with looked_at(health):
-        until(lambda: bool(health.fault), "it hangs")
+        wait_until(lambda: bool(health.fault), "it hangs")
         assert "collector-2 has given no sign of life for" in health.fault
         assert "in a reset of its environment, lane 3: collect.stall_seconds=0.3 allows no more" in health.fault
         assert health.obstacle == health.fault
@@ -73,7 +65,7 @@ def test_a_process_that_hangs_says_where_and_by_which_setting_until_it_goes_on(
         assert values["health/last_sign_seconds"] > 0.3
         enter(NO_CALL)
         recorder.beat()
-        until(lambda: not health.fault, "it goes on")
+        wait_until(lambda: not health.fault, "it goes on")
 
 
 def test_steps_of_any_kind_count_as_steps_and_waiting_does_not(process: tuple[Health, Recorder]) -> None:
@@ -154,17 +146,17 @@ def test_systemd_hears_that_a_process_is_ready_and_alive_and_no_more_when_it_han
     assert manager.every_seconds == pytest.approx(0.2)
     try:
         with looked_at(health, manager):
-            until(lambda: systemd.heard("WATCHDOG=1") > 0, "it has said that it is alive")
+            wait_until(lambda: systemd.heard("WATCHDOG=1") > 0, "it has said that it is alive")
             assert not systemd.heard("READY=1"), "it is not yet"
             recorder.beat()
-            until(lambda: systemd.heard("READY=1") == 1, "it is ready")
-            until(lambda: bool(health.fault), "it hangs")
-            until(lambda: "STATUS=collector-2 has given no sign of life" in systemd.everything(), "it says so")
+            wait_until(lambda: systemd.heard("READY=1") == 1, "it is ready")
+            wait_until(lambda: bool(health.fault), "it hangs")
+            wait_until(lambda: "STATUS=collector-2 has given no sign of life" in systemd.everything(), "it says so")
             alive = systemd.heard("WATCHDOG=1")
             time.sleep(0.7)
             assert systemd.heard("WATCHDOG=1") == alive, "whoever hangs is not alive"
             recorder.beat()
-            until(lambda: systemd.heard("WATCHDOG=1") > alive, "it is alive again")
+            wait_until(lambda: systemd.heard("WATCHDOG=1") > alive, "it is alive again")
         assert not systemd.heard("STOPPING=1"), "a learner that has lost another one begins anew as the same process"
         assert systemd.heard("READY=1") == 1
     finally:

@@ -15,7 +15,7 @@ HEAD += "source = Source('cartpole-1', 'collector', 2, 3)\n"
 
 def run(code: str) -> tuple[list[Any], list[Any], int]:
     """What a process writes to stdout and stderr, each line read as JSON, and its exit code."""
-    done = subprocess.run([sys.executable, "-c", HEAD + code], capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run([sys.executable, "-c", HEAD + code], capture_output=True, text=True, check=False)
     out, err = ([json.loads(text) for text in stream.splitlines()] for stream in (done.stdout, done.stderr))
     for said in (*out, *err):
         assert set(said) - {"exception"} == FIELDS

@@ -343,7 +343,7 @@ def test_a_reader_always_finds_a_whole_one_while_others_come_and_go(folder: Path
         process.stdout.readline()
         reading = threading.Thread(target=process.stdout.read, daemon=True)  # a full pipe would stop the writer
         reading.start()
-        seen, deadline = [newest(folder)], time.monotonic() + 60
+        seen, deadline = [newest(folder)], time.monotonic() + 600.0
         while len(set(seen)) < 6 and time.monotonic() < deadline:
             seen.append(newest(folder))
     finally:

@@ -11,6 +11,7 @@ import reverb
 from hypothesis import assume, given, reject, settings
 from hypothesis import strategies as st
 from replay_hosting import Hosted, hosted
+from waiting import SECONDS
 
 from pipeline.experiment.config import UsageError, parse
 from pipeline.experiment.sections import Experiment
@@ -18,10 +19,6 @@ from pipeline.messages.ports import HOST, free_port
 from pipeline.replay.shards import permits as permits_module
 from pipeline.replay.shards.learner_permits import Allowance
 from pipeline.replay.shards.permits import PERMITS_TABLE, Permits, Sizes, sizes
-
-SECONDS = 120.0
-"""Within which what must happen at once has happened, on any machine."""
-
 
 BY_PRIORITY = ("replay.prioritized=true", "learner.steps_per_call=100")
 

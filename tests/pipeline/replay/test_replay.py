@@ -427,7 +427,7 @@ def held_back(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     program = Path(held_back_program.__file__)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (program.parents[2], program.parent)))}
     command = [sys.executable, str(program), str(tmp_path_factory.mktemp("held_back"))]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=280, env=environment, check=False)
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     found: dict[str, Any] = json.loads(result.stdout)
     return found

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import SECONDS
 
 from agents import Specs
 from pipeline.experiment.sections import Experiment
@@ -14,7 +15,6 @@ from pipeline.messages.ports import free_port
 from pipeline.replay.shards.separate_server import SeparateServer
 from pipeline.replay.shards.watcher import Watch
 
-SECONDS = 60.0
 UNSAID_SECONDS = 1.5
 """Several questions."""
 

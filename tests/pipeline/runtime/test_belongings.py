@@ -44,7 +44,7 @@ def test_a_killed_process_leaves_nothing_of_ours_and_all_of_the_users() -> None:
     assert not Path(folder).exists()
     assert Path(other).exists(), "it may be another process's"
     Path(other).unlink()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600.0
     while psutil.pid_exists(int(child)) and psutil.Process(int(child)).status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < deadline, "waited 60 s for the end of the process that it had started"
+        assert time.monotonic() < deadline, "waited in vain for the end of the process that it had started"
         time.sleep(0.01)

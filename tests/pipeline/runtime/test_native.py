@@ -180,5 +180,5 @@ def test_bindings_and_tensorflow_live_in_one_process(
     for j, value in enumerate(values):
         np.save(tmp_path / f"{j}.npy", value)
     code = f"import sys\n{USE_BINDINGS}\n{USE_PUBLIC}\n{order}\nassert use_bindings() == first\nprint(first.hex())"
-    printed = run_python(code, str(tmp_path / "program"), str(tmp_path), timeout=250)
+    printed = run_python(code, str(tmp_path / "program"), str(tmp_path))
     assert printed.split()[-1] == run(program, values).tobytes().hex()

@@ -5,7 +5,6 @@ import shutil
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 from acting import SECONDS, Serving, asking
 from relay import Relay
+from waiting import wait_until
 
 from agents import ArraySpec, Specs, build
 from pipeline.acting.central_words import Hello, packed
@@ -85,13 +85,6 @@ def client_of(start: Callable[..., Proxy], tmp_path: Path, port: int) -> Proxy:
     )
 
 
-def until(holds: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not holds():
-        assert time.monotonic() < deadline, f"waited {SECONDS} s until {what}"
-        time.sleep(0.02)
-
-
 def test_actions_are_those_of_acting_alone_whatever_is_killed_and_nobody_reads_them(
     experiment: Any, variables: Variables, start: Callable[..., Proxy], tmp_path: Path
 ) -> None:
@@ -113,7 +106,7 @@ def test_actions_are_those_of_acting_alone_whatever_is_killed_and_nobody_reads_t
                 proxy = behind if step == 20 else client
                 assert proxy._process is not None
                 proxy._process.kill()
-                until(lambda proxy=proxy: proxy.poll() is not None, "the proxy has ended")  # type: ignore[misc]
+                wait_until(lambda proxy=proxy: proxy.poll() is not None, "the proxy has ended")  # type: ignore[misc]
                 threading.Timer(0.3, proxy.start).start()
             observation = {"camera": seen.integers(0, 256, (LANES, 8, 8, 1), np.uint8)}
             begins = np.arange(LANES) == step % (2 * LANES)
@@ -152,7 +145,7 @@ def test_collectors_alone_reach_the_acting_server(
         assert answer_to(port, certificates, role) == b"", role
     assert not running.server._clients, "not even a connection has come there"
     assert answer_to(port, certificates, "collector") != b""
-    until(lambda: "learner acting server" in (tmp_path / "log").read_text(), "the log says who was refused")
+    wait_until(lambda: "learner acting server" in (tmp_path / "log").read_text(), "the log says who was refused")
     assert "evaluator acting server" in (tmp_path / "log").read_text()
     running.stop()
 

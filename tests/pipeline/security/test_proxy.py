@@ -24,6 +24,7 @@ import psutil
 import pytest
 import reverb
 from relay import Relay
+from waiting import SECONDS, wait_until
 
 from agents import Specs
 from pipeline.evaluator.far_roles import BytesAtReplay
@@ -155,7 +156,7 @@ def frames_of(site: Site, observation: bytes = bytes(16)) -> Any:
     return frames
 
 
-def patiently(seconds: float = 60.0) -> Callable[[], bool]:
+def patiently(seconds: float = SECONDS) -> Callable[[], bool]:
     deadline = time.monotonic() + seconds
     return lambda: time.monotonic() < deadline
 
@@ -181,13 +182,6 @@ def haproxy_of(proxy: Proxy) -> psutil.Process:
     process = psutil.Process(proxy.pid)
     wait_until(lambda: process.name() == "haproxy", "haproxy runs")
     return process
-
-
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
-    keep_waiting = patiently(seconds)
-    while not condition():
-        assert keep_waiting(), f"waited {seconds:.0f} s until {what}"
-        time.sleep(0.05)
 
 
 def test_frames_weights_and_reports_pass_both_proxies(site: Site, connect: Any, publish: Any, draw: Any) -> None:
@@ -219,11 +213,11 @@ def test_a_collector_runs_through_the_proxies_to_its_last_report(
         codes.append(run_collector(site.experiment, 0, addresses, "p", threading.Event()))
 
     threading.Thread(target=collect, daemon=True).start()
-    wait_until(lambda: site.server.tally().inserted > 20, "the collector has written", 120)
+    wait_until(lambda: site.server.tally().inserted > 20, "the collector has written")
     assert publisher.publish(
         msgspec.structs.replace(publish(site.specs, gradient_steps=1), stopping=True, is_finished=True), True
     )
-    wait_until(lambda: bool(codes) and bool(reports) and reports[-1].last, "the collector has left", 120)
+    wait_until(lambda: bool(codes) and bool(reports) and reports[-1].last, "the collector has left")
     assert codes == [0]
     assert reports[-1].unconfirmed == 0
     assert reports[-1].windows == site.server.tally().inserted * site.experiment.windows_per_item
@@ -393,15 +387,15 @@ def test_weights_that_a_collector_inserts_reach_nobody(site: Site, connect: Any,
 # Who does not get in.
 
 
-def gets_in(proxy: Proxy, seconds: float = 60.0) -> bool:
+def gets_in(proxy: Proxy, seconds: float = SECONDS) -> bool:
     return server_answers(native.reverb_client(proxy.address), seconds)
 
 
 def is_kept_out(proxy: Proxy, was_refused: Callable[[], bool]) -> bool:
     """Whether there is no answer until it is seen that the connection was refused."""
-    deadline = time.monotonic() + 60.0
+    deadline = time.monotonic() + 600.0
     while not was_refused():
-        assert time.monotonic() < deadline, "waited 60 s until a connection is refused"
+        assert time.monotonic() < deadline, "waited in vain until a connection is refused"
         if gets_in(proxy, 1.0):
             return False
     return not gets_in(proxy, 1.0)
@@ -679,9 +673,7 @@ def test_the_command_keeps_a_proxy_running(site: Site, certificates: Authority, 
 def test_mistakes_on_the_command_line_are_one_line(arguments: list[str], words: str, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "pipeline.proxy", *arguments]
-    result = subprocess.run(
-        command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False, timeout=60
-    )
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
     assert (result.returncode, result.stdout) == (2, "")
     assert words in result.stderr
     assert len(result.stderr.splitlines()) == 1

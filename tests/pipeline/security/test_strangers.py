@@ -66,7 +66,7 @@ def spoiling(tmp_path: Path) -> tuple[dict[str, str], Path]:
 
 def command(name: str, *flags: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     line = [sys.executable, "-m", f"pipeline.{name}", *flags]
-    return subprocess.run(line, capture_output=True, text=True, check=False, cwd="/tmp", env=env, timeout=120)
+    return subprocess.run(line, capture_output=True, text=True, check=False, cwd="/tmp", env=env)
 
 
 OWN_ENVIRONMENT = (
