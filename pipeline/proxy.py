@@ -8,12 +8,16 @@ Examples, for a run with --set=replay.port=9000 --set=replay.weights_port=9001:
   beside the acting server, for collectors of other hosts, which then have --connect_inference=learner-host:9444
                          python -m pipeline.proxy --side=inference --certificates=certificates --listen=0.0.0.0:9444 \\
                            --inference=unix:/run/user/1000/acting.sock
+  beside each learner of several on other hosts; TF_CONFIG as the learner has it, each learner at a port of 127.0.0.1
+                         python -m pipeline.proxy --side=learners --certificates=certificates --listen=0.0.0.0:9445 \\
+                           --learners=learner-a:9445,learner-b:9445
   for Prometheus         python -m pipeline.proxy --side=metrics --certificates=certificates --listen=0.0.0.0:9464 \\
                            --sockets=/run/user/1000/metrics --roles=collector-0,collector-1
 
 It runs until it is interrupted. docs/several_hosts.md has the certificates and what each role may do.
 """
 
+import os
 import re
 import sys
 import threading
@@ -24,19 +28,36 @@ from absl import flags
 
 from pipeline.command import refuse_more, run_command
 from pipeline.experiment.config import UsageError
+from pipeline.learner.workers import team
 from pipeline.messages.addresses import host_of, is_socket, parse
 from pipeline.runtime.process import interruption
-from pipeline.security.certificate_authority import CLIENTS, INFERENCE, METRICS, REPLAY, Authority, canonical_host
+from pipeline.security.certificate_authority import (
+    CLIENTS,
+    INFERENCE,
+    METRICS,
+    PEERS,
+    REPLAY,
+    Authority,
+    canonical_host,
+)
 from pipeline.security.haproxy import Proxy
-from pipeline.security.haproxy_sides import ClientSide, Credentials, InferenceSide, MetricsSide, ServerSide, Side
+from pipeline.security.haproxy_sides import (
+    ClientSide,
+    Credentials,
+    InferenceSide,
+    MetricsSide,
+    PeersSide,
+    ServerSide,
+    Side,
+)
 from pipeline.security.loopback import guard_of
 
 _SIDE = flags.DEFINE_enum(
     "side",
     None,
-    ["server", "client", "inference", "metrics"],
-    "server: of the replay; client: of other hosts; inference: of the acting server; metrics: of any host, for "
-    "operators.",
+    ["server", "client", "inference", "learners", "metrics"],
+    "server: of the replay; client: of other hosts; inference: of the acting server; learners: of each of several; "
+    "metrics: of any host, for operators.",
 )
 _CERTIFICATES = flags.DEFINE_string("certificates", None, "Folder with ca.pem and the role's .pem file.")
 _LISTEN = flags.DEFINE_string(
@@ -49,6 +70,9 @@ _CONNECT_INFERENCE = flags.DEFINE_string(
     "connect_inference", "", "HOST:PORT of the inference side, for a client side whose collectors act there."
 )
 _INFERENCE = flags.DEFINE_string("inference", None, "Of an inference side: the acting server's own --inference.")
+_LEARNERS = flags.DEFINE_string(
+    "learners", None, "Of a learners side: HOST:PORT of the proxy beside each of them, in the order of TF_CONFIG."
+)
 _ROLE = flags.DEFINE_enum("role", "collector", list(CLIENTS), "Whose certificate a client side shows.")
 _SOCKETS = flags.DEFINE_string("sockets", None, "Folder for the sockets of a client side, which its roles connect to.")
 _ROLES = flags.DEFINE_list("roles", [], "Of a metrics side: whose sockets are in --sockets, such as collector-0.")
@@ -65,7 +89,9 @@ def main(arguments: list[str]) -> int:
     """Keeps a proxy running until SIGINT or SIGTERM."""
     refuse_more(arguments)
     if _SIDE.value is None:
-        raise UsageError("--side is missing: server on the replay's host, client on others, inference, or metrics")
+        raise UsageError(
+            "--side is missing: server on the replay's host, client on others, inference, learners, or metrics"
+        )
     interrupted = interruption()
     proxy = Proxy(_SIDES[_SIDE.value](), Path(_LOG.value))
     try:
@@ -74,6 +100,8 @@ def main(arguments: list[str]) -> int:
             print(f"lets roles in at {proxy.address}", flush=True)
         elif _SIDE.value == "inference":
             print(f"lets collectors in to the acting server at {proxy.address}", flush=True)
+        elif _SIDE.value == "learners":
+            print(f"lets the other learners in at {proxy.address}", flush=True)
         elif _SIDE.value == "metrics":
             print(f"shows operators https://{proxy.address}/{_ROLES.value[0]}/metrics and others", flush=True)
         else:
@@ -132,6 +160,26 @@ def _inference_side() -> InferenceSide:
     return InferenceSide(_credentials(INFERENCE), *_host_and_port("listen", _LISTEN.value), inference)
 
 
+def _peers_side() -> PeersSide:
+    if (cluster := team.cluster(os.environ)) is None:
+        raise UsageError("TF_CONFIG is missing: it names all learners, as for pipeline.role --role=learner")
+    for address in cluster.addresses:
+        if host_of(address) != "127.0.0.1":
+            raise UsageError(
+                f"TF_CONFIG names {address}: behind proxies each learner is at a port of its own of 127.0.0.1, such as "
+                f"127.0.0.1:{address.rpartition(':')[2]}, on all hosts"
+            )
+    proxies = tuple(_host_and_port("learners", part) for part in (_LEARNERS.value or "").split(","))
+    if len(proxies) != len(cluster.addresses):
+        raise UsageError(
+            f"--learners has {len(proxies)} addresses, and TF_CONFIG names {len(cluster.addresses)} learners: give "
+            "HOST:PORT of each one's proxy, in that order"
+        )
+    ports = tuple(int(address.rpartition(":")[2]) for address in cluster.addresses)
+    host, port = _host_and_port("listen", _LISTEN.value)
+    return PeersSide(_credentials(PEERS), host, port, cluster.index, ports, proxies)
+
+
 def _metrics_side() -> MetricsSide:
     if not _SOCKETS.value:
         raise UsageError("--sockets is missing: the folder in which this host's roles serve their metrics")
@@ -149,6 +197,7 @@ _SIDES: dict[str, Callable[[], Side]] = {
     "server": _server_side,
     "client": _client_side,
     "inference": _inference_side,
+    "learners": _peers_side,
     "metrics": _metrics_side,
 }
 

@@ -3,23 +3,25 @@
 Example:
   python -m benchmarks.reliability.several_hosts --folder=runs/several-hosts --write
 
-Replay, learner and acting server are on one host, collectors on two and the evaluator on a fourth, in network
-namespaces on a bridge; the roles are started one by one, and pipeline.proxy speaks TLS between the hosts. One host's
-collector has its actions from the acting server. The link of that host is cut and restored, then everything on the
-other one is killed at once and the host comes back. The evaluator's host joins last: only then can the run be solved.
-With --write the results go into docs/several_hosts.md. The exit code is 0 only if all of it held: nobody else stood
-still, both hosts contribute again soon, the run is solved, the ledger balances to the unit, Reverb's own ports are out
-of reach, nothing but TLS crosses the bridge, the acting server was asked for each of that collector's steps, and the
-policy that the far evaluator has left in the learner's directory plays as well.
+Two hosts have a learner and a server of the replay each, the first of them the acting server, too; collectors are on
+two more and the evaluator is on a fifth, in network namespaces on a bridge. The roles are started one by one, and
+pipeline.proxy speaks TLS between the hosts, the two learners included. One host's collector has its actions from the
+acting server. The link of that host is cut and restored, then everything on the other one is killed at once and the
+host comes back. The evaluator's host joins last: only then can the run be solved. With --write the results go into
+docs/several_hosts.md. The exit code is 0 only if all of it held: nobody else stood still, both hosts contribute again
+soon, the run is solved, the ledger balances to the unit, the own ports of Reverb and TensorFlow are out of reach,
+nothing but TLS crosses the bridge, the acting server was asked for each of that collector's steps, and the policy that
+the far evaluator has left in the learner's directory plays as well.
 """
 
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import msgspec
 from absl import flags
@@ -34,10 +36,14 @@ from benchmarks.reliability.site import (
     KILLED,
     LANES,
     LEARNER,
+    LEARNERS,
+    PEERS_PORT,
     POLL_SECONDS,
     PROXY_PORT,
     REPLAY_PORT,
+    SECOND,
     SECONDS,
+    TENSORFLOW_PORTS,
     WEIGHTS_PORT,
     Site,
 )
@@ -88,8 +94,8 @@ class Report(msgspec.Struct):
     """By role, how many values of it an operator on another host has read."""
     played_return: float = 0.0
     """Mean of the episodes that the policy in the learner's directory has played after the run."""
-    wire: Seen | None = None
-    """What crossed the learner's interface."""
+    wires: dict[str, Seen] = {}
+    """By learner's host, what crossed its interface."""
     summary: Summary | None = None
     problems: list[str] = []
     """What did not hold; empty if all did."""
@@ -114,45 +120,34 @@ class Trial:
           RuntimeError: it could not be done to its end.
         """
         site, report = self._site, self._report
-        wire = site.start(
-            LEARNER,
-            "wire",
-            "benchmarks.reliability.wire",
-            "eth0",
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        wires = {host: site.start(host, "wire", "benchmarks.reliability.wire", "eth0", **pipes) for host in LEARNERS}
         self._start()
         self._look_at_ports()
         self._cut()
         self._kill()
         self._read_metrics()
-        addresses = site.start_proxy(EVALUATOR, "evaluator")
+        addresses = site.start_proxies(EVALUATOR, "evaluator")
         site.start_role(EVALUATOR, "evaluator", *addresses, f"--run_dir={site.home(EVALUATOR) / 'run'}")
         site.wait_until(site.run.summary.exists, "the run is solved")
         self._end()
-        output, _ = wire.process.communicate(timeout=SECONDS)
-        report.wire = msgspec.json.decode(output.splitlines()[-1], type=Seen)
+        for host, wire in wires.items():
+            output, _ = wire.process.communicate(timeout=SECONDS)
+            report.wires[host] = msgspec.json.decode(output.splitlines()[-1], type=Seen)
         report.summary = msgspec.json.decode(site.run.summary.read_bytes(), type=Summary)
         report.played_return = site.played_return(_EPISODES)
-        self._check(report.wire, report.summary)
+        self._check(report.summary)
         return report
 
     def _stored(self, host: str) -> int:
         return self._collectors[host].counts.windows
 
     def _start(self) -> None:
-        site, here = self._site, f"--replay=127.0.0.1:{REPLAY_PORT}"
-        site.start_role(LEARNER, "replay", here, f"--run_dir={site.home(LEARNER) / 'replay'}")
-        site.start_role(LEARNER, "learner", here, f"--run_dir={site.run.path}")
-        site.start(
-            LEARNER, "proxy", "pipeline.proxy", "--side=server", f"--listen=0.0.0.0:{PROXY_PORT}",
-            f"--certificates={site.certificates(LEARNER, 'replay')}",
-            f"--replay_port={REPLAY_PORT}", f"--weights_port={WEIGHTS_PORT}",
-        )  # fmt: skip
-        site.start_acting_server(here)
+        site = self._site
+        site.start_learner(SECOND)
+        site.start_acting_server(*site.start_learner(LEARNER))
         site.start_metrics(LEARNER, "replay-0", "learner-0", "inference-0")
+        site.start_metrics(SECOND, "replay-1", "learner-1")
         self._collectors = {host: site.start_collector(host) for host in COLLECTORS}
         site.wait_until(
             lambda: site.gradient_steps() > 0 and all(self._stored(host) > _FIRST_TRANSITIONS for host in COLLECTORS),
@@ -161,19 +156,22 @@ class Trial:
 
     def _look_at_ports(self) -> None:
         site, problems = self._site, self._report.problems
-        for host in (CUT, KILLED, EVALUATOR):
-            if not site.reaches(host, PROXY_PORT):
-                problems.append(f"{host} does not reach the proxy")
-            problems += [
-                f"{host} reaches Reverb's port {port}"
-                for port in (REPLAY_PORT, WEIGHTS_PORT)
-                if site.reaches(host, port)
-            ]
+        own = {LEARNER: TENSORFLOW_PORTS[0], SECOND: TENSORFLOW_PORTS[1]}
+        for there in LEARNERS:
+            for host in (*LEARNERS, CUT, KILLED, EVALUATOR):
+                open_ports = () if host == there else (PROXY_PORT, PEERS_PORT)
+                shut_ports = () if host == there else (REPLAY_PORT, WEIGHTS_PORT, own[there])
+                problems += [
+                    f"{host} does not reach {there}:{port}"
+                    for port in open_ports
+                    if not site.reaches(host, there, port)
+                ]
+                problems += [f"{host} reaches {there}:{port}" for port in shut_ports if site.reaches(host, there, port)]
 
     def _cut(self) -> None:
         site, report = self._site, self._report
         weights = site.home(CUT) / "watch.log"
-        address = f"unix:{site.sockets(CUT) / 'messages.sock'}"
+        address = f"unix:{site.sockets(CUT) / '0' / 'messages.sock'}"
         watch = site.start(CUT, "watch", "benchmarks.reliability.several_hosts", f"--watch={address}")
         site.wait_until(lambda: weights.stat().st_size > 0, "weights reach who watches for them")
         site.host(CUT).cut()
@@ -233,6 +231,7 @@ class Trial:
         """Reads, on a host without a role so far, what every role of the others shows."""
         site, report = self._site, self._report
         roles = dict.fromkeys(("replay-0", "learner-0", "inference-0"), LEARNER)
+        roles |= dict.fromkeys(("replay-1", "learner-1"), SECOND)
         roles |= {f"collector-{COLLECTORS[at]}": at for at in COLLECTORS}
         report.windows_of_central = self._stored(CENTRAL)
         for role, host in roles.items():
@@ -257,7 +256,7 @@ class Trial:
             if code != 0:
                 self._report.problems.append(f"the {process.name} ended with {code}: {process.words()}")
 
-    def _check(self, wire: Seen, summary: Summary) -> None:
+    def _check(self, summary: Summary) -> None:
         report, problems = self._report, self._report.problems
         if not summary.solved:
             problems.append(f"the run was not solved: {summary.stop_reason}, mean return {summary.mean_return}")
@@ -277,21 +276,32 @@ class Trial:
             problems.append(
                 f"{report.windows_of_central} windows, and the acting server was asked {report.answered} times"
             )
-        if wire.clear:
-            problems.append(f"not all is TLS: {wire.clear[:3]}")
-        if wire.records < 100 or wire.skipped > sum(wire.sent.values()) / 100:
-            problems.append(f"too little was seen of the wire: {wire}")
+        for host, wire in report.wires.items():
+            if wire.clear:
+                problems.append(f"not all at {host} is TLS: {wire.clear[:3]}")
+            if wire.records < 100 or wire.skipped > sum(wire.sent.values()) / 100:
+                problems.append(f"too little was seen of the wire of {host}: {wire}")
 
 
-def bytes_per_transition(report: Report, addresses: Sequence[str]) -> float:
-    """What these hosts sent for each window stored, with all headers and what was sent again."""
-    assert report.wire is not None
-    assert report.summary is not None
-    assert report.summary.account is not None
-    return sum(report.wire.sent.get(address, 0) for address in addresses) / report.summary.account.stored
+class Traffic(NamedTuple):
+    """Bytes that hosts sent for each window stored, with all headers and what was sent again."""
+
+    of_collectors: float
+    of_learners: float
+    """To each other, too."""
+
+    @classmethod
+    def of(cls, report: Report, addresses: Mapping[str, str]) -> "Traffic":
+        """What a run's hosts sent, by what crossed the learners' interfaces; their addresses by name."""
+        assert report.summary is not None
+        assert report.summary.account is not None
+        stored = report.summary.account.stored
+        collectors = sum(wire.sent.get(addresses[host], 0) for wire in report.wires.values() for host in COLLECTORS)
+        learners = sum(wire.sent.get(addresses[host], 0) for host, wire in report.wires.items())
+        return cls(collectors / stored, learners / stored)
 
 
-def rows(report: Report, sent: float, received: float) -> list[str]:
+def rows(report: Report, sent: Traffic) -> list[str]:
     """The results as lines of Markdown."""
     summary = report.summary
     assert summary is not None
@@ -307,12 +317,13 @@ def rows(report: Report, sent: float, received: float) -> list[str]:
         f"| and weights arrived | after {report.weights_back_seconds:.1f} s |",
         f"| steps of that host's collector that the acting server chose the actions of | {report.answered:,} |",
         f"| new processes on the host that had gone down contributed | after {report.host_back_seconds:.1f} s |",
-        f"| metrics, read by TLS from a fourth host | "
+        f"| metrics, read by TLS from a fifth host | "
         f"{', '.join(f'{count} values of {role}' for role, count in report.metrics.items())} |",
         f"| solved | after {summary.train_seconds:.0f} s and {summary.environment_steps:,} environment steps |",
         f"| {_EPISODES} episodes of the policy in the learner's directory | mean return {report.played_return:.0f} |",
         f"| windows | {summary.account.begun:,} = {summary.account.stored:,} stored + lost: {lost} |",
-        f"| bytes for each window | {sent:.0f} sent by the collectors' hosts, {received:.0f} by the learner's |",
+        f"| bytes for each window | {sent.of_collectors:.0f} sent by the collectors' hosts, {sent.of_learners:,.0f} by "
+        "the learners', most of them to each other |",
     ]
 
 
@@ -338,19 +349,18 @@ def main(arguments: list[str]) -> int:
     folder = Path(_FOLDER.value).resolve()
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} is not empty: choose another --folder")
-    names = LEARNER, CUT, KILLED, EVALUATOR
+    names = *LEARNERS, CUT, KILLED, EVALUATOR
     for name in names:
         (folder / name).mkdir(parents=True)
     certificates = [sys.executable, "-m", "pipeline.certificates", f"--folder={folder / 'certificates'}"]
-    subprocess.run([*certificates, f"--hosts={LEARNER}"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([*certificates, f"--hosts={','.join(LEARNERS)}"], check=True, stdout=subprocess.DEVNULL)
     with ExitStack() as stack:
         sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hosts-")))
         network = stack.enter_context(hosts(*names))
         report = Trial(Site(folder, sockets, network, _SEED.value), _CUT_SECONDS.value).run()
-        sent = bytes_per_transition(report, [network[host].address for host in COLLECTORS])
-        received = bytes_per_transition(report, [network[LEARNER].address])
+        sent = Traffic.of(report, {name: host.address for name, host in network.items()})
     write_json(folder / "several_hosts.json", report)
-    lines = rows(report, sent, received)
+    lines = rows(report, sent)
     print("\n".join([*lines, *(f"FAILED: {problem}" for problem in report.problems)]))
     if _WRITE.value:
         write_between(DOCS / "several_hosts.md", "several hosts", lines)

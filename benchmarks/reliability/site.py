@@ -1,6 +1,7 @@
 """The hosts of a run on several hosts, what runs on each of them, and what there is to see of it."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -15,14 +16,18 @@ from benchmarks.reliability.hosts import Host
 from pipeline.experiment.run_directory import RunDirectory
 from pipeline.records.recorder import Recorder
 from pipeline.records.results import Status
-from pipeline.security.certificate_authority import INFERENCE, METRICS, METRICS_HOST, OPERATOR
+from pipeline.security.certificate_authority import INFERENCE, METRICS, METRICS_HOST, OPERATOR, PEERS, REPLAY
 
-LEARNER, CUT, KILLED, EVALUATOR = "learner", "collectors-a", "collectors-b", "evaluator"
+LEARNER, SECOND, CUT, KILLED, EVALUATOR = "learner", "learner-2", "collectors-a", "collectors-b", "evaluator"
+LEARNERS = LEARNER, SECOND
+"""Each has one learner and one server of the replay; the first's learner is the chief."""
 COLLECTORS = {CUT: 0, KILLED: 1}
 """Number of the collector on each of their hosts."""
 CENTRAL = CUT
 """The host whose collector acts at the acting server; the other's acts by itself."""
-REPLAY_PORT, WEIGHTS_PORT, PROXY_PORT, INFERENCE_PORT, METRICS_PORT = 9000, 9001, 9443, 9444, 9464
+REPLAY_PORT, WEIGHTS_PORT, PROXY_PORT, INFERENCE_PORT, PEERS_PORT, METRICS_PORT = 9000, 9001, 9443, 9444, 9445, 9464
+TENSORFLOW_PORTS = 9100, 9101
+"""Of the learners, each on its own host."""
 _ACTS_THERE = "--set=collect.inference='central'"
 LANES = 16
 """Of each collector."""
@@ -102,36 +107,70 @@ class Site:
         self.processes[process.name] = process
         return process
 
-    def start_role(self, host: str, role: str, *arguments: str, index: int = 0) -> Recorder:
+    def start_role(self, host: str, role: str, *arguments: str, index: int = 0, **options: Any) -> Recorder:
         """Starts a role there; returns its record."""
         self._starts += 1
         record = self.home(host) / f"{role}-{self._starts}"
         recorder = Recorder(record)
         arguments = (f"--role={role}", f"--index={index}", *self._experiment, f"--recorder={record}", *arguments)
         arguments += (f"--metrics=unix:{self._metrics(host) / f'{role}-{index}.sock'}",)
-        self.start(host, f"{role}-{index}", "pipeline.role", *arguments)
+        self.start(host, f"{role}-{index}", "pipeline.role", *arguments, **options)
         return recorder
 
-    def start_proxy(self, host: str, role: str) -> Sequence[str]:
-        """Starts the proxy of a host that is not the learner's; returns its roles' flags."""
-        sockets, is_central = self.sockets(host), host == CENTRAL
-        self.start(
-            host, "proxy", "pipeline.proxy", "--side=client", f"--certificates={self.certificates(host, role)}",
-            f"--role={role}", f"--connect={LEARNER}:{PROXY_PORT}", f"--sockets={sockets}",
-            *([f"--connect_inference={LEARNER}:{INFERENCE_PORT}"] if is_central else []),
-        )  # fmt: skip
-        frames, messages, acting = (f"unix:{sockets / name}.sock" for name in ("frames", "messages", "acting"))
-        theirs = (_ACTS_THERE, f"--inference={acting}") if is_central else ()
-        return f"--replay={frames}", f"--weights={messages}", f"--reports={messages}", *theirs
+    def start_proxies(self, host: str, role: str) -> Sequence[str]:
+        """Starts a host's proxies to the replay's servers of other hosts; returns the flags of its role."""
+        frames: list[str] = []
+        messages: list[str] = []
+        theirs: tuple[str, ...] = ()
+        for shard, there in enumerate(LEARNERS):
+            if there == host:
+                frames.append(f"127.0.0.1:{REPLAY_PORT}")
+                continue
+            sockets, acts_there = self.sockets(host) / str(shard), host == CENTRAL and there == LEARNER
+            self.start(
+                host, f"proxy-{shard}", "pipeline.proxy", "--side=client", f"--role={role}",
+                f"--certificates={self.certificates(host, role)}", f"--connect={there}:{PROXY_PORT}",
+                f"--sockets={sockets}", *([f"--connect_inference={LEARNER}:{INFERENCE_PORT}"] if acts_there else []),
+            )  # fmt: skip
+            frames.append(f"unix:{sockets / 'frames.sock'}")
+            messages.append(f"unix:{sockets / 'messages.sock'}")
+            if acts_there:
+                theirs = _ACTS_THERE, f"--inference=unix:{sockets / 'acting.sock'}"
+        replay = f"--replay={','.join(frames)}"
+        if host in LEARNERS:
+            return (replay,)
+        own = messages[COLLECTORS.get(host, 0) % len(messages)]
+        return replay, f"--weights={own}", f"--reports={own}", *theirs
 
-    def start_acting_server(self, replay: str) -> None:
-        """Starts the acting server on the learner's host, and what lets collectors of other hosts in to it.
+    def start_learner(self, host: str) -> Sequence[str]:
+        """Starts a server of the replay and a learner, and what lets others in to them; returns the role's flags."""
+        index, flags = LEARNERS.index(host), self.start_proxies(host, "learner")
+        addresses = [f"127.0.0.1:{port}" for port in TENSORFLOW_PORTS]
+        task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        environment = {**os.environ, "TF_CONFIG": json.dumps(task)}
+        self.start_role(host, "replay", *flags, f"--run_dir={self.home(host) / 'replay'}", index=index)
+        self.start(
+            host, "proxy", "pipeline.proxy", "--side=server", f"--listen=0.0.0.0:{PROXY_PORT}",
+            f"--certificates={self.certificates(host, REPLAY)}",
+            f"--replay_port={REPLAY_PORT}", f"--weights_port={WEIGHTS_PORT}",
+        )  # fmt: skip
+        self.start(
+            host, "learners-proxy", "pipeline.proxy", "--side=learners", f"--listen=0.0.0.0:{PEERS_PORT}",
+            f"--certificates={self.certificates(host, PEERS)}",
+            f"--learners={','.join(f'{name}:{PEERS_PORT}' for name in LEARNERS)}", env=environment,
+        )  # fmt: skip
+        run_dir = (f"--run_dir={self.run.path}",) if host == LEARNER else ()
+        self.start_role(host, "learner", *flags, *run_dir, index=index, env=environment)
+        return flags
+
+    def start_acting_server(self, *flags: str) -> None:
+        """Starts the acting server on the first learner's host, and what lets collectors of other hosts in to it.
 
         Args:
-          replay: its flag for the replay's server.
+          flags: of roles on that host.
         """
         place = f"--inference=unix:{self.sockets(LEARNER) / 'own' / 'acting.sock'}"
-        self.start_role(LEARNER, "inference", replay, _ACTS_THERE, place)
+        self.start_role(LEARNER, "inference", *flags, _ACTS_THERE, place)
         self.start(
             LEARNER, "inference-proxy", "pipeline.proxy", "--side=inference", f"--listen=0.0.0.0:{INFERENCE_PORT}",
             f"--certificates={self.certificates(LEARNER, INFERENCE)}", place,
@@ -159,7 +198,7 @@ class Site:
 
     def start_collector(self, host: str) -> Recorder:
         """Starts what runs on a collectors' host."""
-        addresses = self.start_proxy(host, "collector")
+        addresses = self.start_proxies(host, "collector")
         self.start_metrics(host, f"collector-{COLLECTORS[host]}")
         return self.start_role(host, "collector", *addresses, index=COLLECTORS[host])
 
@@ -216,7 +255,7 @@ class Site:
         for name in [name for name in self.processes if name.endswith(f" on {host}")]:
             del self.processes[name]
 
-    def reaches(self, host: str, port: int) -> bool:
-        """Whether a process on a host can connect to a port of the learner's."""
-        command = [*self.host(host).prefix, sys.executable, "-I", "-S", "-c", _CONNECT, LEARNER, str(port)]
+    def reaches(self, host: str, there: str, port: int) -> bool:
+        """Whether a process on a host can connect to a port of another one."""
+        command = [*self.host(host).prefix, sys.executable, "-I", "-S", "-c", _CONNECT, there, str(port)]
         return subprocess.run(command, capture_output=True, timeout=SECONDS, check=False).returncode == 0

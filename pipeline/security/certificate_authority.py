@@ -3,7 +3,7 @@
 A folder holds the authority (`ca.pem`, `ca.key`) and for each role one file of key and certificate (`collector.pem`).
 The role is the certificate's common name. Only the replay's certificate is good for a server, and only the others' for
 a client, so that a collector's key cannot pose as the replay; those of the acting server and of metrics are a server's,
-each under a name of its own.
+each under a name of its own. That of learners among each other is both.
 """
 
 import datetime
@@ -37,8 +37,11 @@ INFERENCE = "inference"
 """Who passes collectors of other hosts on to the acting server."""
 INFERENCE_HOST = "inference.reverb-dqn.invalid"
 """The name in its certificate, nobody's host either: collectors know it by that, wherever it is."""
-ROLES = (REPLAY, *CLIENTS, METRICS, OPERATOR, INFERENCE)
-_NAMES = {METRICS: METRICS_HOST, INFERENCE: INFERENCE_HOST}
+PEERS = "learners"
+"""What passes learners on to each other, at both ends: not to the replay, to which each goes as "learner"."""
+PEERS_HOST = "learners.reverb-dqn.invalid"
+ROLES = (REPLAY, *CLIENTS, METRICS, OPERATOR, INFERENCE, PEERS)
+_NAMES = {METRICS: METRICS_HOST, INFERENCE: INFERENCE_HOST, PEERS: PEERS_HOST}
 
 _CLOCK_SKEW = datetime.timedelta(minutes=10)
 """Certificates are good from a little before now: the hosts' clocks differ."""
@@ -140,12 +143,14 @@ class Authority:
         for role in ROLES:
             key = ec.generate_private_key(ec.SECP256R1())
             own_names = names if role == REPLAY else [x509.DNSName(_NAMES[role])] if role in _NAMES else []
-            purpose = ExtendedKeyUsageOID.SERVER_AUTH if own_names else ExtendedKeyUsageOID.CLIENT_AUTH
+            purposes = [ExtendedKeyUsageOID.SERVER_AUTH if own_names else ExtendedKeyUsageOID.CLIENT_AUTH]
+            if role == PEERS:
+                purposes.append(ExtendedKeyUsageOID.CLIENT_AUTH)
             builder = (
                 _begin(_name(role), key, authority.subject, now, end)
                 .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
                 .add_extension(_usage(of_authority=False), critical=True)
-                .add_extension(x509.ExtendedKeyUsage([purpose]), critical=True)
+                .add_extension(x509.ExtendedKeyUsage(purposes), critical=True)
             )
             if own_names:
                 builder = builder.add_extension(x509.SubjectAlternativeName(own_names), critical=False)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pipeline.experiment.config import UsageError
 from pipeline.messages import listening
-from pipeline.security.haproxy_sides import ClientSide, Credentials, Side, configuration
+from pipeline.security.haproxy_sides import ClientSide, Credentials, PeersSide, Side, configuration
 
 _STOP_SECONDS = 5.0
 
@@ -148,15 +148,18 @@ def _check(credentials: Credentials) -> None:
 
 
 def _bind(side: Side) -> list[socket.socket]:
-    """Listening sockets: of a client side one for frames, one for messages and one for actions, of others one."""
-    if not isinstance(side, ClientSide):
-        return [listening.at_port(side.host, side.port)]
-    try:
-        side.sockets.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"{side.sockets} cannot be made: {error}") from None
+    """Listening sockets, in the order of `configuration`."""
     bound: list[socket.socket] = []
     try:
+        if not isinstance(side, ClientSide):
+            bound.append(listening.at_port(side.host, side.port))
+            if isinstance(side, PeersSide):
+                bound.extend(listening.at_port("127.0.0.1", side.learners[index]) for index in side.others)
+            return bound
+        try:
+            side.sockets.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"{side.sockets} cannot be made: {error}") from None
         names = ("frames", "messages", "acting") if side.inference_host else ("frames", "messages")
         bound.extend(listening.at_path(side.sockets.resolve() / f"{name}.sock") for name in names)
     except BaseException:

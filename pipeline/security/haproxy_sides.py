@@ -11,7 +11,14 @@ from msgspec import Meta
 from pipeline.experiment.config import UsageError
 from pipeline.messages.addresses import is_socket
 from pipeline.messages.dead_connections import SILENT_SECONDS
-from pipeline.security.certificate_authority import CLIENTS, INFERENCE_HOST, OPERATOR, canonical_host
+from pipeline.security.certificate_authority import (
+    CLIENTS,
+    INFERENCE_HOST,
+    OPERATOR,
+    PEERS,
+    PEERS_HOST,
+    canonical_host,
+)
 
 METHODS: Mapping[str, tuple[str, ...]] = {
     "learner": ("ServerInfo", "InsertStream", "SampleStream", "MutatePriorities", "Reset", "Checkpoint"),
@@ -121,6 +128,30 @@ class InferenceSide(msgspec.Struct, frozen=True):
     """Of one address, those included that have not shown a certificate yet."""
 
 
+class PeersSide(msgspec.Struct, frozen=True):
+    """The proxy beside a learner of several: lets the others in to it, and it out to them."""
+
+    credentials: Credentials
+    host: str
+    """Address or name of this host's interface to listen on."""
+    port: Annotated[int, Meta(ge=0, le=65535)]
+    """To listen on; 0 takes a free one."""
+    index: Annotated[int, Meta(ge=0)]
+    """Of this host's learner."""
+    learners: tuple[int, ...]
+    """By their indices: the port of each one's TensorFlow server on its own host, by which the others know it, too."""
+    proxies: tuple[tuple[str, int], ...]
+    """Host and port of each one's proxy; that of this host's learner is not called."""
+    connections: Annotated[int, Meta(ge=1)] = 1000
+    connections_per_peer: Annotated[int, Meta(ge=1)] = 500
+    """Of one address, those included that have not shown a certificate yet."""
+
+    @property
+    def others(self) -> list[int]:
+        """Indices of the learners of other hosts."""
+        return [index for index in range(len(self.learners)) if index != self.index]
+
+
 class MetricsSide(msgspec.Struct, frozen=True):
     """The proxy on any host that shows operators what its roles serve at sockets."""
 
@@ -136,7 +167,7 @@ class MetricsSide(msgspec.Struct, frozen=True):
     connections: Annotated[int, Meta(ge=1)] = 100
 
 
-Side = ServerSide | ClientSide | InferenceSide | MetricsSide
+Side = ServerSide | ClientSide | InferenceSide | PeersSide | MetricsSide
 
 
 def configuration(side: Side, descriptors: list[int]) -> str:
@@ -144,16 +175,19 @@ def configuration(side: Side, descriptors: list[int]) -> str:
 
     Args:
       side: what it does.
-      descriptors: sockets that it listens on; of a client side for frames, messages and, if it leads there, actions.
+      descriptors: sockets that it listens on; of a client side for frames, messages and, if it leads there, actions; of
+        a peers side for the others, and for each of its learner's ways to them.
 
     Raises:
       UsageError: a host is not found, or a path cannot be written down.
     """
-    carries_actions = isinstance(side, InferenceSide) or (isinstance(side, ClientSide) and bool(side.inference_host))
-    buffer_bytes = _LARGE_BUFFER_BYTES if carries_actions else _BUFFER_BYTES
+    carries_bytes = isinstance(side, InferenceSide | PeersSide) or bool(getattr(side, "inference_host", ""))
+    buffer_bytes = _LARGE_BUFFER_BYTES if carries_bytes else _BUFFER_BYTES
     common = _COMMON.format(connections=side.connections, buffer_bytes=buffer_bytes)
     if isinstance(side, ClientSide):
         sections = _client(side, descriptors)
+    elif isinstance(side, PeersSide):
+        sections = _peers(side, descriptors)
     else:
         (descriptor,) = descriptors
         if isinstance(side, ServerSide):
@@ -218,7 +252,7 @@ def _client(side: ClientSide, descriptors: list[int]) -> list[str]:
             *_bytes_alone("clitcpka"),
             f"    bind fd@{acting[0]}",
             "    option dontlognull",
-            *_log_of_bytes(),
+            *_log_of_bytes("acting server"),
             "    default_backend acting",
             "backend acting",
             *_bytes_alone("srvtcpka"),
@@ -231,18 +265,44 @@ def _inference(side: InferenceSide, descriptor: int) -> list[str]:
     """Bytes of collectors alone, which the acting server reads itself: they are no HTTP."""
     at = side.inference
     target = f"unix@{_quoted(Path(at.removeprefix('unix:')).absolute())}" if is_socket(at) else at
+    return _in_by_certificate(side, descriptor, "collector", "acting server", target)
+
+
+def _peers(side: PeersSide, descriptors: list[int]) -> list[str]:
+    """Bytes of learners alone, as TensorFlow sends them: a learner finds the others at ports of its own host."""
+    own, *ways = descriptors
+    sections = _in_by_certificate(side, own, PEERS, "learner", f"127.0.0.1:{side.learners[side.index]}")
+    for descriptor, index in zip(ways, side.others, strict=True):
+        host, port = side.proxies[index]
+        sections += [
+            f"frontend to_{index}",
+            *_bytes_alone("clitcpka"),
+            f"    bind fd@{descriptor}",
+            "    option dontlognull",
+            *_log_of_bytes(f"learner {index}"),
+            f"    default_backend learner_{index}",
+            f"backend learner_{index}",
+            *_bytes_alone("srvtcpka"),
+            f"    server learner {_address(host, port)} {_tls(side.credentials)} verifyhost {PEERS_HOST} "
+            f"tcp-ut {SILENT_SECONDS}s",
+        ]
+    return sections
+
+
+def _in_by_certificate(side: InferenceSide | PeersSide, descriptor: int, role: str, who: str, target: str) -> list[str]:
+    """Passes on the bytes of those who have a role's certificate, and cuts off all others."""
     return [
-        "frontend collectors",
+        "frontend peers",
         *_bytes_alone("clitcpka"),
-        *_log_of_bytes(),
+        *_log_of_bytes(who),
         f"    bind fd@{descriptor} {_tls(side.credentials)} tcp-ut {SILENT_SECONDS}s",
         *_few_of_one_peer(side.connections_per_peer),
         "    tcp-request content set-var(txn.role) ssl_c_s_dn(CN)",
-        "    tcp-request content reject unless { var(txn.role) -m str collector }",
-        "    default_backend acting",
-        "backend acting",
+        f"    tcp-request content reject unless {{ var(txn.role) -m str {role} }}",
+        "    default_backend own",
+        "backend own",
         *_bytes_alone("srvtcpka"),
-        f"    server acting {target}",
+        f"    server own {target}",
     ]
 
 
@@ -256,9 +316,9 @@ def _bytes_alone(keep_alive: str) -> list[str]:
     ]
 
 
-def _log_of_bytes() -> list[str]:
+def _log_of_bytes(whom: str) -> list[str]:
     return [
-        '    log-format "%ci:%cp [%t] %[var(txn.role)] acting server: %B bytes %ts"',
+        f'    log-format "%ci:%cp [%t] %[var(txn.role)] {whom}: %B bytes %ts"',
         "    option dontlog-normal",
     ]
 

@@ -1,8 +1,9 @@
-"""Reverb's server on the loopback address alone: no other machine reaches it. No TensorFlow here.
+"""A server of gRPC's on the loopback address alone: no other machine reaches it. No TensorFlow here.
 
-Reverb listens on `[::]` and has no option for it. Its library calls the C library's `bind` through an entry of its
-global offset table. While a server is made, that entry leads to a function that puts the loopback address in the place
-of "every address" for the replay's port; then it is as it was. What the port listens on is asked of the kernel.
+Reverb and TensorFlow listen on `[::]` and have no option for it. A library calls the C library's `bind` through an
+entry of its global offset table. While a server is made, that entry leads to a function that puts the loopback address
+in the place of "every address" for the server's port; then it is as it was. What the port listens on is asked of the
+kernel.
 """
 
 import contextlib
@@ -18,6 +19,9 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pipeline.messages.ports import free_port
 from pipeline.runtime import native
 
@@ -25,7 +29,9 @@ _ATTEMPT = "import sys; from pipeline.security import loopback; sys.exit(loopbac
 _SECONDS = 60.0
 _LOAD, _DYNAMIC = 1, 2
 _STRINGS, _SYMBOLS, _RELOCATIONS, _RELOCATIONS_SIZE, _CALLS, _CALLS_SIZE = 5, 6, 7, 8, 23, 2
-_SYMBOL, _RELOCATION = struct.Struct("<IBBHQQ"), struct.Struct("<QQq")
+_SYMBOL_BYTES = 24
+"""Of which the first four are the name's place among the strings."""
+_RELOCATION = np.dtype([("offset", "<u8"), ("kind", "<u4"), ("symbol", "<u4"), ("addend", "<i8")])
 _TABLE_ENTRIES = (6, 7)  # R_X86_64_GLOB_DAT, R_X86_64_JUMP_SLOT
 _LISTENING = "0A"
 _BIND = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_uint32, use_errno=True)
@@ -37,15 +43,19 @@ class LoopbackError(Exception):
 
 
 @contextlib.contextmanager
-def bound(port: int) -> Iterator[None]:
-    """A Reverb server that is made within listens on `port` of the loopback address, to IPv4.
+def bound(port: int, library: Path | None = None) -> Iterator[None]:
+    """A server that is made within listens on `port` of the loopback address, to IPv4.
+
+    Args:
+      port: the server's.
+      library: that makes it, and is loaded; Reverb's without.
 
     Raises:
       LoopbackError: it cannot be; before anything is made.
       OSError: nor can the library be read.
     """
     with _patching:
-        library = Path(native.reverb_bindings().__file__ or "").resolve()
+        library = (library or Path(native.reverb_bindings().__file__ or "")).resolve()
         entries = [_base(library) + offset for offset in table_entries(library, "bind")]
         if not entries:
             raise LoopbackError(f"{library} does not call bind through its global offset table")
@@ -160,14 +170,15 @@ def table_entries(library: Path, symbol: str) -> list[int]:
     Raises:
       LoopbackError: it is no such library.
     """
-    data = library.read_bytes()
     try:
-        return _table_entries(data, symbol.encode() + b"\0")
+        with library.open("rb") as file:
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # TensorFlow's has 900 MB
+        return _table_entries(data, np.frombuffer(symbol.encode() + b"\0", np.uint8))
     except (struct.error, LookupError, ValueError, OverflowError, StopIteration) as error:
         raise LoopbackError(f"{library} cannot be read as a shared library: {error!r}") from None
 
 
-def _table_entries(data: bytes, symbol: bytes) -> list[int]:
+def _table_entries(data: mmap.mmap, symbol: NDArray[np.uint8]) -> list[int]:
     start, size, count = *struct.unpack_from("<Q", data, 32), *struct.unpack_from("<HH", data, 54)
     headers = [struct.unpack_from("<IIQQQQQQ", data, start + size * index) for index in range(count)]
     loads = [(address, offset, length) for kind, _, offset, address, _, length, *_ in headers if kind == _LOAD]
@@ -179,16 +190,16 @@ def _table_entries(data: bytes, symbol: bytes) -> list[int]:
     found: list[int] = []
     (dynamic,) = (header for header in headers if header[0] == _DYNAMIC)
     tags = dict(struct.iter_unpack("<qQ", data[dynamic[2] : dynamic[2] + dynamic[5] // 16 * 16]))
-    strings, symbols = in_file(tags[_STRINGS]), in_file(tags[_SYMBOLS])
+    strings, symbols, letters = in_file(tags[_STRINGS]), in_file(tags[_SYMBOLS]), np.frombuffer(data, np.uint8)
     for table, length in ((_RELOCATIONS, _RELOCATIONS_SIZE), (_CALLS, _CALLS_SIZE)):
         if not tags.get(length):
             continue
-        first = in_file(tags[table])
-        for offset, info, _ in _RELOCATION.iter_unpack(data[first : first + tags[length]]):
-            if info & 0xFFFFFFFF in _TABLE_ENTRIES:
-                name = strings + _SYMBOL.unpack_from(data, symbols + _SYMBOL.size * (info >> 32))[0]
-                if data.startswith(symbol, name):
-                    found.append(offset)
+        relocations = np.frombuffer(data, _RELOCATION, tags[length] // _RELOCATION.itemsize, in_file(tags[table]))
+        entries = relocations[np.isin(relocations["kind"], _TABLE_ENTRIES)]
+        places = symbols + _SYMBOL_BYTES * entries["symbol"].astype(np.int64)
+        names = strings + letters[places[:, None] + np.arange(4)].copy().view("<u4")[:, 0].astype(np.int64)
+        is_it = (letters[names[:, None] + np.arange(len(symbol))] == symbol).all(axis=1)
+        found.extend(entries["offset"][is_it].tolist())
     return found
 
 

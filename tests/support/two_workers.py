@@ -28,6 +28,7 @@ from pipeline.learner.workers.team_learner import TeamLearner
 from pipeline.replay.sampling import Sample
 from pipeline.roles import separate_replay
 from pipeline.runtime.process import interruption
+from pipeline.security import loopback
 
 STEPS, BATCH, CALLS = 4, 16, 3
 BAD = 2
@@ -144,6 +145,7 @@ def main(index: int, ports: list[str], folder: Path, variants: list[str], life: 
     assert await_peers(cluster, interrupted)
     try:
         team = Team(cluster)
+        assert loopback.listeners(cluster.own[1]) == ["127.0.0.1"], "TensorFlow's server is this machine's alone"
         os.kill(os.getpid(), signal.SIGTERM)
         assert interrupted.wait(5.0), "TensorFlow has taken SIGTERM for itself"
         (second_life if life else first_life)(team, folder, index, variants)

@@ -1,6 +1,7 @@
 """What the learner's workers say to each other through TensorFlow, and what becomes of it when one of them is gone."""
 
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,10 @@ from tensorflow.python.distribute.collective_all_reduce_strategy import Collecti
 from tensorflow.python.eager import context
 
 from pipeline.learner.workers.team import Cluster, Wish, WorkerLost
+from pipeline.runtime.native import package_folder
+from pipeline.security import loopback
+
+log = logging.getLogger(__name__)
 
 _HEALTH_CHECKS = {
     "_check_health_initial_timeout": 120,  # of a peer that answered and is gone before TensorFlow has met it
@@ -66,7 +71,7 @@ class Team:
             num_accelerators={"GPU": gpus},
             rpc_layer="grpc",
         )
-        with self.together():
+        with self.together(), _kept_to_this_machine(cluster):
             try:
                 self.strategy = tf.distribute.MultiWorkerMirroredStrategy(
                     resolver,
@@ -196,6 +201,23 @@ class Team:
                 sentence = f"not all learners came to a call within {self.patience:.0f} s"
                 context.context().abort_collective_ops(tf.errors.DEADLINE_EXCEEDED, sentence)
                 return
+
+
+@contextlib.contextmanager
+def _kept_to_this_machine(cluster: Cluster) -> Iterator[None]:
+    """TensorFlow's server that is made within listens to this machine alone where its worker's address says so."""
+    if not cluster.is_of_this_machine:
+        yield
+        return
+    port = cluster.own[1]
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(loopback.bound(port, package_folder("tensorflow") / "libtensorflow_cc.so.2"))
+        except (loopback.LoopbackError, OSError) as error:
+            log.warning("TensorFlow's server cannot be kept to the loopback address: %s", error)
+        yield
+    if not all(map(loopback.is_loopback, found := loopback.listeners(port))):
+        log.warning("TensorFlow listens on %s, port %d: OPEN to whoever reaches this machine", ", ".join(found), port)
 
 
 def _reason(error: tf.errors.OpError) -> str:

@@ -23,6 +23,8 @@ from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment
 from pipeline.experiment.validation_without_table import windows_of
 from pipeline.messages import role_words
+from pipeline.messages.addresses import host_of
+from pipeline.security.loopback import guard_of
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +66,16 @@ class Cluster(msgspec.Struct, frozen=True):
     def is_chief(self) -> bool:
         """Whether this worker is the first."""
         return self.index == 0
+
+    @property
+    def own(self) -> tuple[str, int]:
+        """Host and port of this worker's address."""
+        return host_of(self.addresses[self.index]), int(self.addresses[self.index].rpartition(":")[2])
+
+    @property
+    def is_of_this_machine(self) -> bool:
+        """Whether this worker's address is one that only this machine reaches."""
+        return guard_of(self.own[0], "off") == "loopback"
 
     @property
     def peers(self) -> tuple[int, ...]:
@@ -270,9 +282,9 @@ class _Door:
 
     def missing(self) -> str:
         """What is still waited for, in words: peers that have not answered or not called."""
-        port = int(self._cluster.addresses[self._cluster.index].rpartition(":")[2])
+        port = self._cluster.own[1]
         try:
-            self._server = self._server or _Server(port, self._cluster)
+            self._server = self._server or _Server(self._cluster)
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise
@@ -295,8 +307,8 @@ class _Server(socketserver.ThreadingTCPServer):
 
     allow_reuse_address = True  # connections of a process that ran here before are not in the way; a listener is
 
-    def __init__(self, port: int, cluster: Cluster) -> None:
-        super().__init__(("", port), _Caller)
+    def __init__(self, cluster: Cluster) -> None:
+        super().__init__(("127.0.0.1" if cluster.is_of_this_machine else "", cluster.own[1]), _Caller)
         self.cluster = cluster
         self.callers: set[int] = set()
         threading.Thread(target=self.serve_forever, args=(_POLL_SECONDS,), name="peers", daemon=True).start()

@@ -12,7 +12,17 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from pipeline.experiment.config import UsageError
 from pipeline.security import certificate_authority
-from pipeline.security.certificate_authority import INFERENCE, METRICS, REPLAY, ROLES, Authority, canonical_host
+from pipeline.security.certificate_authority import (
+    CLIENTS,
+    INFERENCE,
+    METRICS,
+    OPERATOR,
+    PEERS,
+    REPLAY,
+    ROLES,
+    Authority,
+    canonical_host,
+)
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -36,9 +46,9 @@ def test_every_role_has_a_certificate_of_its_name_and_purpose_by_this_authority(
         (name,) = leaf.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
         assert name.value == role
         purposes = list(leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
-        serves = role in (REPLAY, METRICS, INFERENCE)
-        expected = ExtendedKeyUsageOID.SERVER_AUTH if serves else ExtendedKeyUsageOID.CLIENT_AUTH
-        assert purposes == [expected]
+        serves, calls = role in (REPLAY, METRICS, INFERENCE, PEERS), role in (*CLIENTS, OPERATOR, PEERS)
+        expected = {ExtendedKeyUsageOID.SERVER_AUTH: serves, ExtendedKeyUsageOID.CLIENT_AUTH: calls}
+        assert purposes == [purpose for purpose, holds in expected.items() if holds]
         assert not leaf.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
         remaining = leaf.not_valid_after_utc - datetime.datetime.now(datetime.UTC)
         assert datetime.timedelta(days=29) < remaining <= datetime.timedelta(days=30)
