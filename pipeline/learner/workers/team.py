@@ -13,7 +13,7 @@ import socketserver
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import NoReturn
 
 import msgspec
@@ -219,8 +219,8 @@ def await_peers(cluster: Cluster, interrupted: threading.Event, seconds: float =
     """Waits until all workers wait here: each calls on the others at their addresses, and answers at its own.
 
     TensorFlow's own wait knows no signal, and takes a worker that is about to end for one that has started. Afterwards
-    the port is free for TensorFlow's server. The chief's is up by then: the others call on it first, and what they say
-    must not end at this door.
+    the port is free for TensorFlow's server. The chief goes first, once it has met all others; they stay at their doors
+    until its server is up. Who went as soon as all had called would leave those whom an answer was lost on the way to.
 
     Args:
       cluster: the workers.
@@ -233,28 +233,18 @@ def await_peers(cluster: Cluster, interrupted: threading.Event, seconds: float =
     Raises:
       TimeoutError: says who was not.
     """
-    deadline = time.monotonic() + seconds
-
-    def wait(missing: Callable[[], str]) -> bool:
-        told = ""
+    deadline, told = time.monotonic() + seconds, ""
+    with contextlib.closing(_Door(cluster)) as door:
         while not interrupted.is_set():
-            if not (whom := missing()):
+            if not (missing := door.missing()):
                 return True
             if time.monotonic() > deadline:
-                raise TimeoutError(f"learner {cluster.index} has waited {seconds:.0f} s for {whom}")
-            if whom != told:
-                log.info("learner %d waits for %s", cluster.index, whom)
-                told = whom
+                raise TimeoutError(f"learner {cluster.index} has waited {seconds:.0f} s for {missing}")
+            if missing != told:
+                log.info("learner %d waits for %s", cluster.index, missing)
+                told = missing
             interrupted.wait(_POLL_SECONDS)
-        return False
-
-    def server_of_chief() -> str:
-        is_up = _answer(cluster, 0) not in (b"", _greeting(cluster, 0))
-        return "" if is_up else f"the server of {cluster.names((0,))}"
-
-    with contextlib.closing(_Door(cluster)) as door:
-        met = wait(door.missing)
-    return met and (cluster.is_chief or wait(server_of_chief))
+    return False
 
 
 def _greeting(cluster: Cluster, index: int) -> bytes:
@@ -281,7 +271,7 @@ class _Door:
         self._server: _Server | None = None
 
     def missing(self) -> str:
-        """What is still waited for, in words: peers that have not answered or not called."""
+        """What is still waited for, in words: peers that have not answered or not called, or the chief's server."""
         port = self._cluster.own[1]
         try:
             self._server = self._server or _Server(self._cluster)
@@ -292,7 +282,11 @@ class _Door:
         for peer in sorted(self._unanswered):
             if _answer(self._cluster, peer) == _greeting(self._cluster, peer):
                 self._unanswered.discard(peer)
+        if not self._cluster.is_chief and _answer(self._cluster, 0) not in (b"", _greeting(self._cluster, 0)):
+            return ""
         missing = self._unanswered | (set(self._cluster.peers) - self._server.callers)
+        if not missing and not self._cluster.is_chief:
+            return f"the server of {self._cluster.names((0,))}"
         return self._cluster.names(tuple(sorted(missing)))
 
     def close(self) -> None:

@@ -22,6 +22,7 @@ import tensorflow as tf
 import two_workers
 from kinds import specs_of
 from samples import part
+from waiting import wait_until
 
 from agents import PpoConfig
 from pipeline.datasets.dataset_share import MarkedLearner
@@ -152,6 +153,25 @@ def test_workers_wait_for_each_other_in_any_order() -> None:
     with ThreadPoolExecutor(3) as pool:
         assert list(pool.map(come, range(3))) == [True] * 3
     assert order[0] == 0, "the others go on before the chief's server is up"
+
+
+def test_an_answer_that_is_lost_on_its_way_leaves_nobody_behind() -> None:
+    """As through a proxy that connects too late: the call arrives, and who called has gone."""
+    addresses, never = loopback(2), threading.Event()
+    host = "127.0.0.1"
+    with ThreadPoolExecutor(2) as pool:
+        other = pool.submit(await_peers, Cluster(addresses, 1), never, 120.0)
+        late = f"learner 0 of {' '.join(addresses)}\n".encode()
+        wait_until(lambda: team._answer(Cluster(addresses, 0), 1) == late.replace(b"0", b"1", 1), "it is at its door")
+        with socket.create_server((host, int(addresses[0].rpartition(":")[2]))) as chief:
+            with chief.accept()[0] as caller:  # it is told that the chief is there, as he told it
+                assert caller.recv(100)
+                caller.sendall(late)
+            time.sleep(1.0)
+        assert pool.submit(await_peers, Cluster(addresses, 0), never, 120.0).result() is True
+        with socket.create_server((host, int(addresses[0].rpartition(":")[2]))) as chief:
+            chief.accept()[0].sendall(b"\0\0\x18\4")
+            assert other.result() is True
 
 
 def test_a_chief_that_goes_before_its_server_is_up_is_waited_for_no_longer() -> None:
