@@ -36,7 +36,7 @@ _CHANGES = (
     f"replay.weights_port={WEIGHTS_PORT}",
     'replay.private="loopback"',
     "collect.collectors=2",
-    'learner.loop="plain"',
+    "learner.local_steps=10",  # each sum of two learners passes four proxies
     "stop.environment_steps=0",
 )
 SECONDS = 300.0
