@@ -29,7 +29,7 @@ from absl import flags
 from pipeline.command import refuse_more, run_command
 from pipeline.experiment.config import UsageError
 from pipeline.learner.workers import team
-from pipeline.messages.addresses import host_of, is_socket, parse
+from pipeline.messages.addresses import guard_of, host_of, is_socket, parse
 from pipeline.runtime.process import interruption
 from pipeline.security.certificate_authority import (
     CLIENTS,
@@ -50,7 +50,6 @@ from pipeline.security.haproxy_sides import (
     ServerSide,
     Side,
 )
-from pipeline.security.loopback import guard_of
 
 _SIDE = flags.DEFINE_enum(
     "side",

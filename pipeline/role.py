@@ -39,7 +39,7 @@ from pipeline.experiment.run_directory import RunDirectory
 from pipeline.experiment.sections import Experiment
 from pipeline.learner.workers import team as workers
 from pipeline.messages import listening, role_words
-from pipeline.messages.addresses import Addresses, host_of, parse, port_of
+from pipeline.messages.addresses import Addresses, guard_of, host_of, parse, port_of
 from pipeline.messages.channel import Interrupted
 from pipeline.messages.dead_connections import time_out_connections
 from pipeline.monitoring import log_lines
@@ -49,7 +49,6 @@ from pipeline.records.results import ENVIRONMENT_FAULT
 from pipeline.runtime import belongings
 from pipeline.runtime.lasting_output import LastingOutput
 from pipeline.runtime.process import die_with_parent, interruption, quieten_gym
-from pipeline.security.loopback import guard_of
 
 if TYPE_CHECKING:
     from pipeline.monitoring.health import Number

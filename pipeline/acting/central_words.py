@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from agents import Specs
 from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment
-from pipeline.messages.addresses import host_of, is_socket, parse
-from pipeline.security.loopback import guard_of
+from pipeline.messages.addresses import guard_of, host_of, is_socket, parse
 
 LENGTH = struct.Struct("<I")
 MOST_HELLO_BYTES = 1 << 20

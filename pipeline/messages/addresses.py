@@ -1,6 +1,7 @@
 """Where a role finds the others: addresses of the replay's servers, as --replay has them. No TensorFlow here."""
 
 import contextlib
+import ipaddress
 import os
 import socket
 from collections.abc import Iterator, Sequence
@@ -107,3 +108,10 @@ def _port(address: str, flag: str) -> int:
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise UsageError(f"{flag}: {address!r} is not host:port (such as 10.0.0.2:9000)")
     return int(port)
+
+
+def guard_of(host: str, private: str) -> str:
+    """What `replay.private` is for a server at an address or name: it is the loopback one, or it is to be reached."""
+    with contextlib.suppress(ValueError):  # a name
+        return "loopback" if ipaddress.ip_address(host).is_loopback else "off"
+    return "loopback" if host == "localhost" or private == "loopback" else "off"

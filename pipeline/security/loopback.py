@@ -44,11 +44,7 @@ class LoopbackError(Exception):
 
 @contextlib.contextmanager
 def bound(port: int, library: Path | None = None) -> Iterator[None]:
-    """A server that is made within listens on `port` of the loopback address, to IPv4.
-
-    Args:
-      port: the server's.
-      library: that makes it, and is loaded; Reverb's without.
+    """What a loaded library (Reverb's if none) makes within listens on `port` of the loopback address, to IPv4.
 
     Raises:
       LoopbackError: it cannot be; before anything is made.
@@ -208,10 +204,3 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     packed = b"".join(int(host[start : start + 8], 16).to_bytes(4, sys.byteorder) for start in range(0, len(host), 8))
     address = ipaddress.ip_address(packed)
     return getattr(address, "ipv4_mapped", None) or address
-
-
-def guard_of(host: str, private: str) -> str:
-    """What `replay.private` is for a server at an address or name: it is the loopback one, or it is to be reached."""
-    with contextlib.suppress(ValueError):  # a name
-        return "loopback" if is_loopback(host) else "off"
-    return "loopback" if host == "localhost" or private == "loopback" else "off"

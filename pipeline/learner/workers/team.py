@@ -23,8 +23,7 @@ from pipeline.experiment.config import UsageError
 from pipeline.experiment.sections import Experiment
 from pipeline.experiment.validation_without_table import windows_of
 from pipeline.messages import role_words
-from pipeline.messages.addresses import host_of
-from pipeline.security.loopback import guard_of
+from pipeline.messages.addresses import guard_of, host_of
 
 log = logging.getLogger(__name__)
 
