@@ -175,12 +175,12 @@ def test_roles_find_each_other_in_any_order_and_outlive_each_other(tmp_path: Pat
 @pytest.mark.parametrize(
     ("config", "learners", "killed", "local_steps"),
     [
-        ("cartpole_memory", 3, (1, 0), 1),
-        ("cartpole", 2, (0,), 4),
+        ("cartpole_memory", 3, 1, 1),
+        ("cartpole", 2, 0, 4),  # the chief
     ],
 )
 def test_learners_that_learn_together_go_on_when_one_is_killed_and_started_again(
-    tmp_path: Path, start: Callable[..., Role], config: str, learners: int, killed: tuple[int, ...], local_steps: int
+    tmp_path: Path, start: Callable[..., Role], config: str, learners: int, killed: int, local_steps: int
 ) -> None:
     more = (
         "stop.environment_steps=1_000_000",
@@ -210,21 +210,20 @@ def test_learners_that_learn_together_go_on_when_one_is_killed_and_started_again
 
     team = [learner(index) for index in range(learners)]
     wait_until(lambda: learns() and saved() > 0, "they learn and the chief has written a checkpoint", *team)
-    for lost in killed:
-        team[lost].process.kill()
-        team[lost].process.wait()
-        kept, at = saved(), [role.log.stat().st_size for role in team]
-        team[lost] = learner(lost)
-        restarts = [role for role in team if role is not team[lost]]
-        wait_until(
-            lambda: all(f"learner {lost} at" in role.log.read_text() for role in restarts),  # noqa: B023
-            "the others have noticed",
-            *team,
-        )
-        assert [role.process.poll() for role in team] == [None] * learners, "the same processes, as schedulers see them"
-        wait_until(lambda: "resumed from" in team[0].log.read_text()[at[0] :], "the chief has resumed", *team)  # noqa: B023
-        resumed = time.time()  # the status of before may be of more gradient steps than the checkpoint
-        wait_until(lambda: learns(kept, resumed), "they go on", *team)  # noqa: B023
+    team[killed].process.kill()
+    team[killed].process.wait()
+    kept, at = saved(), [role.log.stat().st_size for role in team]
+    team[killed] = learner(killed)
+    restarts = [role for role in team if role is not team[killed]]
+    wait_until(
+        lambda: all(f"learner {killed} at" in role.log.read_text() for role in restarts),
+        "the others have noticed",
+        *team,
+    )
+    assert [role.process.poll() for role in team] == [None] * learners, "the same processes, as schedulers see them"
+    wait_until(lambda: "resumed from" in team[0].log.read_text()[at[0] :], "the chief has resumed", *team)
+    resumed = time.time()  # the status of before may be of more gradient steps than the checkpoint
+    wait_until(lambda: learns(kept, resumed), "they go on", *team)
     team[-1].process.send_signal(signal.SIGTERM)
     assert [role.wait() for role in (*team, *others)] == [1, *[7] * (learners - 1), 7, 7], team[0].words()
     result = summary(learner_dir)
