@@ -36,6 +36,7 @@ _EXPLANATION = """\
   metrics.pem    of the proxies that show metrics: copy it to each host
   operator.pem   of whoever reads metrics, such as Prometheus
   inference.pem  of the acting server's proxy: copy it to its host
+  learners.pem   of the proxies between several learners: copy it to the host of each
 Each .pem but ca.pem holds a private key: copy it over ssh, keep its mode 600. {then}"""
 
 

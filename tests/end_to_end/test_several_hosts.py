@@ -2,24 +2,20 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hosts import needs_hosts
+from hosts import needs_haproxy, needs_hosts
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 pytestmark = [
     pytest.mark.slow,
     needs_hosts,
-    pytest.mark.skipif(
-        shutil.which("haproxy", path=f"{os.environ.get('PATH', '')}:/usr/sbin") is None,
-        reason="haproxy is not installed: as root, make setup installs it on Debian and Ubuntu",
-    ),
+    needs_haproxy,
 ]
 
 

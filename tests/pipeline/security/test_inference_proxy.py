@@ -1,7 +1,5 @@
 """Collectors of another host at the acting server, by mutual TLS: their actions stay the same, others stay out."""
 
-import os
-import shutil
 import socket
 import ssl
 import threading
@@ -12,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from acting import SECONDS, Serving, asking
+from hosts import needs_haproxy
 from relay import Relay
 from waiting import wait_until
 
@@ -32,10 +31,7 @@ LINES = (
 )  # fmt: skip
 MARKER = b"CAN-YOU-READ-ME?"
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("haproxy", path=f"{os.environ.get('PATH', '')}:/usr/sbin") is None,
-    reason="haproxy is not installed: as root, make setup installs it on Debian and Ubuntu",
-)
+pytestmark = needs_haproxy
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +46,6 @@ def variables(experiment: Any) -> Variables:
     random = np.random.default_rng(0)
     weights = [random.normal(size=weight.shape).astype(np.float32) for weight in agent.acting_model.weights]
     return Variables(1, 0, program=program, weights=tuple(map(Array.of, weights)))
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    made = Authority(tmp_path_factory.mktemp("tls") / "its own")
-    made.create(["localhost"], days=10, authority_days=10)
-    return made
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import socket
 import socketserver
 import ssl
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from hosts import needs_haproxy
 from relay import Relay
 from waiting import SECONDS, wait_until
 
@@ -27,10 +27,7 @@ ROOT = Path(__file__).resolve().parents[3]
 TWO = "127.0.0.1:9100", "127.0.0.1:9101"
 MARKER = b"CAN-YOU-READ-ME?"
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("haproxy", path=f"{os.environ.get('PATH', '')}:/usr/sbin") is None,
-    reason="haproxy is not installed: as root, make setup installs it on Debian and Ubuntu",
-)
+pytestmark = needs_haproxy
 
 
 class Echo(socketserver.BaseRequestHandler):
@@ -50,13 +47,6 @@ class Learners(NamedTuple):
     """By learner: the port on its own host under which it finds the other one, and what that one says."""
     network: Relay
     log: Path
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    made = Authority(tmp_path_factory.mktemp("tls") / "its own")
-    made.create(["localhost"], days=10, authority_days=10)
-    return made
 
 
 @pytest.fixture

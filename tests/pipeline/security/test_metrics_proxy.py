@@ -1,7 +1,5 @@
 """What roles serve at sockets, shown to operators by mutual TLS: who reads it, and that nobody does anything else."""
 
-import os
-import shutil
 import socket
 import ssl
 from collections.abc import Iterator
@@ -9,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from hosts import needs_haproxy
 
 from pipeline.messages import listening
 from pipeline.messages.pages import Page, Pages
@@ -19,6 +18,8 @@ from pipeline.security.certificate_authority import (
     METRICS,
     METRICS_HOST,
     OPERATOR,
+    PEERS,
+    PEERS_HOST,
     REPLAY,
     ROLES,
     Authority,
@@ -28,17 +29,7 @@ from pipeline.security.haproxy_sides import Credentials, MetricsSide, ServerSide
 
 SECONDS = 30.0
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("haproxy", path=f"{os.environ.get('PATH', '')}:/usr/sbin") is None,
-    reason="haproxy is not installed: as root, make setup installs it on Debian and Ubuntu",
-)
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    made = Authority(tmp_path_factory.mktemp("tls") / "its own")
-    made.create(["localhost", "127.0.0.1"], days=10, authority_days=10)
-    return made
+pytestmark = needs_haproxy
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +119,8 @@ def test_the_certificate_of_metrics_is_no_hosts(shown: Proxy, certificates: Auth
             names[role] = set(found.get_values_for_type(x509.DNSName))
         except x509.ExtensionNotFound:
             continue
-    assert names == {REPLAY: {"localhost", "127.0.0.1"}, METRICS: {METRICS_HOST}, INFERENCE: {INFERENCE_HOST}}
+    own = {METRICS: {METRICS_HOST}, INFERENCE: {INFERENCE_HOST}, PEERS: {PEERS_HOST}}
+    assert names == {REPLAY: {"localhost", "127.0.0.1"}, **own}
 
 
 def test_an_operator_calls_nothing_of_a_replay(certificates: Authority, tmp_path: Path) -> None:

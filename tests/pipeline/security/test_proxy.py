@@ -23,6 +23,7 @@ import numpy as np
 import psutil
 import pytest
 import reverb
+from hosts import needs_haproxy
 from relay import Relay
 from waiting import SECONDS, wait_until
 
@@ -58,10 +59,7 @@ SETTINGS = bytes.fromhex("000000040000000000")
 EVALUATION = Evaluation(1, 2, 3.0, 4.0, 5.0, 6.0, 7.0, 8, 9.0, 10, True)
 MARKER = b"CAN-YOU-READ-ME?"
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("haproxy", path=f"{os.environ.get('PATH', '')}:/usr/sbin") is None,
-    reason="haproxy is not installed: as root, make setup installs it on Debian and Ubuntu",
-)
+pytestmark = needs_haproxy
 
 
 class Site(NamedTuple):
