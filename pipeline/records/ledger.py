@@ -51,7 +51,7 @@ class Ledger:
         self._first_train_seconds, self._first_windows = counters.train_seconds, counters.windows
         self._seen: dict[str, CollectorReport] = {}  # of processes that have not left
         self._heard: dict[str, float] = {}
-        self._most_begun = self._unwatched = 0  # windows: between two reports of a collector; while no learner looked
+        self._most_begun = 0  # windows: between two reports of a collector
         self._epsilon, self._credit = 1.0, 0.0
         self.fault = ""
         """What ended a collector, if something did."""
@@ -157,7 +157,8 @@ class Ledger:
         """Takes what a replay in processes of its own has, which went on while there was no learner."""
         from pipeline.records import losses
 
-        self._unwatched = new_items * self._experiment.windows_per_item
+        # No checkpoint may know whose these are, who may be gone: a learner that was killed heard of them alone.
+        self.counters.unreported += new_items * self._experiment.windows_per_item
         losses.add_learner_restart(self._experiment, self.counters, tally)
         self._first_environment_steps = self.counters.environment_steps
 
@@ -172,8 +173,7 @@ class Ledger:
     def close_silent_collectors(self) -> None:
         """Takes the newest report of each collector that has not said goodbye as its last: the run ends."""
         for process in list(self.counters.processes):
-            # Who was not heard since the learner is there may have told of all these a learner that was killed.
-            self.counters.unreported += 2 * self._most_begun + (0 if process in self._seen else self._unwatched)
+            self.counters.unreported += 2 * self._most_begun
             self.counters.interruptions += 1
             self._leave(process, SILENT)
 

@@ -208,8 +208,12 @@ def test_every_window_is_stored_or_lost_to_something_with_a_name(events: Any, is
 
 
 @pytest.mark.parametrize("is_server_killed", [False, True])
-def test_what_a_killed_learner_alone_heard_of_a_far_collector_was_begun(is_server_killed: bool) -> None:
-    run = play_first(("collect", "insert", "confirm", "report", "answer", "save_learner", "collect_much", "report"))
+@pytest.mark.parametrize("known", [("collect", "insert", "confirm", "report", "answer"), ()])
+def test_what_a_killed_learner_alone_heard_of_a_far_collector_was_begun(
+    known: tuple[str, ...], is_server_killed: bool
+) -> None:
+    """Also of one that no checkpoint knows, as the learner was killed before its first one."""
+    run = play_first((*known, "save_learner", "collect_much", "report"))
     if is_server_killed:
         run.save_server(0)
         run.kill_server(0)
