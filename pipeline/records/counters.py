@@ -83,7 +83,10 @@ class Counters(msgspec.Struct):
     unseen_items: int = 0
     """Items that servers which were restarted may have taken after they last answered, at most."""
     unreported: int = 0
-    """Windows that collectors of which nothing more was heard may have begun after what was heard of them, at most."""
+    """Windows that collectors of which nothing more was heard may have begun after their last report, at most."""
+    unwatched: int = 0
+    """Windows that servers took while no learner looked, and no collector has told of since, at most: one that is gone
+    may have told a learner of them that was killed before its first checkpoint."""
     learned: int = 0
     """Windows that gradient steps learned from, counted each time."""
     discarded: int = 0

@@ -51,7 +51,7 @@ class Ledger:
         self._first_train_seconds, self._first_windows = counters.train_seconds, counters.windows
         self._seen: dict[str, CollectorReport] = {}  # of processes that have not left
         self._heard: dict[str, float] = {}
-        self._most_begun = 0  # windows: between two reports of a collector
+        self._most_begun, self._told = 0, dict[str, int]()  # windows: between two reports of any; in each one's first
         self._epsilon, self._credit = 1.0, 0.0
         self.fault = ""
         """What ended a collector, if something did."""
@@ -132,6 +132,9 @@ class Ledger:
         before = counters.processes.get(process, Counts())
         new = counts - before
         self._most_begun = max(self._most_begun, new.begun)
+        if process not in self._told:
+            self._told[process] = new.begun
+            counters.unwatched -= min(new.begun, counters.unwatched)
         for name, count in msgspec.structs.asdict(new).items():  # the run's counters have the same names
             setattr(counters, name, getattr(counters, name) + count)
         counters.processes[process] = before + new
@@ -157,9 +160,7 @@ class Ledger:
         """Takes what a replay in processes of its own has, which went on while there was no learner."""
         from pipeline.records import losses
 
-        # No checkpoint may know whose these are, who may be gone: a learner that was killed heard of them alone.
-        self.counters.unreported += new_items * self._experiment.windows_per_item
-        losses.add_learner_restart(self._experiment, self.counters, tally)
+        losses.add_learner_restart(self._experiment, self.counters, tally, new_items, sum(self._told.values()))
         self._first_environment_steps = self.counters.environment_steps
 
     def see_servers(self, seen: Sequence[Seen], asked: float = 0.0) -> int:

@@ -42,8 +42,18 @@ def add_replay_restart(experiment: Experiment, counters: Counters, restored_item
     counters.discarded = drawn + counters.dataset_windows - counters.learned - counters.drained
 
 
-def add_learner_restart(experiment: Experiment, counters: Counters, tally: Tally) -> None:
-    """Takes what a replay in processes of its own has, which went on while there was no learner."""
+def add_learner_restart(experiment: Experiment, counters: Counters, tally: Tally, new_items: int, told: int) -> None:
+    """Takes what a replay in processes of its own has, which went on while there was no learner.
+
+    Args:
+      experiment: the run.
+      counters: of the run.
+      tally: of all servers.
+      new_items: that they took since a learner last looked. Of those whose windows nobody tells of, a collector that is
+        gone may have told a learner that was killed before it wrote a checkpoint.
+      told: windows that collectors have told of since there is a learner again.
+    """
+    counters.unwatched = max(0, counters.unwatched + new_items * experiment.windows_per_item - told)
     _count_unseen_draws(experiment, counters, tally.sampled)
     drawn = (tally.sampled + counters.drawn_before) * experiment.windows_per_item
     counters.discarded = drawn + counters.dataset_windows - counters.learned - counters.drained
@@ -103,16 +113,30 @@ def correct(experiment: Experiment, counters: Counters, unaccounted: int) -> int
     after its last report, has bounds of its own.
     """
     most = counters.interruptions * (in_flight_bound(experiment) // max(1, experiment.collectors))
-    most += counters.unseen_items * experiment.windows_per_item + counters.unreported
-    if 0 < abs(unaccounted) <= most:
-        for name in (KILLED, FAILED, SILENT, UNCONFIRMED, RESTARTED):
-            change = max(unaccounted, -counters.lost.get(name, 0)) if unaccounted < 0 or name == RESTARTED else 0
-            if change:
+    most += counters.unseen_items * experiment.windows_per_item + counters.unreported + counters.unwatched
+    if not 0 < abs(unaccounted) <= most:
+        return unaccounted
+
+    def take_back(*names: str) -> None:
+        nonlocal unaccounted
+        for name in names:
+            if change := max(unaccounted, -counters.lost.get(name, 0)):
                 counters.lost[name] = counters.lost.get(name, 0) + change
                 unaccounted -= change
-        begun_later = min(max(0, -unaccounted), counters.unreported)
-        counters.begun += begun_later
-        unaccounted += begun_later
+
+    def begin_more(most: int) -> None:
+        nonlocal unaccounted
+        begun = min(-unaccounted, most)
+        counters.begun += begun
+        unaccounted += begun
+
+    if unaccounted > 0:
+        counters.lost[RESTARTED] = counters.lost.get(RESTARTED, 0) + unaccounted
+        return 0
+    take_back(KILLED, FAILED, SILENT, UNCONFIRMED)
+    begin_more(counters.unwatched)  # before the losses of servers: what these have is there, whoever began it
+    take_back(RESTARTED)
+    begin_more(counters.unreported)
     return unaccounted
 
 

@@ -105,16 +105,11 @@ def _taken(private: str, may_isolate: bool, required: bool, reached: str) -> Pri
             return Privacy(measure, "; ".join(obstacles) or f"replay.private={private!r}", namespace)
         obstacles.append(obstacle)
     if required or private in ("namespace", "loopback"):
-        demand = "--require_private" if private == "auto" else f"replay.private={private!r}"
-        raise UsageError(f"{demand} cannot be kept here: {reached or '; '.join(obstacles)}. {_ADVICE[private]}")
+        demand, advice = f"replay.private={private!r}", "Set replay.private='auto' to take what works"
+        if private == "auto":
+            demand, advice = "--require_private", "Leave the flag out and close the replay's port with a firewall"
+        raise UsageError(f"{demand} cannot be kept here: {reached or '; '.join(obstacles)}. {advice}")
     return Privacy("open", reached or "; ".join(obstacles) or "replay.private='off'")
-
-
-_ADVICE = {
-    "auto": "Leave the flag out and close the replay's port with a firewall",
-    "namespace": "Set replay.private='auto' to take what works",
-    "loopback": "Set replay.private='auto' to take what works",
-}
 
 
 def _take(measure: str, may_isolate: bool) -> "tuple[str, Namespace | None]":

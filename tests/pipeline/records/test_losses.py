@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pipeline.experiment.config import parse
 from pipeline.messages.contents import Counts, Served
 from pipeline.records import losses
-from pipeline.records.counters import Counters, Seen, Tally, account, in_flight_bound
+from pipeline.records.counters import RESTARTED, Counters, Seen, Tally, account, in_flight_bound
 from pipeline.records.ledger import Ledger
 
 EXPERIMENT = parse(
@@ -208,7 +208,14 @@ def test_every_window_is_stored_or_lost_to_something_with_a_name(events: Any, is
 
 
 @pytest.mark.parametrize("is_server_killed", [False, True])
-@pytest.mark.parametrize("known", [("collect", "insert", "confirm", "report", "answer"), ()])
+@pytest.mark.parametrize(
+    "known",
+    [
+        ("collect", "insert", "confirm", "report", "answer"),
+        (),
+        ("collect_much", "report", "answer", "kill_server", "answer"),  # a loss with a name, which it keeps
+    ],
+)
 def test_what_a_killed_learner_alone_heard_of_a_far_collector_was_begun(
     known: tuple[str, ...], is_server_killed: bool
 ) -> None:
@@ -223,7 +230,10 @@ def test_what_a_killed_learner_alone_heard_of_a_far_collector_was_begun(
     counters = run.ledger.counters
     assert losses.correct(EXPERIMENT, counters, account(EXPERIMENT, counters, run.tally).unaccounted) == 0
     found = account(EXPERIMENT, counters, run.tally)
-    assert (found.begun, sum(found.lost.values()), found.unaccounted) == (len(run.begun) * PER_ITEM, 0, 0)
+    gone = set(run.begun).difference(*(server.items for server in run.servers))
+    assert len(gone) == MANY * ("kill_server" in known)
+    assert (found.begun, found.unaccounted) == (len(run.begun) * PER_ITEM, 0)
+    assert found.lost.get(RESTARTED, 0) == sum(found.lost.values()) == len(gone) * PER_ITEM
 
 
 def play_first(names: Sequence[str]) -> Run:
