@@ -158,17 +158,14 @@ class Trial:
 
     def _look_at_ports(self) -> None:
         site, problems = self._site, self._report.problems
-        own = {LEARNER: TENSORFLOW_PORTS[0], SECOND: TENSORFLOW_PORTS[1]}
-        for there in LEARNERS:
-            for host in (*LEARNERS, CUT, KILLED, EVALUATOR):
-                open_ports = () if host == there else (PROXY_PORT, PEERS_PORT)
-                shut_ports = () if host == there else (REPLAY_PORT, WEIGHTS_PORT, own[there])
-                problems += [
-                    f"{host} does not reach {there}:{port}"
-                    for port in open_ports
-                    if not site.reaches(host, there, port)
-                ]
-                problems += [f"{host} reaches {there}:{port}" for port in shut_ports if site.reaches(host, there, port)]
+        hosts_of_all = (*LEARNERS, CUT, KILLED, EVALUATOR)
+        for there, tensorflow_port in zip(LEARNERS, TENSORFLOW_PORTS, strict=True):
+            is_open = dict.fromkeys((PROXY_PORT, PEERS_PORT), True)
+            is_open |= dict.fromkeys((REPLAY_PORT, WEIGHTS_PORT, tensorflow_port), False)
+            for host in (name for name in hosts_of_all if name != there):
+                for port, wanted in is_open.items():
+                    if site.reaches(host, there, port) != wanted:
+                        problems.append(f"{host} {'does not reach' if wanted else 'reaches'} {there}:{port}")
 
     def _cut(self) -> None:
         site, report = self._site, self._report

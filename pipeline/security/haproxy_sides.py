@@ -246,18 +246,10 @@ def _client(side: ClientSide, descriptors: list[int]) -> list[str]:
         *_backend("messages", target),
     ]
     if acting:
-        there = f"{_address(side.inference_host, side.inference_port)} {_tls(side.credentials)}"
-        sections += [
-            "frontend acting",
-            *_bytes_alone("clitcpka"),
-            f"    bind fd@{acting[0]}",
-            "    option dontlognull",
-            *_log_of_bytes("acting server"),
-            "    default_backend acting",
-            "backend acting",
-            *_bytes_alone("srvtcpka"),
-            f"    server acting {there} verifyhost {INFERENCE_HOST} tcp-ut {SILENT_SECONDS}s",
-        ]
+        there = (
+            f"{_address(side.inference_host, side.inference_port)} {_tls(side.credentials)} verifyhost {INFERENCE_HOST}"
+        )
+        sections += _out_by_certificate("acting", acting[0], "acting server", there)
     return sections
 
 
@@ -273,19 +265,8 @@ def _peers(side: PeersSide, descriptors: list[int]) -> list[str]:
     own, *ways = descriptors
     sections = _in_by_certificate(side, own, PEERS, "learner", f"127.0.0.1:{side.learners[side.index]}")
     for descriptor, index in zip(ways, side.others, strict=True):
-        host, port = side.proxies[index]
-        sections += [
-            f"frontend to_{index}",
-            *_bytes_alone("clitcpka"),
-            f"    bind fd@{descriptor}",
-            "    option dontlognull",
-            *_log_of_bytes(f"learner {index}"),
-            f"    default_backend learner_{index}",
-            f"backend learner_{index}",
-            *_bytes_alone("srvtcpka"),
-            f"    server learner {_address(host, port)} {_tls(side.credentials)} verifyhost {PEERS_HOST} "
-            f"tcp-ut {SILENT_SECONDS}s",
-        ]
+        there = f"{_address(*side.proxies[index])} {_tls(side.credentials)} verifyhost {PEERS_HOST}"
+        sections += _out_by_certificate(f"learner_{index}", descriptor, f"learner {index}", there)
     return sections
 
 
@@ -303,6 +284,21 @@ def _in_by_certificate(side: InferenceSide | PeersSide, descriptor: int, role: s
         "backend own",
         *_bytes_alone("srvtcpka"),
         f"    server own {target}",
+    ]
+
+
+def _out_by_certificate(name: str, descriptor: int, whom: str, there: str) -> list[str]:
+    """Passes bytes of this host's roles on to a proxy that has the certificate asked for."""
+    return [
+        f"frontend {name}",
+        *_bytes_alone("clitcpka"),
+        f"    bind fd@{descriptor}",
+        "    option dontlognull",
+        *_log_of_bytes(whom),
+        f"    default_backend {name}",
+        f"backend {name}",
+        *_bytes_alone("srvtcpka"),
+        f"    server {name} {there} tcp-ut {SILENT_SECONDS}s",
     ]
 
 
