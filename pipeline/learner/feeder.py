@@ -71,9 +71,10 @@ class Feeder:
         """Makes the thread end after the sample that it waits for."""
         self._closing = True
 
-    def discard(self, deadline: float) -> None:
-        """Throws away what is drawn until the thread ends, at most until a monotonic time."""
+    def discard(self, deadline: float, release: Callable[[], None]) -> None:
+        """Throws away what is drawn until the thread ends, at most until a monotonic time; `release` ends a wait."""
         while not self._fed.is_set() and time.monotonic() < deadline:
+            release()  # again and again: an iterator that ends waits for its draws, too
             with contextlib.suppress(queue.Empty):
                 self._samples.get(timeout=0.05)
                 self._taken.release()

@@ -70,11 +70,13 @@ class OnPolicy:
         return True
 
     def release(self) -> None:
-        """Gives a dataset that waits for its next batch one of zeros: nothing else ends such a wait."""
+        """Gives draws that wait a batch of zeros unless the queue has one; else Reverb ends waits in steps of 3 s."""
+        if self._replay.size() >= self._replay.items_per_call:  # it has room for two
+            return
         length, *shape = item_shape(self._experiment, self._layout)
         with self._replay.client.trajectory_writer(num_keep_alive_refs=length) as writer:
             for _ in range(self._replay.items_per_call):
                 for _ in range(length):
                     writer.append({COLUMN: np.zeros(shape, np.uint8)})
                 writer.create_item(self._layout.table, 1.0, {COLUMN: writer.history[COLUMN][-length:]})
-                writer.flush()  # the queue has room for two batches
+                writer.flush()

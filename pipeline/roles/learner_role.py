@@ -232,11 +232,9 @@ class LearningProcess:
         A dataset that waits for its first samples cannot be interrupted: its thread stays.
         """
         self._feeder.stop_drawing()
-        if self._on_policy is not None:
-            self._on_policy.release()
         learned = self._reporter.outcome is not None or self._on_policy is not None
         deadline = time.monotonic() + (_CLOSE_SECONDS if learned else _CLOSE_UNFILLED_SECONDS)
-        self._feeder.discard(deadline)
+        self._feeder.discard(deadline, self._on_policy.release if self._on_policy is not None else lambda: None)
         if self._priorities is not None:
             self._priorities.close()
         self._saver.close()

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import pipeline
+from pipeline.experiment import config
 
 LANES, ROLLOUT = 8, 12
 ON_POLICY = (
@@ -38,9 +39,7 @@ TWO_COLLECTORS = ("collect.collectors=2", f"learner.batch_size={2 * LANES}")
     [pytest.param(lines, id=name, marks=() if name == "ppo" else pytest.mark.slow) for name, lines in KINDS.items()],
 )
 def test_the_optimal_return_is_reached(kind: tuple[str, ...], tmp_path: Path) -> None:
-    experiment = pipeline.experiment.config.parse(
-        "", (*ON_POLICY, *kind, "stop.target_return=6", "stop.environment_steps=60000")
-    )
+    experiment = config.parse("", (*ON_POLICY, *kind, "stop.target_return=6", "stop.environment_steps=60000"))
     summary = pipeline.train(experiment, tmp_path / "run", launcher="inline")
     assert summary.solved
     assert summary.mean_return == 6.0
@@ -68,7 +67,7 @@ def test_runs_and_resumes(case: str, launcher: str, tmp_path: Path, monkeypatch:
     steps, found = 0, []
     before = {thread for thread in threading.enumerate() if thread.name == "samples"}  # of other tests
     for budget in (30, 70):
-        experiment = pipeline.experiment.config.parse("", (*lines, f"stop.gradient_steps={budget}"))
+        experiment = config.parse("", (*lines, f"stop.gradient_steps={budget}"))
         summary = pipeline.train(experiment, tmp_path / "run", launcher=launcher, resume=bool(found))
         assert (summary.stop_reason, summary.gradient_steps, summary.lost_transitions) == ("gradient_steps", budget, 0)
         assert summary.environment_steps > steps
