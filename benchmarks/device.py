@@ -107,7 +107,7 @@ def _rows(name: str) -> list[dict[str, Any]]:
     rows = rates(calls, _SECONDS.value, _REPEATS.value)
     for feeder in feeders:
         feeder.stop_drawing()
-        feeder.discard(time.monotonic() + _CLOSE_SECONDS)
+        feeder.discard(time.monotonic() + _CLOSE_SECONDS, lambda: None)
     return [
         *problems,
         *(

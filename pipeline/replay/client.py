@@ -17,7 +17,7 @@ from agents import Specs
 from pipeline.experiment.sections import Experiment
 from pipeline.records.counters import NOTHING, Tally
 from pipeline.replay.frames import FrameLayout
-from pipeline.replay.sampling import COLUMN, Sample, arrange, draws_ahead
+from pipeline.replay.sampling import COLUMN, Sample, arrange, as_written, draws_ahead
 
 log = logging.getLogger(__name__)
 
@@ -118,8 +118,8 @@ class TableClient:
             )
         if self._experiment.replay.prioritized:  # whole calls are not buffered
             drawn = drawn.batch(parts, drop_remainder=True)
-            return drawn.map(lambda each: arranged(_joined(each))).with_options(_unbuffered())
-        return drawn.map(arranged, num_parallel_calls=1, deterministic=True).prefetch(1)
+            return drawn.map(lambda each: arranged(_joined(each))).with_options(as_written(unbuffered=True))
+        return drawn.map(arranged, num_parallel_calls=1, deterministic=True).prefetch(1).with_options(as_written())
 
     def samples(self) -> Iterator[Sample]:
         """What the learner draws, without end; waits while there is nothing to draw."""
@@ -174,11 +174,3 @@ class TableClient:
 def _joined(parts: Any) -> Any:
     """The items of a call from its parts: leaves [parts, items, ...] as [parts * items, ...]."""
     return tf.nest.map_structure(lambda leaf: tf.reshape(leaf, (-1, *leaf.shape[2:])), parts)
-
-
-def _unbuffered() -> tf.data.Options:
-    """Keeps tf.data from adding threads and buffers of its own."""
-    options = tf.data.Options()
-    options.experimental_optimization.apply_default_optimizations = False
-    options.autotune.enabled = False
-    return options

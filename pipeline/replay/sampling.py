@@ -46,6 +46,15 @@ def draws_ahead(experiment: Experiment) -> tuple[int, int]:
     return iterators, min(512, max(8, experiment.items_per_call // parts))
 
 
+def as_written(unbuffered: bool = False) -> tf.data.Options:
+    """Keeps tf.data from choosing numbers of threads itself, and from adding buffers if `unbuffered`."""
+    options = tf.data.Options()
+    options.autotune.enabled = False  # an iterator's end would wait for its thread, after a long run for up to 60 s
+    if unbuffered:
+        options.experimental_optimization.apply_default_optimizations = False
+    return options
+
+
 def arrange(
     experiment: Experiment,
     layout: FrameLayout,

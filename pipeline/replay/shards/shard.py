@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pipeline.messages.addresses import respelled
 from pipeline.records.counters import Tally
 from pipeline.replay.client import REFUSALS, RefusedDraws
-from pipeline.replay.sampling import COLUMN
+from pipeline.replay.sampling import COLUMN, as_written
 from pipeline.replay.shards.watcher import Watch
 
 log = logging.getLogger(__name__)
@@ -253,9 +253,10 @@ class Shard:
             shapes={COLUMN: tf.TensorShape(self._item_shape)},
             max_in_flight_samples_per_worker=self._in_flight,
         )
-        return items.batch(self._block, drop_remainder=True).map(
+        drawn = items.batch(self._block, drop_remainder=True).map(
             lambda item: Items(item.data[COLUMN], item.info.key, item.info.probability, item.info.table_size)
         )
+        return drawn.with_options(as_written())
 
     def _offer(self, reader: Reader, block: Items) -> bool:
         """Puts a block with those at hand and waits until there is room; False if nobody wants more of this reader."""

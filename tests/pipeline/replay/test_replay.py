@@ -287,6 +287,15 @@ def test_samples_have_the_shapes_of_a_fused_call(
     assert shards == ()
 
 
+@pytest.mark.parametrize("prioritized", [False, True])
+def test_an_iterators_end_waits_for_no_thread_of_tf_datas_own(
+    serve: Serve, make_experiment: MakeExperiment, counting_specs: Specs, prioritized: bool
+) -> None:
+    """The thread that tunes sleeps twice as long each time, up to 60 s, and nothing wakes it."""
+    experiment = make_experiment(f"replay.prioritized={str(prioritized).lower()}")
+    assert not serve(experiment, counting_specs).dataset().options().autotune.enabled
+
+
 @pytest.mark.parametrize("columns", STRANGE, ids=lambda columns: "-".join(str(np.asarray(c).dtype) for c in columns))
 @pytest.mark.parametrize("prioritized", [False, True])
 def test_what_a_stranger_inserts_is_passed_over_and_counted(
