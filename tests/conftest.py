@@ -29,6 +29,8 @@ TIERS = {"not slow": "make test-slow", "slow": "make test"}
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+# Tests run beside each other: of one that computes in several threads each would wait for the other tests' for a core.
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 for folder in (SUPPORT, TESTS, ROOT):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))

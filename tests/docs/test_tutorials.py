@@ -55,10 +55,12 @@ def follow(commands: str, folder: Path) -> str:
         python.chmod(0o755)
     # The tutorial's own PYTHONPATH, and behind it this checkout in the place of an installation.
     lines = f"set -e\nexport PYTHONPATH={ROOT}\n{commands}".replace("PYTHONPATH=$PWD", f"PYTHONPATH=$PWD:{ROOT}")
+    variables = {**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
+    variables.pop("TF_NUM_INTRAOP_THREADS", "")  # a reader's learner has the threads that TensorFlow gives it
     result = subprocess.run(
         ["bash", "-c", lines],
         cwd=folder,
-        env={**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"},
+        env=variables,
         capture_output=True,
         text=True,
         check=False,

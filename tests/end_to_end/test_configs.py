@@ -17,7 +17,7 @@ REPLAYED = (
     "stop.gradient_steps=200",
     "environment.max_episode_steps=100",
 )
-ON_POLICY = ("learner.steps_per_call=1", "stop.gradient_steps=40")
+ON_POLICY = ("learner.steps_per_call=1", "stop.gradient_steps=20")
 SUITES = {
     "atari": (*REPLAYED, "environment.max_episode_steps=40"),
     "box2d": (*REPLAYED, "environment.max_episode_steps=100"),

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_runs import ROOT, TIMEOUT, environment, inline, summary, train
+from small_runs import ROOT, environment, inline, summary, train
+from waiting import SECONDS
 
 SMALL = (
     "agent.hidden_units=[8]",
@@ -26,7 +27,7 @@ def policy_of(run_dir: Path, *flags: str) -> Any:
     """What pipeline.evaluate prints of a run's best policy."""
     command = [sys.executable, "-m", "pipeline.evaluate", f"--run_dir={run_dir}", "--episodes=1", *flags]
     result = subprocess.run(
-        command, capture_output=True, text=True, timeout=TIMEOUT, env=environment(), check=False, cwd=ROOT
+        command, capture_output=True, text=True, timeout=SECONDS, env=environment(), check=False, cwd=ROOT
     )
     return result.returncode, result.stdout.splitlines()[-1:], result.stderr
 
@@ -160,7 +161,7 @@ def test_an_environment_that_no_longer_fits_a_policy_is_one_line(tmp_path: Path,
     for module, *flags in (("evaluate",), ("play",), ("export", f"--out={tmp_path / 'out'}"), ("serve", "--port=0")):
         command = [sys.executable, "-m", f"pipeline.{module}", f"--run_dir={run_dir}", *flags]
         result = subprocess.run(
-            command, capture_output=True, text=True, timeout=TIMEOUT, env=environment(), check=False, cwd=ROOT
+            command, capture_output=True, text=True, timeout=SECONDS, env=environment(), check=False, cwd=ROOT
         )
         assert result.returncode == 2, result.stdout + result.stderr
         lines = [line for line in result.stderr.splitlines() if "WARN" not in line]

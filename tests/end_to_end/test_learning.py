@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from waiting import SECONDS
 
 import pipeline
 from agents import BUILDERS
@@ -159,7 +160,7 @@ def test_a_run_within_a_program_leaves_no_thread_behind(tmp_path: Path) -> None:
     for name in ("first", "second"):
         pipeline.train(pipeline.load("cartpole", (*LOCK, "stop.gradient_steps=80")), tmp_path / name, launcher="inline")
         assert [thread.name for thread in threading.enumerate() if thread.name in ("samples", "reports")] == []
-        deadline = time.monotonic() + 600.0
+        deadline = time.monotonic() + SECONDS
         count = len(os.listdir("/proc/self/task"))
         while threads and count > threads[0] + 5 and time.monotonic() < deadline:
             time.sleep(0.1)

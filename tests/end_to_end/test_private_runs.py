@@ -16,7 +16,7 @@ import outsiders
 import psutil
 import pytest
 from outsiders import AS_NOBODY, NOBODY, attempt, can, unprivileged
-from waiting import wait_until
+from waiting import SECONDS, wait_until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SHRUNK = (
@@ -58,7 +58,7 @@ def finish(arguments: list[str], *libraries: Path) -> Any:
 def seen_by_the_learner(run_dir: Path) -> Any:
     """What the learner's log says of its server."""
     log = run_dir / "logs" / "learner.log"
-    deadline = time.monotonic() + 600.0
+    deadline = time.monotonic() + SECONDS
     while not (found := LISTENS.search(log.read_text() if log.exists() else "")):
         assert time.monotonic() < deadline, "the learner has started its server"
         time.sleep(0.1)

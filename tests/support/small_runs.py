@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import waiting
 
 from pipeline.experiment.config import load
 from pipeline.launchers import launch
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMEOUT = 280
 SHRUNK = (
     "learner.steps_per_call=8",
     'learner.loop="plain"',
@@ -64,7 +64,7 @@ def train(run_dir: Path, *overrides: str, config: str = "cartpole", flags: tuple
     sets = [f"--set={line}" for line in overrides]
     arguments = command("pipeline.train", f"--config={config}", f"--run_dir={run_dir}", *sets, *flags)
     return subprocess.run(
-        arguments, capture_output=True, text=True, timeout=TIMEOUT, env=environment(), check=False, cwd=ROOT
+        arguments, capture_output=True, text=True, timeout=waiting.SECONDS, env=environment(), check=False, cwd=ROOT
     )
 
 

@@ -14,7 +14,7 @@ import pytest
 from acting import Serving, asking, serving
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from waiting import wait_until
+from waiting import SECONDS, wait_until
 
 from agents import ArraySpec, Specs, build
 from pipeline.acting import central_actor
@@ -24,7 +24,7 @@ from pipeline.acting.network_program import convert, make_actor
 from pipeline.experiment.config import UsageError, parse
 from pipeline.messages.contents import Array, Variables
 
-LANES, DEADLINE = 4, 600.0
+LANES, DEADLINE = 4, SECONDS
 CENTRAL = ("collect.inference='central'", f"collect.lanes={LANES}", "collect.collectors=4")
 SPECS = Specs({"camera": ArraySpec((4, 4, 1), "uint8", (255,)), "speed": ArraySpec((3,), "float32")}, 2)
 KINDS = {

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from waiting import SECONDS
 
 from agents import Specs
 from pipeline.collector.collector import Collector
@@ -137,7 +138,7 @@ def test_weights_are_fetched_as_soon_as_they_are_there(
     publisher.publish(publish(counting_specs, gradient_steps=1), True)
     assert reader.wait(120.0, "the test").gradient_steps == 1
     publisher.publish(publish(counting_specs, gradient_steps=2), True)
-    deadline = time.monotonic() + 600.0
+    deadline = time.monotonic() + SECONDS
     newer = reader.newer_than((0, 0, 1), lambda: time.monotonic() < deadline)  # the next fetch would be in 1,000 s
     reader.close()
     assert newer is not None

@@ -12,6 +12,7 @@ import pytest
 import reverb
 from hypothesis import given
 from hypothesis import strategies as st
+from waiting import SECONDS
 
 from agents import Specs
 from pipeline import UsageError
@@ -150,7 +151,7 @@ def test_weights_travel_when_they_have_changed(address: str) -> None:
         version = steps // 3
         publication = Variables(version, steps, program=b"p", weights=weights(version), config="c")
         assert publisher.publish(publication, wait_for_all=True)
-        deadline = time.monotonic() + 600.0
+        deadline = time.monotonic() + SECONDS
         while (newest := reader.newest) is None or newest.environment_steps != steps:
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -166,7 +167,7 @@ def test_a_reader_keeps_weights_that_were_replaced_by_none(address: str) -> None
     assert reader.wait(120, "the test") == publication
     announcement = msgspec.structs.replace(publication.parts()[0], stopping=True)  # the weights are known
     assert Sender(address, VARIABLES_TABLE).send(announcement, 120)
-    deadline = time.monotonic() + 600.0
+    deadline = time.monotonic() + SECONDS
     while reader.newest is None or not reader.newest.stopping:
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -286,7 +287,7 @@ def test_a_reader_that_is_closed_leaves_no_thread(address: str) -> None:
     reader = VariablesReader(address, 1_000.0)  # it would look again in a quarter of an hour
     assert reader.wait(60, "the test") == publication
     reader.close()
-    deadline = time.monotonic() + 600.0
+    deadline = time.monotonic() + SECONDS
     while left := set(threading.enumerate()) - before:
         assert time.monotonic() < deadline, f"waited in vain for the end of {left}"
         time.sleep(0.01)
@@ -319,7 +320,7 @@ time.sleep(3000)
 '''
 
 def until(condition):
-    deadline = time.monotonic() + 600.0
+    deadline = time.monotonic() + SECONDS
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.02)
     return condition()

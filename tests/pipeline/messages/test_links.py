@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 from bad_link import BadLink
-from waiting import wait_until
+from waiting import SECONDS, wait_until
 
 from agents import Specs
 from pipeline.experiment import config
@@ -69,7 +69,7 @@ def test_every_frame_is_stored_once_as_it_was(
     frames["step_type"] = frames["next_step_type"] = MID
     disturber = threading.Thread(target=disturb, args=(link, lambda: server.tally().inserted))
     disturber.start()
-    deadline = time.monotonic() + 600.0
+    deadline = time.monotonic() + SECONDS
     step = 0
     while step < STEPS or disturber.is_alive():
         frames["action"] = np.arange(LANES)
@@ -134,7 +134,7 @@ READING = """
     layout = FrameLayout.of(experiment, describe(experiment.environment))
     frames = layout.empty(experiment.collect.lanes)
     frames["step_type"] = frames["next_step_type"] = MID
-    deadline = time.monotonic() + 600.0
+    deadline = time.monotonic() + SECONDS
     writer, reader = FrameWriter.of(experiment, layout, narrow), VariablesReader(narrow, 0.05)
     received = Sender(sys.argv[3], REPORTS_TABLE)
     fetchers = 0

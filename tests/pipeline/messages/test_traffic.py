@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 from relay import Relay
+from waiting import SECONDS
 
 from agents import Specs
 from pipeline.experiment import config
@@ -172,7 +173,7 @@ def test_a_collectors_reports_say_what_has_passed(
         os._exit(0)
     """
     run_python(code, config.dump(experiment), f"127.0.0.1:{relay.port}")
-    deadline = time.monotonic() + 600.0
+    deadline = time.monotonic() + SECONDS
     while not reports[-1].last:
         assert time.monotonic() < deadline, "the last report has not come"
         time.sleep(0.01)

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from waiting import SECONDS
 
 from agents import Specs
 from pipeline.messages.channel import Sender
@@ -343,7 +344,7 @@ def test_a_reader_always_finds_a_whole_one_while_others_come_and_go(folder: Path
         process.stdout.readline()
         reading = threading.Thread(target=process.stdout.read, daemon=True)  # a full pipe would stop the writer
         reading.start()
-        seen, deadline = [newest(folder)], time.monotonic() + 600.0
+        seen, deadline = [newest(folder)], time.monotonic() + SECONDS
         while len(set(seen)) < 6 and time.monotonic() < deadline:
             seen.append(newest(folder))
     finally:

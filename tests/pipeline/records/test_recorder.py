@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from waiting import SECONDS
 
 from pipeline.messages.contents import Counts
 from pipeline.records.recorder import Recorder
@@ -30,7 +31,7 @@ def test_a_killed_process_leaves_its_newest_counts_whole(tmp_path: Path) -> None
         path = tmp_path / f"record-{attempt}"
         process = subprocess.Popen([sys.executable, "-c", WRITER, str(path)])
         try:
-            deadline = time.monotonic() + 600.0
+            deadline = time.monotonic() + SECONDS
             while not path.exists() or Recorder(path).counts.items < 1_000:
                 assert time.monotonic() < deadline, "the process recorded nothing"
                 time.sleep(0.005)

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import psutil
+from waiting import SECONDS
 
 from pipeline.runtime import belongings
 
@@ -44,7 +45,7 @@ def test_a_killed_process_leaves_nothing_of_ours_and_all_of_the_users() -> None:
     assert not Path(folder).exists()
     assert Path(other).exists(), "it may be another process's"
     Path(other).unlink()
-    deadline = time.monotonic() + 600.0
+    deadline = time.monotonic() + SECONDS
     while psutil.pid_exists(int(child)) and psutil.Process(int(child)).status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline, "waited in vain for the end of the process that it had started"
         time.sleep(0.01)

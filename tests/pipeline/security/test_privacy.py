@@ -15,6 +15,7 @@ import outsiders
 import psutil
 import pytest
 from outsiders import AS_NOBODY, CONNECT, NOBODY, SecondHost, attempt, can, unprivileged
+from waiting import SECONDS
 
 from agents import Specs
 from pipeline.experiment.config import UsageError, parse
@@ -49,7 +50,7 @@ def second_host() -> Iterator[SecondHost]:
         yield host
 
 
-def run(command: list[str], timeout: float = 600.0, **options: Any) -> Any:
+def run(command: list[str], timeout: float = SECONDS, **options: Any) -> Any:
     environment = {
         **os.environ,
         "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests' / 'support'}",

@@ -391,7 +391,7 @@ def gets_in(proxy: Proxy, seconds: float = SECONDS) -> bool:
 
 def is_kept_out(proxy: Proxy, was_refused: Callable[[], bool]) -> bool:
     """Whether there is no answer until it is seen that the connection was refused."""
-    deadline = time.monotonic() + 600.0
+    deadline = time.monotonic() + SECONDS
     while not was_refused():
         assert time.monotonic() < deadline, "waited in vain until a connection is refused"
         if gets_in(proxy, 1.0):
