@@ -320,7 +320,7 @@ time.sleep(3000)
 '''
 
 def until(condition):
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + 600.0
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.02)
     return condition()

@@ -134,7 +134,7 @@ READING = """
     layout = FrameLayout.of(experiment, describe(experiment.environment))
     frames = layout.empty(experiment.collect.lanes)
     frames["step_type"] = frames["next_step_type"] = MID
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + 600.0
     writer, reader = FrameWriter.of(experiment, layout, narrow), VariablesReader(narrow, 0.05)
     received = Sender(sys.argv[3], REPORTS_TABLE)
     fetchers = 0
